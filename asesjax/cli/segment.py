@@ -1,0 +1,90 @@
+"""Cut rationales into pieces and label them ES or AS.
+
+Of a run:        asesjax segment --workdir DIR [--config FILE]
+Of any file:     asesjax segment --input records.jsonl --output segments.jsonl --strategy location
+The second needs no model; its strategies are location, bleu and rouge. --show prints examples.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    from asesjax.core.config import STRATEGIES
+
+    parser.add_argument("--config", metavar="FILE.py[:ARG]", help="config file")
+    parser.add_argument("--workdir", help="folder of a run")
+    parser.add_argument("--redo", action="store_true", help="as in asesjax run")
+    parser.add_argument("--input", help="JSONL file of records, instead of --workdir")
+    parser.add_argument("--output", help="segments file to write; must not exist")
+    parser.add_argument("--strategy", help=f"with --input; one of {', '.join(STRATEGIES)}")
+    parser.add_argument("--show", type=int, default=0, metavar="N", help="print N segmentations")
+    parser.epilog = "--config.section.field=value changes one field of the configuration."
+
+
+def main(args: argparse.Namespace) -> None:
+    """Segment a run's rationales, or those of a file."""
+    from asesjax.core.errors import UserError
+
+    if bool(args.input) == bool(args.workdir):
+        raise UserError("give either --workdir (of a run) or --input (a JSONL file)")
+    path = _segment_file(args) if args.input else _segment_run(args)
+    if args.show:
+        _show(path, args.show)
+
+
+def _segment_run(args: argparse.Namespace) -> Path:
+    from asesjax.core.errors import UserError
+    from asesjax.experiment import execute, make_stages, open_run
+
+    if args.strategy:
+        raise UserError("with --workdir the strategy is --config.segment.strategy=NAME")
+    run = open_run(args.config, args.workdir, args.overrides)
+    if "segment" not in [stage.name for stage in make_stages(run)]:
+        raise UserError("no method of this configuration uses segments; add usm or dsm to methods")
+    execute(run, ("segment",), redo=args.redo)
+    return run / "segments/train.jsonl"
+
+
+def _segment_file(args: argparse.Namespace) -> Path:
+    from asesjax.core.config import base_config, finish, load_config
+    from asesjax.core.errors import UserError
+    from asesjax.data.sources import load_records
+    from asesjax.methods.scoring import score_records, segment_scored
+    from asesjax.segment.records import write_segments
+
+    if not args.output:
+        raise UserError("--input needs --output, the segments file to write")
+    if Path(args.output).exists():
+        raise UserError(f"{args.output} exists; nothing is overwritten, give another --output")
+    fields = {"data.source": "jsonl", "data.path": args.input, "data.n_train": "0",
+              "data.validation_share": "0.0", "data.test_share": "0.0"}  # fmt: skip
+    if args.strategy:
+        fields["segment.strategy"] = args.strategy
+    fields |= args.overrides
+    config = (
+        load_config(args.config, fields) if args.config else finish(base_config(), fields)
+    )
+    records, skipped = load_records(config.data, "train", config.seed)
+    for place, reason in skipped:
+        print(f"skipped {place}: {reason}", file=sys.stderr)
+    strategy, beta = config.segment.strategy, config.segment.beta
+    rows = segment_scored(score_records(records, config), strategy, beta)
+    write_segments(args.output, rows, {"strategy": strategy, "beta": beta, "input": args.input})
+    n_pieces = sum(len(row.pieces) for row in rows)
+    share = sum(label == "AS" for row in rows for label in row.labels) / n_pieces
+    print(f"{args.output}: {len(rows)} rationales, {n_pieces} pieces, {share:.1%} of them AS")
+    return Path(args.output)
+
+
+def _show(path: Path, n: int) -> None:
+    from asesjax.segment.label import merge_segments
+    from asesjax.segment.records import read_segments
+    from asesjax.viz.segments import segments_text
+
+    _, rows = read_segments(path)
+    for row in rows[:n]:
+        print(f"\n{row.id}")
+        print(segments_text(merge_segments(row.texts, row.labels), sys.stdout.isatty()))

@@ -1,0 +1,1 @@
+"""Types, configuration, errors and small tools that every other layer may use."""

@@ -1,0 +1,301 @@
+"""Configuration: every field with its default and meaning, config files, command-line overrides.
+
+A config file is Python with ``get_config(arg: str = "") -> ConfigDict``. It starts from
+``base_config()`` and sets fields; ``--config path.py:arg`` hands it ``arg``, and
+``--config.section.field=value`` changes one field afterwards. A field that is not in
+``base_config()`` is an error wherever it comes from.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from asesjax.core.errors import UserError, unknown
+
+SOURCES = ("synthetic_math", "synthetic_reports", "gsm8k", "jsonl")
+STRATEGIES = ("entropy", "loss", "bleu", "rouge", "location")
+METHODS = ("answer_only", "direct", "dsm", "usm")
+
+# Fields that may hold one of a few names, for the error that lists them.
+CHOICES = {
+    "data.source": SOURCES,
+    "data.wording": ("plain", "varied"),
+    "data.fact_order": ("in_order", "shuffled"),
+    "vocab.kind": ("train", "sentencepiece", "byte"),
+    "model.mlp": ("relu", "gated-gelu"),
+    "model.dtype": ("float32", "bfloat16"),
+    "train.optimizer": ("adamw", "adafactor"),
+    "train.schedule": ("cosine", "inverse_square_root", "constant"),
+    "train.normalize": ("weights", "examples"),
+    "segment.strategy": STRATEGIES,
+    "segment.short": ("merge", "drop", "keep"),
+    "segment.given": ("question", "prefix"),
+    "segment.reduce": ("sum", "mean"),
+    "ases.end_of_chain": ("sentinel", "stop_text"),
+    "evaluate.metric": ("numeric", "authors", "exact"),
+    "mesh.preset": ("dp", "fsdp", "tp", "fsdp_tp"),
+}
+
+
+def base_config() -> ConfigDict:
+    """Return the defaults of every field. Config files change what they need and no more."""
+    c = ConfigDict()
+    c.name = ""  # shown in reports; the config file's name when empty
+    c.seed = 0  # of initialisation, batch order and generated data
+    c.methods = METHODS  # the rows of the results table, in this order
+
+    c.data = d = ConfigDict()
+    d.source = "synthetic_math"  # one of SOURCES
+    d.path = ""  # folder (gsm8k) or file with {split} in its name (jsonl)
+    d.n_train = 20000  # records kept of each split, 0 for all
+    d.n_validation = 200
+    d.n_test = 500
+    d.validation_share = 0.1  # taken from the training records where a source has no such split
+    d.test_share = 0.1
+    d.question_field = "question"  # names of the fields of jsonl records
+    d.rationale_field = "rationale"
+    d.answer_field = "answer"
+    d.id_field = "id"
+    d.answer_template = "The answer is {answer}."  # closes the chain; "" where answers are empty
+    d.strip_calculator = True  # remove <<48/2=24>> marks
+    d.max_skipped_share = 0.0  # stop when more records than this share cannot be used
+    # The embedded generators (sources synthetic_*):
+    d.min_steps = 2  # computed values in a problem
+    d.max_steps = 4
+    d.max_value = 15  # of any given or computed number
+    d.n_distractors = 0  # facts nobody needs
+    d.wording = "plain"  # "varied" draws among templates
+    d.fact_order = "in_order"  # or "shuffled"
+    d.held_out_templates = False  # test questions use templates that training never shows
+
+    c.vocab = v = ConfigDict()
+    v.kind = "train"  # train a SentencePiece model on the training texts, or load one, or bytes
+    v.path = ""  # of the SentencePiece model (kind "sentencepiece")
+    v.size = 256  # pieces of a trained vocabulary, an upper bound
+    v.extra_ids = 100  # sentinels <extra_id_0> ... behind the pieces
+    v.split_digits = True  # of a trained vocabulary: one piece a digit
+    v.max_unknown_share = 0.0  # stop when more of the training pieces than this are unknown
+
+    c.model = m = ConfigDict()
+    m.d_model = 64
+    m.d_ff = 256
+    m.n_heads = 4
+    m.d_kv = 16  # width of a head
+    m.n_encoder_layers = 2
+    m.n_decoder_layers = 2
+    m.mlp = "relu"  # T5 v1.0; "gated-gelu" is v1.1 and Flan
+    m.tied = True  # output shares the input embedding, scaled by d_model**-0.5 (v1.0)
+    m.dropout = 0.0
+    m.dtype = "float32"  # of activations; parameters, norms, softmax and losses are float32
+    m.init_from = ""  # workdir of a role, or one of its checkpoints, to start every role from
+
+    c.train = t = ConfigDict()
+    t.batch_size = 64  # examples in an optimizer step, all devices together
+    t.microbatches = 1  # gradient accumulation inside the step
+    # The length of training: exactly one of these four is not 0. "tokens" are real (not padding)
+    # source and target tokens of a method, shared by its roles: it matches compute.
+    t.steps = 0
+    t.examples = 0
+    t.epochs = 0.0
+    t.tokens = 2_000_000
+    t.optimizer = "adamw"
+    t.learning_rate = 2e-3  # peak
+    t.schedule = "cosine"
+    t.warmup_share = 0.06  # of all steps
+    t.final_share = 0.05  # of the peak, where the cosine ends
+    t.weight_decay = 0.01
+    t.beta1 = 0.9
+    t.beta2 = 0.99
+    t.clip_norm = 1.0  # 0: no clipping
+    t.label_smoothing = 0.0
+    t.z_loss = 0.0
+    t.normalize = "weights"  # divide the summed loss by the weights, or by the examples
+    t.source_buckets = (64, 128, 192, 256)  # lengths that batches are padded to
+    t.target_buckets = (32, 64, 128, 192)
+    t.log_every_steps = 20
+    t.evaluate_every_share = 0.25  # of all steps: loss on validation, and a kept checkpoint
+    t.save_every_steps = 500
+    t.stop_after_steps = 0  # stop there as if interrupted (tests); 0: never
+
+    c.segment = s = ConfigDict()
+    s.strategy = "entropy"
+    s.beta = 1.4  # label AS above beta times the mean score ([code])
+    s.reduce = "sum"  # of token scores over a piece; "mean" divides by its words
+    s.given = "question"  # what the scorer sees before a piece; "prefix" adds the earlier pieces
+    s.short = "merge"  # pieces of min_words words or fewer: merge, drop ([code]) or keep
+    s.min_words = 3
+    s.merge_adjacent = True  # neighbours with one label become one segment ([paper])
+
+    c.ases = a = ConfigDict()
+    a.gamma = 1.0  # loss weight of AS tokens; ES tokens weigh 1
+    a.end_of_chain = "sentinel"  # the last target ends with sentinel 0; or "stop_text" ([code])
+    a.stop_text = "answer is"
+
+    c.decode = g = ConfigDict()
+    g.batch_size = 100
+    g.max_rounds = 12  # segments a chain ([code]: 5 rounds of two)
+    g.max_segment_tokens = 48  # new tokens a segment ([code]: 100)
+    g.max_chain_tokens = 128  # new tokens a chain, direct's single segment too
+    g.question_buckets = (64, 128, 256, 512)  # lengths that questions are padded to
+    g.curve_questions = 100  # validation questions decoded at each kept checkpoint
+
+    c.evaluate = e = ConfigDict()
+    e.metric = "numeric"
+    e.language = "en"  # "zh": BLEU's Chinese tokenizer, ROUGE over characters
+
+    c.mesh = x = ConfigDict()
+    x.preset = "dp"
+    x.data = -1  # one of the three may be -1: what is left of the devices
+    x.fsdp = 1
+    x.tensor = 1
+    return c
+
+
+def load_config(spec: str, overrides: dict[str, str] | None = None) -> ConfigDict:
+    """Load ``path.py`` or ``path.py:arg`` and apply overrides.
+
+    Args:
+      spec: path of a config file, optionally followed by ``:`` and an argument for it.
+      overrides: dotted field to value as written on the command line.
+
+    Returns:
+      A locked ConfigDict whose fields are exactly those of ``base_config()``.
+
+    Raises:
+      UserError: no such file, no ``get_config`` in it, unknown field, or a value of another type.
+    """
+    path, _, arg = spec.partition(".py:")
+    path = Path(path + ".py" if arg else spec)
+    if not path.is_file():
+        raise UserError(f"config file {path} does not exist; give --config path/to/file.py[:arg]")
+    loader = importlib.util.spec_from_file_location("asesjax_config_file", path)
+    if loader is None or loader.loader is None:
+        raise UserError(f"config file {path} is not a Python file; its name must end in .py")
+    module = importlib.util.module_from_spec(loader)
+    try:
+        loader.loader.exec_module(module)
+        config = module.get_config(arg)
+    except UserError:
+        raise
+    except (AttributeError, KeyError) as error:
+        # ConfigDict locks itself, so a misspelt field lands here.
+        raise UserError(f"{path}: {str(error).strip()}") from error
+    except (TypeError, SyntaxError) as error:
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+    config = ConfigDict(config)
+    if not config.name:
+        config.name = path.stem + (f":{arg}" if arg else "")
+    return finish(config, overrides or {}, str(path))
+
+
+def finish(config: ConfigDict, overrides: dict[str, str], origin: str = "config") -> ConfigDict:
+    """Apply overrides, check every field against ``base_config()`` and lock.
+
+    Args:
+      config: a config made from ``base_config()``.
+      overrides: dotted field to text; the text is read as a Python literal where the field is not
+        a string.
+      origin: named in errors about fields that came with ``config``.
+
+    Raises:
+      UserError: unknown field, value of another type, or a name outside the field's choices.
+
+    Example:
+      >>> finish(base_config(), {"segment.beta": "1.0"}).segment.beta
+      1.0
+      >>> finish(base_config(), {"segment.bta": "1.0"})
+      Traceback (most recent call last):
+      asesjax.core.errors.UserError: unknown config field 'segment.bta'; did you mean ...
+    """
+    base = flatten(base_config())
+    fields = flatten(config)
+    for name in fields:
+        if name not in base:
+            raise unknown(f"field in {origin}:", name, base)
+    for name, text in overrides.items():
+        if name not in base:
+            raise unknown("config field", name, base)
+        fields[name] = _parse(name, text, base[name])
+    for name, default in base.items():
+        fields[name] = _check(name, fields.get(name, default), default)
+    out = base_config()
+    for name, value in fields.items():
+        section, _, leaf = name.rpartition(".")
+        (out[section] if section else out)[leaf] = value
+    return out.lock()
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+    """Return dotted field names and values, in the order of the sections.
+
+    Example:
+      >>> flatten(base_config())["train.optimizer"]
+      'adamw'
+    """
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat.update({f"{key}.{name}": leaf for name, leaf in flatten(value).items()})
+        else:
+            flat[key] = value
+    return flat
+
+
+def fingerprint(fields: dict[str, Any]) -> str:
+    """Return a short stable hash of some fields, the same in every process and version.
+
+    Example:
+      >>> fingerprint({"a": 1}) == fingerprint({"a": 1}) != fingerprint({"a": 2})
+      True
+    """
+    text = json.dumps(fields, sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _parse(name: str, text: str, default: Any) -> Any:
+    if isinstance(default, str):
+        return text
+    if isinstance(default, tuple) and default and isinstance(default[0], str):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if isinstance(default, bool):
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        raise UserError(f"{name} must be true or false, got {text!r}")
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        raise UserError(
+            f"{name} must be a {type(default).__name__}, got {text!r}"
+        ) from None
+    if isinstance(default, tuple) and not isinstance(value, list | tuple):
+        value = (value,)
+    return value
+
+
+def _check(name: str, value: Any, default: Any) -> Any:
+    if isinstance(default, tuple) and isinstance(value, list | tuple):
+        kind = type(default[0])
+        if not all(type(item) is kind for item in value):
+            raise UserError(f"{name} must hold only {kind.__name__}, got {value!r}")
+        value = tuple(value)
+    elif isinstance(default, float) and type(value) is int:
+        value = float(value)
+    elif type(value) is not type(default):
+        raise UserError(
+            f"{name} must be a {type(default).__name__}, got {value!r} "
+            f"({type(value).__name__})"
+        )
+    if name in CHOICES and value not in CHOICES[name]:
+        raise unknown(name, value, CHOICES[name])
+    if name == "methods":
+        for item in value:
+            if item not in METHODS:
+                raise unknown("method in methods:", item, METHODS)
+    if isinstance(value, float) and value != value:
+        raise UserError(f"{name} must be a number, got {value!r}")
+    return value

@@ -1,0 +1,33 @@
+"""The one exception that means "the user can mend this", and help for writing its message."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in input, configuration or files, told in a sentence that says what to change.
+
+    The command line prints the message alone and exits with status 2; everything else is a defect
+    of the program and keeps its traceback.
+    """
+
+
+def unknown(what: str, got: str, valid: Iterable[str]) -> UserError:
+    """Build the error for a name that is not one of the valid ones.
+
+    Args:
+      what: what kind of name it is, for the message ("segment.strategy").
+      got: the name that was given.
+      valid: the names that would have been right.
+
+    Returns:
+      An error naming the nearest valid names first and then all of them.
+
+    Example:
+      >>> print(unknown("segment.strategy", "entrpy", ["entropy", "loss"]))
+      unknown segment.strategy 'entrpy'; did you mean 'entropy'? Valid: entropy, loss
+    """
+    names = [str(name) for name in valid]
+    near = difflib.get_close_matches(str(got), names, n=3, cutoff=0.5)
+    hint = "did you mean " + " or ".join(repr(name) for name in near) + "? " if near else ""
+    return UserError(f"unknown {what} {got!r}; {hint}Valid: {', '.join(names)}")

@@ -1,0 +1,160 @@
+"""Stages of a run: which are finished, which must run, and what changed since they ran.
+
+A stage is known by the configuration fields it reads and by the stages it needs. A small record in
+``workdir/stages`` is written when a stage starts and again when it ends. A stage whose record
+differs from the present configuration is never continued and never reused: the run stops and names
+the fields, or, when asked to redo, moves the old outputs aside first.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from asesjax.core.config import fingerprint
+from asesjax.core.errors import UserError
+from asesjax.core.files import read_json, write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One step of a run.
+
+    Attributes:
+      name: unique; also the name of its record.
+      run: does the work; must be able to continue after being killed.
+      fields: names of configuration fields, or of whole sections, that its result depends on.
+      needs: names of the stages whose results it reads.
+      outputs: files and folders below the workdir that are its own, moved aside when redone.
+      values: further facts its result depends on.
+    """
+
+    name: str
+    run: Callable[[], None]
+    fields: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    values: tuple[tuple[str, Any], ...] = ()
+
+
+def run_stages(
+    stages: Sequence[Stage],
+    fields: dict[str, Any],
+    workdir: str | Path,
+    redo: bool = False,
+    say: Callable[[str], None] = print,
+    before: Callable[[], object] = lambda: None,
+) -> list[str]:
+    """Run the stages that are not finished, in order.
+
+    Args:
+      stages: in an order in which every stage comes after those it needs.
+      fields: the flattened configuration.
+      workdir: holds ``stages/`` and everything the stages write.
+      redo: move outputs of stages whose configuration changed to ``superseded/`` and run them.
+      say: gets a line for each stage.
+      before: called once, when the configuration has been accepted and before the first stage.
+
+    Returns:
+      Names of the stages that ran now.
+
+    Raises:
+      UserError: a stage ran, or started, with other configuration, and ``redo`` is False. Checked
+        for all stages before the first one runs.
+    """
+    workdir = Path(workdir)
+    wanted = _wanted(stages, fields)
+    stale = {}
+    for stage in stages:
+        record = _read(workdir, stage.name)
+        if record and record["fingerprint"] != wanted[stage.name]["fingerprint"]:
+            stale[stage.name] = _changes(record, wanted[stage.name])
+    if stale and not redo:
+        raise UserError(_explain(stale, workdir))
+    before()
+    ran = []
+    for stage in stages:
+        record = _read(workdir, stage.name)
+        if stage.name in stale:
+            _set_aside(stage, workdir, say)
+        elif record and record["finished"]:
+            say(f"[{stage.name}] finished before ({record['seconds']:.0f} s); kept")
+            continue
+        path = workdir / "stages" / f"{stage.name}.json"
+        spent = record["seconds"] if record and stage.name not in stale else 0.0
+        entry = wanted[stage.name] | {"finished": False, "seconds": spent}
+        write_json(path, entry)
+        say(f"[{stage.name}] {'goes on' if record and stage.name not in stale else 'starts'}")
+        start = time.perf_counter()
+        try:
+            stage.run()
+        finally:
+            entry["seconds"] = spent + time.perf_counter() - start
+            write_json(path, entry)
+        write_json(path, entry | {"finished": True})
+        say(f"[{stage.name}] done in {entry['seconds']:.1f} s")
+        ran.append(stage.name)
+    return ran
+
+
+def _wanted(stages: Sequence[Stage], fields: dict[str, Any]) -> dict[str, dict]:
+    wanted: dict[str, dict] = {}
+    for stage in stages:
+        read = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in fields.items()
+            if any(name == part or name.startswith(part + ".") for part in stage.fields)
+        }
+        read |= dict(stage.values)
+        needs = {name: wanted[name]["fingerprint"] for name in stage.needs}
+        wanted[stage.name] = {
+            "fingerprint": fingerprint({"fields": read, "needs": needs}),
+            "fields": read,
+            "needs": needs,
+        }
+    return wanted
+
+
+def _read(workdir: Path, name: str) -> dict | None:
+    path = workdir / "stages" / f"{name}.json"
+    return read_json(path) if path.exists() else None
+
+
+def _changes(record: dict, wanted: dict) -> list[str]:
+    old, new = record["fields"], wanted["fields"]
+    lines = [
+        f"{name}: {old.get(name, 'absent')!r} -> {new.get(name, 'absent')!r}"
+        for name in sorted(old | new)
+        if old.get(name, None) != new.get(name, None) or (name in old) != (name in new)
+    ]
+    lines += [
+        f"result of stage {name}"
+        for name in sorted(record["needs"] | wanted["needs"])
+        if record["needs"].get(name) != wanted["needs"].get(name)
+    ]
+    return lines
+
+
+def _explain(stale: dict[str, list[str]], workdir: Path) -> str:
+    lines = [f"workdir {workdir} holds results of another configuration:"]
+    for name, changes in stale.items():
+        lines.append(f"  stage {name}: " + "; ".join(changes))
+    lines.append(
+        "give another --workdir, restore those fields, or add --redo to move these stages' old "
+        f"outputs to {workdir / 'superseded'} and run them again"
+    )
+    return "\n".join(lines)
+
+
+def _set_aside(stage: Stage, workdir: Path, say: Callable[[str], None]) -> None:
+    number = 1
+    while (target := workdir / "superseded" / f"{stage.name}-{number}").exists():
+        number += 1
+    target.mkdir(parents=True)
+    for output in (*stage.outputs, f"stages/{stage.name}.json"):
+        source = workdir / output
+        if source.exists():
+            (target / output).parent.mkdir(parents=True, exist_ok=True)
+            source.rename(target / output)
+    say(f"[{stage.name}] configuration changed; old outputs moved to {target}")

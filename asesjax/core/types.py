@@ -1,0 +1,75 @@
+"""The few data types that travel between the layers, and the letters used for array shapes.
+
+Shape letters, everywhere: B batch, S source (encoder) length, T target (decoder) length,
+V vocabulary, D width, H heads, K head size, L layers, R rounds, C chain length.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+ES = "ES"  # extractive segment: restates what the context already says
+AS = "AS"  # abstractive segment: infers something new
+LABELS = (ES, AS)
+
+# One training or evaluation batch, with T5X's names:
+#   encoder_input_tokens   [B, S] int32, 0 is padding
+#   decoder_input_tokens   [B, T] int32, targets shifted right, 0 first
+#   decoder_target_tokens  [B, T] int32, 0 is padding
+#   decoder_loss_weights   [B, T] float32 >= 0, 0 on padding
+#   example_index          [B] int32, the row's place in the list of examples, -1 for padding rows
+# and, only when several examples share a row:
+#   encoder_segment_ids [B, S], decoder_segment_ids [B, T] int32, 0 on padding
+Batch = dict[str, np.ndarray]
+
+Params = Any  # a nested dict of arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A stretch of a rationale with its label.
+
+    Attributes:
+      text: the characters, white space included, so that segments joined give the text back.
+      label: ``"ES"``, ``"AS"``, or None where nothing has labelled it.
+    """
+
+    text: str
+    label: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One question with its worked reasoning and answer, whatever file it came from.
+
+    Attributes:
+      id: unique in its data set, and stable from run to run.
+      question: what the model is given.
+      rationale: the chain of thought, without the closing answer sentence.
+      answer: the final answer, as text; empty where the rationale is itself the answer (reports).
+      gold: labelled segments whose texts joined are ``rationale``; None for real data.
+    """
+
+    id: str
+    question: str
+    rationale: str
+    answer: str
+    gold: tuple[Segment, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One sequence-to-sequence training pair, already in ids.
+
+    Attributes:
+      id: names the record and the place in it (``"gsm8k-17/2"``), for error messages.
+      inputs: [S] int32 encoder ids, the end-of-sequence id last.
+      targets: [T] int32 decoder targets, the end-of-sequence id last.
+      weights: [T] float32 >= 0, the weight of each target in the loss.
+    """
+
+    id: str
+    inputs: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray

@@ -1,0 +1,1 @@
+"""Records, vocabularies, training examples and batches."""

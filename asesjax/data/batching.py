@@ -1,0 +1,279 @@
+"""Batches of fixed shapes as a pure function of the step.
+
+Training examples form an endless stream: one permutation of all of them per epoch. Stretches of
+the stream ("windows") are ordered by shape and cut into batches, which are then put in random
+order, so that a batch's examples are of like length and little is padding. No example is dropped
+or repeated within an epoch, and the step alone tells which batch comes next: that is the cursor a
+checkpoint keeps.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from asesjax.core.errors import UserError
+from asesjax.core.types import Batch, Example
+
+_MERGE_SHARE = 0.02  # a shape that saves less padding than this is not worth a compilation
+_PERMUTATION, _BATCH_ORDER = 0, 1  # streams of random numbers
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """What ``batch_at`` needs besides the examples.
+
+    Attributes:
+      batch_size: rows of a batch, all processes together.
+      shapes: the (S, T) that batches may have, smallest first; each is a compilation.
+      rank: [N] int32, examples are ordered by it: equal where the smallest fitting shape is the
+        same, neighbours where a batch mixing two shapes is padded little.
+      lengths: [N, 2] int32, source and target length of each example.
+      seed: of the order.
+      window: batches ordered by shape together.
+    """
+
+    batch_size: int
+    shapes: tuple[tuple[int, int], ...]
+    rank: np.ndarray
+    lengths: np.ndarray
+    seed: int
+    window: int
+
+    def epoch_start(self, epoch: int) -> int:
+        """Return the first step whose batch begins in an epoch (0, 1, ...).
+
+        The steps before it have delivered every example ``epoch`` times, and fewer than
+        ``batch_size`` examples once more.
+        """
+        return -(-epoch * len(self.lengths) // self.batch_size)
+
+    @functools.cached_property
+    def padding_share(self) -> float:
+        """Share of the source and target positions of the first epoch that is padding."""
+        real = total = 0
+        for step in range(self.epoch_start(1)):
+            rows = _rows(self, step)
+            real += int(self.lengths[rows].sum())
+            total += sum(self.shapes[_shape(self, rows)]) * self.batch_size
+        return 1 - real / total
+
+
+def make_plan(
+    examples: Sequence[Example],
+    batch_size: int,
+    source_buckets: Sequence[int],
+    target_buckets: Sequence[int],
+    seed: int,
+    window: int = 32,
+    max_shapes: int = 6,
+) -> Plan:
+    """Decide the shapes and the order of the batches of a training run.
+
+    Args:
+      examples: all of them; only ids and lengths are looked at.
+      batch_size: rows of a batch, all processes together.
+      source_buckets: source lengths that batches may be padded to.
+      target_buckets: target lengths that batches may be padded to.
+      seed: of the order; different seeds give different orders.
+      window: batches whose examples are ordered by shape together. More: less padding; fewer:
+        the order is closer to a plain permutation.
+      max_shapes: upper bound of the pairs of buckets in use.
+
+    Raises:
+      UserError: no examples, wrong buckets, or an example longer than the largest bucket.
+    """
+    if batch_size < 1:
+        raise UserError(f"train.batch_size must be at least 1, got {batch_size}")
+    lengths = token_counts(examples)
+    shapes, rank = _choose_shapes(examples, lengths, source_buckets, target_buckets, max_shapes)
+    return Plan(batch_size, shapes, rank, lengths, seed, window)
+
+
+def batch_at(
+    plan: Plan,
+    examples: Sequence[Example],
+    step: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batch:
+    """Return the batch of a step (0, 1, ...), whatever was asked for before.
+
+    Args:
+      plan: from ``make_plan`` of the same examples.
+      examples: as given to ``make_plan``.
+      step: number of the optimizer step.
+      process_index: this process.
+      process_count: processes sharing the batch; each gets rows ``[p*B/P, (p+1)*B/P)``.
+
+    Returns:
+      A ``core.types.Batch``; its shape is the same in every process.
+
+    Raises:
+      UserError: the batch size cannot be shared by so many processes.
+    """
+    rows = _rows(plan, step)
+    mine = _slice(plan.batch_size, process_index, process_count)
+    return _fill(examples, rows[mine], plan.shapes[_shape(plan, rows)])
+
+
+def eval_batches(
+    examples: Sequence[Example],
+    batch_size: int,
+    source_buckets: Sequence[int],
+    target_buckets: Sequence[int],
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Yield every example once, ordered by shape; ``example_index`` tells which is where.
+
+    The last batch is filled up with empty rows whose ``example_index`` is -1 and whose weights
+    are 0. Errors are those of ``make_plan``, raised at the call.
+    """
+    plan = make_plan(examples, batch_size, source_buckets, target_buckets, seed=0)
+    mine = _slice(batch_size, process_index, process_count)
+    order = np.argsort(plan.rank, kind="stable")
+
+    def batches():
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            shape = plan.shapes[_shape(plan, rows)]
+            rows = np.pad(rows, (0, batch_size - len(rows)), constant_values=-1)
+            yield _fill(examples, rows[mine], shape)
+
+    return batches()
+
+
+def token_counts(examples: Sequence[Example]) -> np.ndarray:
+    """Return the source and target tokens of each example, int32 [N, 2]."""
+    counts = [(len(example.inputs), len(example.targets)) for example in examples]
+    return np.asarray(counts, np.int32).reshape(-1, 2)
+
+
+def _choose_shapes(examples, lengths, source_buckets, target_buckets, max_shapes):
+    """Pick the few (S, T) that batches are padded to, and the examples' rank.
+
+    Starts from every pair of buckets that some example needs and drops, one at a time, the pair
+    whose examples are cheapest to pad further, while there are too many or it costs next to
+    nothing. The pair that holds everything always stays: a batch may mix shapes.
+    """
+    if not len(lengths):
+        raise UserError("there are no examples to make batches of")
+    source = _fit(examples, lengths[:, 0], source_buckets, "source")
+    target = _fit(examples, lengths[:, 1], target_buckets, "target")
+    pairs, counts = np.unique(np.stack([source, target], 1), axis=0, return_counts=True)
+    largest = pairs.max(0)
+    kept = np.unique(np.concatenate([pairs, largest[None]]), axis=0)
+
+    def cost(shapes):
+        """Padded tokens of all examples."""
+        fits = (shapes[None] >= pairs[:, None]).all(-1)
+        return (counts * np.where(fits, shapes.sum(-1)[None], 1 << 40).min(1)).sum()
+
+    while len(kept) > 1:
+        options = [np.delete(kept, i, 0) for i in range(len(kept)) if (kept[i] < largest).any()]
+        best = min(options, key=cost)
+        if len(kept) <= max_shapes and cost(best) > (1 + _MERGE_SHARE) * cost(kept):
+            break
+        kept = best
+    kept = kept[np.lexsort((kept[:, 1], kept[:, 0], kept.sum(1)))]
+    fits = (kept[None] >= pairs[:, None]).all(-1)
+    # Rows of one source length, their targets rising and falling in turn: neighbours share a side.
+    row = np.unique(kept[:, 0], return_inverse=True)[1]
+    rank = np.argsort(np.lexsort((np.where(row % 2, -kept[:, 1], kept[:, 1]), row)))
+    rank_of = {tuple(pair): rank[fit.argmax()] for pair, fit in zip(pairs, fits, strict=True)}
+    ranks = np.asarray([rank_of[pair] for pair in zip(source, target, strict=True)], np.int32)
+    return tuple((int(s), int(t)) for s, t in kept), ranks
+
+
+def _fit(examples, lengths, buckets, side):
+    """Return the smallest bucket of one side that holds each length."""
+    field = f"train.{side}_buckets"
+    buckets = np.asarray(buckets, np.int64)
+    if not len(buckets) or buckets.min() < 1 or (np.diff(buckets) <= 0).any():
+        raise UserError(f"{field} must be rising lengths, got {tuple(buckets.tolist())}")
+    worst = int(lengths.argmax())
+    if lengths[worst] > buckets[-1]:
+        n_over = int((lengths > buckets[-1]).sum())
+        raise UserError(
+            f"example {examples[worst].id} has {lengths[worst]} {side} tokens, more than the "
+            f"largest of {field} {tuple(buckets.tolist())} ({n_over} of {len(lengths)} examples "
+            f"do not fit); add a bucket of at least {lengths[worst]} to {field}"
+        )
+    return buckets[np.searchsorted(buckets, lengths)]
+
+
+def _shape(plan, rows):
+    """Return the index of the smallest shape that holds all rows."""
+    longest = plan.lengths[rows].max(0)
+    return next(i for i, shape in enumerate(plan.shapes) if (longest <= shape).all())
+
+
+def _rows(plan, step):
+    """Return the examples of the batch of a step, int64 [B]."""
+    if step < 0:
+        raise ValueError(f"steps count from 0, got {step}")
+    # A window never reaches past the last batch that begins in its epoch, so that epochs follow
+    # each other cleanly.
+    epoch = step * plan.batch_size // len(plan.lengths)
+    first, end = plan.epoch_start(epoch), plan.epoch_start(epoch + 1)
+    start = step - (step - first) % plan.window
+    return _window(plan, start, min(start + plan.window, end))[step - start]
+
+
+@functools.lru_cache(maxsize=4)
+def _window(plan, start, end):
+    """Return the rows of the batches of the steps [start, end), int64 [end - start, B]."""
+    n, size = len(plan.lengths), plan.batch_size
+    stream = np.arange(start * size, end * size)
+    epochs = range(start * size // n, (end * size - 1) // n + 1)
+    orders = np.concatenate([_permutation(plan.seed, epoch, n) for epoch in epochs])
+    rows = orders[stream - epochs[0] * n]
+    rows = rows[np.argsort(plan.rank[rows], kind="stable")].reshape(end - start, size)
+    return rows[_shuffled(plan.seed, _BATCH_ORDER, start, end - start)]
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(seed, epoch, n):
+    return _shuffled(seed, _PERMUTATION, epoch, n)
+
+
+def _shuffled(seed, purpose, index, n):
+    # Raw Philox bits, not Generator.permutation: numpy promises only of bit generators that their
+    # streams never change, and a resumed run must see the same order.
+    key = np.array([seed % (1 << 64), 2 * index + purpose], np.uint64)
+    return np.argsort(np.random.Philox(key=key).random_raw(n), kind="stable")
+
+
+def _slice(batch_size, process_index, process_count):
+    if batch_size % process_count:
+        raise UserError(
+            f"train.batch_size {batch_size} cannot be shared by {process_count} processes; "
+            "make it a multiple of their number"
+        )
+    share = batch_size // process_count
+    return slice(process_index * share, (process_index + 1) * share)
+
+
+def _fill(examples, rows, shape):
+    """Pad the examples of some rows to a shape; row -1 stays empty."""
+    source, target = shape
+    n = len(rows)
+    batch = {
+        "encoder_input_tokens": np.zeros((n, source), np.int32),
+        "decoder_input_tokens": np.zeros((n, target), np.int32),
+        "decoder_target_tokens": np.zeros((n, target), np.int32),
+        "decoder_loss_weights": np.zeros((n, target), np.float32),
+        "example_index": np.asarray(rows, np.int32),
+    }
+    inputs, targets = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
+    weights = batch["decoder_loss_weights"]
+    for i, row in enumerate(rows.tolist()):
+        if row >= 0:
+            example = examples[row]
+            inputs[i, : len(example.inputs)] = example.inputs
+            targets[i, : len(example.targets)] = example.targets
+            weights[i, : len(example.weights)] = example.weights
+    batch["decoder_input_tokens"][:, 1:] = targets[:, :-1]
+    return batch

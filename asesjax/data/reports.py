@@ -1,0 +1,111 @@
+"""Generated medical-style reports: findings -> impression, with gold ES and AS by rule.
+
+    question   The lung shows a nodule of 12 mm with high uptake. The liver is normal.
+    rationale  The lung shows a nodule of 12 mm with high uptake. The nodule in the lung
+               suggests malignancy.
+
+ES segments repeat an abnormal finding to the letter; AS segments conclude by a made-up rule over
+kind, size and uptake. The impression is the whole answer, so ``answer`` is empty. It follows the
+anatomical order of ``SITES`` whatever the order of the findings. Nothing here is medicine.
+"""
+
+import random
+from typing import Any
+
+from asesjax.core.errors import UserError
+from asesjax.core.types import AS, ES, Record
+from asesjax.data import synthetic
+
+SITES = ("brain", "thyroid", "lung", "liver", "spleen", "pancreas", "kidney", "femur")
+KINDS = ("nodule", "mass", "cyst")
+UPTAKES = ("low", "high")
+LARGE_MM = 8
+FINDINGS = (  # the last is kept for the test split where templates are held out
+    "The {site} shows a {kind} of {size} mm with {uptake} uptake.",
+    "A {kind} of {size} mm with {uptake} uptake is seen in the {site}.",
+    "In the {site} there is a {kind} with {uptake} uptake measuring {size} mm.",
+    "There is {uptake} uptake in a {kind} of {size} mm of the {site}.",
+)
+NORMAL = (
+    "The {site} is normal.",
+    "Nothing abnormal is seen in the {site}.",
+    "The {site} has normal size and shape.",
+    "There is no finding in the {site}.",
+)
+
+
+def conclusion(kind: str, size: int, uptake: str) -> str:
+    """Return what the rule concludes from a lesion.
+
+    Example:
+      >>> conclusion("nodule", 12, "high"), conclusion("cyst", 12, "low")
+      ('malignancy', 'a simple cyst')
+    """
+    if kind == "cyst":
+        return "an infected cyst" if uptake == "high" else "a simple cyst"
+    if uptake == "high":
+        return "malignancy" if size >= LARGE_MM else "inflammation"
+    return "a benign tumour" if size >= LARGE_MM else "an old scar"
+
+
+def make_reports(settings: Any, split: str, n: int, seed: int) -> list[Record]:
+    """Make reports.
+
+    Args:
+      settings: section ``data`` of the config. min_steps and max_steps count abnormal findings,
+        n_distractors normal ones, max_value bounds the sizes (2 mm and up); wording, fact_order
+        and held_out_templates as in ``synthetic.make_math``.
+      split: "train", "validation" or "test".
+      n: number of reports; the counts of findings take turns.
+      seed: of the draw.
+
+    Returns:
+      Records with gold segments, ids ``report-<split>-<index>``, ``answer`` empty.
+
+    Raises:
+      UserError: settings out of range, or without that many distinct reports.
+    """
+    synthetic.check_steps(settings)
+    if settings.max_value < LARGE_MM:
+        raise UserError(
+            f"data.max_value must be at least {LARGE_MM} for reports (sizes in mm on both sides "
+            f"of the rule's {LARGE_MM}), got {settings.max_value}"
+        )
+    if settings.max_steps + settings.n_distractors > len(SITES):
+        raise UserError(
+            f"data.max_steps {settings.max_steps} and data.n_distractors "
+            f"{settings.n_distractors} need more than the {len(SITES)} sites there are; "
+            "lower one of them"
+        )
+    return synthetic.generate("report", settings, split, n, seed, _draw, _write)
+
+
+# A report: (site, kind, size, uptake) in anatomical order; kind None where the site is normal.
+
+
+def _draw(settings, rng: random.Random, n_findings):
+    sites = synthetic.shuffled(rng, range(len(SITES)))
+    findings = []
+    for i, site in enumerate(sites[: n_findings + settings.n_distractors]):
+        if i < n_findings:
+            kind = KINDS[synthetic.pick(rng, len(KINDS))]
+            size = 2 + synthetic.pick(rng, settings.max_value - 1)
+            findings.append((site, kind, size, UPTAKES[synthetic.pick(rng, 2)]))
+        else:
+            findings.append((site, None, 0, None))
+    return tuple(sorted(findings, key=lambda finding: finding[0]))
+
+
+def _write(settings, rng, problem, test):
+    texts, impression = [], []
+    for site, kind, size, uptake in problem:
+        choices = FINDINGS if kind else NORMAL
+        text = synthetic.template(settings, rng, choices, test)
+        texts.append(text.format(site=SITES[site], kind=kind, size=size, uptake=uptake))
+        if kind:
+            result = conclusion(kind, size, uptake)
+            impression.append((texts[-1], ES))
+            impression.append((f"The {kind} in the {SITES[site]} suggests {result}.", AS))
+    if settings.fact_order == "shuffled":
+        texts = synthetic.shuffled(rng, texts)
+    return " ".join(texts), synthetic.joined(impression), ""

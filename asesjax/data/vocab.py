@@ -1,0 +1,362 @@
+"""Vocabularies: SentencePiece, loaded or trained on the spot, and bytes.
+
+All have T5's layout: pad 0, end of sequence 1, unknown 2, then pieces, then the sentinels
+``<extra_id_k>``, which count down from the last id. Offsets are characters of the text as given,
+before SentencePiece's NFKC normalisation.
+"""
+
+import collections
+import io
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+
+from asesjax.core.errors import UserError, unknown
+from asesjax.core.files import read_json, write_json
+
+KINDS = ("sentencepiece", "byte")
+_SENTINEL = re.compile(r"<extra_id_(0|[1-9][0-9]*)>")
+_BYTE_OFFSET = 3  # ByT5: byte b has id b + 3
+
+Encoded = tuple[np.ndarray, np.ndarray, np.ndarray]  # ids, starts, ends, each int32 [N]
+
+
+class Vocabulary:
+    """Text to ids and back. Subclasses supply ``_encode_plain`` and ``_decode_plain``.
+
+    Attributes:
+      size: number of ids, sentinels included; a model may have more rows than this.
+      pad_id: 0, which never stands for text.
+      eos_id: 1, closes every input and target; ``encode`` does not add it.
+      unk_id: 2, for text that the pieces cannot spell.
+    """
+
+    pad_id = 0
+    eos_id = 1
+    unk_id = 2
+    kind = ""
+
+    def __init__(self, n_pieces: int, extra_ids: int):
+        self.n_pieces = n_pieces
+        self.extra_ids = extra_ids
+        self.size = n_pieces + extra_ids
+
+    def sentinel(self, k: int) -> int:
+        """Return the id of ``<extra_id_k>``: ``size - 1 - k``, T5's convention.
+
+        Raises:
+          UserError: the vocabulary has no such sentinel.
+        """
+        if not 0 <= k < self.extra_ids:
+            raise UserError(
+                f"the vocabulary has {self.extra_ids} sentinels, no <extra_id_{k}>; "
+                f"set vocab.extra_ids to at least {k + 1}"
+            )
+        return self.size - 1 - k
+
+    def encode(self, text: str) -> np.ndarray:
+        """Return the ids of a text, int32 [N], without end of sequence.
+
+        A literal ``<extra_id_k>`` becomes the sentinel. The stretches around it are encoded each on
+        its own.
+        """
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Return ``encode`` of every text, much faster than one by one."""
+        texts = list(texts)
+        if not any("<extra_id_" in text for text in texts):
+            return self._encode_plain(texts)
+        return [
+            np.concatenate(
+                [
+                    np.asarray([stretch], np.int32)
+                    if isinstance(stretch, int)
+                    else self._encode_plain([stretch])[0]
+                    for stretch, _ in self._stretches(text)
+                ]
+                or [np.zeros(0, np.int32)]
+            )
+            for text in texts
+        ]
+
+    def encode_with_offsets(self, text: str) -> Encoded:
+        """Return ids and the characters ``text[start:end]`` that each id covers.
+
+        Starts never decrease. A piece that normalisation made out of nothing (the leading space)
+        or the first bytes of a character cover no characters: start equals end.
+
+        Returns:
+          ``ids``, ``starts``, ``ends``: int32 [N] each.
+        """
+        parts = []
+        for stretch, start in self._stretches(text):
+            if isinstance(stretch, int):
+                end = start + len(f"<extra_id_{self.size - 1 - stretch}>")
+                parts.append(([stretch], [start], [end]))
+            else:
+                ids, starts, ends = self._encode_plain_with_offsets(stretch)
+                parts.append((ids, np.add(starts, start), np.add(ends, start)))
+        if not parts:
+            return tuple(np.zeros(0, np.int32) for _ in range(3))
+        return tuple(np.concatenate(column).astype(np.int32) for column in zip(*parts, strict=True))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of ids; pad and end of sequence are skipped wherever they stand.
+
+        Sentinels are written ``<extra_id_k>``, set off by spaces.
+
+        Raises:
+          ValueError: an id outside the vocabulary, which decoding with a model must have masked.
+        """
+        parts, plain = [], []
+        for i in np.asarray(ids, np.int64).tolist():
+            if not 0 <= i < self.size:
+                raise ValueError(f"id {i} is outside the vocabulary of {self.size} ids")
+            if i >= self.n_pieces:
+                parts += [self._decode_plain(plain), f"<extra_id_{self.size - 1 - i}>"]
+                plain = []
+            elif i not in (self.pad_id, self.eos_id):
+                plain.append(i)
+        parts.append(self._decode_plain(plain))
+        return " ".join(part for part in parts if part)
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Write the vocabulary into a folder, from which ``load_saved`` reads it again."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._save_model(folder)
+        facts = {"version": 1, "kind": self.kind, "extra_ids": self.extra_ids}
+        write_json(folder / "vocab.json", facts)
+
+    def _stretches(self, text):
+        """Yield (sentinel id or plain text, first character) pairs that tile the text."""
+        position = 0
+        for match in _SENTINEL.finditer(text):
+            if int(match[1]) < self.extra_ids:
+                if match.start() > position:
+                    yield text[position : match.start()], position
+                yield self.sentinel(int(match[1])), match.start()
+                position = match.end()
+        if position < len(text):
+            yield text[position:], position
+
+    def _encode_plain(self, texts):
+        raise NotImplementedError
+
+    def _encode_plain_with_offsets(self, text):
+        raise NotImplementedError
+
+    def _decode_plain(self, ids):
+        raise NotImplementedError
+
+    def _save_model(self, folder):
+        pass
+
+
+class SentencePieceVocabulary(Vocabulary):
+    """Pieces of a SentencePiece model, followed by sentinels."""
+
+    kind = "sentencepiece"
+
+    def __init__(self, model: bytes, extra_ids: int, origin: str = "the model"):
+        """Load a serialised model.
+
+        Args:
+          model: content of a ``spiece.model`` file.
+          extra_ids: sentinels to append to the pieces of the model.
+          origin: names the model in errors.
+
+        Raises:
+          UserError: not a SentencePiece model, or one without T5's pad, eos and unk ids.
+        """
+        try:
+            self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except (RuntimeError, OSError) as error:
+            raise UserError(f"{origin} is not a SentencePiece model: {error}") from None
+        got = (self._pieces.pad_id(), self._pieces.eos_id(), self._pieces.unk_id())
+        if got != (0, 1, 2):
+            raise UserError(
+                f"{origin} has pad, eos, unk ids {got}; T5's 0, 1, 2 are needed: train it with "
+                "pad_id=0, eos_id=1, unk_id=2, bos_id=-1"
+            )
+        self.model = model
+        super().__init__(self._pieces.get_piece_size(), extra_ids)
+
+    def _encode_plain(self, texts):
+        # Copies: what sentencepiece returns is read-only.
+        return [ids.copy() for ids in self._pieces.encode(texts, return_type="numpy")]
+
+    def _encode_plain_with_offsets(self, text):
+        found = self._pieces.encode(text, return_type="offset_mapping")
+        offsets = np.asarray(found["offsets"], np.int32).reshape(-1, 2)
+        return np.asarray(found["ids"], np.int32), offsets[:, 0], offsets[:, 1]
+
+    def _decode_plain(self, ids):
+        return self._pieces.decode(ids)
+
+    def _save_model(self, folder):
+        # Transformers' T5 tokenizers look for this name.
+        _write(folder / "spiece.model", self.model)
+
+
+class ByteVocabulary(Vocabulary):
+    """UTF-8 bytes at ids 3 to 258, as in ByT5 (Xue et al. 2022), followed by sentinels.
+
+    The sentinels count down from the last id as in every vocabulary here.
+
+    Example:
+      >>> ByteVocabulary(0).encode("a b")
+      array([100,  35, 101], dtype=int32)
+    """
+
+    kind = "byte"
+
+    def __init__(self, extra_ids: int):
+        super().__init__(_BYTE_OFFSET + 256, extra_ids)
+
+    def _encode_plain(self, texts):
+        return [
+            np.frombuffer(text.encode(), np.uint8).astype(np.int32) + _BYTE_OFFSET for text in texts
+        ]
+
+    def _encode_plain_with_offsets(self, text):
+        widths = [len(character.encode()) for character in text]
+        starts = np.repeat(np.arange(len(text), dtype=np.int32), widths)
+        return self._encode_plain([text])[0], starts, starts + 1
+
+    def _decode_plain(self, ids):
+        # A model may write half a character: show it as U+FFFD rather than hide it.
+        data = bytes(i - _BYTE_OFFSET for i in ids if i >= _BYTE_OFFSET)
+        return data.decode(errors="replace")
+
+
+def load_vocabulary(kind: str, path: str = "", extra_ids: int = 100) -> Vocabulary:
+    """Load a vocabulary.
+
+    Args:
+      kind: "sentencepiece" or "byte".
+      path: of the SentencePiece model; unused for bytes.
+      extra_ids: number of sentinels behind the pieces (T5: 100, ByT5: 125).
+
+    Raises:
+      UserError: unknown kind, missing file, or not a usable model.
+    """
+    if kind not in KINDS:
+        raise unknown("kind of vocabulary", kind, KINDS)
+    if extra_ids < 0:
+        raise UserError(f"vocab.extra_ids must not be negative, got {extra_ids}")
+    if kind == "byte":
+        return ByteVocabulary(extra_ids)
+    file = Path(path)
+    if not path or not file.is_file():
+        raise UserError(
+            f"vocab.path: no SentencePiece model at {path!r}; give the path of a spiece.model"
+        )
+    return SentencePieceVocabulary(file.read_bytes(), extra_ids, origin=str(file))
+
+
+def load_saved(folder: str | os.PathLike) -> Vocabulary:
+    """Load what ``Vocabulary.save`` wrote.
+
+    Raises:
+      UserError: the folder holds no vocabulary.
+    """
+    file = Path(folder) / "vocab.json"
+    if not file.is_file():
+        raise UserError(f"{folder} holds no vocabulary: {file} does not exist")
+    facts = read_json(file)
+    return load_vocabulary(facts["kind"], str(Path(folder) / "spiece.model"), facts["extra_ids"])
+
+
+def train_vocabulary(
+    texts: Iterable[str],
+    out_path: str | os.PathLike | None,
+    size: int,
+    split_digits: bool = True,
+    extra_ids: int = 100,
+    byte_fallback: bool = False,
+) -> SentencePieceVocabulary:
+    """Train a SentencePiece model; the same texts and settings give the same bytes.
+
+    Byte-pair encoding, not T5's unigram: over a small corpus unigram training considers no word
+    as a piece that occurs in one form only, and so splits most words of generated data.
+
+    Args:
+      texts: the corpus, as it comes; every character of it is covered.
+      out_path: where the model is written, whole or not at all; None to keep it in memory.
+      size: upper bound of the pieces, the three special ids included, sentinels not.
+      split_digits: one piece a digit, which makes arithmetic learnable.
+      extra_ids: number of sentinels behind the pieces.
+      byte_fallback: spell unseen characters as bytes; costs 256 pieces.
+
+    Raises:
+      UserError: no text, or a size below the number of characters in use.
+    """
+    # The trainer takes a line as a sentence and would refuse one holding a line break.
+    lines = (line for text in texts for line in text.splitlines() if line.strip())
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=lines,
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=size,
+            hard_vocab_limit=False,
+            character_coverage=1.0,
+            split_digits=split_digits,
+            byte_fallback=byte_fallback,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            num_threads=1,  # several threads sum in no fixed order
+            max_sentence_length=1 << 20,  # bytes; longer ones would be left out silently
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        needed = re.search(r"required_chars\. \d+ vs (\d+)", str(error))
+        if needed:
+            raise UserError(
+                f"vocab.size {size} is too small: the texts alone need {needed[1]} pieces"
+            ) from None
+        if "sentences_.empty()" in str(error):
+            raise UserError("there is no text to train a vocabulary on") from None
+        raise
+    if out_path is not None:
+        _write(Path(out_path), model.getvalue())
+    return SentencePieceVocabulary(model.getvalue(), extra_ids, origin=str(out_path))
+
+
+def unknown_share(
+    vocab: Vocabulary, texts: Sequence[str], n_examples: int = 10
+) -> tuple[int, int, list[str]]:
+    """Count the pieces that a vocabulary cannot spell.
+
+    Returns:
+      ``n_unknown``, ``n_tokens`` and the stretches of text most often lost, at most
+      ``n_examples``, the commonest first.
+    """
+    n_unknown, n_tokens, lost = 0, 0, collections.Counter()
+    for text, ids in zip(texts, vocab.encode_batch(texts), strict=True):
+        n_tokens += len(ids)
+        if (ids == vocab.unk_id).any():
+            ids, starts, ends = vocab.encode_with_offsets(text)
+            where = np.flatnonzero(ids == vocab.unk_id)
+            n_unknown += len(where)
+            # A piece of no width is part of what the next character was normalised to.
+            lost.update(text[starts[i] : max(ends[i], starts[i] + 1)] for i in where)
+    # Ties by text: the order must not depend on the order of the texts.
+    common = sorted(lost.items(), key=lambda item: (-item[1], item[0]))
+    return n_unknown, n_tokens, [text for text, _ in common[:n_examples]]
+
+
+def _write(path, data):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_bytes(data)
+    os.replace(part, path)

@@ -1,0 +1,92 @@
+"""Negative log-likelihood and entropy, in nats, of known targets under teacher forcing.
+
+The one road from a model back to data: segmentation by entropy or loss starts here.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asesjax.core.types import Batch, Example, Params
+from asesjax.data.batching import eval_batches
+from asesjax.models import t5
+from asesjax.models.t5_config import T5Config
+
+
+@functools.partial(jax.jit, static_argnames=("config", "chunk"))
+def token_scores(
+    config: T5Config, params: Params, batch: Batch, chunk: int = 16
+) -> tuple[jax.Array, jax.Array]:
+    """Score every target of a batch.
+
+    With p the model's distribution over all V rows of the vocabulary at a target y, the scores are
+    ``-log p(y)`` and ``-sum_v p(v) log p(v)``. The float32 logits exist for ``chunk`` positions at
+    a time.
+
+    Args:
+      config: shape of the model.
+      params: from ``t5.init`` or a checkpoint.
+      batch: ``core.types.Batch``; weights are not looked at.
+      chunk: target positions whose logits are held at once.
+
+    Returns:
+      nll and entropy, float32 [B, T]; 0 where the target is padding.
+    """
+    hidden = t5.forward(config, params, batch)
+    targets = batch["decoder_target_tokens"]
+    b, length = targets.shape
+    pad = -length % chunk
+
+    def cut(x):  # [B, T, ...] -> [T / chunk, B, chunk, ...]
+        x = jnp.pad(x, ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2))
+        return x.reshape(b, -1, chunk, *x.shape[2:]).swapaxes(0, 1)
+
+    def scores(piece):
+        hidden, targets = piece
+        log_p = jax.nn.log_softmax(t5.logits(config, params, hidden), axis=-1)
+        nll = -jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
+        return nll, -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+
+    def join(x):  # [T / chunk, B, chunk] -> [B, T]
+        x = x.swapaxes(0, 1).reshape(b, -1)[:, :length]
+        return jnp.where(targets != 0, x, 0.0)
+
+    nll, entropy = jax.lax.map(scores, (cut(hidden), cut(targets)))
+    return join(nll), join(entropy)
+
+
+def score_examples(
+    config: T5Config,
+    params: Params,
+    examples: Sequence[Example],
+    source_buckets: Sequence[int],
+    target_buckets: Sequence[int],
+    batch_size: int = 64,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Score the targets of many examples.
+
+    Args:
+      config: shape of the model.
+      params: from a checkpoint.
+      examples: any number; their weights are not looked at.
+      source_buckets: lengths that sources are padded to.
+      target_buckets: lengths that targets are padded to.
+      batch_size: examples scored at once.
+
+    Returns:
+      For each example, in order, nll and entropy of its targets, float32 [T] each.
+
+    Raises:
+      UserError: an example longer than the largest bucket.
+    """
+    out: list = [None] * len(examples)
+    for batch in eval_batches(examples, batch_size, source_buckets, target_buckets):
+        nll, entropy = jax.device_get(token_scores(config, params, batch))
+        for row, index in enumerate(batch["example_index"].tolist()):
+            if index >= 0:
+                length = len(examples[index].targets)
+                out[index] = nll[row, :length], entropy[row, :length]
+    return out

@@ -1,0 +1,1 @@
+"""Answers, text overlap and the comparison of chains with gold ones."""

@@ -1,0 +1,185 @@
+r"""Right or wrong: the final answer of a generated chain against the reference answer.
+
+AS-ES paper, accuracy on math word problems. The authors' code compares the last matches of
+``\d+[.,/]?\d*`` as strings; that is ``metric="authors"``. The rest is ours.
+"""
+
+import re
+import unicodedata
+from fractions import Fraction
+
+from asesjax.core.errors import UserError, unknown
+from asesjax.segment.pieces import split_sentences
+
+METRICS = ("numeric", "authors", "exact")
+
+_AUTHORS = re.compile(r"\d+[.,/]?\d*")
+# Full-width forms, as Chinese text has them, and the true minus sign.
+_PLAIN = str.maketrans("０１２３４５６７８９．／％－−＋＄￥", "0123456789./%--+$¥")
+_UNSIGNED = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<![\w.])\.\d+)"
+_NUMBER = re.compile(
+    rf"""
+    # A minus between two operands (16-3) or in a word (T-5) is no sign.
+    (?P<minus>(?<![\w)\]%.-])-(?:[$€£¥]\ ?)?|[$€£¥]\ ?-)?
+    (?: # a fraction, with a whole number before it or not; a date 1/2/2020 is none
+        (?<![\d/.,])(?:(?P<whole>\d+)\ )?(?P<top>{_UNSIGNED})/(?P<bottom>0*[1-9]\d*)(?![\d/]|[.,]\d)
+      | (?P<number>{_UNSIGNED})
+    )""",
+    re.ASCII | re.VERBOSE,
+)
+_AROUND = re.compile(r"[\s$€£¥%+.,;:!?()]*")
+# What may stand between two numbers of one calculation: operators alone, or words of one sentence
+# with an operator among them ("15 gallons * 8 pints").
+_OPERATORS = re.compile(r"[ +\-*/x×÷=()$€£¥%<>]*")
+_WITH_UNITS = re.compile(r"[^\n.,!?:;+*/×÷=]*[+*/×÷=][^\n.,!?:;]*")
+_MAX_DIGITS = 4000  # Python refuses to read longer ones
+_EDGES = " .,;:!?\"'()[]{}*。，；：！？“”‘’（）"
+
+
+def parse_number(text: str) -> Fraction | None:
+    """Return the value of a text that is one number and nothing else, None for other texts.
+
+    Thousands separators, decimals, fractions (``3/4``, ``2 1/2``), a sign, a currency sign and
+    full-width digits are read; a percent sign is left out (50% is 50).
+
+    Example:
+      >>> parse_number("-$1,234.50"), parse_number("2 1/2"), parse_number("5 dogs")
+      (Fraction(-2469, 2), Fraction(5, 2), None)
+    """
+    text = text.translate(_PLAIN)
+    found = list(_NUMBER.finditer(text))
+    if len(found) != 1:
+        return None
+    (match,) = found
+    outside = _AROUND.fullmatch(text, 0, match.start()), _AROUND.fullmatch(text, match.end())
+    return _value(match) if all(outside) else None
+
+
+def last_number(text: str) -> Fraction | None:
+    """Return the value of the last number in a text, None where it holds none.
+
+    A comma alone is no number, ``8,000`` is one, a full stop at the end belongs to the sentence.
+
+    Example:
+      >>> last_number("He pays $8,000."), last_number("16-3 = <<16-3=13>>13 eggs, then")
+      (Fraction(8000, 1), Fraction(13, 1))
+    """
+    last = None
+    for match in _NUMBER.finditer(text.translate(_PLAIN)):
+        last = match
+    return None if last is None else _value(last)
+
+
+def answer_number(text: str, marker: str = "answer is") -> Fraction | None:
+    """Return the number that a chain gives as its answer, None where it has no number.
+
+    Text may run on behind the answer (another question, say), so the first ``marker`` decides:
+    1. the number right behind it, or the last of the calculation that this number begins
+       (``5 + 3 = 8``, ``5 dogs * 4 legs = 20``);
+    2. else the last number of the sentence that the marker is in;
+    3. else, and where there is no marker, the last number of the text.
+
+    Args:
+      text: a generated chain.
+      marker: case does not matter; ``""`` for rule 3 alone.
+
+    Example:
+      >>> answer_number("So 5. The answer is $72.Q: There are 15 trees")
+      Fraction(72, 1)
+    """
+    rest = _behind(text, marker)
+    if rest is None:
+        return last_number(text)
+    plain = rest.translate(_PLAIN)
+    answer = None
+    for match in _NUMBER.finditer(plain):
+        if answer is None:
+            if re.search(r"\w|\n", plain[: match.start()]):
+                break
+        else:
+            between = plain[answer.end() : match.start()]
+            if (between.isspace() and not match["minus"]) or "**" in between:
+                break  # "72 15" are two numbers, "**72** dogs" is bold print
+            if not (_OPERATORS.fullmatch(between) or _WITH_UNITS.fullmatch(between)):
+                break
+        answer = match
+    if answer is not None:
+        return _value(answer)
+    number = last_number(_first_sentence(rest))
+    return last_number(text) if number is None else number
+
+
+def is_correct(
+    prediction_text: str, reference_answer: str, metric: str, marker: str = "answer is"
+) -> bool:
+    r"""Tell whether a generated chain ends in the reference answer.
+
+    Args:
+      prediction_text: the whole generated chain.
+      reference_answer: the answer, or for the two numeric metrics any text that ends in it.
+      metric: ``"numeric"``: ``answer_number`` of the chain and the last number of the reference
+        are equal as exact fractions. ``"authors"``: the last matches of ``\d+[.,/]?\d*`` are equal
+        as strings; they cut the prediction at a comma and their references come from chains with
+        the same closing sentence, so here both sides are cut and lose a closing ``.`` or ``/``;
+        a reference without a number is never matched, as with them.
+        ``"exact"``: the text behind the marker (all of it, or its first sentence; without a marker
+        the whole chain) is the reference but for case, white space, width and outer punctuation.
+      marker: what the chain says before its answer; not used by ``"authors"``.
+
+    Raises:
+      UserError: another metric, or a reference without a number for ``"numeric"``.
+
+    Example:
+      >>> is_correct("The answer is 1,000.00.", "1000", "numeric")
+      True
+      >>> is_correct("So the answer is Yes.", "yes", "exact")
+      True
+    """
+    if metric == "numeric":
+        reference = last_number(reference_answer)
+        if reference is None:
+            raise UserError(
+                f"the reference answer {reference_answer[:60]!r} holds no number, which evaluate."
+                "metric=numeric needs; use evaluate.metric=exact for answers in words"
+            )
+        return answer_number(prediction_text, marker) == reference
+    if metric == "authors":
+        reference = _authors_answer(reference_answer)
+        return reference is not None and _authors_answer(prediction_text) == reference
+    if metric == "exact":
+        rest = _behind(prediction_text, marker)
+        said = [prediction_text] if rest is None else [rest, _first_sentence(rest)]
+        return _normal(reference_answer) in map(_normal, said)
+    raise unknown("evaluate.metric", metric, METRICS)
+
+
+def _value(match: re.Match[str]) -> Fraction | None:
+    if match.end() - match.start() > _MAX_DIGITS:
+        return None
+    if match["number"]:
+        value = Fraction(match["number"].replace(",", ""))
+    else:
+        value = Fraction(match["top"].replace(",", "")) / int(match["bottom"])
+        if match["whole"] and value < 1:  # 2 1/2; but 3 8/4 is two numbers
+            value += int(match["whole"])
+    return -value if match["minus"] else value
+
+
+def _behind(text: str, marker: str) -> str | None:
+    found = re.search(re.escape(marker), text, re.IGNORECASE) if marker else None
+    return text[found.end() :] if found else None
+
+
+def _first_sentence(text: str) -> str:
+    text = text.lstrip()
+    return text[: split_sentences(text)[0].end] if text else ""
+
+
+def _authors_answer(text: str) -> str | None:
+    found = _AUTHORS.findall(text)
+    return found[-1].split(",")[0].rstrip("./") if found else None
+
+
+def _normal(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_EDGES)
+

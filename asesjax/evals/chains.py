@@ -1,0 +1,94 @@
+"""Generated chains against gold chains, sentence by sentence, and intervals for shares."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from asesjax.core.types import Segment
+from asesjax.segment.label import gold_labels
+from asesjax.segment.pieces import piece_texts, split_sentences
+
+
+class FirstWrong(NamedTuple):
+    """Where a generated chain first leaves the gold chain.
+
+    Attributes:
+      is_right: the chains are the same sentence by sentence.
+      kind: gold label of the first sentence that differs (``"ES"``, ``"AS"``, or None where it has
+        no label), ``"missing"`` where the generated chain stops early, ``"extra"`` where it goes
+        on past the end; None for a right chain.
+      index: of that sentence, from 0; None for a right chain.
+    """
+
+    is_right: bool
+    kind: str | None
+    index: int | None
+
+
+def first_wrong(generated: str | Sequence[str], gold: Sequence[Segment]) -> FirstWrong:
+    """Compare a generated chain with the gold one.
+
+    Both are cut at sentence ends (``pieces.split_sentences``) and compared with white space
+    normalised, so it does not matter which segments they were written in. A sentence's gold label
+    is that of most of its characters (``label.gold_labels``).
+
+    Args:
+      generated: the chain as one text, or already as sentences.
+      gold: labelled segments of the same stretch of chain: with the closing answer sentence if
+        ``generated`` has it. They must be cut at sentence ends, or labels get mixed.
+
+    Example:
+      >>> gold = [Segment("Ann has 3. ", "ES"), Segment("So 3 + 3 = 6.", "AS")]
+      >>> first_wrong("Ann has 3. So 3 + 3 = 7.", gold)
+      FirstWrong(is_right=False, kind='AS', index=1)
+      >>> first_wrong("Ann  has 3. So 3 + 3 = 6. ", gold)
+      FirstWrong(is_right=True, kind=None, index=None)
+    """
+    text = "".join(segment.text for segment in gold)
+    pieces = split_sentences(text)
+    labels = gold_labels(pieces, gold)
+    right = [_normal(sentence) for sentence in piece_texts(text, pieces)]
+    if isinstance(generated, str):
+        generated = piece_texts(generated, split_sentences(generated))
+    ours = [_normal(sentence) for sentence in generated]
+    # Sentences of white space alone are none.
+    labels = [label for label, sentence in zip(labels, right, strict=True) if sentence]
+    right = [sentence for sentence in right if sentence]
+    ours = [sentence for sentence in ours if sentence]
+    for i, (mine, theirs) in enumerate(zip(ours, right, strict=False)):
+        if mine != theirs:
+            return FirstWrong(False, labels[i], i)
+    if len(ours) < len(right):
+        return FirstWrong(False, "missing", len(ours))
+    if len(ours) > len(right):
+        return FirstWrong(False, "extra", len(right))
+    return FirstWrong(True, None, None)
+
+
+def wilson_interval(k: int, n: int) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of a share of ``k`` in ``n``.
+
+    Wilson 1927; without continuity correction. (0, 1) where ``n`` is 0.
+
+    Raises:
+      ValueError: ``k`` is not in 0..n.
+
+    Example:
+      >>> [round(x, 4) for x in wilson_interval(8, 10)]
+      [0.4902, 0.9433]
+    """
+    if not 0 <= k <= n:
+        raise ValueError(f"k must be in 0..n, got k={k}, n={n}")
+    if n == 0:
+        return 0.0, 1.0
+    z = 1.959963984540054  # the normal distribution's 97.5 % point
+    share, spread = k / n, z * z / n
+    centre = (share + spread / 2) / (1 + spread)
+    half = z * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
+    low = 0.0 if k == 0 else centre - half  # exact at the ends, where rounding would show
+    high = 1.0 if k == n else centre + half
+    return low, high
+
+
+def _normal(sentence: str) -> str:
+    return " ".join(sentence.split())

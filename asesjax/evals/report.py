@@ -1,0 +1,142 @@
+"""From prediction rows to the numbers of a results table, and a run's report of them."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from asesjax.core.files import read_json, read_jsonl
+from asesjax.core.types import Segment
+from asesjax.evals.answers import is_correct
+from asesjax.evals.chains import first_wrong, wilson_interval
+from asesjax.evals.text import corpus_bleu, rouge
+
+
+def is_right(row: dict[str, Any], metric: str) -> bool:
+    """Say whether one prediction row ends in the right answer.
+
+    Args:
+      row: ``chain``, ``reference_answer`` and ``reference_chain``; where the answer is empty
+        (reports) the whole chain is the answer.
+      metric: as in ``answers.is_correct``.
+    """
+    return is_correct(row["chain"], row["reference_answer"] or row["reference_chain"], metric)
+
+
+def accuracy(rows: Sequence[dict], metric: str) -> tuple[float, tuple[float, float]]:
+    """Return the share of right answers and its 95 % Wilson interval over questions."""
+    right = sum(is_right(row, metric) for row in rows)
+    return right / len(rows), wilson_interval(right, len(rows))
+
+
+def summary(rows: Sequence[dict], evaluate: ConfigDict) -> dict[str, Any]:
+    """Measure one file of predictions.
+
+    Args:
+      rows: as the decode stage and ``generate`` write them, with references.
+      evaluate: the section of the configuration: ``metric`` and ``language``.
+
+    Returns:
+      ``questions``; ``accuracy`` and ``accuracy_interval`` (95 %, over questions),
+      ``accuracy_authors`` (the released code's rule); ``chain_accuracy``, the share of chains right
+      sentence by sentence, and ``first_wrong``, how many chains first go wrong at a sentence of
+      each kind (both None without gold chains); ``bleu``, ``rouge_1``, ``rouge_2``, ``rouge_l``
+      from 0 to 100; ``segments_per_chain``, ``tokens_per_question``; the shares of chains cut off
+      at a limit, stopped on a repetition, and ended properly.
+    """
+    n = len(rows)
+    share, interval = accuracy(rows, evaluate.metric)
+    chains = [row["chain"] for row in rows]
+    references = [row["reference_chain"] for row in rows]
+    with_gold = [row for row in rows if row.get("gold")]
+    kinds: Counter[str] = Counter()
+    for row in with_gold:
+        wrong = first_wrong(row["chain"], [Segment(*pair) for pair in row["gold"]])
+        kinds["right" if wrong.is_right else wrong.kind or "unlabelled"] += 1
+    return {
+        "questions": n,
+        "accuracy": share,
+        "accuracy_interval": interval,
+        "accuracy_authors": sum(is_right(row, "authors") for row in rows) / n,
+        "chain_accuracy": kinds["right"] / len(with_gold) if with_gold else None,
+        "first_wrong": dict(kinds) if with_gold else None,
+        "bleu": corpus_bleu(chains, references, evaluate.language),
+        **rouge(chains, references, evaluate.language),
+        "segments_per_chain": sum(len(row["segments"]) for row in rows) / n,
+        "tokens_per_question": sum(row["tokens"] for row in rows) / n,
+        **{
+            f"{flag}_share": sum(bool(row[flag]) for row in rows) / n
+            for flag in ("truncated", "repeated", "done")
+        },
+    }
+
+
+def method_row(config: ConfigDict, workdir: Path, name: str, roles: Sequence[str]) -> dict:
+    """Collect everything a run knows about one method: a row of ``report.json``."""
+    folder = workdir / "predictions" / name
+    metric = config.evaluate.metric
+    row = {"method": name, "seed": config.seed}
+    row |= summary([row for _, row in read_jsonl(folder / "test.jsonl")], config.evaluate)
+    decode = read_json(folder / "decode.json")
+    results = [read_json(workdir / f"roles/{name}/{role}/result.json") for role in roles]
+    row |= {
+        "questions_per_second": decode["questions"] / decode["seconds"],
+        "train_seconds": sum(result["seconds"] for result in results),
+        "train_tokens": sum(result["tokens"] for result in results),
+        "train_steps": sum(result["steps"] for result in results),
+        "segmentation_f1": None,
+        "curve": [],
+    }
+    for point in read_json(folder / "curve.json"):
+        share, interval = accuracy([r for _, r in read_jsonl(folder / point["file"])], metric)
+        row["curve"].append(point | {"accuracy": share, "interval": interval})
+    return row
+
+
+def build_report(
+    config: ConfigDict, workdir: Path, roles: dict[str, Sequence[str]], segmented: Sequence[str]
+) -> dict[str, Any]:
+    """Collect what ``report.json`` holds, from the files of a run alone.
+
+    Args:
+      config: the run's configuration.
+      workdir: of the run, with predictions of every method.
+      roles: method name to the names of its roles, in the order of the table.
+      segmented: names of the methods that learn from segments.
+    """
+    rows = [method_row(config, workdir, name, own) for name, own in roles.items()]
+    agreement = read_json(workdir / "segments/agreement.json") if segmented else {}
+    for row in rows:
+        if row["method"] in segmented and agreement:
+            row["segmentation_f1"] = agreement[config.segment.strategy]["macro_f1"]
+    return {
+        "name": config.name,
+        "seed": config.seed,
+        "budget": budget(config),
+        "metric": config.evaluate.metric,
+        "strategy": config.segment.strategy if segmented else None,
+        "segmentation": agreement,
+        "metrics_files": {
+            f"{name}/{role}": f"roles/{name}/{role}/metrics.jsonl"
+            for name, own in roles.items()
+            for role in own
+        },
+        "rows": rows,
+    }
+
+
+def budget(config: ConfigDict) -> str:
+    """Say in words what the methods have in common."""
+    train = config.train
+    for unit in ("steps", "examples", "epochs", "tokens"):
+        if train[unit]:
+            what = {
+                "steps": "optimizer steps",
+                "examples": "training examples",
+                "epochs": "epochs over its own examples",
+                "tokens": "real (not padding) source and target tokens in training",
+            }[unit]
+            return f"every method gets {train[unit]:,} {what}, shared evenly by its roles"
+    return ""

@@ -1,0 +1,70 @@
+"""Overlap of generated texts with references over a whole test set, in percent."""
+
+from collections.abc import Sequence
+
+from asesjax.core.errors import UserError, unknown
+from asesjax.segment.similarity import LANGUAGES, Reference, rouge_l, rouge_n, words
+
+
+def corpus_bleu(
+    predictions: Sequence[str], references: Sequence[str], language: str = "en"
+) -> float:
+    """Return corpus BLEU from 0 to 100, by sacrebleu with its default settings.
+
+    Args:
+      predictions: one text a test record.
+      references: as many, in the same order.
+      language: ``"en"`` (tokenizer 13a) or ``"zh"`` (sacrebleu's Chinese tokenizer).
+
+    Raises:
+      UserError: sacrebleu is not installed, another language, lists empty or of two lengths.
+
+    Example:
+      >>> round(corpus_bleu(["Ann has 3 dogs ."], ["Ann has 3 dogs ."]), 6)
+      100.0
+    """
+    _check(predictions, references, language)
+    try:
+        from sacrebleu.metrics import BLEU
+    except ImportError:
+        raise UserError(
+            "BLEU needs sacrebleu, which is not installed; run: pip install 'asesjax[eval]'"
+        ) from None
+    # force: texts with spaces around punctuation are meant so; no warning about them.
+    bleu = BLEU(tokenize="zh" if language == "zh" else "13a", force=True)
+    return bleu.corpus_score(list(predictions), [list(references)]).score
+
+
+def rouge(
+    predictions: Sequence[str], references: Sequence[str], language: str = "en"
+) -> dict[str, float]:
+    """Return ``rouge_1``, ``rouge_2`` and ``rouge_l``: mean F1 over the pairs, from 0 to 100.
+
+    On English text the tokens are rouge-score's without stemming, on Chinese text characters
+    (``similarity.words``). ROUGE-L takes the text as one sequence (rouge-score's ``rougeL``).
+
+    Raises:
+      UserError: another language, lists empty or of two lengths.
+
+    Example:
+      >>> rouge(["a b c"], ["a b d"])["rouge_2"]
+      50.0
+    """
+    _check(predictions, references, language)
+    sums = {"rouge_1": 0.0, "rouge_2": 0.0, "rouge_l": 0.0}
+    for prediction, target in zip(predictions, references, strict=True):
+        tokens, reference = words(prediction, language), Reference(words(target, language))
+        sums["rouge_1"] += rouge_n(tokens, reference, 1)
+        sums["rouge_2"] += rouge_n(tokens, reference, 2)
+        sums["rouge_l"] += rouge_l(tokens, reference)
+    return {name: 100.0 * value / len(predictions) for name, value in sums.items()}
+
+
+def _check(predictions: Sequence[str], references: Sequence[str], language: str) -> None:
+    if language not in LANGUAGES:
+        raise unknown("evaluate.language", language, LANGUAGES)
+    if len(predictions) != len(references) or not predictions:
+        raise UserError(
+            f"need as many predictions as references and at least one, got {len(predictions)} "
+            f"and {len(references)}"
+        )

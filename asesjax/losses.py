@@ -1,0 +1,152 @@
+"""Weighted cross-entropy as float32 sums, to be added over microbatches and devices, then divided.
+
+A mean of means depends on how the batch was cut; a sum divided once does not. So nothing here
+divides, except ``normalizer`` and ``mean``, which the training step calls last.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from asesjax.core.errors import unknown
+
+NORMALIZERS = ("weights", "examples")
+
+
+class LossSums(NamedTuple):
+    """Float32 scalars that add up over microbatches and devices.
+
+    Attributes:
+      loss_sum: what training minimises: weighted, with label smoothing and z-loss.
+      nll_sum: weighted negative log-likelihood alone, in nats.
+      weight_sum: sum of the weights.
+      correct_sum: sum of the weights of tokens whose target has the highest logit (ties count).
+    """
+
+    loss_sum: jax.Array
+    nll_sum: jax.Array
+    weight_sum: jax.Array
+    correct_sum: jax.Array
+
+
+def weighted_cross_entropy(
+    logits: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+    z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
+) -> LossSums:
+    """Sum the weighted cross-entropy of integer targets.
+
+    A token's loss is ``log Z - (1 - s) x_target - s mean(x) + z (log Z)^2`` with ``s`` the label
+    smoothing (the target distribution mixed with the uniform one over all V) and ``z`` the
+    z-loss of T5X. No one-hot array of shape [B, T, V] is built.
+
+    Args:
+      logits: [B, T, V] float32; any finite values where the weight is 0.
+      targets: [B, T] int32 in [0, V).
+      weights: [B, T] float32 >= 0; 0 drops the token from every sum and from the gradient.
+      z_loss: factor of the squared log normaliser, >= 0.
+      label_smoothing: share of the uniform distribution, in [0, 1).
+
+    Returns:
+      ``LossSums`` over all tokens.
+
+    Example:
+      >>> sums = weighted_cross_entropy(
+      ...     jnp.zeros((1, 2, 4)), jnp.array([[3, 0]]), jnp.array([[2.0, 0.0]]))
+      >>> round(float(sums.nll_sum), 4), float(sums.weight_sum)  # 2 log 4
+      (2.7726, 2.0)
+    """
+    logits = logits.astype(jnp.float32)
+    weights = weights.astype(jnp.float32)
+    used = weights > 0
+    # [B, T, V] -> [B, T]
+    log_z = jax.nn.logsumexp(logits, axis=-1)
+    target_logit = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    nll = log_z - target_logit
+    loss = nll
+    if label_smoothing:
+        loss = loss + label_smoothing * (target_logit - jnp.mean(logits, axis=-1))
+    if z_loss:
+        # Chosen before squaring: the gradient of an overflow would be 0 * inf.
+        loss = loss + z_loss * jnp.square(jnp.where(used, log_z, 0.0))
+    # The maximum instead of an argmax: XLA shares it with logsumexp.
+    correct = (target_logit >= jnp.max(logits, axis=-1)).astype(jnp.float32)
+
+    def total(values):
+        return jnp.sum(jnp.where(used, values * weights, 0.0))
+
+    return LossSums(total(loss), total(nll), jnp.sum(weights), total(correct))
+
+
+def hidden_cross_entropy(
+    logits_fn: Callable[[jax.Array], jax.Array],
+    hidden: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+    z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
+) -> LossSums:
+    """Sum the weighted cross-entropy from decoder outputs; the one place that holds [B, T, V].
+
+    Args:
+      logits_fn: maps [..., D] to [..., V] float32.
+      hidden: [B, T, D].
+      targets: [B, T] int32.
+      weights: [B, T] float32.
+      z_loss: as in ``weighted_cross_entropy``.
+      label_smoothing: as in ``weighted_cross_entropy``.
+
+    Returns:
+      ``LossSums`` over all tokens.
+    """
+    return weighted_cross_entropy(logits_fn(hidden), targets, weights, z_loss, label_smoothing)
+
+
+def count_examples(batch: dict[str, jax.Array]) -> jax.Array:
+    """Count the examples of a batch: padding rows are none, a packed row is several.
+
+    Args:
+      batch: keys as in ``core.types.Batch``.
+
+    Returns:
+      A float32 scalar.
+
+    Example:
+      >>> float(count_examples({"example_index": jnp.array([4, 0, -1])}))
+      2.0
+    """
+    if "decoder_segment_ids" in batch:
+        return jnp.sum(jnp.max(batch["decoder_segment_ids"], axis=-1)).astype(jnp.float32)
+    return jnp.sum(batch["example_index"] >= 0).astype(jnp.float32)
+
+
+def normalizer(sums: LossSums, n_examples: jax.Array, normalize: str) -> jax.Array:
+    """Return what the summed loss is divided by.
+
+    Args:
+      sums: of the whole batch.
+      n_examples: float32 scalar.
+      normalize: ``"weights"`` or ``"examples"``.
+
+    Raises:
+      UserError: another name.
+    """
+    if normalize == "weights":
+        return sums.weight_sum
+    if normalize == "examples":
+        return n_examples
+    raise unknown("train.normalize", normalize, NORMALIZERS)
+
+
+def inverse(value: jax.Array) -> jax.Array:
+    """Return 1 / value, and 0 where value is 0: a batch without weight teaches nothing.
+
+    Example:
+      >>> float(inverse(jnp.float32(4.0))), float(inverse(jnp.float32(0.0)))
+      (0.25, 0.0)
+    """
+    return jnp.where(value > 0, 1.0 / jnp.where(value > 0, value, 1.0), 0.0)

@@ -1,0 +1,1 @@
+"""What each method supplies: roles, examples and a decode plan."""

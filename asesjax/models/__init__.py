@@ -1,0 +1,1 @@
+"""The T5 family in Flax Linen; all use of Flax lives here."""

@@ -1,0 +1,128 @@
+"""The plain layers of T5: dense maps without bias, RMS norm, embedding, MLP.
+
+Parameters are float32 and carry logical axis names; they are cast to the activations' dtype where
+they are used.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.sharding import PartitionSpec
+
+from asesjax.models.t5_config import T5Config
+
+BATCH_AXES = ("data", "fsdp")  # mesh axes that the rows of a batch are spread over
+
+
+def param(module: nn.Module, name: str, init, shape: tuple[int, ...], axes: tuple[str, ...]):
+    """Declare a float32 parameter of ``module`` with logical axis names."""
+    return module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32)
+
+
+class Dense(nn.Module):
+    """``x @ kernel`` with kernel [in, out] and no bias.
+
+    Attributes:
+      features: size of the last axis of the result.
+      axes: logical names of the kernel's two axes.
+      stddev: of the normal initialisation.
+      out_dtype: of the result; None for that of ``x``. The sum runs in it.
+    """
+
+    features: int
+    axes: tuple[str, str]
+    stddev: float
+    out_dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [..., in] to [..., features]."""
+        init = nn.initializers.normal(self.stddev)
+        kernel = param(self, "kernel", init, (x.shape[-1], self.features), self.axes)
+        return jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=self.out_dtype)
+
+
+class RMSNorm(nn.Module):
+    """T5's layer norm: no mean subtracted, no bias, computed in float32."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalise the last axis of [..., D]; the result has the dtype of ``x``."""
+        scale = param(self, "scale", nn.initializers.ones, (x.shape[-1],), ("embed",))
+        wide = x.astype(jnp.float32)
+        variance = jnp.mean(wide * wide, axis=-1, keepdims=True)
+        return (wide * jax.lax.rsqrt(variance + self.epsilon) * scale).astype(x.dtype)
+
+
+class Embed(nn.Module):
+    """The token table, read by the encoder, the decoder and, where tied, the output."""
+
+    config: T5Config
+
+    def setup(self) -> None:
+        """Declare the table [V, D]."""
+        shape = (self.config.vocab_size, self.config.d_model)
+        init = nn.initializers.normal(1.0)
+        self.embedding = param(self, "embedding", init, shape, ("vocab", "embed"))
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Look up int32 ids [...] as [..., D]."""
+        # Cast after the lookup, so that gradients of a frequent id add up in float32.
+        return jnp.take(whole(self.embedding), tokens, axis=0).astype(self.config.activation_dtype)
+
+    def attend(self, hidden: jax.Array) -> jax.Array:
+        """Score hidden [..., D] against every row: float32 [..., V]."""
+        table = self.embedding.astype(hidden.dtype)
+        return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
+
+
+class MLP(nn.Module):
+    """The feed-forward block: ``relu(x wi) wo``, or ``(gelu(x wi_0) * (x wi_1)) wo``."""
+
+    config: T5Config
+
+    @nn.compact
+    def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
+        """Map [B, S, D] to [B, S, D]."""
+        c = self.config
+
+        def wide(name: str) -> jax.Array:
+            return Dense(c.d_ff, ("embed", "mlp"), c.d_model**-0.5, name=name)(x)
+
+        if c.mlp == "relu":
+            inner = nn.relu(wide("wi"))
+        else:
+            inner = nn.gelu(wide("wi_0"), approximate=True) * wide("wi_1")
+        inner = dropout(c)(inner, deterministic=deterministic)
+        return Dense(c.d_model, ("mlp", "embed"), c.d_ff**-0.5, name="wo")(inner)
+
+
+def rows_apart(x: jax.Array) -> jax.Array:
+    """Keep the rows of activations [B, ...] spread over the mesh axes data and fsdp.
+
+    Where parameters are cut along the width, the compiler may otherwise cut activations the same
+    way and let every device compute all rows. Takes the mesh that ``sharding.place.on_mesh`` made
+    known; without one, or where it does not divide the rows, nothing happens.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not set(BATCH_AXES) <= set(mesh.axis_names):
+        return x
+    if x.shape[0] % math.prod(mesh.shape[axis] for axis in BATCH_AXES):
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES))
+
+
+def whole(x: jax.Array) -> jax.Array:
+    """Give every device all of ``x``: a lookup in a table cut both ways costs far more."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec())
+
+
+def dropout(config: T5Config) -> nn.Dropout:
+    """T5's dropout: one mask for all positions of a row, which is cheap and what T5 trains with."""
+    return nn.Dropout(config.dropout, broadcast_dims=(-2,))

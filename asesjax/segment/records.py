@@ -1,0 +1,195 @@
+r"""Segmented JSONL: the labelled pieces of every record, on disk.
+
+The first line is a header, each further line one record::
+
+    {"asesjax_segments": 1, "records": 2, "provenance": {"strategy": "entropy", "beta": 1.4}}
+    {"id": "train-0", "text": "Ann has 3. So 6.", "pieces": [[0, 11], [11, 16]],
+     "scores": [0.5, 2.0], "labels": ["ES", "AS"], "strategy": "entropy"}
+
+UTF-8, one object a line. Floats are written so that they read back bit for bit.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from asesjax.core.errors import UserError
+from asesjax.core.files import read_jsonl, write_text
+from asesjax.core.types import LABELS
+from asesjax.segment.pieces import Piece, piece_texts
+
+VERSION = 1
+_FIELDS = ("id", "text", "pieces", "scores", "labels", "strategy")
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentedRecord:
+    """One rationale cut into labelled pieces.
+
+    Attributes:
+      id: the record's.
+      text: the whole chain, which the pieces' offsets count into.
+      pieces: in order, not overlapping; characters between them belong to no piece
+        (``short="drop"``).
+      scores: one finite number a piece, None where the strategy has none (location).
+      labels: ``"ES"`` or ``"AS"``, one a piece.
+      strategy: what labelled them.
+    """
+
+    id: str
+    text: str
+    pieces: tuple[Piece, ...]
+    scores: tuple[float, ...] | None
+    labels: tuple[str, ...]
+    strategy: str
+
+    @property
+    def texts(self) -> list[str]:
+        """Text of each piece."""
+        return piece_texts(self.text, self.pieces)
+
+
+def write_segments(
+    path: str | Path, rows: Iterable[SegmentedRecord], provenance: dict[str, Any]
+) -> None:
+    """Write segmented JSONL, whole or not at all.
+
+    The file appears under its name only when complete (``core.files.write_text``).
+
+    Args:
+      path: of the file; one that exists is replaced.
+      rows: records with distinct ids.
+      provenance: how they were made, anything JSON can hold.
+
+    Raises:
+      UserError: a record is not valid (the same checks as reading); nothing is written.
+    """
+    rows = list(rows)
+    header = {"asesjax_segments": VERSION, "records": len(rows), "provenance": provenance}
+    lines, seen = [_dump(header)], set()
+    for i, row in enumerate(rows):
+        value = {name: getattr(row, name) for name in _FIELDS}
+        if row.scores is not None:
+            value["scores"] = [float(score) for score in row.scores]
+        value["pieces"] = [[int(start), int(end)] for start, end in row.pieces]
+        value["labels"] = list(row.labels)
+        _parse_row(value, f"{path}: record {i} is not valid, nothing written", seen)
+        lines.append(_dump(value))
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_segments(path: str | Path) -> tuple[dict[str, Any], list[SegmentedRecord]]:
+    """Read segmented JSONL and check every field.
+
+    Returns:
+      The provenance and the records, equal to what ``write_segments`` was given.
+
+    Raises:
+      UserError: names the file, the line (from 1) and the field: no such file, not JSON, another
+        version, a missing or unknown field, a wrong type, pieces that overlap or leave the text,
+        lists of different lengths, a repeated id, fewer or more records than the header says.
+    """
+    header, rows, seen = None, [], set()
+    try:
+        for number, value in read_jsonl(path):
+            where = f"{path}:{number}"
+            if header is None:
+                header = _parse_header(value, where)
+            else:
+                rows.append(_parse_row(value, where, seen))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error}") from None
+    if header is None:
+        raise UserError(f"{path} is empty; a segments file begins with a header line")
+    if len(rows) != header["records"]:
+        raise UserError(
+            f"{path}:1: field 'records': the header says {header['records']} records, the file "
+            f"holds {len(rows)}; it was cut or joined, make it again"
+        )
+    return header["provenance"], rows
+
+
+def _dump(value: dict[str, Any]) -> str:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate: kept as an escape
+        text = json.dumps(value, allow_nan=False)
+    return text
+
+
+def _parse_header(value: dict[str, Any], where: str) -> dict[str, Any]:
+    if "asesjax_segments" not in value:
+        raise UserError(f"{where}: no field 'asesjax_segments'; this is not a segments file")
+    if value["asesjax_segments"] != VERSION:
+        raise UserError(
+            f"{where}: field 'asesjax_segments': version {value['asesjax_segments']!r}, this "
+            f"program reads version {VERSION}; make the file again with it"
+        )
+    if not _whole(value.get("records")):
+        raise _wrong(where, "records", "a whole number", value.get("records"))
+    if not isinstance(value.get("provenance"), dict):
+        raise _wrong(where, "provenance", "an object", value.get("provenance"))
+    return value
+
+
+def _parse_row(value: dict[str, Any], where: str, seen: set[str]) -> SegmentedRecord:
+    for name in _FIELDS:
+        if name not in value:
+            raise UserError(f"{where}: field {name!r} is missing")
+    for name in value:
+        if name not in _FIELDS:
+            raise UserError(f"{where}: unknown field {name!r}; valid: {', '.join(_FIELDS)}")
+    for name in ("id", "text", "strategy"):
+        if not isinstance(value[name], str):
+            raise _wrong(where, name, "a string", value[name])
+        if name != "text" and not value[name]:
+            raise UserError(f"{where}: field {name!r}: it is empty")
+    if value["id"] in seen:
+        raise UserError(f"{where}: field 'id': {value['id']!r} was there before; ids are unique")
+    seen.add(value["id"])
+    pieces = _parse_pieces(value["pieces"], len(value["text"]), where)
+    labels, scores = value["labels"], value["scores"]
+    if not isinstance(labels, list) or any(label not in LABELS for label in labels):
+        raise _wrong(where, "labels", "a list of 'ES' and 'AS'", labels)
+    if len(labels) != len(pieces):
+        raise _wrong(where, "labels", f"{len(pieces)} labels, one a piece", labels)
+    if scores is not None:
+        if not isinstance(scores, list) or not all(_finite(score) for score in scores):
+            raise _wrong(where, "scores", "null or a list of finite numbers", scores)
+        if len(scores) != len(pieces):
+            raise _wrong(where, "scores", f"{len(pieces)} scores, one a piece", scores)
+        scores = tuple(float(score) for score in scores)
+    return SegmentedRecord(
+        value["id"], value["text"], pieces, scores, tuple(labels), value["strategy"]
+    )
+
+
+def _parse_pieces(value: Any, length: int, where: str) -> tuple[Piece, ...]:
+    if not isinstance(value, list):
+        raise _wrong(where, "pieces", "a list of [start, end]", value)
+    last = 0
+    for pair in value:
+        if not isinstance(pair, list) or len(pair) != 2 or not all(map(_whole, pair)):
+            raise _wrong(where, "pieces", "[start, end], two whole numbers", pair)
+        if not last <= pair[0] < pair[1] <= length:
+            rule = f"in order, apart and in the text: {last} <= start < end <= {length}"
+            raise _wrong(where, "pieces", rule, pair)
+        last = pair[1]
+    return tuple(Piece(start, end) for start, end in value)
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _finite(value: Any) -> bool:
+    # Not true of nan, the infinities, and whole numbers no float can hold.
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def _wrong(where: str, field: str, expected: str, got: Any) -> UserError:
+    return UserError(f"{where}: field {field!r}: expected {expected}, got {str(got)[:80]!r}")

@@ -1,0 +1,124 @@
+"""Shardings for parameters, optimizer state and batches on a mesh."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from asesjax.core.errors import UserError
+from asesjax.core.types import Batch
+from asesjax.sharding.rules import Rules
+
+BATCH_AXES = ("data", "fsdp")
+
+
+def on_mesh(mesh: Mesh, function: Callable) -> Callable:
+    """Make the mesh known to the model while ``function`` is traced.
+
+    Wrap what is given to ``jax.jit``: the model then keeps the rows of its activations spread over
+    the data and fsdp axes. On a mesh with sharded parameters this is a matter of speed and memory,
+    never of values.
+    """
+
+    @functools.wraps(function)
+    def traced(*args, **kwargs):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args, **kwargs)
+
+    return traced
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A whole copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows spread over the data and fsdp axes, other dimensions whole."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def param_shardings(mesh: Mesh, rules: Rules, axes_tree: Any, shapes: Any) -> Any:
+    """Shardings of a parameter tree.
+
+    Args:
+      mesh: from ``make_mesh``.
+      rules: from ``rules``.
+      axes_tree: from ``t5.logical_axes``: a tuple of names in the place of every array.
+      shapes: the parameters, or ``jax.ShapeDtypeStruct`` in their places.
+
+    Returns:
+      The same tree of NamedShardings. A dimension that its mesh axis does not divide stays whole.
+    """
+
+    def one(names: tuple[str, ...], array) -> NamedSharding:
+        spec = []
+        for name, size in zip(names, array.shape, strict=True):
+            axis = rules.get(name)
+            spec.append(axis if axis and size % mesh.shape[axis] == 0 else None)
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return jax.tree.map(one, axes_tree, shapes, is_leaf=lambda x: isinstance(x, tuple))
+
+
+def state_shardings(mesh: Mesh, shardings: Any, shapes: Any, state: Any) -> Any:
+    """Shardings of an optimizer state that holds trees shaped like the parameters.
+
+    A leaf of the state whose path ends with the path of a parameter and that has its shape lies as
+    that parameter does (Adam's moments); every other leaf (counters, Adafactor's rows and columns)
+    is whole on every device.
+
+    Args:
+      mesh: from ``make_mesh``.
+      shardings: from ``param_shardings``.
+      shapes: the parameters, or ``jax.ShapeDtypeStruct`` in their places.
+      state: the optimizer state, or its ``jax.eval_shape``.
+
+    Returns:
+      The tree of ``state`` with NamedShardings as leaves.
+    """
+    paths = jax.tree_util.tree_leaves_with_path(shapes)
+    leaves = jax.tree.leaves(shardings)
+    known = {
+        tuple(path): (array.shape, leaf)
+        for (path, array), leaf in zip(paths, leaves, strict=True)
+    }
+
+    def one(path, array) -> NamedSharding:
+        for start in range(len(path)):
+            shape, sharding = known.get(tuple(path[start:]), (None, None))
+            if sharding is not None and shape == array.shape:
+                return sharding
+        return replicated(mesh)
+
+    return jax.tree_util.tree_map_with_path(one, state)
+
+
+def put_batch(mesh: Mesh, batch: Batch) -> dict[str, jax.Array]:
+    """Put a batch on the devices, its rows spread over them.
+
+    Args:
+      mesh: from ``make_mesh``.
+      batch: NumPy arrays with a leading batch dimension; with several processes, the rows that
+        this one has loaded.
+
+    Raises:
+      UserError: rows that the data and fsdp axes do not divide.
+    """
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    sharding = batch_sharding(mesh)
+    for name, array in batch.items():
+        rows = len(array) * jax.process_count()
+        if rows % parts:
+            raise UserError(
+                f"a batch of {rows} rows ({name}) cannot be spread over mesh.data * mesh.fsdp = "
+                f"{parts} devices; make train.batch_size / train.microbatches and "
+                f"decode.batch_size multiples of {parts}"
+            )
+    return {
+        name: jax.make_array_from_process_local_data(sharding, np.asarray(array))
+        for name, array in batch.items()
+    }

@@ -1,0 +1,338 @@
+"""Checkpoints of one role; the only module that knows Orbax.
+
+A checkpoint ``step_<n>`` holds three items apart: ``params``, ``opt_state`` and ``cursor`` (JSON:
+the step and what else must carry over), and ``files.json`` with the size and CRC-32 of their files.
+Orbax writes into a temporary folder and renames it at the end, with ``files.json`` already inside,
+so a killed process never leaves half a checkpoint; the checksums find what happens to it later.
+"""
+
+import json
+import logging
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from asesjax.core.errors import UserError
+from asesjax.core.files import read_json, write_json
+from asesjax.core.types import Params
+from asesjax.train.state import TrainState
+
+# Orbax tells about every file it touches, and about items it was not asked for.
+logging.getLogger("absl").setLevel(logging.ERROR)
+
+_CHECKSUMS = "files.json"
+_PREFIX = "step"
+_ITEMS = ("params", "opt_state", "cursor")
+
+
+def warn(line: str) -> None:
+    """Print one line to standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def steps(folder: str | Path) -> list[int]:
+    """List the steps of the finished checkpoints in a folder, in increasing order."""
+    names = (entry.name for entry in Path(folder).glob(f"{_PREFIX}_*") if entry.is_dir())
+    return sorted(int(m[1]) for name in names if (m := re.fullmatch(rf"{_PREFIX}_(\d+)", name)))
+
+
+def step_folder(folder: str | Path, step: int) -> Path:
+    """Return where the checkpoint of a step lies."""
+    return Path(folder) / f"{_PREFIX}_{step}"
+
+
+class Checkpoints:
+    """Saves the checkpoints of a role without making training wait for the disk."""
+
+    def __init__(self, folder: str | Path, keep_steps: Iterable[int] = ()):
+        """Open a folder for writing; leftovers of a killed save are removed.
+
+        Args:
+          folder: holds the checkpoints; made if absent.
+          keep_steps: steps whose checkpoints are never deleted; of the others the last two stay.
+
+        Raises:
+          UserError: the folder cannot be made.
+        """
+        self.folder = Path(folder).absolute()
+        self._saving = 0
+        keep = [policies.LatestN(2), policies.CustomSteps(list(keep_steps))]
+        options = ocp.CheckpointManagerOptions(
+            step_prefix=_PREFIX,
+            cleanup_tmp_directories=True,
+            preservation_policy=policies.AnyPreservationPolicy(keep),
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._checksum),
+        )
+        try:
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+        except OSError as error:
+            raise _cannot_write(self.folder, error) from error
+
+    def save(self, state: TrainState, cursor: dict[str, Any]) -> None:
+        """Start saving; returns when the arrays may be donated.
+
+        Waits first for the save before, whose failure, if it failed, is raised here.
+
+        Args:
+          state: the training state; its step names the checkpoint.
+          cursor: JSON values; ``step`` is added.
+
+        Raises:
+          UserError: the files cannot be written.
+        """
+        step = int(state.step)
+        self.wait()
+        self._saving = step
+        args = ocp.args.Composite(
+            params=ocp.args.StandardSave(state.params),
+            opt_state=ocp.args.StandardSave(state.opt_state),
+            cursor=ocp.args.JsonSave(cursor | {"step": step}),
+        )
+        try:
+            self._manager.save(step, args=args, force=True)
+        except OSError as error:
+            raise _cannot_write(self.folder, error) from error
+
+    def wait(self) -> None:
+        """Wait until the last save is on disk.
+
+        Raises:
+          UserError: the files cannot be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except OSError as error:
+            raise _cannot_write(self.folder, error) from error
+
+    def close(self) -> None:
+        """Wait and release the background threads."""
+        self._manager.close()
+
+    def _checksum(self) -> None:
+        # Called by Orbax between writing and renaming, in its thread.
+        if jax.process_index():
+            return
+        for place in self.folder.glob(f"{_PREFIX}_{self._saving}*"):
+            if re.fullmatch(rf"{_PREFIX}_{self._saving}(\..*)?", place.name):
+                write_json(place / _CHECKSUMS, _checksums(place))
+
+
+def restore_newest(
+    folder: str | Path,
+    target: TrainState,
+    check_cursor: Callable[[dict[str, Any]], None] = lambda cursor: None,
+    say: Callable[[str], None] = warn,
+) -> tuple[TrainState, dict[str, Any]] | None:
+    """Restore the newest checkpoint that can be read.
+
+    A damaged one is renamed to ``damaged_step_<n>`` and named in a line; the one before is tried.
+
+    Args:
+      folder: of the checkpoints; may be absent.
+      target: ``ShapeDtypeStruct`` leaves with the shardings wanted now; the mesh that the
+        checkpoint was written on does not matter.
+      check_cursor: sees the cursor before the arrays are read, and raises UserError to refuse it.
+      say: gets the line about a damaged checkpoint.
+
+    Returns:
+      The state and the cursor, or None where there is no checkpoint.
+
+    Raises:
+      UserError: the checkpoint is refused, or whole but made for another model or optimizer.
+    """
+    for step in reversed(steps(folder)):
+        place = step_folder(folder, step)
+        damage = find_damage(place)
+        if not damage:
+            try:
+                cursor = _read_cursor(place, step)
+                check_cursor(cursor)
+                _check_shapes(place, target.params)
+                return _restore(place, target), cursor
+            except UserError:
+                raise
+            except Exception as error:  # Orbax raises many kinds for unreadable files
+                damage = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+                if (place / _CHECKSUMS).exists():
+                    raise UserError(
+                        f"checkpoint {place} is whole but cannot be restored: {damage}; it may be "
+                        "of another optimizer or version of the packages; give another workdir"
+                    ) from error
+        aside = _set_aside(place)
+        say(
+            f"warning: checkpoint {place} is damaged ({damage}); renamed to {aside.name}, "
+            "going back to the one before"
+        )
+    return None
+
+
+def restore_params(path: str | Path, target: Params, step: int | None = None) -> Params:
+    """Restore parameters alone.
+
+    Args:
+      path: of a role, of its ``checkpoints`` folder, or of one checkpoint ``step_<n>``.
+      target: ``ShapeDtypeStruct`` leaves with shardings.
+      step: of the checkpoint, where ``path`` is not itself one; the newest when None.
+
+    Returns:
+      The parameters, placed as ``target`` says.
+
+    Raises:
+      UserError: no checkpoint there, a damaged one, or other names or shapes than ``target``.
+    """
+    place = find_checkpoint(path, step)
+    if damage := find_damage(place):
+        raise UserError(f"checkpoint {place} is damaged ({damage}); give an earlier one")
+    _check_shapes(place, target)
+    args = ocp.args.Composite(params=ocp.args.StandardRestore(target))
+    return _read(place, args).params
+
+
+def read_cursor(path: str | Path, step: int | None = None) -> dict[str, Any]:
+    """Read the cursor of a checkpoint: step, seconds, tokens and whatever was saved with them.
+
+    Args:
+      path: as in ``restore_params``.
+      step: as in ``restore_params``.
+
+    Raises:
+      UserError: no checkpoint there.
+    """
+    return read_json(find_checkpoint(path, step) / "cursor" / "metadata")
+
+
+def find_checkpoint(path: str | Path, step: int | None = None) -> Path:
+    """Return the folder of one checkpoint.
+
+    Args:
+      path: of a role, of its ``checkpoints`` folder, or of one checkpoint.
+      step: wanted; the newest when None.
+
+    Raises:
+      UserError: there is none, or not this one.
+    """
+    path = Path(path).absolute()
+    if (path / "params").is_dir():
+        return path
+    for folder in (path / "checkpoints", path):
+        if there := steps(folder):
+            if step is None or step in there:
+                return step_folder(folder, there[-1] if step is None else step)
+            raise UserError(
+                f"{folder} has no checkpoint of step {step}; it has those of steps "
+                f"{', '.join(map(str, there))}"
+            )
+    raise UserError(
+        f"no checkpoint in {path}; expected a role's folder with checkpoints/{_PREFIX}_<n>, or "
+        f"one folder {_PREFIX}_<n>"
+    )
+
+
+def find_damage(place: Path) -> str:
+    """Compare the files of a checkpoint with its checksums.
+
+    Args:
+      place: folder of one checkpoint.
+
+    Returns:
+      What is wrong, or an empty string; also empty where the checkpoint has no checksums.
+    """
+    if not (place / _CHECKSUMS).exists():
+        return ""
+    try:
+        expected = read_json(place / _CHECKSUMS)
+        found = _checksums(place)
+    except (UserError, UnicodeDecodeError, OSError) as error:
+        return str(error)
+    for name, (size, crc) in expected.items():
+        if name not in found:
+            return f"{name} is missing"
+        if found[name] != [size, crc]:
+            return f"{name} has {found[name][0]} bytes, {size} were written; contents differ"
+    return ""
+
+
+def _checksums(place: Path) -> dict[str, list[int]]:
+    sums = {}
+    # Orbax writes marks of its own beside the items, and into them, when ours is done.
+    for path in sorted(path for item in _ITEMS for path in (place / item).rglob("*")):
+        if path.is_file() and path.name != "commit_success.txt":
+            size = crc = 0
+            with open(path, "rb") as file:
+                while block := file.read(1 << 22):
+                    size, crc = size + len(block), zlib.crc32(block, crc)
+            sums[path.relative_to(place).as_posix()] = [size, crc]
+    return sums
+
+
+def _read_cursor(place: Path, step: int) -> dict[str, Any]:
+    try:
+        cursor = json.loads((place / "cursor" / "metadata").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"its cursor cannot be read: {error.strerror}") from None
+    if cursor.get("step") != step:
+        raise ValueError(f"its cursor says step {cursor.get('step')}")
+    return cursor
+
+
+def _restore(place: Path, target: TrainState) -> TrainState:
+    items = ocp.args.Composite(
+        params=ocp.args.StandardRestore(target.params),
+        opt_state=ocp.args.StandardRestore(target.opt_state),
+    )
+    restored = _read(place, items)
+    step = jnp.int32(int(place.name.rpartition("_")[2]))
+    step = jax.device_put(step, target.step.sharding)
+    return TrainState(step, restored.params, restored.opt_state)
+
+
+def _read(place: Path, args: ocp.args.Composite) -> Any:
+    options = ocp.CheckpointManagerOptions(step_prefix=_PREFIX, read_only=True)
+    with ocp.CheckpointManager(place.parent.absolute(), options=options) as manager:
+        return manager.restore(int(place.name.rpartition("_")[2]), args=args)
+
+
+def _check_shapes(place: Path, target: Params) -> None:
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+        tree = reader.metadata(place / "params").item_metadata.tree
+    found = {_name(path): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(tree)}
+    expected = {_name(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(target)}
+    wrong = [
+        f"  {name}: expected {expected.get(name, 'absent')}, found {found.get(name, 'absent')}"
+        for name in sorted(expected | found)
+        if expected.get(name) != found.get(name)
+    ]
+    if wrong:
+        shown = wrong[:20] + [f"  and {len(wrong) - 20} more"] * (len(wrong) > 20)
+        raise UserError(
+            f"checkpoint {place} does not fit the model of the configuration; the parameters that "
+            "differ:\n" + "\n".join(shown) + "\ngive the model section the checkpoint was "
+            "trained with, or another workdir"
+        )
+
+
+def _name(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _set_aside(place: Path) -> Path:
+    number, aside = 1, place.with_name(f"damaged_{place.name}")
+    while aside.exists():
+        number += 1
+        aside = place.with_name(f"damaged_{place.name}_{number}")
+    return place.rename(aside)
+
+
+def _cannot_write(folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot write a checkpoint to {folder}: {error.strerror or error}; make room or give "
+        "another --workdir, then run the same command again"
+    )

@@ -1,0 +1,194 @@
+"""Turns the metrics of single steps into log lines, without making the device wait."""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from asesjax.core.metric_log import MetricLog
+from asesjax.train.step import METRICS, named
+
+_SUMMED = tuple(name for name in METRICS if name != "learning_rate")
+_LINE_SECONDS = 10.0  # between plain progress lines
+
+
+class Clock:
+    """Seconds of training: the wall clock, standing still where it is paused."""
+
+    def __init__(self, seconds: float = 0.0):
+        """Start at ``seconds``, those spent before an interruption."""
+        self._start = time.perf_counter() - seconds
+        self._paused_at: float | None = None
+
+    def seconds(self) -> float:
+        """Return the seconds so far."""
+        now = time.perf_counter() if self._paused_at is None else self._paused_at
+        return now - self._start
+
+    def skip(self, seconds: float) -> None:
+        """Take out seconds that have passed but were not training."""
+        self._start += seconds
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stand still in a block that is not training (evaluating, saving)."""
+        self._paused_at = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._start += time.perf_counter() - self._paused_at
+            self._paused_at = None
+
+
+class Meter:
+    """Collects steps, writes a line every ``log_every`` of them, and finds diverged losses.
+
+    Attributes:
+      totals: source_tokens, target_tokens and examples so far, interruptions included.
+    """
+
+    def __init__(
+        self,
+        log: MetricLog | None,
+        clock: Clock,
+        log_every: int,
+        total_steps: int,
+        carried: dict[str, Any] | None,
+        on_divergence: Callable[[int, str], Exception],
+        progress: "Progress",
+    ):
+        """Start, or go on from what ``carry`` returned before an interruption.
+
+        Args:
+          log: where lines go; None on all processes but the first.
+          clock: of the training seconds.
+          log_every: steps a line covers.
+          total_steps: of the run; a last line is written there.
+          carried: from ``carry``, or None at the start.
+          on_divergence: (step, what) -> the exception to raise; the step counts from 1.
+          progress: gets every line.
+        """
+        carried = carried or {}
+        self.totals = carried.get("totals") or dict.fromkeys(
+            ("source_tokens", "target_tokens", "examples"), 0
+        )
+        self._window = carried.get("window") or _empty()
+        self._since = carried.get("since", 0.0)
+        self._pending: list[tuple[int, jax.Array]] = []
+        self._log, self._clock, self._progress = log, clock, progress
+        self._log_every, self._total = log_every, total_steps
+        self._on_divergence = on_divergence
+
+    def add(self, step: int, metrics: jax.Array) -> None:
+        """Take the vector of the step that was just dispatched; read it later.
+
+        Steps are read once a window, when the step after the window's last is already under way.
+        """
+        metrics.copy_to_host_async()
+        self._pending.append((step, metrics))
+        if (step - 1) % self._log_every == 0:
+            self._read(step - 1)
+
+    def flush(self) -> None:
+        """Read every step taken so far; the device is idle afterwards."""
+        self._read(math.inf)
+
+    def carry(self) -> dict[str, Any]:
+        """Return what a checkpoint must keep, as JSON values. Call ``flush`` before."""
+        return {
+            "totals": dict(self.totals),
+            "window": dict(self._window),
+            "since": self._since,
+            "seconds": self._clock.seconds(),
+        }
+
+    def _read(self, last: float) -> None:
+        ready = [entry for entry in self._pending if entry[0] <= last]
+        self._pending = self._pending[len(ready) :]
+        for step, metrics in ready:
+            self._count(step, named(np.asarray(metrics)))
+
+    def _count(self, step: int, values: dict[str, float]) -> None:
+        for name, what in (("loss_sum", "loss"), ("grad_norm", "gradient norm")):
+            if not math.isfinite(values[name]):
+                raise self._on_divergence(step, f"{what} is {values[name]}")
+        for name in self.totals:
+            self.totals[name] += int(values[name])
+        window = self._window
+        for name in _SUMMED:
+            window[name] += values[name]
+        window["steps"] += 1
+        window["learning_rate"] = values["learning_rate"]
+        if step % self._log_every == 0 or step == self._total:
+            self._write(step)
+
+    def _write(self, step: int) -> None:
+        w, seconds = self._window, self._clock.seconds()
+        real = w["source_tokens"] + w["target_tokens"]
+        row = {
+            "loss": w["loss_sum"] / w["normalizer"] if w["normalizer"] else 0.0,
+            "nll": w["nll_sum"] / w["weight_sum"] if w["weight_sum"] else 0.0,
+            "accuracy": w["correct_sum"] / w["weight_sum"] if w["weight_sum"] else 0.0,
+            "learning_rate": w["learning_rate"],
+            "grad_norm": w["grad_norm"] / w["steps"],
+            "update_norm": w["update_norm"] / w["steps"],
+            "tokens": self.totals["source_tokens"] + self.totals["target_tokens"],
+            **self.totals,
+            "seconds": round(seconds, 3),
+            "tokens_per_second": round(real / max(seconds - self._since, 1e-9), 1),
+            "padding_share": 1.0 - real / w["positions"],
+        }
+        if self._log is not None:
+            self._log.write("train", step, **row)
+        self._progress.show(step, row)
+        self._window, self._since = _empty(), seconds
+
+
+class Progress:
+    """A bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, role: str, total_steps: int, first_step: int, stream: Any = None):
+        """Show nothing yet."""
+        self._stream = sys.stderr if stream is None else stream
+        self._role, self._total = role, total_steps
+        self._last = -math.inf
+        self._bar = None
+        if self._stream.isatty():
+            self._bar = tqdm(
+                total=total_steps, initial=first_step, desc=role, unit="step", file=self._stream
+            )
+
+    def show(self, step: int, row: dict[str, float]) -> None:
+        """Show a log line."""
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+            self._bar.set_postfix_str(f"loss {row['loss']:.4f}, lr {row['learning_rate']:.1e}")
+        elif time.perf_counter() - self._last >= _LINE_SECONDS or step == self._total:
+            self._last = time.perf_counter()
+            self.say(
+                f"step {step}/{self._total}: loss {row['loss']:.4f}, lr "
+                f"{row['learning_rate']:.2e}, {row['tokens_per_second']:.0f} tokens/s, "
+                f"{row['seconds']:.0f} s"
+            )
+
+    def say(self, line: str) -> None:
+        """Print one line that belongs to the role, above the bar where there is one."""
+        if self._bar is not None:
+            self._bar.write(f"[{self._role}] {line}", file=self._stream)
+        else:
+            print(f"[{self._role}] {line}", file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Leave the bar where it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _empty() -> dict[str, float]:
+    return dict.fromkeys((*_SUMMED, "learning_rate", "steps"), 0.0)

@@ -1,0 +1,102 @@
+"""The training state and where its arrays live."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from asesjax.core.types import Params
+from asesjax.sharding.place import replicated, state_shardings
+
+
+class TrainState(NamedTuple):
+    """Everything that a training step changes.
+
+    Attributes:
+      step: int32 scalar, optimizer steps finished.
+      params: nested dict of float32 arrays.
+      opt_state: of the optax transformation.
+    """
+
+    step: jax.Array
+    params: Params
+    opt_state: Any
+
+
+def create(optimizer: optax.GradientTransformation, params: Params) -> TrainState:
+    """Return the state before the first step. Pure; jit it with ``out_shardings``."""
+    return TrainState(jnp.int32(0), params, optimizer.init(params))
+
+
+def state_target(
+    optimizer: optax.GradientTransformation,
+    shapes: Params,
+    param_shardings: Params,
+    mesh: Mesh,
+) -> TrainState:
+    """Describe the state: shape, dtype and sharding of every leaf, without computing one.
+
+    Optimizer arrays that mirror a parameter lie where it lies; everything else (counts, Adafactor's
+    factored moments) is small and replicated.
+
+    Args:
+      optimizer: the optax transformation.
+      shapes: parameters as anything with shape and dtype.
+      param_shardings: a NamedSharding for each parameter.
+      mesh: of the shardings.
+
+    Returns:
+      A state of ``ShapeDtypeStruct`` leaves.
+    """
+    abstract = jax.eval_shape(lambda p: create(optimizer, p), shapes)
+    where = TrainState(
+        replicated(mesh),
+        param_shardings,
+        state_shardings(mesh, param_shardings, shapes, abstract.opt_state),
+    )
+    describe = lambda leaf, on: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on)  # noqa: E731
+    return jax.tree.map(describe, abstract, where)
+
+
+def shardings(target: TrainState) -> TrainState:
+    """Return the shardings of a described state."""
+    return jax.tree.map(lambda leaf: leaf.sharding, target)
+
+
+def init_state(
+    optimizer: optax.GradientTransformation,
+    target: TrainState,
+    init_fn: Callable[[jax.Array], Params],
+    key: jax.Array,
+) -> TrainState:
+    """Draw parameters and make the first state, each device making only its own shards.
+
+    Args:
+      optimizer: the optax transformation.
+      target: from ``state_target``.
+      init_fn: PRNG key -> parameters.
+      key: the key.
+    """
+    first = jax.jit(lambda k: create(optimizer, init_fn(k)), out_shardings=shardings(target))
+    return first(key)
+
+
+def state_from_params(
+    optimizer: optax.GradientTransformation, target: TrainState, params: Params
+) -> TrainState:
+    """Make the first state from given parameters, which stay the caller's own.
+
+    Args:
+      optimizer: the optax transformation.
+      target: from ``state_target``.
+      params: arrays of the target's shapes, on any devices or on the host.
+    """
+    # Training donates the state, so it must not share memory with what the caller holds.
+    place = lambda leaf, want: jax.device_put(leaf, want.sharding, may_alias=False)  # noqa: E731
+    params = jax.tree.map(place, params, target.params)
+    out = shardings(target)
+    opt_state = jax.jit(optimizer.init, out_shardings=out.opt_state)(params)
+    return TrainState(jax.device_put(jnp.int32(0), out.step), params, opt_state)

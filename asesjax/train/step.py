@@ -1,0 +1,244 @@
+"""The training step and the evaluation step: one compiled program for each batch shape.
+
+``jax.jit`` with explicit NamedShardings throughout; the state is donated. Every number a step
+reports travels in one float32 vector, because fetching one small array costs what fetching a dozen
+would cost each.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from asesjax import losses
+from asesjax.core.types import Batch, Params
+from asesjax.models import t5
+from asesjax.sharding.place import on_mesh, replicated
+from asesjax.train.optim import make_schedule
+from asesjax.train.state import TrainState, shardings
+
+# What the vector of a training step holds. The sums run over the whole batch; source and target
+# tokens are the real ones, positions counts padding too.
+METRICS = (
+    *losses.LossSums._fields,
+    "normalizer",
+    "grad_norm",
+    "update_norm",
+    "learning_rate",
+    "source_tokens",
+    "target_tokens",
+    "examples",
+    "positions",
+)
+
+
+class PerShape:
+    """A jitted function ``f(state, batch, ...)`` compiled ahead for each batch shape it meets.
+
+    A call whose arrays have another type or sharding than at compile time raises instead of
+    compiling again unseen.
+
+    Attributes:
+      programs: batch shape (S, T) -> compiled program.
+      compile_seconds: spent on compiling so far.
+    """
+
+    def __init__(self, jitted: Any):
+        self._jitted = jitted
+        self.programs: dict[tuple[int, int], Any] = {}
+        self.compile_seconds = 0.0
+
+    def __call__(self, state: Any, batch: Batch, *rest: Any) -> Any:
+        """Run the program of the batch's shape, compiling it at the first meeting."""
+        shape = (batch["encoder_input_tokens"].shape[1], batch["decoder_input_tokens"].shape[1])
+        program = self.programs.get(shape)
+        if program is None:
+            start = time.perf_counter()
+            program = self._jitted.lower(state, batch, *rest).compile()
+            self.programs[shape] = program
+            self.compile_seconds += time.perf_counter() - start
+        return program(state, batch, *rest)
+
+
+def batch_loss(
+    model_config: Any,
+    params: Params,
+    batch: Batch,
+    dropout_key: jax.Array | None = None,
+    z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
+) -> losses.LossSums:
+    """Run the model on a batch with teacher forcing and sum its loss.
+
+    Args:
+      model_config: T5Config.
+      params: of the model.
+      batch: a ``core.types.Batch``.
+      dropout_key: None for no dropout.
+      z_loss: as in ``losses.weighted_cross_entropy``.
+      label_smoothing: as in ``losses.weighted_cross_entropy``.
+    """
+    hidden = t5.forward(model_config, params, batch, dropout_key)
+    return losses.hidden_cross_entropy(
+        functools.partial(t5.logits, model_config, params),
+        hidden,
+        batch["decoder_target_tokens"],
+        batch["decoder_loss_weights"],
+        z_loss,
+        label_smoothing,
+    )
+
+
+def loss_and_gradients(
+    model_config: Any,
+    train: Any,
+    params: Params,
+    batch: Batch,
+    dropout_key: jax.Array | None,
+    split: Callable[[jax.Array], jax.Array] | None = None,
+) -> tuple[losses.LossSums, jax.Array, Params]:
+    """Compute the sums of a batch and the gradient of its normalised loss.
+
+    With ``train.microbatches`` above 1 the batch is cut and the parts run one after another; sums
+    and gradients are added and divided once, so the result does not depend on the cut.
+
+    Args:
+      model_config: T5Config.
+      train: the ``train`` section.
+      params: of the model.
+      batch: a ``core.types.Batch``.
+      dropout_key: None for no dropout.
+      split: places a [M, B/M, ...] array on the mesh.
+
+    Returns:
+      The sums, the number they are divided by, and the gradient divided by it.
+    """
+    n_parts = train.microbatches
+
+    def part_loss(p, part, key):
+        sums = batch_loss(
+            model_config, p, part, key, train.z_loss, train.label_smoothing
+        )
+        return sums.loss_sum, sums
+
+    gradient = jax.grad(part_loss, has_aux=True)
+    if n_parts == 1:
+        grads, sums = gradient(params, batch, dropout_key)
+    else:
+        # [B, ...] -> [M, B/M, ...], every part taking one row of each device's in turn, so that
+        # no row changes its device.
+        parts = {
+            name: jnp.swapaxes(x.reshape(-1, n_parts, *x.shape[1:]), 0, 1)
+            for name, x in batch.items()
+        }
+        if split is not None:
+            parts = {name: split(x) for name, x in parts.items()}
+
+        def add_part(total, numbered):
+            number, part = numbered
+            key = None if dropout_key is None else jax.random.fold_in(dropout_key, number)
+            return jax.tree.map(jnp.add, total, gradient(params, part, key)), None
+
+        zero = jnp.float32(0.0)
+        start = jax.tree.map(jnp.zeros_like, params), losses.LossSums(zero, zero, zero, zero)
+        (grads, sums), _ = jax.lax.scan(add_part, start, (jnp.arange(n_parts), parts))
+    divisor = losses.normalizer(sums, losses.count_examples(batch), train.normalize)
+    scale = losses.inverse(divisor)
+    return sums, divisor, jax.tree.map(lambda g: g * scale, grads)
+
+
+def make_train_step(
+    model_config: Any,
+    train: Any,
+    total_steps: int,
+    optimizer: optax.GradientTransformation,
+    target: TrainState,
+    batch_sharding: NamedSharding,
+) -> PerShape:
+    """Build ``step(state, batch, key) -> (state, metrics)``.
+
+    Args:
+      model_config: T5Config.
+      train: the ``train`` section.
+      total_steps: of the run, for the reported learning rate.
+      optimizer: from ``optim.make_optimizer``.
+      target: the described state, from ``state.state_target``.
+      batch_sharding: of every array of a batch.
+
+    Returns:
+      A ``PerShape``. ``state`` is donated; ``key`` is the run's PRNG key, replicated (dropout draws
+      from it and the step alone); ``metrics`` is a float32 vector, see ``METRICS``.
+    """
+    mesh = batch_sharding.mesh
+    schedule = make_schedule(train, total_steps)
+    parts_sharding = NamedSharding(mesh, PartitionSpec(None, *batch_sharding.spec))
+    split = functools.partial(jax.lax.with_sharding_constraint, shardings=parts_sharding)
+
+    def step(state: TrainState, batch: Batch, key: jax.Array):
+        dropout_key = jax.random.fold_in(key, state.step) if model_config.dropout else None
+        sums, divisor, grads = loss_and_gradients(
+            model_config, train, state.params, batch, dropout_key, split
+        )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        source, decoder = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
+        values = dict(
+            sums._asdict(),
+            normalizer=divisor,
+            grad_norm=optax.tree.norm(grads),
+            update_norm=optax.tree.norm(updates),
+            learning_rate=schedule(state.step),
+            source_tokens=jnp.sum(source != 0),
+            target_tokens=jnp.sum(decoder != 0),
+            examples=losses.count_examples(batch),
+            positions=source.size + decoder.size,
+        )
+        metrics = jnp.stack([jnp.float32(values[name]) for name in METRICS])
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    where = shardings(target)
+    return PerShape(
+        jax.jit(
+            on_mesh(mesh, step),
+            in_shardings=(where, batch_sharding, replicated(mesh)),
+            out_shardings=(where, replicated(mesh)),
+            donate_argnums=0,
+        )
+    )
+
+
+def make_eval_step(
+    model_config: Any, target: TrainState, batch_sharding: NamedSharding
+) -> PerShape:
+    """Build ``evaluate(params, batch) -> LossSums`` as a float32 vector, without dropout.
+
+    The loss is the plain one: no label smoothing, no z-loss.
+
+    Args:
+      model_config: T5Config.
+      target: the described state.
+      batch_sharding: of every array of a batch.
+    """
+    mesh = batch_sharding.mesh
+
+    def evaluate(params: Params, batch: Batch):
+        return jnp.stack(batch_loss(model_config, params, batch))
+
+    return PerShape(
+        jax.jit(
+            on_mesh(mesh, evaluate),
+            in_shardings=(shardings(target).params, batch_sharding),
+            out_shardings=replicated(mesh),
+        )
+    )
+
+
+def named(metrics: np.ndarray) -> dict[str, float]:
+    """Give the numbers of a training step's vector their names."""
+    return dict(zip(METRICS, metrics.tolist(), strict=True))

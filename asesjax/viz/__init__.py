@@ -1,0 +1,1 @@
+"""Tables, figures and coloured text, from files only."""

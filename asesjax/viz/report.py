@@ -1,0 +1,47 @@
+"""What a run leaves for people: the table, the figures and the same as JSON."""
+
+from pathlib import Path
+from typing import Any
+
+from asesjax.core.files import write_json, write_text
+from asesjax.viz.curves import error_kinds, learning_curves, loss_curves
+from asesjax.viz.tables import results_table
+
+
+def write_report(workdir: Path, report: dict[str, Any]) -> str:
+    """Write ``figures/``, ``report.md`` and ``report.json``; return what to print.
+
+    Args:
+      workdir: of the run.
+      report: from ``evals.report.build_report``.
+    """
+    rows = report["rows"]
+    metrics = {role: workdir / path for role, path in report["metrics_files"].items()}
+    figures = [
+        learning_curves(rows, workdir / "figures/accuracy_by_tokens.png", "tokens"),
+        learning_curves(rows, workdir / "figures/accuracy_by_seconds.png", "seconds"),
+        loss_curves(metrics, workdir / "figures/training_loss.png"),
+    ]
+    if all(row["first_wrong"] for row in rows):
+        figures.append(error_kinds(rows, workdir / "figures/first_wrong_sentence.png"))
+    report = report | {"figures": [str(path.relative_to(workdir)) for path in figures]}
+    lines = [
+        f"{report['name']}: {rows[0]['questions']} test questions, one run with seed "
+        f"{report['seed']}",
+        f"matched: {report['budget']}",
+        "",
+        results_table(rows),
+        "",
+        "The interval is over test questions only; how far another seed moves the numbers, only "
+        "other seeds can tell.",
+    ]
+    if report["segmentation"]:
+        f1 = ", ".join(
+            f"{name} {scores['macro_f1']:.3f}" for name, scores in report["segmentation"].items()
+        )
+        lines.append(f"Segmentation F1 against gold labels, training rationales: {f1}.")
+    lines += [f"Figure: {path}" for path in figures]
+    text = "\n".join(lines) + "\n"
+    write_text(workdir / "report.md", text)
+    write_json(workdir / "report.json", report)
+    return f"{text}The same as JSON: {workdir / 'report.json'}"

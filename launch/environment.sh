@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Makes or refreshes the project's environment, .venv in its root. Sourced by quickstart.sh and
+# tests/run.sh:   source launch/environment.sh; make_environment eval,viz
+# Installs again only when setup.py or the list of extras has changed.
+
+make_environment() {
+  local extras="$1" root python candidate stamp wanted
+  root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+  python="$root/.venv/bin/python"
+  if [ ! -x "$python" ]; then
+    local base=""
+    for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11 python; do
+      [ -n "$candidate" ] || continue
+      if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        base="$candidate"
+        break
+      fi
+    done
+    if [ -z "$base" ]; then
+      echo "error: no Python 3.11 or newer found; install one, or name it: PYTHON=/path/to/python3 $0" >&2
+      return 1
+    fi
+    echo "making the environment $root/.venv with $("$base" --version)"
+    if ! "$base" -m venv "$root/.venv"; then
+      rm -rf "$root/.venv"
+      echo "error: '$base -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv" >&2
+      return 1
+    fi
+  fi
+  stamp="$root/.venv/installed"
+  # What an earlier, larger installation has stays: extras only ever add up.
+  wanted="$(cksum < "$root/setup.py") $extras"
+  if [ ! -f "$stamp" ] || ! grep -qxF "$wanted" "$stamp"; then
+    echo "installing asesjax[$extras] into $root/.venv (a minute or two)"
+    if ! "$python" -m pip install --quiet --disable-pip-version-check -e "$root[$extras]"; then
+      echo "error: pip could not install the packages; is there a network connection?" >&2
+      return 1
+    fi
+    if [ -f "$stamp" ] && ! grep -qF "$(cksum < "$root/setup.py")" "$stamp"; then rm "$stamp"; fi
+    echo "$wanted" >> "$stamp"
+  else
+    echo "environment $root/.venv is up to date"
+  fi
+}

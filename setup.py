@@ -1,0 +1,61 @@
+"""Package metadata, the ranges of every dependency and the reason for each."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "asesjax/__init__.py").read_text())[1]
+
+CORE = [
+    "jax>=0.10.2,<0.12",  # 0.10.2 is the last for Python 3.11; 0.11 is what newer Pythons get
+    "flax>=0.12.8,<0.13",  # Linen without deprecation warnings on these jax versions
+    "optax>=0.2.8,<0.3",
+    "orbax-checkpoint>=0.12.8,<0.13",  # CheckpointManager v0 with preservation policies
+    "ml-collections>=1.1",  # ConfigDict
+    "numpy>=2.0",
+    "sentencepiece>=0.2.1",  # offsets of pieces as characters
+    "safetensors>=0.5",  # bfloat16 through numpy
+    "tensorboardX>=2.6.4",  # TensorBoard files without TensorFlow; first with numpy 2 and protobuf 6
+    "tqdm>=4.66",  # progress bars
+]
+EXTRAS = {
+    "data": [
+        "seqio>=0.0.20",
+        "tensorflow-datasets>=4.9.10",
+        "tensorflow>=2.21,<2.22",
+        "tensorflow-text>=2.21,<2.22",  # seqio imports it; must match TensorFlow
+        "protobuf>=7.36.1",  # sentencepiece 0.2.3's generated code needs it and does not say so
+    ],
+    "hf": ["transformers>=5.17,<6"],  # 5.17: T5 tokenizers load from a folder
+    "eval": ["sacrebleu>=2.5"],  # corpus BLEU, the zh tokenizer included
+    "viz": ["matplotlib>=3.9"],
+    "tpu": ["jax[tpu]>=0.10.2,<0.12"],
+    "cuda": ["jax[cuda13]>=0.10.2,<0.12"],
+    "dev": [
+        "pytest>=8",
+        "pytest-xdist>=3.6",  # both cores
+        "pytest-timeout>=2.3",
+        "hypothesis>=6.100",
+        "rouge-score>=0.1.2",  # an independent ROUGE to compare ours with
+        "nbclient>=0.10",  # runs the notebooks
+        "nbformat>=5.10",
+        "ipykernel>=6.29",
+        "ruff>=0.8",
+    ],
+}
+
+setup(
+    name="asesjax",
+    version=VERSION,
+    description="Chain-of-thought learning for small encoder-decoder models in JAX",
+    long_description=(HERE / "README.md").read_text() if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["asesjax", "asesjax.*"]),
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["asesjax = asesjax.cli.main:main"]},
+)

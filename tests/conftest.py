@@ -1,0 +1,28 @@
+"""Eight virtual CPU devices for every test, and the way to the real data."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+flags = os.environ.get("XLA_FLAGS", "")
+if "host_platform_device_count" not in flags:
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=8".strip()
+
+import pytest  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Folder of real data: $ASESJAX_DATA, or ../shared/data beside the project.
+
+    Skips where there is none, except under CI with the folder expected (ASESJAX_REQUIRE_DATA=1).
+    """
+    folder = Path(os.environ.get("ASESJAX_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        message = f"no real data at {folder}; set ASESJAX_DATA to the folder that holds gsm8k/ ..."
+        if os.environ.get("ASESJAX_REQUIRE_DATA") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder

@@ -1,0 +1,83 @@
+import pytest
+
+from asesjax.core.config import base_config, finish, flatten, load_config
+from asesjax.core.errors import UserError
+
+
+def write(tmp_path, body):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from asesjax.core.config import base_config\n"
+        "def get_config(arg=''):\n    c = base_config()\n" + body + "    return c\n"
+    )
+    return path
+
+
+def test_file_argument_and_overrides(tmp_path):
+    path = write(tmp_path, "    c.segment.beta = 1.0\n    c.seed = int(arg or 0)\n")
+    assert load_config(str(path)).seed == 0
+    config = load_config(f"{path}:7", {"train.learning_rate": "1", "methods": "usm,direct"})
+    assert (config.seed, config.segment.beta, config.train.learning_rate) == (7, 1.0, 1.0)
+    assert config.methods == ("usm", "direct")
+    assert config.name == "mine:7"
+
+
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        ({"segment.bta": "1"}, "segment.beta"),
+        ({"segment.strategy": "entrpy"}, "did you mean 'entropy'"),
+        ({"segment.beta": "high"}, "segment.beta must be a float, got 'high'"),
+        ({"segment.beta": "nan"}, "segment.beta"),
+        ({"train.steps": "1.5"}, "train.steps must be a int, got 1.5"),
+        ({"model.tied": "1"}, "model.tied must be true or false"),
+        ({"train.source_buckets": "64.0,128"}, "must hold only int"),
+        ({"methods": "usm,dsmm"}, "did you mean 'dsm'"),
+    ],
+)
+def test_wrong_overrides_are_explained(overrides, words):
+    with pytest.raises(UserError) as error:
+        finish(base_config(), overrides)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "body, words",
+    [
+        ("    c.segmnt = 1\n", "segment"),
+        ("    c.segment.beta = 'high'\n", "beta"),
+        ("    c.segment.strategy = 'entrpy'\n", "did you mean 'entropy'"),
+    ],
+)
+def test_wrong_config_files_are_explained(tmp_path, body, words):
+    path = write(tmp_path, body)
+    with pytest.raises(UserError) as error:
+        load_config(str(path))
+    assert words in str(error.value)
+
+
+def test_missing_file_and_missing_function(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        load_config(str(tmp_path / "absent.py"))
+    empty = tmp_path / "empty.py"
+    empty.write_text("")
+    with pytest.raises(UserError, match="get_config"):
+        load_config(str(empty))
+
+
+def test_every_field_survives_a_round_trip():
+    fields = flatten(base_config())
+    again = finish(
+        base_config(),
+        {
+            name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            for name, value in fields.items()
+        },
+    )
+    assert flatten(again) == fields
+
+
+def test_a_finished_config_is_locked():
+    config = finish(base_config(), {})
+    with pytest.raises(AttributeError):
+        config.train.stepps = 3

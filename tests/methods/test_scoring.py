@@ -1,0 +1,79 @@
+"""Scores of pieces: pooled by hand on a record, and every strategy's labels."""
+
+import numpy as np
+import pytest
+
+from asesjax.core.config import base_config, finish
+from asesjax.core.errors import UserError
+from asesjax.core.types import Record
+from asesjax.data.vocab import train_vocabulary
+from asesjax.methods.scoring import score_records, segment_scored
+
+RECORD = Record("r", "Amy has 5 big apples here.", "Amy has 5 big apples. So she has 5 + 3 = 8.", "8")
+
+
+@pytest.fixture(scope="module")
+def vocab():
+    return train_vocabulary([RECORD.question, RECORD.rationale, "The answer is 8."] * 4, None, 90)
+
+
+class Scorer:
+    """Gives token i of an example the loss i and the entropy 10 i, and remembers the examples."""
+
+    def __call__(self, examples):
+        self.examples = list(examples)
+        lengths = [np.arange(len(e.targets), dtype=np.float32) for e in examples]
+        return [(n, 10 * n) for n in lengths]
+
+
+def config(**fields):
+    return finish(base_config(), {f"segment.{k}": str(v) for k, v in fields.items()})
+
+
+def test_given_the_question_the_chain_is_one_target(vocab):
+    scorer = Scorer()
+    (row,) = score_records([RECORD], config(), vocab, scorer)
+    assert row.text == RECORD.rationale + " The answer is 8."
+    (example,) = scorer.examples
+    assert vocab.decode(example.inputs) == RECORD.question
+    assert vocab.decode(example.targets) == row.text
+    # Every token of the chain belongs to a piece; the end of sequence to none.
+    n = len(example.targets) - 1
+    assert sum(row.scores["loss"]) == sum(range(n))
+    assert row.scores["entropy"] == [10 * x for x in row.scores["loss"]]
+    assert len(row.scores["loss"]) == len(row.pieces) == 3
+
+
+def test_given_the_prefix_every_piece_is_a_target(vocab):
+    scorer = Scorer()
+    (row,) = score_records([RECORD], config(given="prefix"), vocab, scorer)
+    targets = [vocab.decode(e.targets) for e in scorer.examples]
+    assert targets == ["Amy has 5 big apples.", "So she has 5 + 3 = 8.", "The answer is 8."]
+    inputs = [vocab.decode(e.inputs) for e in scorer.examples]
+    assert inputs[2] == f"{RECORD.question} {targets[0]} {targets[1]}"
+    sizes = [len(e.targets) - 1 for e in scorer.examples]
+    assert row.scores["loss"] == [sum(range(n)) for n in sizes]
+
+
+def test_mean_divides_by_words(vocab):
+    (total,) = score_records([RECORD], config(), vocab, Scorer())
+    (mean,) = score_records([RECORD], config(reduce="mean"), vocab, Scorer())
+    words = [5, 8, 4]
+    expected = [a / w for a, w in zip(total.scores["loss"], words, strict=True)]
+    np.testing.assert_allclose(mean.scores["loss"], expected, rtol=1e-6)
+
+
+def test_without_a_scorer_only_its_strategies_are_missing():
+    rows = score_records([RECORD], config())
+    for strategy in ("bleu", "rouge", "location"):
+        (row,) = segment_scored(rows, strategy, 1.0)
+        assert set(row.labels) == {"ES", "AS"}
+    # The piece that repeats the question is ES, the one that computes is AS.
+    assert segment_scored(rows, "rouge", 1.0)[0].labels[:2] == ("ES", "AS")
+    with pytest.raises(UserError, match="needs a trained scorer"):
+        segment_scored(rows, "entropy", 1.0)
+
+
+def test_dropping_every_piece_is_an_error():
+    with pytest.raises(UserError, match="record r: no piece .* segment.short=merge"):
+        score_records([RECORD], config(short="drop", min_words=50))

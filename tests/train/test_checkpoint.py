@@ -1,0 +1,234 @@
+"""Checkpoints: damage is found and stepped over, misfits are told, other meshes are fine."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from asesjax.core.errors import UserError
+from asesjax.models import t5
+from asesjax.sharding.mesh import make_mesh
+from asesjax.sharding.place import param_shardings
+from asesjax.sharding.rules import rules
+from asesjax.train import checkpoint, optim, state
+
+
+def target_on(tiny, mesh, preset="dp", model=None):
+    model = model or tiny.DRY
+    optimizer = optim.make_optimizer(tiny.config(), 10)
+    shapes = jax.eval_shape(lambda key: t5.init(model, key), jax.random.key(0))
+    on = param_shardings(mesh, rules(preset), t5.logical_axes(model), shapes)
+    return state.state_target(optimizer, shapes, on, mesh)
+
+
+def random_state(target, seed=0):
+    """Every leaf random, so that no array looks like another, or like a fresh one."""
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf):
+        value = rng.integers(1, 99, leaf.shape).astype(leaf.dtype)
+        value = value + rng.random(leaf.shape).astype(leaf.dtype) if leaf.ndim else value
+        return jax.device_put(value, leaf.sharding)
+
+    return jax.tree.map(draw, target)
+
+
+def at(made, step):
+    return made._replace(step=jax.device_put(np.int32(step), made.step.sharding))
+
+
+def same(a, b):
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
+
+
+@pytest.fixture(scope="module")
+def target(tiny):
+    return target_on(tiny, make_mesh(devices=jax.devices()[:1]))
+
+
+@pytest.fixture(scope="module")
+def saved(tiny, target, tmp_path_factory):
+    """A folder with steps 2 (kept), 8 and 10, and the states in them."""
+    folder = tmp_path_factory.mktemp("role") / "checkpoints"
+    states = {step: at(random_state(target, step), step) for step in (2, 4, 6, 8, 10)}
+    saves = checkpoint.Checkpoints(folder, keep_steps=[2])
+    for step, made in states.items():
+        saves.save(made, {"note": f"n{step}"})
+    saves.wait()
+    saves.close()
+    return folder, states
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    shutil.copytree(saved[0], tmp_path / "checkpoints")
+    return tmp_path / "checkpoints"
+
+
+def test_the_last_two_and_the_kept_ones_stay(saved):
+    assert checkpoint.steps(saved[0]) == [2, 8, 10]
+
+
+def test_bits_come_back_with_the_cursor(saved, target):
+    got, cursor = checkpoint.restore_newest(saved[0], target)
+    same(got, saved[1][10])
+    assert jax.tree.structure(got) == jax.tree.structure(saved[1][10])
+    assert cursor == {"note": "n10", "step": 10}
+    assert checkpoint.read_cursor(saved[0], 8) == {"note": "n8", "step": 8}
+
+
+@pytest.mark.parametrize("preset, sizes", [("fsdp_tp", (2, 2, 2)), ("fsdp", (1, 8, 1))])
+def test_restore_onto_another_mesh(tiny, saved, preset, sizes):
+    wanted = target_on(tiny, make_mesh(*sizes), preset)
+    got, _ = checkpoint.restore_newest(saved[0], wanted)
+    same(got, saved[1][10])
+    for leaf, want in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        assert leaf.sharding == want.sharding
+    assert any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(got.params))
+
+
+def test_parameters_alone_from_a_role_a_folder_or_a_step(saved, target):
+    folder, states = saved
+    for path, step, want in [
+        (folder, None, 10), (folder.parent, 2, 2), (folder.parent, None, 10),
+        (folder / "step_8", None, 8),
+    ]:  # fmt: skip
+        same(checkpoint.restore_params(path, target.params, step), states[want].params)
+
+
+def test_missing_checkpoints_are_told(saved, target, tmp_path):
+    with pytest.raises(UserError, match="no checkpoint of step 5; it has those of steps 2, 8, 10"):
+        checkpoint.restore_params(saved[0], target.params, 5)
+    with pytest.raises(UserError, match="no checkpoint in"):
+        checkpoint.restore_params(tmp_path, target.params)
+    assert checkpoint.restore_newest(tmp_path / "nothing", target) is None
+
+
+def files_of(folder):
+    return sorted(
+        path for item in ("params", "opt_state", "cursor")
+        for path in (folder / item).rglob("*") if path.is_file() and "commit" not in path.name
+    )  # fmt: skip
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("harm", [truncate, flip, lambda path: path.unlink()])
+def test_any_damage_to_any_file_falls_back(copy, saved, target, harm, capfd):
+    newest = copy / "step_10"
+    files = files_of(newest)
+    assert len(files) >= 8
+    for file in files:
+        harm(file)
+        lines = []
+        got, cursor = checkpoint.restore_newest(copy, target, say=lines.append)
+        assert cursor["step"] == 8, file
+        same(got, saved[1][8])
+        assert len(lines) == 1 and str(newest) in lines[0] and file.name in lines[0]
+        assert not newest.exists()
+        with pytest.raises(UserError, match="no checkpoint of step 10"):
+            checkpoint.restore_params(copy, target.params, 10)
+        shutil.rmtree(copy / "damaged_step_10")
+        shutil.copytree(saved[0] / "step_10", newest)
+    assert capfd.readouterr().err == ""  # Orbax's own cries are not shown
+
+
+def test_two_damaged_ones_fall_back_two(copy, saved, target):
+    for step in (10, 8):
+        truncate(files_of(copy / f"step_{step}")[0])
+    lines = []
+    got, cursor = checkpoint.restore_newest(copy, target, say=lines.append)
+    same(got, saved[1][2])
+    assert cursor["step"] == 2 and len(lines) == 2
+
+
+def test_damage_without_checksums_is_found_by_reading(copy, saved, target):
+    newest = copy / "step_10"
+    (newest / "files.json").unlink()
+    got, cursor = checkpoint.restore_newest(copy, target)
+    assert cursor["step"] == 10  # whole, if unproven
+    (newest / "cursor" / "metadata").unlink()
+    got, cursor = checkpoint.restore_newest(copy, target)
+    same(got, saved[1][8])
+
+
+def test_a_damaged_checkpoint_is_not_taken_as_parameters(copy, target):
+    truncate(files_of(copy / "step_10")[-1])
+    with pytest.raises(UserError, match="step_10 is damaged"):
+        checkpoint.restore_params(copy, target.params)
+
+
+def test_other_shapes_are_listed_and_nothing_is_set_aside(tiny, copy, target):
+    wide = target_on(
+        tiny, make_mesh(devices=jax.devices()[:1]),
+        model=dataclasses.replace(tiny.DRY, d_ff=48, n_decoder_layers=2),
+    )  # fmt: skip
+    for call in (
+        lambda: checkpoint.restore_newest(copy, wide),
+        lambda: checkpoint.restore_params(copy, wide.params),
+    ):
+        with pytest.raises(UserError) as caught:
+            call()
+        message = str(caught.value)
+        name = "encoder/layers_0/mlp/wi/kernel"
+        assert f"{name}: expected (16, 48), found (16, 32)" in message
+        assert "decoder/layers_1/mlp/wi/kernel: expected (16, 48), found absent" in message
+        assert "query" not in message.replace("decoder/layers_1", "").split("layers_0")[0]
+    assert checkpoint.steps(copy) == [2, 8, 10]
+
+
+def test_a_whole_checkpoint_of_another_optimizer_is_refused_not_set_aside(tiny, copy, target):
+    optimizer = optim.make_optimizer(tiny.config(optimizer="adafactor"), 10)
+    mesh = make_mesh(devices=jax.devices()[:1])
+    on = jax.tree.map(lambda leaf: leaf.sharding, target.params)
+    other = state.state_target(optimizer, target.params, on, mesh)
+    with pytest.raises(UserError, match="whole but cannot be restored"):
+        checkpoint.restore_newest(copy, other)
+    assert checkpoint.steps(copy) == [2, 8, 10]
+
+
+def test_leftovers_of_killed_saves_are_ignored_and_gone_with_the_next_save(copy, saved, target):
+    for step in (12, 14):
+        shutil.copytree(copy / "step_10", copy / f"step_{step}.orbax-checkpoint-tmp")
+    assert checkpoint.steps(copy) == [2, 8, 10]
+    saves = checkpoint.Checkpoints(copy, [2])
+    made = at(random_state(target, 12), 12)
+    saves.save(made, {})
+    saves.close()
+    assert sorted(path.name for path in copy.iterdir()) == ["step_10", "step_12", "step_2"]
+    same(checkpoint.restore_newest(copy, target)[0], made)
+
+
+def test_an_unwritable_folder_is_a_user_error(tmp_path, saved):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write a checkpoint"):
+        checkpoint.Checkpoints(tmp_path / "file" / "checkpoints")
+
+
+def test_donating_after_save_does_not_reach_the_checkpoint(tmp_path, target):
+    made = at(random_state(target), 1)
+    before = jax.tree.map(lambda x: np.array(x, copy=True), made)
+    saves = checkpoint.Checkpoints(tmp_path)
+    double = jax.jit(lambda s: jax.tree.map(lambda x: x * 2, s), donate_argnums=0)
+    saves.save(made, {})
+    for _ in range(5):
+        made = double(made)
+    saves.close()
+    same(checkpoint.restore_newest(tmp_path, target)[0], before)
+
+
+def test_checksums_name_every_file_of_the_items(saved):
+    place = saved[0] / "step_10"
+    listed = json.loads((place / "files.json").read_text())
+    assert sorted(listed) == sorted(p.relative_to(place).as_posix() for p in files_of(place))

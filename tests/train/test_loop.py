@@ -1,0 +1,339 @@
+"""The loop as a whole: kills, resumes, divergence, signals, what is logged and kept."""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from asesjax.core.errors import UserError
+from asesjax.core.metric_log import read_metrics
+from asesjax.losses import LossSums
+from asesjax.models import t5
+from asesjax.sharding.mesh import make_mesh
+from asesjax.sharding.rules import rules
+from asesjax.train import checkpoint, loop, step
+from asesjax.train.loop import Preempted
+
+SCRIPT = Path(__file__).with_name("tiny.py")
+# What the clock decides, and so may differ between two runs of the same thing.
+TIMES = ("seconds", "tokens_per_second")
+
+
+def lines(workdir):
+    rows = read_metrics(Path(workdir) / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+
+
+def same(tiny, a, b):
+    a, b = tiny.leaves(a), tiny.leaves(b)
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory):
+    """An uninterrupted run: its folder and its result."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, tiny.run(folder)
+
+
+def test_what_a_run_leaves(tiny, whole):
+    folder, result = whole
+    rows = lines(folder)
+    assert [(row["kind"], row["step"]) for row in rows] == [
+        ("train", 3), ("train", 6), ("train", 9), ("train", 12), ("validation", 12),
+        ("train", 15), ("train", 18), ("train", 21), ("train", 24), ("validation", 24),
+    ]  # fmt: skip
+    assert rows[-2]["loss"] < rows[0]["loss"]
+    assert result.steps == 24 and result.kept_steps == (12, 24) and result.n_programs == 2
+    assert result.tokens == rows[-2]["tokens"]
+    assert result.examples == rows[-2]["examples"] == 24 * 8
+    assert rows[-2]["tokens"] == rows[-2]["source_tokens"] + rows[-2]["target_tokens"]
+    assert checkpoint.steps(folder / "checkpoints") == [12, 20, 24]
+    times = [row["seconds"] for row in read_metrics(folder / "metrics.jsonl")]
+    assert times == sorted(times) and 0 < times[0] and times[-1] <= result.seconds < 60
+    assert list((folder / "tensorboard").iterdir())
+
+
+def test_tokens_and_padding_are_those_of_the_batches(tiny, whole):
+    from asesjax.data.batching import batch_at, make_plan
+
+    train, examples = tiny.config(), tiny.examples()
+    plan = make_plan(examples, 8, train.source_buckets, train.target_buckets, seed=3)
+    source = target = places = 0
+    for i in range(3):
+        batch = batch_at(plan, examples, i)
+        source += int((batch["encoder_input_tokens"] != 0).sum())
+        target += int((batch["decoder_target_tokens"] != 0).sum())
+        places += batch["encoder_input_tokens"].size + batch["decoder_target_tokens"].size
+    row = lines(whole[0])[0]
+    assert (row["source_tokens"], row["target_tokens"]) == (source, target)
+    assert row["padding_share"] == pytest.approx(1 - (source + target) / places)
+
+
+def test_validation_loss_is_that_of_all_of_validation(tiny, whole):
+    folder, result = whole
+    sums = LossSums(0, 0, 0, 0)
+    from asesjax.data.batching import eval_batches
+
+    for batch in eval_batches(tiny.examples(20, seed=9), 20, (16,), (8,)):
+        sums = step.batch_loss(tiny.DRY, result.params, batch)
+    row = lines(folder)[-1]
+    want = float(sums.nll_sum) / float(sums.weight_sum)
+    assert row["validation_loss"] == pytest.approx(want, rel=1e-5)
+
+
+def test_a_finished_role_returns_at_once(tiny, whole):
+    folder, result = whole
+    before = (folder / "metrics.jsonl").stat().st_mtime_ns
+    start = time.perf_counter()
+    again = tiny.run(folder)
+    assert time.perf_counter() - start < 5 and again.n_programs == 0
+    same(tiny, again.params, result.params)
+    assert (again.steps, again.tokens, again.examples, again.seconds, again.kept_steps) == (
+        result.steps, result.tokens, result.examples, result.seconds, result.kept_steps
+    )  # fmt: skip
+    assert (folder / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("stop", [4, 11, 12, 23])
+def test_stopped_and_continued_is_bit_identical(tiny, whole, tmp_path, stop):
+    with pytest.raises(Preempted, match=f"after step {stop} of 24"):
+        tiny.run(tmp_path, tiny.config(stop_after_steps=stop))
+    there = checkpoint.steps(tmp_path / "checkpoints")
+    assert there == [s for s in (5, 10, 12, 15, 20) if s <= stop and s in (12, 15, 20, 5, 10)][
+        -3 if stop > 12 else -2 :
+    ]  # no save of its own
+    result = tiny.run(tmp_path)
+    same(tiny, result.params, whole[1].params)
+    assert lines(tmp_path) == lines(whole[0])
+    assert (result.tokens, result.examples) == (whole[1].tokens, whole[1].examples)
+
+
+def test_a_damaged_newest_checkpoint_costs_steps_but_not_bits(tiny, whole, tmp_path, capsys):
+    with pytest.raises(Preempted):
+        tiny.run(tmp_path, tiny.config(stop_after_steps=17))
+    newest = tmp_path / "checkpoints" / "step_15"
+    victim = max((newest / "params").rglob("*"), key=lambda path: path.stat().st_size)
+    victim.write_bytes(victim.read_bytes()[:-20])
+    result = tiny.run(tmp_path)
+    (warning,) = [x for x in capsys.readouterr().err.splitlines() if "warning" in x]
+    assert str(newest) in warning and "damaged" in warning
+    same(tiny, result.params, whole[1].params)
+    assert lines(tmp_path) == lines(whole[0])
+
+
+def test_going_on_with_another_mesh_stays_close(tiny, whole, tmp_path):
+    with pytest.raises(Preempted):
+        tiny.run(tmp_path, tiny.config(stop_after_steps=12))
+    result = tiny.run(tmp_path, mesh=make_mesh(2, 2, 2), rules=rules("fsdp_tp"))
+    assert any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(result.params))
+    for row, want in zip(lines(tmp_path), lines(whole[0]), strict=True):
+        assert row.keys() == want.keys()
+        if row["kind"] == "train":
+            assert row["loss"] == pytest.approx(want["loss"], rel=1e-3)
+            assert row["tokens"] == want["tokens"]
+
+
+def start(workdir, out, *fields):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(workdir), str(out), *fields], env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def wait_for_step(process, workdir, wanted, timeout=120):
+    """Wait until the metrics file of a running process has a line of this step or a later one."""
+    path, end = Path(workdir) / "metrics.jsonl", time.monotonic() + timeout
+    while time.monotonic() < end and process.poll() is None:
+        text = path.read_text() if path.exists() else ""
+        if any(int(number) >= wanted for number in re.findall(r'"step": (\d+)', text)):
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"step {wanted} did not come: {process.communicate()[0][-2000:]}")
+
+
+LONG = ("n_steps=400", "steps=400", "save_every_steps=7", "log_every_steps=3")
+
+
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory):
+    """An uninterrupted run of 400 steps in a process of its own: folder, parameters, seconds."""
+    folder = tmp_path_factory.mktemp("long")
+    process = start(folder / "role", folder / "out.npz", *LONG)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    return folder / "role", dict(np.load(folder / "out.npz"))
+
+
+def test_kill_9_again_and_again_changes_no_bit(long_run, tmp_path):
+    folder, want = long_run
+    work, out = tmp_path / "role", tmp_path / "out.npz"
+    resumed_at = []
+    for wanted in (40, 130, 260):
+        process = start(work, out, *LONG)
+        wait_for_step(process, work, wanted)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(60) == -signal.SIGKILL
+        process.stdout.close()
+        resumed_at.append(checkpoint.steps(work / "checkpoints")[-1])
+    assert 0 < resumed_at[0] < resumed_at[1] < resumed_at[2] < 400
+    process = start(work, out, *LONG)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    got = dict(np.load(out))
+    assert got.keys() == want.keys()
+    for name, value in want.items():
+        np.testing.assert_array_equal(got[name], value, err_msg=name)
+    assert lines(work) == lines(folder)
+    times = [row["seconds"] for row in read_metrics(work / "metrics.jsonl")]
+    assert times == sorted(times)
+
+
+def test_sigterm_saves_stops_and_goes_on(long_run, tmp_path):
+    work, out = tmp_path / "role", tmp_path / "out.npz"
+    process = start(work, out, *LONG)
+    wait_for_step(process, work, 50)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]
+    found = re.search(r"Preempted: role role stopped by SIGTERM after step (\d+) of 400", output)
+    assert found and not out.exists(), output
+    assert checkpoint.steps(work / "checkpoints")[-1] == int(found[1]) >= 50
+    process = start(work, out, *LONG)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    got = dict(np.load(out))
+    for name, value in long_run[1].items():
+        np.testing.assert_array_equal(got[name], value, err_msg=name)
+    assert lines(work) == lines(long_run[0])
+
+
+def test_sigterm_before_the_first_step_is_no_loss(tiny, whole, tmp_path, monkeypatch):
+    event = threading.Event()
+    event.set()
+
+    @loop.contextmanager
+    def already():
+        yield event
+
+    monkeypatch.setattr(loop, "_on_sigterm", already)
+    for _ in range(2):  # the second time there is a checkpoint of step 0
+        with pytest.raises(Preempted, match="after step 0 of 24"):
+            tiny.run(tmp_path)
+        assert checkpoint.steps(tmp_path / "checkpoints") == [0]
+    monkeypatch.undo()
+    same(tiny, tiny.run(tmp_path).params, whole[1].params)
+    assert lines(tmp_path) == lines(whole[0])
+
+
+def test_the_handler_of_sigterm_is_put_back(tiny, whole):
+    assert signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, None)
+
+
+def test_nan_stops_with_the_examples_and_saves_nothing_after(tiny, tmp_path, monkeypatch):
+    real, poisoned = loop.batch_at, []
+
+    def batch_at(plan, examples, i, *share):
+        batch = real(plan, examples, i, *share)
+        if i == 7:
+            batch["decoder_loss_weights"][0, 0] = np.nan
+            poisoned[:] = [examples[k].id for k in batch["example_index"]]
+        return batch
+
+    monkeypatch.setattr(loop, "batch_at", batch_at)
+    with pytest.raises(UserError) as caught:
+        tiny.run(tmp_path, role="direct/main")
+    message = str(caught.value)
+    assert "role direct/main: loss is nan at step 8" in message
+    assert ", ".join(poisoned) in message and "train.learning_rate" in message
+    assert str(tmp_path / "checkpoints" / "step_5") in message
+    assert checkpoint.steps(tmp_path / "checkpoints") == [5]
+    assert max(row["step"] for row in lines(tmp_path)) < 8
+
+
+def test_an_infinite_gradient_stops_before_the_evaluation(tiny, tmp_path):
+    huge = jax.tree.map(lambda x: x * 1e15, t5.init(tiny.DRY, jax.random.key(0)))
+    with pytest.raises(UserError, match=r"(loss|gradient norm) is (nan|inf) at step \d+"):
+        tiny.run(tmp_path, tiny.config(clip_norm=0.0, learning_rate=1e30), tiny.DRY,
+                 init_params=huge)  # fmt: skip
+    assert not [row for row in lines(tmp_path) if row["kind"] == "validation"]
+
+
+def test_init_params_are_where_training_starts(tiny, whole, tmp_path):
+    start_from = whole[1].params
+    config = tiny.config(learning_rate=1e-9, weight_decay=0.0, steps=1, evaluate_every_share=1.0)
+    result = tiny.run(tmp_path, config, n_steps=1, init_params=start_from)
+    for name, value in tiny.leaves(start_from).items():
+        np.testing.assert_allclose(tiny.leaves(result.params)[name], value, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"n_steps": 30}, "optimizer steps was 24 and is now 30"),
+        ({"seed": 4}, "seed was 3 and is now 4"),
+        ({"train_config": {"learning_rate": 0.5}}, "train.learning_rate was 0.01 and is now 0.5"),
+        ({"train_config": {"optimizer": "adafactor"}}, "train.optimizer was 'adamw'"),
+        ({"train_config": {"source_buckets": (16,)}}, "train.source_buckets"),
+    ],
+)
+def test_a_folder_of_another_run_is_refused_and_left_alone(tiny, whole, change, message):
+    if "train_config" in change:
+        change = {"train_config": tiny.config(**change["train_config"])}
+    before = checkpoint.steps(whole[0] / "checkpoints")
+    with pytest.raises(UserError, match=re.escape(message)):
+        tiny.run(whole[0], **change)
+    assert checkpoint.steps(whole[0] / "checkpoints") == before
+
+
+def test_another_model_is_refused_with_the_shapes(tiny, whole):
+    with pytest.raises(UserError, match=r"wi/kernel: expected \(16, 48\), found \(16, 32\)"):
+        tiny.run(whole[0], model=dataclasses.replace(tiny.MODEL, d_ff=48))
+
+
+def test_a_batch_that_the_devices_cannot_share_is_told(tiny, tmp_path):
+    with pytest.raises(UserError, match="train.batch_size 8 in 2 microbatches gives 4 rows, which 8"):
+        tiny.run(tmp_path, tiny.config(microbatches=2), mesh=make_mesh())
+
+
+def test_the_step_waits_for_nothing_and_nobody_reads_between_log_points(tiny, tmp_path, monkeypatch):
+    reads = []
+    real = loop.Meter._count
+    monkeypatch.setattr(
+        loop.Meter, "_count", lambda self, i, v: (reads.append(i), real(self, i, v))[1]
+    )
+    dispatched = []
+    add = loop.Meter.add
+
+    def spy(self, i, metrics):
+        add(self, i, metrics)
+        dispatched.append((i, len(reads)))
+
+    monkeypatch.setattr(loop.Meter, "add", spy)
+    config = tiny.config(log_every_steps=4, save_every_steps=0, evaluate_every_share=1.0)
+    tiny.run(tmp_path, config, n_steps=10)
+    # Steps 1-4 are read when step 5 is under way, 5-8 when step 9 is.
+    assert dispatched == [(i, 4 * ((i - 1) // 4)) for i in range(1, 11)]
+
+
+def test_cursor_holds_the_unfinished_window(tiny, tmp_path):
+    with pytest.raises(Preempted):
+        tiny.run(tmp_path, tiny.config(stop_after_steps=6))
+    cursor = json.loads((tmp_path / "checkpoints/step_5/cursor/metadata").read_text())
+    assert cursor["step"] == 5 and cursor["window"]["steps"] == 2  # steps 4 and 5
+    assert cursor["totals"]["examples"] == 40 and cursor["seconds"] > 0
+    shutil.rmtree(tmp_path / "checkpoints/step_5")
+    assert checkpoint.steps(tmp_path / "checkpoints") == []

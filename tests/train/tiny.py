@@ -1,0 +1,73 @@
+"""A tiny role to train, for the tests of this folder, and as a script that can be killed.
+
+``python tiny.py WORKDIR OUT.npz [field=value ...]`` trains it and writes the final parameters.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from asesjax.core.config import base_config, finish
+from asesjax.core.types import Example
+from asesjax.models.t5_config import T5Config
+
+MODEL = T5Config(
+    vocab_size=24, d_model=16, d_kv=8, d_ff=32, n_heads=2, n_encoder_layers=1, n_decoder_layers=1,
+    dropout=0.1,
+)  # fmt: skip
+DRY = dataclasses.replace(MODEL, dropout=0.0)
+
+
+def config(**fields):
+    """The train section for tiny runs: 8 rows, two shapes, a line every 3 steps."""
+    fields = {
+        "batch_size": 8, "tokens": 0, "steps": 24, "learning_rate": 1e-2, "log_every_steps": 3,
+        "save_every_steps": 5, "evaluate_every_share": 0.5, "source_buckets": (8, 16),
+        "target_buckets": (8,),
+    } | fields  # fmt: skip
+    c = base_config()
+    for name, value in fields.items():
+        c.train[name] = value
+    return finish(c, {}).train
+
+
+def examples(n=50, seed=0):
+    """Reversed sequences with float weights; a third of the sources need the longer bucket."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for i in range(n):
+        length = rng.integers(3, 7) if i % 3 else rng.integers(10, 15)
+        ids = rng.integers(3, 24, length)
+        targets = np.append(ids[::-1][:6], 1).astype(np.int32)
+        weights = rng.choice([0.0, 0.5, 1.0, 2.0], len(targets)).astype(np.float32)
+        weights[0] = 1.0
+        out.append(Example(f"e{i}", np.append(ids, 1).astype(np.int32), targets, weights))
+    return out
+
+
+def leaves(tree):
+    """Parameter names and numpy arrays."""
+    return {jax.tree_util.keystr(p): np.asarray(x) for p, x in jax.tree.leaves_with_path(tree)}
+
+
+def run(workdir, train_config=None, model=MODEL, n_steps=24, seed=3, **options):
+    """Train the tiny role on one device, unless a mesh is given."""
+    from asesjax.sharding.mesh import make_mesh
+    from asesjax.train.loop import train
+
+    options.setdefault("mesh", make_mesh(devices=jax.devices()[:1]))
+    return train(
+        train_config or config(), model, examples(), examples(20, seed=9), workdir, seed,
+        n_steps=n_steps, **options,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    workdir, out = sys.argv[1:3]
+    given = {name: int(value) for name, value in (pair.split("=") for pair in sys.argv[3:])}
+    n_steps = given.pop("n_steps", 24)
+    result = run(Path(workdir), config(**given), n_steps=n_steps)
+    np.savez(out, **leaves(result.params))
