@@ -14,6 +14,7 @@ Everything a run knows lies in its workdir:
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,9 @@ def execute(run: Run, until: tuple[str, ...] = ("report",), redo: bool = False) 
     for name in until:
         want(name)
     with locked(run.workdir):
+        # A run that goes on, and roles of one shape, find their programs compiled.
+        jax.config.update("jax_compilation_cache_dir", str(run / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
         fields = flatten(run.config)
         chosen = [stage for name, stage in stages.items() if name in wanted]
         ran = run_stages(
@@ -194,20 +198,20 @@ def prepare_data(run: Run) -> None:
     """Write the records of every split and the vocabulary."""
     config = run.config
     counts: dict[str, Any] = {}
+    skipped: dict[str, str] = {}  # place -> reason; splits of one file report the same rows
     texts: list[str] = []
     for split in SPLITS:
-        records, skipped = load_records(config.data, split, config.seed)
+        records, left_out = load_records(config.data, split, config.seed)
         write_records(run / f"data/{split}.jsonl", records)
-        reasons: dict[str, int] = {}
-        for _, reason in skipped:
-            reasons[reason] = reasons.get(reason, 0) + 1
-        counts[split] = {"records": len(records), "skipped": reasons, "rows": skipped}
-        more = f", {len(skipped)} skipped: {reasons}" if skipped else ""
-        run.say(f"  {split}: {len(records)} records{more}")
+        skipped |= dict(left_out)
+        counts[split] = len(records)
+        run.say(f"  {split}: {len(records)} records")
         if split == "train":
             texts = [record.question for record in records]
             texts += [chain_text(record, config.data.answer_template) for record in records]
-    write_json(run / "data/counts.json", counts)
+    for reason, n in Counter(skipped.values()).most_common():
+        run.say(f"  skipped {n} rows: {reason}")
+    write_json(run / "data/counts.json", {"records": counts, "skipped": skipped})
     v = config.vocab
     if v.kind == "train":
         vocab = train_vocabulary(texts, None, v.size, v.split_digits, v.extra_ids)
@@ -351,25 +355,25 @@ def segment_pieces(run: Run) -> None:
         chosen = " (chosen)" if name == s.strategy else ""
         run.say(
             f"  {name:9} F1 against gold: {scores['macro_f1']:.3f} "
-            f"(ES {scores['es_f1']:.3f}, AS {scores['as_f1']:.3f}){chosen}"
+            f"(ES {scores['es_f1']:.3f}, AS {scores['as_f1']:.3f}), "
+            f"with beta 1: {scores['macro_f1_at_beta_1']:.3f}{chosen}"
         )
 
 
 def _agreement(scored: list[ScoredRecord], gold: list, beta: float) -> dict[str, dict]:
-    """Macro-F1 of each strategy, and of labelling everything AS, for comparison."""
-    counts = {}
-    for strategy in STRATEGIES:
-        if strategy == "location" or strategy in scored[0].scores:
-            counts[strategy] = np.sum(
-                [
-                    segmentation_f1(row.pieces, row.labels, segments)
-                    for row, segments in zip(
-                        segment_scored(scored, strategy, beta), gold, strict=True
-                    )
-                ],
-                axis=0,
-            )
-    return {name: f1_from_counts(value) for name, value in counts.items()}
+    """F1 of each strategy's labels against gold ones, at the configured beta and at 1."""
+
+    def f1(strategy: str, beta: float) -> dict[str, float]:
+        rows = zip(segment_scored(scored, strategy, beta), gold, strict=True)
+        return f1_from_counts(
+            np.sum([segmentation_f1(row.pieces, row.labels, g) for row, g in rows], axis=0)
+        )
+
+    return {
+        name: f1(name, beta) | {"macro_f1_at_beta_1": f1(name, 1.0)["macro_f1"]}
+        for name in STRATEGIES
+        if name == "location" or name in scored[0].scores
+    }
 
 
 def decode_method(run: Run, method: Method) -> None:

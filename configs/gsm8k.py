@@ -47,7 +47,7 @@ def get_config(arg: str = ""):
         m = c.model
         m.d_model, m.d_ff, m.n_heads, m.d_kv = 64, 128, 4, 16
         m.n_encoder_layers = m.n_decoder_layers = 1
-        t.tokens = 200_000
+        t.tokens = 400_000
         t.batch_size = 16
         t.source_buckets, t.target_buckets = (320, 768), (128, 512)
         t.evaluate_every_share = 0.5
@@ -62,6 +62,6 @@ def get_config(arg: str = ""):
     m.mlp, m.tied, m.dropout, m.dtype = "gated-gelu", False, 0.1, "bfloat16"
     t.tokens, t.epochs = 0, 10.0
     t.batch_size = 64
-    t.learning_rate, t.weight_decay, t.warmup_share = 1e-4, 0.01, 0.1
+    t.optimizer, t.learning_rate, t.weight_decay, t.warmup_share = "adamw", 1e-4, 0.01, 0.1
     t.source_buckets, t.target_buckets = (128, 256, 512), (64, 128, 320)
     return c

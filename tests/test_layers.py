@@ -22,7 +22,7 @@ ALLOWED = {
     "train": MODEL | {"segment", "data", "train"},
     "decode": MODEL | {"segment", "data", "decode"},
     "methods": MODEL | {"segment", "data", "train", "decode"},
-    "evals": MODEL | {"segment", "data", "train", "decode"},
+    "evals": MODEL | {"segment", "data", "train", "decode", "methods"},
     "viz": CORE,
     "experiment": None,  # everything
     "cli": None,

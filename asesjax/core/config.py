@@ -52,8 +52,8 @@ def base_config() -> ConfigDict:
     c.data = d = ConfigDict()
     d.source = "synthetic_math"  # one of SOURCES
     d.path = ""  # folder (gsm8k) or file with {split} in its name (jsonl)
-    d.n_train = 20000  # records kept of each split, 0 for all
-    d.n_validation = 200
+    d.n_train = 1000  # records kept of each split, 0 for all
+    d.n_validation = 100
     d.n_test = 500
     d.validation_share = 0.1  # taken from the training records where a source has no such split
     d.test_share = 0.1
@@ -67,7 +67,7 @@ def base_config() -> ConfigDict:
     # The embedded generators (sources synthetic_*):
     d.min_steps = 2  # computed values in a problem
     d.max_steps = 4
-    d.max_value = 15  # of any given or computed number
+    d.max_value = 20  # of any given or computed number
     d.n_distractors = 0  # facts nobody needs
     d.wording = "plain"  # "varied" draws among templates
     d.fact_order = "in_order"  # or "shuffled"
@@ -78,7 +78,7 @@ def base_config() -> ConfigDict:
     v.path = ""  # of the SentencePiece model (kind "sentencepiece")
     v.size = 256  # pieces of a trained vocabulary, an upper bound
     v.extra_ids = 100  # sentinels <extra_id_0> ... behind the pieces
-    v.split_digits = True  # of a trained vocabulary: one piece a digit
+    v.split_digits = False  # of a trained vocabulary: one piece a digit, not a number
     v.max_unknown_share = 0.0  # stop when more of the training pieces than this are unknown
 
     c.model = m = ConfigDict()
@@ -95,31 +95,31 @@ def base_config() -> ConfigDict:
     m.init_from = ""  # workdir of a role, or one of its checkpoints, to start every role from
 
     c.train = t = ConfigDict()
-    t.batch_size = 64  # examples in an optimizer step, all devices together
+    t.batch_size = 32  # examples in an optimizer step, all devices together
     t.microbatches = 1  # gradient accumulation inside the step
     # The length of training: exactly one of these four is not 0. "tokens" are real (not padding)
     # source and target tokens of a method, shared by its roles: it matches compute.
     t.steps = 0
     t.examples = 0
     t.epochs = 0.0
-    t.tokens = 2_000_000
-    t.optimizer = "adamw"
-    t.learning_rate = 2e-3  # peak
+    t.tokens = 3_000_000
+    t.optimizer = "adafactor"
+    t.learning_rate = 0.05  # peak; with adafactor relative to the size of a parameter
     t.schedule = "cosine"
     t.warmup_share = 0.06  # of all steps
     t.final_share = 0.05  # of the peak, where the cosine ends
-    t.weight_decay = 0.01
+    t.weight_decay = 0.0
     t.beta1 = 0.9
     t.beta2 = 0.99
     t.clip_norm = 1.0  # 0: no clipping
     t.label_smoothing = 0.0
     t.z_loss = 0.0
     t.normalize = "weights"  # divide the summed loss by the weights, or by the examples
-    t.source_buckets = (64, 128, 192, 256)  # lengths that batches are padded to
-    t.target_buckets = (32, 64, 128, 192)
+    t.source_buckets = (64, 96, 128)  # lengths that batches are padded to
+    t.target_buckets = (16, 80)
     t.log_every_steps = 20
     t.evaluate_every_share = 0.25  # of all steps: loss on validation, and a kept checkpoint
-    t.save_every_steps = 500
+    t.save_every_steps = 200
     t.stop_after_steps = 0  # stop there as if interrupted (tests); 0: never
 
     c.segment = s = ConfigDict()
@@ -139,8 +139,8 @@ def base_config() -> ConfigDict:
     c.decode = g = ConfigDict()
     g.batch_size = 100
     g.max_rounds = 12  # segments a chain ([code]: 5 rounds of two)
-    g.max_segment_tokens = 48  # new tokens a segment ([code]: 100)
-    g.max_chain_tokens = 128  # new tokens a chain, direct's single segment too
+    g.max_segment_tokens = 24  # new tokens a segment ([code]: 100)
+    g.max_chain_tokens = 96  # new tokens a chain, direct's single segment too
     g.question_buckets = (64, 128, 256, 512)  # lengths that questions are padded to
     g.curve_questions = 100  # validation questions decoded at each kept checkpoint
 
@@ -234,8 +234,8 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
     """Return dotted field names and values, in the order of the sections.
 
     Example:
-      >>> flatten(base_config())["train.optimizer"]
-      'adamw'
+      >>> flatten(base_config())["train.schedule"]
+      'cosine'
     """
     flat = {}
     for key, value in config.items():

@@ -258,7 +258,7 @@ def _write_segment(config, params, questions, progress, limits, spec) -> _Segmen
             cut=s.cut | cut,
             broken=s.broken | broken,
             generated_tokens=s.generated_tokens + live,
-            log_probability=s.log_probability + jnp.where(live, log_probability, 0.0),
+            log_probability=s.log_probability + jnp.where(live & ~broken, log_probability, 0.0),
         )
 
     start = _Segment(
@@ -281,7 +281,7 @@ def _append(progress: _Progress, segment: _Segment, limits, spec) -> _Progress:
     """Judge a finished segment, append it where it is kept, and see which chains end."""
     chains, live = progress.chains, ~progress.ended
     sound = live & ~segment.broken
-    done = segment.by_sentinel | _holds(segment.ids, segment.length, spec.stop_ids)
+    done = segment.by_sentinel | _holds(segment.ids, spec.stop_ids)
     if spec.single_segment:
         done |= ~segment.cut
     done &= sound
@@ -316,12 +316,12 @@ def _append(progress: _Progress, segment: _Segment, limits, spec) -> _Progress:
     )
 
 
-def _holds(ids: jax.Array, length: jax.Array, pattern: tuple[int, ...]) -> jax.Array:
-    """Whether the first ``length`` ids of each row of [B, L] hold the pattern: [B] bool."""
+def _holds(ids: jax.Array, pattern: tuple[int, ...]) -> jax.Array:
+    """Whether each row of [B, L], 0 after its end, holds the pattern: [B] bool."""
     n_places = ids.shape[1] - len(pattern) + 1
     if not pattern or n_places < 1:
         return jnp.zeros(ids.shape[0], bool)
-    match = jnp.arange(n_places)[None] + len(pattern) <= length[:, None]
+    match = jnp.ones((ids.shape[0], n_places), bool)
     for offset, token in enumerate(pattern):
         match &= ids[:, offset : offset + n_places] == token
     return match.any(axis=1)

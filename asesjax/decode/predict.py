@@ -1,6 +1,5 @@
 """Generation for any number of questions: batches of few shapes, results in the order asked."""
 
-import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from asesjax.core.errors import UserError
 from asesjax.core.types import Params
 from asesjax.decode.iterative import DecodeSpec, Limits, generate
 from asesjax.models.t5_config import T5Config
-from asesjax.sharding.place import BATCH_AXES, put_batch
+from asesjax.sharding.place import BATCH_AXES, on_mesh, put_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,9 +82,11 @@ def predict(
             )
         groups.setdefault(min(fits), []).append(index)
     rows = min(batch_size, max(map(len, groups.values()), default=0))
+    write = generate
     if mesh is not None:
         parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
         rows = -(-rows // parts) * parts
+        write = on_mesh(mesh, generate)
     out: list = [None] * len(questions)
     for bucket in sorted(groups):
         for start in range(0, len(groups[bucket]), rows):
@@ -93,11 +94,9 @@ def predict(
             tokens = np.zeros((rows, bucket), np.int32)
             for row, index in enumerate(members):
                 tokens[row, : len(questions[index])] = questions[index]
-            with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
-                if mesh is not None:
-                    tokens = put_batch(mesh, {"questions": tokens})["questions"]
-                chains = generate(config, params_by_phase, tokens, limits, spec)
-            chains = jax.device_get(chains)
+            if mesh is not None:
+                tokens = put_batch(mesh, {"questions": tokens})["questions"]
+            chains = jax.device_get(write(config, params_by_phase, tokens, limits, spec))
             for row, index in enumerate(members):
                 out[index] = _generated(chains, row)
     return out

@@ -117,6 +117,7 @@ def build_report(
         "budget": budget(config),
         "metric": config.evaluate.metric,
         "strategy": config.segment.strategy if segmented else None,
+        "beta": config.segment.beta,
         "segmentation": agreement,
         "metrics_files": {
             f"{name}/{role}": f"roles/{name}/{role}/metrics.jsonl"

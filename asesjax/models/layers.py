@@ -4,16 +4,12 @@ Parameters are float32 and carry logical axis names; they are cast to the activa
 they are used.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 
 from asesjax.models.t5_config import T5Config
-
-BATCH_AXES = ("data", "fsdp")  # mesh axes that the rows of a batch are spread over
 
 
 def param(module: nn.Module, name: str, init, shape: tuple[int, ...], axes: tuple[str, ...]):
@@ -101,23 +97,12 @@ class MLP(nn.Module):
         return Dense(c.d_model, ("mlp", "embed"), c.d_ff**-0.5, name="wo")(inner)
 
 
-def rows_apart(x: jax.Array) -> jax.Array:
-    """Keep the rows of activations [B, ...] spread over the mesh axes data and fsdp.
-
-    Where parameters are cut along the width, the compiler may otherwise cut activations the same
-    way and let every device compute all rows. Takes the mesh that ``sharding.place.on_mesh`` made
-    known; without one, or where it does not divide the rows, nothing happens.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if not set(BATCH_AXES) <= set(mesh.axis_names):
-        return x
-    if x.shape[0] % math.prod(mesh.shape[axis] for axis in BATCH_AXES):
-        return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES))
-
-
 def whole(x: jax.Array) -> jax.Array:
-    """Give every device all of ``x``: a lookup in a table cut both ways costs far more."""
+    """Give every device all of ``x``, on the mesh that ``sharding.place.on_mesh`` made known.
+
+    A lookup in a table cut along its width would cut the activations the same way, and every device
+    would end up with all rows of the batch.
+    """
     if jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec())

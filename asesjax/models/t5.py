@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from asesjax.core.types import Params
 from asesjax.models.attention import Attention, RelativePositionBias, overwrite
-from asesjax.models.layers import MLP, Dense, Embed, RMSNorm, dropout, rows_apart
+from asesjax.models.layers import MLP, Dense, Embed, RMSNorm, dropout
 from asesjax.models.t5_config import T5Config
 
 Cache = dict[str, Any]
@@ -101,9 +101,9 @@ class Encoder(nn.Module):
     def __call__(self, x, mask, deterministic):
         """[B, S, D] -> [B, S, D]."""
         bias = self.relpos_bias(x.shape[1], x.shape[1])
-        x = rows_apart(self.dropout_in(x, deterministic=deterministic))
+        x = self.dropout_in(x, deterministic=deterministic)
         for layer in self.layers:
-            x = rows_apart(layer(x, mask, bias, deterministic))
+            x = layer(x, mask, bias, deterministic)
         return self.dropout_out(self.encoder_norm(x), deterministic=deterministic)
 
 
@@ -127,9 +127,9 @@ class Decoder(nn.Module):
     def __call__(self, x, encoded, self_mask, cross_mask, deterministic):
         """[B, T, D] -> [B, T, D]."""
         bias = self.relpos_bias(x.shape[1], x.shape[1])
-        x = rows_apart(self.dropout_in(x, deterministic=deterministic))
+        x = self.dropout_in(x, deterministic=deterministic)
         for layer in self.layers:
-            x = rows_apart(layer(x, encoded, self_mask, cross_mask, bias, deterministic))
+            x = layer(x, encoded, self_mask, cross_mask, bias, deterministic)
         return self.dropout_out(self.decoder_norm(x), deterministic=deterministic)
 
     def start(self, encoded, max_length):

@@ -1,4 +1,4 @@
-"""Shardings for parameters, optimizer state and batches on a mesh."""
+"""Shardings for parameters and batches on a mesh."""
 
 import functools
 from collections.abc import Callable
@@ -18,9 +18,9 @@ BATCH_AXES = ("data", "fsdp")
 def on_mesh(mesh: Mesh, function: Callable) -> Callable:
     """Make the mesh known to the model while ``function`` is traced.
 
-    Wrap what is given to ``jax.jit``: the model then keeps the rows of its activations spread over
-    the data and fsdp axes. On a mesh with sharded parameters this is a matter of speed and memory,
-    never of values.
+    Wrap what is given to ``jax.jit``, or what calls a jitted function. The values stay what they
+    are, but without it every device may compute all rows of a batch where parameters are sharded
+    along the width (see ``models.layers.whole``).
     """
 
     @functools.wraps(function)
@@ -62,39 +62,6 @@ def param_shardings(mesh: Mesh, rules: Rules, axes_tree: Any, shapes: Any) -> An
         return NamedSharding(mesh, PartitionSpec(*spec))
 
     return jax.tree.map(one, axes_tree, shapes, is_leaf=lambda x: isinstance(x, tuple))
-
-
-def state_shardings(mesh: Mesh, shardings: Any, shapes: Any, state: Any) -> Any:
-    """Shardings of an optimizer state that holds trees shaped like the parameters.
-
-    A leaf of the state whose path ends with the path of a parameter and that has its shape lies as
-    that parameter does (Adam's moments); every other leaf (counters, Adafactor's rows and columns)
-    is whole on every device.
-
-    Args:
-      mesh: from ``make_mesh``.
-      shardings: from ``param_shardings``.
-      shapes: the parameters, or ``jax.ShapeDtypeStruct`` in their places.
-      state: the optimizer state, or its ``jax.eval_shape``.
-
-    Returns:
-      The tree of ``state`` with NamedShardings as leaves.
-    """
-    paths = jax.tree_util.tree_leaves_with_path(shapes)
-    leaves = jax.tree.leaves(shardings)
-    known = {
-        tuple(path): (array.shape, leaf)
-        for (path, array), leaf in zip(paths, leaves, strict=True)
-    }
-
-    def one(path, array) -> NamedSharding:
-        for start in range(len(path)):
-            shape, sharding = known.get(tuple(path[start:]), (None, None))
-            if sharding is not None and shape == array.shape:
-                return sharding
-        return replicated(mesh)
-
-    return jax.tree_util.tree_map_with_path(one, state)
 
 
 def put_batch(mesh: Mesh, batch: Batch) -> dict[str, jax.Array]:

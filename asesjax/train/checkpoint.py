@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from asesjax.core.errors import UserError
@@ -82,19 +83,18 @@ class Checkpoints:
         Waits first for the save before, whose failure, if it failed, is raised here.
 
         Args:
-          state: the training state; its step names the checkpoint.
-          cursor: JSON values; ``step`` is added.
+          state: the training state.
+          cursor: JSON values; its ``step`` names the checkpoint.
 
         Raises:
           UserError: the files cannot be written.
         """
-        step = int(state.step)
         self.wait()
-        self._saving = step
+        self._saving = step = cursor["step"]
         args = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             opt_state=ocp.args.StandardSave(state.opt_state),
-            cursor=ocp.args.JsonSave(cursor | {"step": step}),
+            cursor=ocp.args.JsonSave(cursor),
         )
         try:
             self._manager.save(step, args=args, force=True)
@@ -148,8 +148,9 @@ def restore_newest(
     Raises:
       UserError: the checkpoint is refused, or whole but made for another model or optimizer.
     """
-    for step in reversed(steps(folder)):
-        place = step_folder(folder, step)
+    there = steps(folder)
+    while there:
+        place = step_folder(folder, step := there.pop())
         damage = find_damage(place)
         if not damage:
             try:
@@ -167,10 +168,8 @@ def restore_newest(
                         "of another optimizer or version of the packages; give another workdir"
                     ) from error
         aside = _set_aside(place)
-        say(
-            f"warning: checkpoint {place} is damaged ({damage}); renamed to {aside.name}, "
-            "going back to the one before"
-        )
+        then = f"going back to step {there[-1]}" if there else "none is left, starting over"
+        say(f"warning: checkpoint {place} is damaged ({damage}); renamed to {aside.name}, {then}")
     return None
 
 
@@ -289,7 +288,7 @@ def _restore(place: Path, target: TrainState) -> TrainState:
         opt_state=ocp.args.StandardRestore(target.opt_state),
     )
     restored = _read(place, items)
-    step = jnp.int32(int(place.name.rpartition("_")[2]))
+    step = np.int32(place.name.rpartition("_")[2])
     step = jax.device_put(step, target.step.sharding)
     return TrainState(step, restored.params, restored.opt_state)
 
@@ -328,7 +327,17 @@ def _set_aside(place: Path) -> Path:
     while aside.exists():
         number += 1
         aside = place.with_name(f"damaged_{place.name}_{number}")
-    return place.rename(aside)
+    # Every process finds the same damage; one renames, when all have looked.
+    _meet(f"found {place.name}")
+    if jax.process_index() == 0:
+        place.rename(aside)
+    _meet(f"renamed {place.name}")
+    return aside
+
+
+def _meet(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
 
 
 def _cannot_write(folder: Path, error: OSError) -> UserError:

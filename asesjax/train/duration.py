@@ -28,8 +28,7 @@ def n_steps(
     Example:
       >>> from asesjax.core.config import base_config
       >>> train = base_config().train
-      >>> train.tokens, train.batch_size
-      (2000000, 64)
+      >>> train.tokens, train.batch_size = 2_000_000, 64
       >>> n_steps(train, mean_tokens_per_example=100.0, n_examples=5000)  # 2e6 / (64 * 100)
       312
     """

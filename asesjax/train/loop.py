@@ -27,7 +27,7 @@ from asesjax.losses import LossSums
 from asesjax.models import t5
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.place import batch_sharding as sharding_of_batches
-from asesjax.sharding.place import param_shardings, put_batch
+from asesjax.sharding.place import param_shardings, put_batch, replicated
 from asesjax.sharding.rules import rules as rules_of
 from asesjax.train import checkpoint
 from asesjax.train.checkpoint import Checkpoints
@@ -85,7 +85,8 @@ def train(
     mesh: Mesh | None = None,
     rules: Any = None,
     init_params: Params | None = None,
-    n_steps: int = 1,
+    *,
+    n_steps: int,
     role: str = "",
 ) -> TrainResult:
     """Train one role, or go on where it was interrupted, or return what it finished before.
@@ -119,7 +120,7 @@ def train(
     folder = workdir / "checkpoints"
     mesh = make_mesh() if mesh is None else mesh
     rules = rules_of("dp") if rules is None else rules
-    batches_on = sharding_of_batches(mesh)
+    batches_on, whole = sharding_of_batches(mesh), replicated(mesh)
     _check_batch_size(train_config, batches_on)
     kept = tuple(evaluation_steps(n_steps, train_config.evaluate_every_share))
 
@@ -136,7 +137,9 @@ def train(
     if restored and cursor["step"] == n_steps:
         return _result(restored[0].params, cursor, kept)
 
-    init_key, step_key = jax.random.split(jax.random.key(seed))
+    # Made on the mesh, so that it works where a process sees only some of the devices.
+    make_keys = jax.jit(lambda: jax.random.split(jax.random.key(seed)), out_shardings=whole)
+    init_key, step_key = make_keys()
     if restored:
         state = restored[0]
     elif init_params is None:
@@ -161,6 +164,7 @@ def train(
     def diverged(step: int, what: str) -> UserError:
         ids = [examples[i].id for i in batch_at(plan, examples, step - 1)["example_index"]]
         more = f" and {len(ids) - 8} more" if len(ids) > 8 else ""
+        saves.wait()
         return UserError(
             f"role {role}: {what} at step {step}, in the batch of examples "
             f"{', '.join(ids[:8])}{more}. Training stopped; the last checkpoint is "
@@ -173,10 +177,9 @@ def train(
         log = stack.enter_context(MetricLog(workdir, first)) if is_first_process else None
         saves = Checkpoints(folder, kept)
         stack.callback(saves.close)
-        progress = Progress(role, n_steps, first)
+        progress = Progress(role, n_steps, first, quiet=not is_first_process)
         stack.callback(progress.close)
         stopping = stack.enter_context(_on_sigterm())
-        key = jax.device_put(step_key, target.step.sharding)
         feed = prefetch(_feed(plan, examples, first, n_steps, mesh))
         stack.callback(feed.close)
         clock = Clock(cursor.get("seconds", 0.0))
@@ -184,12 +187,14 @@ def train(
             log, clock, train_config.log_every_steps, n_steps, cursor, diverged, progress
         )
 
-        def save() -> None:
+        def save() -> dict[str, Any]:
             meter.flush()
             with clock.paused():
                 if log is not None:
                     log.sync()
-                saves.save(state, identity | meter.carry())
+                cursor = identity | meter.carry() | {"step": step}
+                saves.save(state, cursor)
+            return cursor
 
         step, saved = first, first if restored else -1
         while True:
@@ -198,8 +203,7 @@ def train(
                 with clock.paused():
                     _evaluate(eval_fn, state.params, checked, mesh, step, meter, log, progress)
             if step > first and (step in kept or _is_due(step, train_config.save_every_steps)):
-                save()
-                saved = step
+                cursor, saved = save(), step
             if step == n_steps:
                 break
             if _must_stop(stopping, step):
@@ -220,14 +224,13 @@ def train(
                 )
             batch = next(feed)
             before = step_fn.compile_seconds
-            state, metrics = step_fn(state, batch, key)
+            state, metrics = step_fn(state, batch, step_key)
             clock.skip(step_fn.compile_seconds - before)
             step += 1
             meter.add(step, metrics)
-        finished = meter.carry() | {"step": step}
         saves.wait()
     return dataclasses.replace(
-        _result(state.params, finished, kept),
+        _result(state.params, cursor, kept),
         n_programs=len(step_fn.programs),
         compile_seconds=step_fn.compile_seconds,
     )

@@ -151,15 +151,15 @@ class Meter:
 
 
 class Progress:
-    """A bar on a terminal, a line now and then elsewhere."""
+    """A bar on a terminal, a line now and then elsewhere, on standard error."""
 
-    def __init__(self, role: str, total_steps: int, first_step: int, stream: Any = None):
-        """Show nothing yet."""
-        self._stream = sys.stderr if stream is None else stream
-        self._role, self._total = role, total_steps
+    def __init__(self, role: str, total_steps: int, first_step: int, quiet: bool = False):
+        """Show nothing yet; with ``quiet``, ever."""
+        self._stream = sys.stderr
+        self._role, self._total, self._quiet = role, total_steps, quiet
         self._last = -math.inf
         self._bar = None
-        if self._stream.isatty():
+        if self._stream.isatty() and not quiet:
             self._bar = tqdm(
                 total=total_steps, initial=first_step, desc=role, unit="step", file=self._stream
             )
@@ -179,6 +179,8 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print one line that belongs to the role, above the bar where there is one."""
+        if self._quiet:
+            return
         if self._bar is not None:
             self._bar.write(f"[{self._role}] {line}", file=self._stream)
         else:

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from asesjax.core.types import Params
-from asesjax.sharding.place import replicated, state_shardings
+from asesjax.sharding.place import replicated
 
 
 class TrainState(NamedTuple):
@@ -52,13 +53,22 @@ def state_target(
       A state of ``ShapeDtypeStruct`` leaves.
     """
     abstract = jax.eval_shape(lambda p: create(optimizer, p), shapes)
-    where = TrainState(
-        replicated(mesh),
-        param_shardings,
-        state_shardings(mesh, param_shardings, shapes, abstract.opt_state),
-    )
-    describe = lambda leaf, on: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on)  # noqa: E731
-    return jax.tree.map(describe, abstract, where)
+    params = {
+        path: (leaf.shape, on)
+        for (path, leaf), on in zip(
+            jax.tree.leaves_with_path(shapes), jax.tree.leaves(param_shardings), strict=True
+        )
+    }
+
+    def describe(path, leaf):
+        # The path of a mirror ends with the parameter's own.
+        for start in range(len(path)):
+            shape, on = params.get(path[start:], (None, None))
+            if shape == leaf.shape:
+                return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh))
+
+    return jax.tree.map_with_path(describe, abstract)
 
 
 def shardings(target: TrainState) -> TrainState:
@@ -99,4 +109,4 @@ def state_from_params(
     params = jax.tree.map(place, params, target.params)
     out = shardings(target)
     opt_state = jax.jit(optimizer.init, out_shardings=out.opt_state)(params)
-    return TrainState(jax.device_put(jnp.int32(0), out.step), params, opt_state)
+    return TrainState(jax.device_put(np.int32(0), out.step), params, opt_state)

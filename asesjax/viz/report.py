@@ -37,9 +37,12 @@ def write_report(workdir: Path, report: dict[str, Any]) -> str:
     ]
     if report["segmentation"]:
         f1 = ", ".join(
-            f"{name} {scores['macro_f1']:.3f}" for name, scores in report["segmentation"].items()
+            f"{name} {scores['macro_f1']:.3f} ({scores['macro_f1_at_beta_1']:.3f})"
+            for name, scores in report["segmentation"].items()
         )
-        lines.append(f"Segmentation F1 against gold labels, training rationales: {f1}.")
+        lines.append(
+            f"Segmentation F1 against gold labels, beta {report['beta']:g} (and 1): {f1}."
+        )
     lines += [f"Figure: {path}" for path in figures]
     text = "\n".join(lines) + "\n"
     write_text(workdir / "report.md", text)

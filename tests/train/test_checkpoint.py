@@ -56,7 +56,7 @@ def saved(tiny, target, tmp_path_factory):
     states = {step: at(random_state(target, step), step) for step in (2, 4, 6, 8, 10)}
     saves = checkpoint.Checkpoints(folder, keep_steps=[2])
     for step, made in states.items():
-        saves.save(made, {"note": f"n{step}"})
+        saves.save(made, {"step": step, "note": f"n{step}"})
     saves.wait()
     saves.close()
     return folder, states
@@ -76,8 +76,8 @@ def test_bits_come_back_with_the_cursor(saved, target):
     got, cursor = checkpoint.restore_newest(saved[0], target)
     same(got, saved[1][10])
     assert jax.tree.structure(got) == jax.tree.structure(saved[1][10])
-    assert cursor == {"note": "n10", "step": 10}
-    assert checkpoint.read_cursor(saved[0], 8) == {"note": "n8", "step": 8}
+    assert cursor == {"step": 10, "note": "n10"}
+    assert checkpoint.read_cursor(saved[0], 8) == {"step": 8, "note": "n8"}
 
 
 @pytest.mark.parametrize("preset, sizes", [("fsdp_tp", (2, 2, 2)), ("fsdp", (1, 8, 1))])
@@ -159,7 +159,7 @@ def test_damage_without_checksums_is_found_by_reading(copy, saved, target):
     got, cursor = checkpoint.restore_newest(copy, target)
     assert cursor["step"] == 10  # whole, if unproven
     (newest / "cursor" / "metadata").unlink()
-    got, cursor = checkpoint.restore_newest(copy, target)
+    got, _ = checkpoint.restore_newest(copy, target)
     same(got, saved[1][8])
 
 
@@ -204,7 +204,7 @@ def test_leftovers_of_killed_saves_are_ignored_and_gone_with_the_next_save(copy,
     assert checkpoint.steps(copy) == [2, 8, 10]
     saves = checkpoint.Checkpoints(copy, [2])
     made = at(random_state(target, 12), 12)
-    saves.save(made, {})
+    saves.save(made, {"step": 12})
     saves.close()
     assert sorted(path.name for path in copy.iterdir()) == ["step_10", "step_12", "step_2"]
     same(checkpoint.restore_newest(copy, target)[0], made)
@@ -221,7 +221,7 @@ def test_donating_after_save_does_not_reach_the_checkpoint(tmp_path, target):
     before = jax.tree.map(lambda x: np.array(x, copy=True), made)
     saves = checkpoint.Checkpoints(tmp_path)
     double = jax.jit(lambda s: jax.tree.map(lambda x: x * 2, s), donate_argnums=0)
-    saves.save(made, {})
+    saves.save(made, {"step": 1})
     for _ in range(5):
         made = double(made)
     saves.close()

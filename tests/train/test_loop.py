@@ -63,7 +63,7 @@ def test_what_a_run_leaves(tiny, whole):
     assert rows[-2]["tokens"] == rows[-2]["source_tokens"] + rows[-2]["target_tokens"]
     assert checkpoint.steps(folder / "checkpoints") == [12, 20, 24]
     times = [row["seconds"] for row in read_metrics(folder / "metrics.jsonl")]
-    assert times == sorted(times) and 0 < times[0] and times[-1] <= result.seconds < 60
+    assert times == sorted(times) and 0 < times[0] and times[-1] <= result.seconds + 1e-3 < 60
     assert list((folder / "tensorboard").iterdir())
 
 
@@ -112,10 +112,9 @@ def test_a_finished_role_returns_at_once(tiny, whole):
 def test_stopped_and_continued_is_bit_identical(tiny, whole, tmp_path, stop):
     with pytest.raises(Preempted, match=f"after step {stop} of 24"):
         tiny.run(tmp_path, tiny.config(stop_after_steps=stop))
-    there = checkpoint.steps(tmp_path / "checkpoints")
-    assert there == [s for s in (5, 10, 12, 15, 20) if s <= stop and s in (12, 15, 20, 5, 10)][
-        -3 if stop > 12 else -2 :
-    ]  # no save of its own
+    # No save of its own: those of every fifth step, the last two of them, and the evaluated 12.
+    there = {4: [], 11: [5, 10], 12: [10, 12], 23: [12, 15, 20]}[stop]
+    assert checkpoint.steps(tmp_path / "checkpoints") == there
     result = tiny.run(tmp_path)
     same(tiny, result.params, whole[1].params)
     assert lines(tmp_path) == lines(whole[0])
@@ -148,7 +147,11 @@ def test_going_on_with_another_mesh_stays_close(tiny, whole, tmp_path):
 
 
 def start(workdir, out, *fields):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    environment = {
+        **os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "",
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }  # fmt: skip
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), str(workdir), str(out), *fields], env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -243,13 +246,13 @@ def test_the_handler_of_sigterm_is_put_back(tiny, whole):
     assert signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, None)
 
 
-def test_nan_stops_with_the_examples_and_saves_nothing_after(tiny, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path, monkeypatch):
     real, poisoned = loop.batch_at, []
 
     def batch_at(plan, examples, i, *share):
         batch = real(plan, examples, i, *share)
         if i == 7:
-            batch["decoder_loss_weights"][0, 0] = np.nan
+            batch["decoder_loss_weights"][0, 0] = np.inf
             poisoned[:] = [examples[k].id for k in batch["example_index"]]
         return batch
 
@@ -257,7 +260,7 @@ def test_nan_stops_with_the_examples_and_saves_nothing_after(tiny, tmp_path, mon
     with pytest.raises(UserError) as caught:
         tiny.run(tmp_path, role="direct/main")
     message = str(caught.value)
-    assert "role direct/main: loss is nan at step 8" in message
+    assert "role direct/main: loss is inf at step 8" in message
     assert ", ".join(poisoned) in message and "train.learning_rate" in message
     assert str(tmp_path / "checkpoints" / "step_5") in message
     assert checkpoint.steps(tmp_path / "checkpoints") == [5]
@@ -305,11 +308,11 @@ def test_another_model_is_refused_with_the_shapes(tiny, whole):
 
 
 def test_a_batch_that_the_devices_cannot_share_is_told(tiny, tmp_path):
-    with pytest.raises(UserError, match="train.batch_size 8 in 2 microbatches gives 4 rows, which 8"):
+    with pytest.raises(UserError, match="8 in 2 microbatches gives 4 rows, which 8 devices"):
         tiny.run(tmp_path, tiny.config(microbatches=2), mesh=make_mesh())
 
 
-def test_the_step_waits_for_nothing_and_nobody_reads_between_log_points(tiny, tmp_path, monkeypatch):
+def test_metrics_are_read_only_when_the_next_step_is_under_way(tiny, tmp_path, monkeypatch):
     reads = []
     real = loop.Meter._count
     monkeypatch.setattr(
@@ -324,9 +327,9 @@ def test_the_step_waits_for_nothing_and_nobody_reads_between_log_points(tiny, tm
 
     monkeypatch.setattr(loop.Meter, "add", spy)
     config = tiny.config(log_every_steps=4, save_every_steps=0, evaluate_every_share=1.0)
-    tiny.run(tmp_path, config, n_steps=10)
+    tiny.run(tmp_path, config)
     # Steps 1-4 are read when step 5 is under way, 5-8 when step 9 is.
-    assert dispatched == [(i, 4 * ((i - 1) // 4)) for i in range(1, 11)]
+    assert dispatched == [(i, 4 * ((i - 1) // 4)) for i in range(1, 25)]
 
 
 def test_cursor_holds_the_unfinished_window(tiny, tmp_path):

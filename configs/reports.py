@@ -1,0 +1,23 @@
+"""AS-ES on generated reports: short findings -> impression, the shape of the paper's PET task.
+
+The impression is the chain and there is no separate answer, so a report is right when its whole
+text is (evaluate.metric=exact); BLEU and ROUGE say how near it comes. About 5 minutes on two cores.
+
+    asesjax run --config configs/reports.py --workdir runs/reports
+"""
+
+from asesjax.core.config import base_config
+
+
+def get_config(arg: str = ""):
+    c = base_config()
+    c.methods = ("direct", "dsm", "usm")
+    c.data.source = "synthetic_reports"
+    c.data.answer_template = ""
+    c.data.min_steps, c.data.max_steps, c.data.n_distractors = 1, 3, 2
+    c.vocab.size, c.vocab.extra_ids = 504, 8
+    c.train.tokens = 2_000_000
+    c.train.source_buckets, c.train.target_buckets = (96, 128, 192), (32, 96)
+    c.decode.max_segment_tokens = 40
+    c.evaluate.metric = "exact"
+    return c

@@ -1,0 +1,106 @@
+"""Verbs, help, and mistakes that must end in one clear line."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from asesjax.cli.main import VERBS, main
+from asesjax.segment.records import read_segments
+
+GOOD = {"id": "1", "question": "Ann has 3 dogs.", "rationale": "Ann has 3 dogs. So 3 * 4 = 12.",
+        "answer": "12"}  # fmt: skip
+
+
+def write(path, *lines):
+    path.write_text("".join(x if isinstance(x, str) else json.dumps(x) + "\n" for x in lines))
+    return path
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    assert f"asesjax {verb}" in capsys.readouterr().out
+
+
+def test_help_lists_the_verbs(capsys):
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert all(verb in out for verb in VERBS)
+
+
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        (["rum"], "did you mean 'run'"),
+        (["run", "--workdir", "w", "--config", "absent.py"], "absent.py does not exist"),
+        (["run", "--workdir", "w"], "holds no run yet"),
+        (["evaluate", "--predictions", "absent", "--config.seed=1"], "takes no --config"),
+        (["evaluate", "--predictions", "absent.jsonl"], "absent.jsonl does not exist"),
+        (["evaluate", "--predictions", "x", "--metric", "numerc"], "did you mean 'numeric'"),
+        (["segment"], "--workdir"),
+        (["run", "--workdir", "w", "--config.seed"], "needs a value"),
+        (["run", "--workdir", "w", "--config.seed=1", "--config.seed=2"], "given twice"),
+    ],
+)
+def test_mistakes_are_one_line(argv, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.startswith("asesjax: ") and "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_segment_a_file(tmp_path, capsys):
+    source = write(tmp_path / "in.jsonl", GOOD)
+    target = tmp_path / "out.jsonl"
+    command = ["segment", "--input", str(source), "--output", str(target), "--strategy", "rouge"]
+    assert main([*command, "--config.segment.beta=1.0", "--show", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "ES | Ann has 3 dogs." in out and "AS | So 3 * 4 = 12." in out
+    provenance, (row,) = read_segments(target)
+    assert provenance["strategy"] == "rouge" and "".join(row.texts) == row.text
+    assert main(command) == 2
+    assert "nothing is overwritten" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "lines, words",
+    [
+        ([GOOD, "{not json\n"], ["in.jsonl:2", "JSON"]),
+        ([{k: v for k, v in GOOD.items() if k != "rationale"}], ["in.jsonl:1", "'rationale'"]),
+        ([GOOD | {"rationale": "  "}], ["in.jsonl:1", "'rationale'", "empty"]),
+        ([GOOD | {"question": ["x"]}], ["in.jsonl:1", "'question'"]),
+        ([GOOD, GOOD], ["in.jsonl", "two rows have the id '1'"]),
+    ],
+)
+def test_bad_records_name_file_line_and_field(tmp_path, capsys, lines, words):
+    source = write(tmp_path / "in.jsonl", *lines)
+    target = tmp_path / "out.jsonl"
+    command = ["segment", "--input", str(source), "--output", str(target)]
+    assert main([*command, "--strategy", "location"]) == 2
+    error = capsys.readouterr().err
+    assert all(word in error for word in words), error
+    assert not target.exists()
+
+
+def test_entropy_without_a_model_is_explained(tmp_path, capsys):
+    source = write(tmp_path / "in.jsonl", GOOD)
+    command = ["segment", "--input", str(source), "--output", str(tmp_path / "out.jsonl")]
+    assert main([*command, "--strategy", "entropy"]) == 2
+    assert "needs a trained scorer" in capsys.readouterr().err
+
+
+def test_predictions_without_a_field_name_it(tmp_path, capsys):
+    path = write(tmp_path / "p.jsonl", {"chain": "x"})
+    assert main(["evaluate", "--predictions", str(path)]) == 2
+    assert "p.jsonl:1: field 'segments' is missing" in capsys.readouterr().err
+
+
+def test_asking_for_help_does_not_load_jax():
+    code = "import sys; from asesjax.cli.main import main; main([]); print('jax' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.endswith("False\n")

@@ -1,0 +1,92 @@
+"""Iterative generation in plain Python: one question, lists, no cache. The independent reference.
+
+Every token comes from a full teacher-forced pass over the segment so far.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+from asesjax.models import t5
+
+
+@dataclasses.dataclass
+class Result:
+    segments: list[list[int]]
+    done: bool = False
+    truncated: bool = False
+    repeated: bool = False
+    broken: bool = False
+    tokens: int = 0
+    log_probability: float = 0.0
+    smallest_margin: float = np.inf  # between the two best logits of any step
+
+    @property
+    def chain(self):
+        return [i for segment in self.segments for i in segment]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(config, params, source, inputs):
+    batch = {"encoder_input_tokens": source, "decoder_input_tokens": inputs}
+    return t5.logits(config, params, t5.forward(config, params, batch))
+
+
+def next_logits(config, params, source, written):
+    """Logits after ``written``, with shapes rounded up so that few are compiled."""
+    inputs = [0, *written]
+    source = np.pad(np.asarray(source), (0, -len(source) % 64))
+    padded = np.pad(np.asarray(inputs), (0, -len(inputs) % 16))
+    return np.asarray(_logits(config, params, source[None], padded[None]))[0, len(inputs) - 1]
+
+
+def decode(config, params_by_phase, question, limits, spec):
+    result = Result([])
+    for n_round in range(limits.max_rounds):
+        params = params_by_phase[n_round % len(params_by_phase)]
+        source = [*question, *result.chain, spec.eos_id]
+        segment, end = [], None
+        while end is None:
+            logits = next_logits(config, params, source, segment)[: spec.vocab_limit].copy()
+            logits[0] = -np.inf
+            result.tokens += 1
+            if not np.isfinite(logits[1:]).all():
+                result.broken = True
+                return result
+            first, second = np.sort(logits)[[-1, -2]]
+            result.smallest_margin = min(result.smallest_margin, float(first - second))
+            token = int(logits.argmax())
+            wide = logits[1:].astype(np.float64)
+            result.log_probability += float(wide.max() - np.log(np.exp(wide).sum()))
+            if token == spec.eos_id:
+                end = "eos"
+            elif token == spec.sentinel_id:
+                end = "sentinel"
+            else:
+                segment.append(token)
+                if len(segment) == limits.max_segment_tokens:
+                    end = "cut"
+                if len(result.chain) + len(segment) == limits.max_chain_tokens:
+                    end = "cut"
+        result.truncated |= end == "cut"
+        text, pattern = f",{','.join(map(str, segment))},", ",".join(map(str, spec.stop_ids))
+        result.done = (
+            end == "sentinel"
+            or (bool(pattern) and f",{pattern}," in text)
+            or (spec.single_segment and end == "eos")
+        )
+        if not result.done:
+            if not segment or (result.segments and segment == result.segments[-1]):
+                result.repeated = True
+                return result
+        if segment:
+            result.segments.append(segment)
+        if result.done:
+            return result
+        if len(result.chain) == limits.max_chain_tokens or spec.single_segment:
+            result.truncated = True
+            return result
+    result.truncated = True
+    return result

@@ -1,0 +1,47 @@
+"""Every shipped config builds; the ones that a small change makes quick go through all stages."""
+
+from pathlib import Path
+
+import pytest
+
+from asesjax.cli.main import main
+from asesjax.core.config import load_config
+from asesjax.core.errors import UserError
+from asesjax.core.files import read_json
+from asesjax.experiment import Run, make_stages
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+ARGUMENTS = {"gsm8k": ["", "tiny", "code", "tiny,code"], "quickstart": ["", "epochs"]}
+CASES = [(p, a) for p in CONFIGS for a in ARGUMENTS.get(p.stem, [""])]
+
+
+@pytest.mark.parametrize("path, argument", CASES, ids=lambda x: getattr(x, "stem", x))
+def test_every_config_builds(path, argument, tmp_path):
+    config = load_config(f"{path}:{argument}" if argument else str(path))
+    names = [stage.name for stage in make_stages(Run(config, tmp_path))]
+    assert names[0] == "data" and names[-1] == "report"
+    assert f"asesjax run --config configs/{path.name}" in path.read_text()
+
+
+def test_unknown_arguments_are_explained():
+    with pytest.raises(UserError, match="did you mean 'tiny'"):
+        load_config(f"{ROOT / 'configs/gsm8k.py'}:tinny")
+
+
+def test_reports_go_through_every_stage(tmp_path):
+    small = {
+        "data.n_train": 40, "data.n_validation": 8, "data.n_test": 8, "train.tokens": 0,
+        "train.steps": 2, "train.batch_size": 8, "train.evaluate_every_share": 1.0,
+        "model.d_model": 16, "model.d_ff": 16, "model.n_heads": 2, "model.d_kv": 8,
+        "train.source_buckets": "(192,)", "train.target_buckets": "(96,)",
+        "decode.batch_size": 8, "decode.max_chain_tokens": 16, "decode.max_segment_tokens": 8,
+        "decode.max_rounds": 2, "segment.strategy": "location", "methods": "usm",
+    }  # fmt: skip
+    overrides = [f"--config.{name}={value}" for name, value in small.items()]
+    command = ["run", "--config", str(ROOT / "configs/reports.py"), "--workdir", str(tmp_path)]
+    assert main([*command, *overrides]) == 0
+    report = read_json(tmp_path / "report.json")
+    assert report["metric"] == "exact" and report["rows"][0]["questions"] == 8
+    # Without direct there is no scorer, and only the strategies that need none are compared.
+    assert set(report["segmentation"]) == {"bleu", "rouge", "location"}

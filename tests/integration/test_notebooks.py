@@ -1,0 +1,32 @@
+"""Notebooks run from the first cell to the last on tiny settings, and are kept without outputs."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_outputs_are_stripped(path):
+    for cell in nbformat.read(path, 4).cells:
+        assert not cell.get("outputs") and not cell.get("execution_count"), cell.source
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the kernel's machinery, not ours
+def test_quickstart_runs(tmp_path, monkeypatch):
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("ASESJAX_CONFIG", str(ROOT / "configs/smoke.py"))
+    monkeypatch.setenv("ASESJAX_WORKDIR", str(tmp_path / "run"))
+    monkeypatch.setenv("XLA_FLAGS", "")  # one device is quicker to compile for
+    notebook = nbformat.read(ROOT / "notebooks/01_quickstart.ipynb", 4)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    html = [output["data"]["text/html"] for output in outputs if "text/html" in
+            output.get("data", {})]  # fmt: skip
+    assert len(html) == 5 and all('title="ES"' in text for text in html[:2])
+    assert any("| usm " in output.get("text", "") for output in outputs)

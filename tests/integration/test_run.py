@@ -1,0 +1,182 @@
+"""The whole job through the command line: stages, continuing, refusing, killing, other data."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asesjax.cli.main import main
+from asesjax.core.config import STRATEGIES
+from asesjax.core.files import read_json, read_jsonl
+
+ROOT = Path(__file__).resolve().parents[2]
+SMOKE = str(ROOT / "configs/smoke.py")
+FIELDS = {
+    "method", "accuracy", "chain_accuracy", "bleu", "segmentation_f1", "segments_per_chain",
+    "questions_per_second", "train_seconds", "train_tokens", "seed",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("smoke") / "run"
+    assert main(["run", "--config", SMOKE, "--workdir", str(workdir)]) == 0
+    return workdir
+
+
+def rows(workdir):
+    return {row["method"]: row for row in read_json(workdir / "report.json")["rows"]}
+
+
+def test_report_holds_what_the_readme_promises(finished, capsys):
+    report = read_json(finished / "report.json")
+    assert [row["method"] for row in report["rows"]] == ["answer_only", "direct", "dsm", "usm"]
+    for row in report["rows"]:
+        assert row.keys() >= FIELDS
+        assert 0 <= row["accuracy_interval"][0] <= row["accuracy"] <= row["accuracy_interval"][1]
+        assert sum(row["first_wrong"].values()) == row["questions"] == 16
+        assert [point["steps"] for point in row["curve"]][-1][0] == (
+            row["train_steps"] // (2 if row["method"] == "dsm" else 1)
+        )
+    assert list(report["segmentation"]) == list(STRATEGIES)
+    assert report["segmentation"]["location"]["macro_f1"] == 1.0
+    for figure in report["figures"]:
+        assert (finished / figure).read_bytes().startswith(b"\x89PNG")
+    assert "| usm " in (finished / "report.md").read_text()
+
+
+def test_the_report_is_made_from_the_predictions(finished, capsys):
+    path = finished / "predictions/usm/test.jsonl"
+    assert main(["evaluate", "--predictions", str(path)]) == 0
+    again = json.loads(capsys.readouterr().out)
+    row = rows(finished)["usm"]
+    assert {name: row[name] for name in again} == again
+    ids = [record["id"] for _, record in read_jsonl(finished / "data/test.jsonl")]
+    assert [prediction["id"] for _, prediction in read_jsonl(path)] == ids
+
+
+def test_a_second_run_keeps_everything(finished, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.json*")}
+    assert main(["run", "--workdir", str(finished)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("kept") == len(list((finished / "stages").iterdir()))
+    assert "| usm " in out
+    changed = {p.name for p, t in before.items() if p.stat().st_mtime_ns != t}
+    assert changed <= {"config.json", "run.jsonl"}
+
+
+def test_a_changed_configuration_is_refused(finished, capsys):
+    command = ["run", "--config", SMOKE, "--workdir", str(finished)]
+    assert main([*command, "--config.segment.beta=1.0"]) == 2
+    error = capsys.readouterr().err
+    assert "stage segment: segment.beta: 1.4 -> 1.0" in error
+    assert "stage train-usm: result of stage segment" in error
+    assert "train-direct" not in error and "--redo" in error
+    assert read_json(finished / "config.json")["segment.beta"] == 1.4
+
+
+def test_generate_answers_questions(finished, capsys, tmp_path):
+    command = ["generate", "--workdir", str(finished), "--method", "dsm"]
+    question = "Amy has 5 apples. Ben has 3 more apples than Amy. How many apples does Ben have?"
+    assert main([*command, "--question", question]) == 0
+    assert "answer:" in capsys.readouterr().out
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(json.dumps({"question": question}) + "\n" for _ in range(3)))
+    target = tmp_path / "out.jsonl"
+    assert main([*command, "--input", str(source), "--output", str(target)]) == 0
+    answers = [row["chain"] for _, row in read_jsonl(target)]
+    assert len(answers) == 3 and len(set(answers)) == 1
+    assert main([*command, "--input", str(source), "--output", str(target)]) == 2
+    assert "nothing is overwritten" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "extra, words",
+    [
+        (["--method", "ussm", "--question", "x"], "did you mean 'usm'"),
+        (["--method", "usm"], "--question or --input"),
+        (["--method", "usm", "--question", "apples " * 600], "decode.question_buckets"),
+        (["--method", "usm", "--question", "x", "--config.train.steps=1"], "decode.* only"),
+    ],
+)
+def test_generate_explains_mistakes(finished, capsys, extra, words):
+    assert main(["generate", "--workdir", str(finished), *extra]) == 2
+    assert words in capsys.readouterr().err
+
+
+def command(workdir, *more):
+    return [
+        sys.executable, "-m", "asesjax.cli.main", "run", "--config", SMOKE, "--workdir",
+        str(workdir), "--config.methods=direct", "--config.train.steps=60",
+        "--config.train.save_every_steps=7", "--config.decode.curve_questions=2", *more,
+    ]  # fmt: skip
+
+
+def environment():
+    # One device is quicker to compile for than the tests' eight.
+    return os.environ | {"XLA_FLAGS": "", "PYTHONWARNINGS": "error"}
+
+
+def final_params(workdir):
+    from asesjax.core.config import flatten  # noqa: F401  (imports jax lazily, as users do)
+    from asesjax.experiment import load_method, open_run
+
+    _, _, (params,), _ = load_method(open_run(None, workdir), "direct")
+    import jax
+
+    return jax.tree.leaves(jax.tree.map(np.asarray, params))
+
+
+def test_killed_in_training_it_goes_on_to_the_same_bits(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(whole), check=True, env=environment(), stdout=subprocess.DEVNULL)
+
+    process = subprocess.Popen(command(killed), env=environment(), stdout=subprocess.DEVNULL)
+    metrics = killed / "roles/direct/main/metrics.jsonl"
+    deadline = time.time() + 300
+    checkpoints = metrics.parent / "checkpoints"
+    while not list(checkpoints.glob("step_[1-9]*")):
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (killed / "report.json").exists()
+    again = subprocess.run(
+        command(killed), check=True, env=environment(), capture_output=True, text=True
+    )
+    assert "[data] finished before" in again.stdout and "[train-direct] goes on" in again.stdout
+
+    for one, other in zip(final_params(whole), final_params(killed), strict=True):
+        np.testing.assert_array_equal(one, other)
+    own = [[r["step"] for _, r in read_jsonl(w / "roles/direct/main/metrics.jsonl")
+            if r["kind"] == "train"] for w in (whole, killed)]  # fmt: skip
+    assert own[0] == own[1] == sorted(set(own[0]))
+    chains = [[r["chain"] for _, r in read_jsonl(w / "predictions/direct/test.jsonl")]
+              for w in (whole, killed)]  # fmt: skip
+    assert chains[0] == chains[1]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("variant", ["tiny,paper", "tiny,code"])
+def test_gsm8k_goes_through_every_stage(tmp_path, data_folder, variant):
+    workdir = tmp_path / "gsm8k"
+    small = {
+        "data.path": data_folder / "gsm8k", "data.n_train": 48, "data.n_validation": 8,
+        "data.n_test": 8, "train.tokens": 0, "train.steps": 4, "train.batch_size": 8,
+        "model.d_model": 16, "model.d_ff": 16, "model.n_heads": 2, "model.d_kv": 8,
+        "decode.batch_size": 8, "decode.curve_questions": 8, "decode.max_chain_tokens": 24,
+        "decode.max_segment_tokens": 8, "decode.max_rounds": 4, "methods": "direct,dsm,usm",
+        "train.source_buckets": "(1024,)", "train.target_buckets": "(768,)",
+    }  # fmt: skip
+    overrides = [f"--config.{name}={value}" for name, value in small.items()]
+    spec = f"{ROOT / 'configs/gsm8k.py'}:{variant}"
+    assert main(["run", "--config", spec, "--workdir", str(workdir), *overrides]) == 0
+    assert set(rows(workdir)) == {"direct", "dsm", "usm"}
+    for row in rows(workdir).values():
+        assert row["questions"] == 8 and row["chain_accuracy"] is None

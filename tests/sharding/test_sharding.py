@@ -1,0 +1,128 @@
+"""Meshes, presets and placement on eight virtual devices."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from asesjax.core.config import CHOICES
+from asesjax.core.errors import UserError
+from asesjax.models import t5
+from asesjax.models.t5_config import T5Config
+from asesjax.sharding.mesh import make_mesh
+from asesjax.sharding.place import (
+    batch_sharding,
+    on_mesh,
+    param_shardings,
+    put_batch,
+    replicated,
+)
+from asesjax.sharding.rules import PRESETS, rules
+
+MODEL = T5Config(64, d_model=16, d_kv=8, d_ff=32, n_heads=4, mlp="gated-gelu", tied=False)
+
+
+def shardings(mesh, preset, config=MODEL):
+    shapes = jax.eval_shape(lambda: t5.init(config, jax.random.key(0)))
+    return param_shardings(mesh, rules(preset), t5.logical_axes(config), shapes)
+
+
+def make_batch(rows=8):
+    rng = np.random.default_rng(0)
+    targets = rng.integers(1, 64, (rows, 6)).astype(np.int32)
+    source = rng.integers(1, 64, (rows, 10)).astype(np.int32)
+    source[::2, 7:] = 0
+    return {
+        "encoder_input_tokens": source,
+        "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
+        "decoder_target_tokens": targets,
+    }
+
+
+def loss(params, batch):
+    logits = t5.logits(MODEL, params, t5.forward(MODEL, params, batch))
+    log_p = jax.nn.log_softmax(logits)
+    targets = batch["decoder_target_tokens"]
+    return -jnp.take_along_axis(log_p, targets[..., None], -1).mean()
+
+
+def test_mesh_fills_the_one_that_is_left_open():
+    assert dict(make_mesh().shape) == {"data": 8, "fsdp": 1, "tensor": 1}
+    assert dict(make_mesh(2, -1, 2).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert dict(make_mesh(1, 2, -1).shape) == {"data": 1, "fsdp": 2, "tensor": 4}
+    two = make_mesh(-1, 2, 1, devices=jax.devices()[2:4])
+    assert two.devices.ravel().tolist() == jax.devices()[2:4]
+
+
+@pytest.mark.parametrize("sizes", [(3, 1, 1), (-1, 3, 1), (-1, -1, 1), (0, 1, 1), (8, 2, 1)])
+def test_mesh_of_wrong_size(sizes):
+    with pytest.raises(UserError, match=f"mesh.data={sizes[0]}, mesh.fsdp={sizes[1]}"):
+        make_mesh(*sizes)
+
+
+def test_presets():
+    assert set(PRESETS) == set(CHOICES["mesh.preset"])
+    with pytest.raises(UserError, match="did you mean 'fsdp'"):
+        rules("fdsp")
+
+
+def test_parameters_lie_where_the_rules_say():
+    mesh = make_mesh(2, 2, 2)
+    tree = shardings(mesh, "fsdp_tp")
+    layer = tree["decoder"]["layers_0"]
+    assert layer["self_attention"]["query"]["kernel"].spec == P("fsdp", "tensor")
+    assert layer["self_attention"]["out"]["kernel"].spec == P("tensor", "fsdp")
+    assert layer["mlp"]["wi_1"]["kernel"].spec == P("fsdp", "tensor")
+    assert tree["token_embedder"]["embedding"].spec == P("tensor", "fsdp")
+    assert tree["encoder"]["relpos_bias"]["rel_embedding"].spec == P("tensor", None)
+    for preset, axes in {"dp": set(), "fsdp": {"fsdp"}, "tp": {"tensor"}}.items():
+        specs = [s.spec for s in jax.tree.leaves(shardings(mesh, preset))]
+        assert {axis for spec in specs for axis in spec} - {None} == axes
+
+
+def test_dimensions_that_do_not_divide_stay_whole():
+    odd = T5Config(61, d_model=15, d_kv=8, d_ff=32, n_heads=4)
+    tree = shardings(make_mesh(1, 2, 4), "fsdp_tp", odd)
+    assert tree["token_embedder"]["embedding"].spec == P(None, None)
+    assert tree["encoder"]["layers_0"]["mlp"]["wo"]["kernel"].spec == P("tensor", None)
+
+
+def test_put_batch():
+    mesh = make_mesh(2, 2, 2)
+    placed = put_batch(mesh, make_batch())
+    for name, array in make_batch().items():
+        assert placed[name].sharding == batch_sharding(mesh)
+        assert {s.data.shape[0] for s in placed[name].addressable_shards} == {2}
+        np.testing.assert_array_equal(placed[name], array)
+    with pytest.raises(UserError, match="6 rows.*multiples of 4"):
+        put_batch(mesh, make_batch(6))
+
+
+@pytest.mark.parametrize(
+    "preset, sizes",
+    [("dp", (8, 1, 1)), ("fsdp", (1, 8, 1)), ("tp", (2, 1, 4)), ("fsdp_tp", (2, 2, 2))],
+)
+def test_gradients_are_the_same_and_rows_stay_apart(preset, sizes):
+    params, batch = t5.init(MODEL, jax.random.key(0)), make_batch()
+    want_loss, want = jax.jit(jax.value_and_grad(loss))(params, batch)
+    mesh = make_mesh(*sizes)
+    where = shardings(mesh, preset)
+    step = jax.jit(
+        on_mesh(mesh, jax.value_and_grad(loss)),
+        in_shardings=(where, batch_sharding(mesh)),
+        out_shardings=(replicated(mesh), where),
+    )
+    args = jax.device_put(params, where), put_batch(mesh, batch)
+    program = step.lower(*args).compile()
+    got_loss, got = program(*args)
+    np.testing.assert_allclose(got_loss, want_loss, rtol=1e-5)
+    for a, b, s in zip(*map(jax.tree.leaves, (got, want, where)), strict=True):
+        assert a.sharding.is_equivalent_to(s, a.ndim)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    # No device ever collects the activations of all rows, only parameters (of fewer dimensions).
+    gathered = re.findall(r"= \w+\[([\d,]*)\]\S* all-gather", program.as_text())
+    assert (preset in ("fsdp", "fsdp_tp")) <= bool(gathered)
+    assert all(shape.count(",") < 2 for shape in gathered), gathered
