@@ -15,9 +15,9 @@ CORE = [
     "orbax-checkpoint>=0.12.8,<0.13",  # CheckpointManager v0 with preservation policies
     "ml-collections>=1.1",  # ConfigDict
     "numpy>=2.0",
-    "sentencepiece>=0.2.3",  # offsets of pieces as characters (return_type="offset_mapping")
+    "sentencepiece>=0.2.3",  # return_type="offset_mapping": offsets of pieces as characters
     "safetensors>=0.5",  # bfloat16 through numpy
-    "tensorboardX>=2.6.4",  # TensorBoard files without TensorFlow; first with numpy 2 and protobuf 6
+    "tensorboardX>=2.6.4",  # TensorBoard files without TensorFlow
     "tqdm>=4.66",  # progress bars
 ]
 EXTRAS = {

@@ -32,16 +32,19 @@ from asesjax.core.types import Example, Params
 from asesjax.data.batching import token_counts
 from asesjax.data.examples import chain_text
 from asesjax.data.sources import SPLITS, load_records, read_records, write_records
+from asesjax.data.symbols import ALPHABET
 from asesjax.data.vocab import (
     Vocabulary,
+    audit,
     load_saved,
     load_vocabulary,
     train_vocabulary,
     unknown_share,
+    with_symbols,
 )
 from asesjax.decode.score import score_examples
 from asesjax.evals.report import build_report
-from asesjax.evals.runner import answer_questions, prediction_row
+from asesjax.evals.runner import answer_questions, check_beams, prediction_row
 from asesjax.methods.method import Method, Prepared
 from asesjax.methods.registry import get_method
 from asesjax.methods.scoring import ScoredRecord, score_records, segment_scored
@@ -144,6 +147,8 @@ def make_stages(run: Run) -> list[Stage]:
     fields = [name for name in flatten(config) if name not in _FREE]
     of = lambda *sections: tuple(n for n in fields if n.split(".")[0] in sections)  # noqa: E731
     methods = [get_method(name) for name in config.methods]
+    for method in methods:
+        check_beams(method, config)
     segmented = [m for m in methods if m.segmented]
     scorer = config.segment.strategy in MODEL_STRATEGIES and segmented
     trained = [m for m in methods if not m.segmented]
@@ -200,11 +205,14 @@ def prepare_data(run: Run) -> None:
     counts: dict[str, Any] = {}
     skipped: dict[str, str] = {}  # place -> reason; splits of one file report the same rows
     texts: list[str] = []
+    fields: dict[str, list[str]] = {}
     for split in SPLITS:
         records, left_out = load_records(config.data, split, config.seed)
         write_records(run / f"data/{split}.jsonl", records)
         skipped |= dict(left_out)
         counts[split] = len(records)
+        for name in ("question", "rationale", "answer"):
+            fields[f"{split}.{name}"] = [getattr(record, name) for record in records]
         run.say(f"  {split}: {len(records)} records")
         if split == "train":
             texts = [record.question for record in records]
@@ -214,16 +222,25 @@ def prepare_data(run: Run) -> None:
     write_json(run / "data/counts.json", {"records": counts, "skipped": skipped})
     v = config.vocab
     if v.kind == "train":
-        vocab = train_vocabulary(texts, None, v.size, v.split_digits, v.extra_ids)
+        corpus = [*texts, ALPHABET] if v.symbols else texts
+        vocab = train_vocabulary(corpus, None, v.size, v.split_digits, v.extra_ids)
     else:
         vocab = load_vocabulary(v.kind, v.path, v.extra_ids)
+    if v.symbols:
+        vocab = with_symbols(vocab)
+    losses = audit(vocab, fields)
+    write_json(run / "data/audit.json", losses)
+    for row in losses:
+        if row["unknown"]:
+            run.say(f"  {row['field']}: {row['unknown']} of {row['tokens']} tokens unknown, most "
+                    f"often {', '.join(map(repr, row['lost']))}")
     unknown, total, lost = unknown_share(vocab, texts)
     run.say(f"  vocabulary: {vocab.size} ids; {unknown} of {total} training tokens unknown")
     if unknown > v.max_unknown_share * total:
         raise UserError(
             f"the vocabulary cannot write {unknown} of {total} training tokens "
             f"({unknown / total:.2%}), more than vocab.max_unknown_share allows; most often "
-            f"{', '.join(map(repr, lost))}. Raise it, or use vocab.kind=train"
+            f"{', '.join(map(repr, lost))}. Raise it, or set vocab.symbols=true or vocab.kind=train"
         )
     vocab.save(run / "vocab")
 

@@ -1,6 +1,6 @@
 """Every stage of the main job in seconds, on a model too small to learn anything.
 
-    asesjax run --config configs/smoke.py --workdir runs/smoke
+asesjax run --config configs/smoke.py --workdir runs/smoke
 """
 
 from asesjax.core.config import base_config
@@ -16,6 +16,7 @@ def get_config(arg: str = ""):
     m = c.model
     m.d_model, m.d_ff, m.n_heads, m.d_kv = 16, 32, 2, 8
     m.n_encoder_layers = m.n_decoder_layers = 1
+    c.segment.beta = 1.0  # an untrained scorer finds no piece 1.4 times as surprising as the mean
     t = c.train
     t.tokens, t.steps = 0, 8
     t.batch_size = 8

@@ -46,3 +46,15 @@ make_environment() {
     echo "environment $root/.venv is up to date"
   fi
 }
+
+# torch and transformers, which only tests compare with. torch goes first and in a version of its
+# own: asked for by another package, pip may bring gigabytes of GPU libraries.
+add_parity_packages() {
+  local root
+  root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+  if ! "$root/.venv/bin/python" -c "import torch, transformers" 2>/dev/null; then
+    echo "installing torch and transformers into $root/.venv"
+    "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check torch==2.13.0
+    "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$root[hf]"
+  fi
+}

@@ -13,4 +13,4 @@ for argument in "$@"; do
   case "$argument" in --workdir | --workdir=*) workdir=() ;; esac
 done
 echo "running the main job on the embedded data (about 10 minutes on two CPU cores)"
-exec .venv/bin/asesjax run --config configs/quickstart.py "${workdir[@]}" "$@"
+exec .venv/bin/asesjax run --config configs/quickstart.py ${workdir[@]+"${workdir[@]}"} "$@"

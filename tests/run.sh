@@ -1,19 +1,28 @@
 #!/usr/bin/env bash
 # Makes .venv and runs the tests. Arguments go to pytest:
 #   bash tests/run.sh                    everything but what is marked slow or gpu
-#   bash tests/run.sh --all              everything
+#   bash tests/run.sh --all              everything, comparisons with torch and transformers too
 #   bash tests/run.sh tests/decode -k beam
+#   TEST_PARITY=1 bash tests/run.sh      also installs torch and transformers, which the tests in
+#                                        tests/parity compare with and otherwise skip without
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$root/launch/environment.sh"
-make_environment eval,viz,dev
-cd "$root"
 marks=(-m "not slow and not gpu")
 arguments=()
 for argument in "$@"; do
-  if [ "$argument" = --all ]; then marks=(); else arguments+=("$argument"); fi
+  if [ "$argument" = --all ]; then
+    marks=()
+    TEST_PARITY=1
+  else
+    arguments+=("$argument")
+  fi
 done
+make_environment eval,viz,dev
+if [ "${TEST_PARITY:-}" = 1 ]; then add_parity_packages; fi
+cd "$root"
 echo "ruff"
 .venv/bin/ruff check .
 echo "pytest"
-exec .venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" "${marks[@]}" "${arguments[@]}"
+exec .venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" ${marks[@]+"${marks[@]}"} \
+  ${arguments[@]+"${arguments[@]}"}

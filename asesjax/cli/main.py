@@ -5,7 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from asesjax.core.errors import UserError, unknown
+from asesjax.core.errors import Preempted, UserError, unknown
 
 # Verb -> what it does. Each is a module here with add_arguments(parser) and main(args).
 VERBS = {
@@ -15,6 +15,7 @@ VERBS = {
     "segment": "cut and label rationales, of a run or of any JSONL file",
     "generate": "answer questions with a trained method",
     "evaluate": "measure a file of predictions",
+    "convert": "read a Hugging Face checkpoint, or write one",
     "report": "table and figures of one run, or of several side by side",
 }
 EXIT_USER_ERROR = 2
@@ -29,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"asesjax: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
+    except Preempted as stop:
+        print(f"asesjax: {stop}", file=sys.stderr)
+        return EXIT_PREEMPTED
     except KeyboardInterrupt:
         print("asesjax: interrupted; the same command goes on from the last save", file=sys.stderr)
         return 130
@@ -62,13 +66,7 @@ def _dispatch(argv: list[str]) -> int:
     if overrides and not hasattr(args, "config"):
         raise UserError(f"asesjax {verb} takes no --config.field=value")
 
-    from asesjax.train.loop import Preempted
-
-    try:
-        return module.main(args) or 0
-    except Preempted as signal:
-        print(f"asesjax: {signal}", file=sys.stderr)
-        return EXIT_PREEMPTED
+    return module.main(args) or 0
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -79,6 +79,7 @@ def base_config() -> ConfigDict:
     v.size = 256  # pieces of a trained vocabulary, an upper bound
     v.extra_ids = 100  # sentinels <extra_id_0> ... behind the pieces
     v.split_digits = False  # of a trained vocabulary: one piece a digit, not a number
+    v.symbols = False  # write what the pieces cannot spell (< { } ^ line breaks) as escapes
     v.max_unknown_share = 0.0  # stop when more of the training pieces than this are unknown
 
     c.model = m = ConfigDict()
@@ -139,8 +140,10 @@ def base_config() -> ConfigDict:
     c.decode = g = ConfigDict()
     g.batch_size = 100
     g.max_rounds = 12  # segments a chain ([code]: 5 rounds of two)
-    g.max_segment_tokens = 24  # new tokens a segment ([code]: 100)
+    g.max_segment_tokens = 64  # new tokens a segment ([code]: 100)
     g.max_chain_tokens = 96  # new tokens a chain, direct's single segment too
+    g.beams = 1  # above 1: beam search (methods that write one segment)
+    g.length_penalty = 1.0  # of beam search, as in transformers: above 0 favours long chains
     g.question_buckets = (64, 128, 256, 512)  # lengths that questions are padded to
     g.curve_questions = 100  # validation questions decoded at each kept checkpoint
 

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this", and help for writing its message."""
+"""The exceptions that are no defects: a mistake the user can mend, and a stop on request."""
 
 import difflib
 from collections.abc import Iterable
@@ -10,6 +10,10 @@ class UserError(Exception):
     The command line prints the message alone and exits with status 2; everything else is a defect
     of the program and keeps its traceback.
     """
+
+
+class Preempted(Exception):
+    """Training stopped before its end on request; the same call goes on from the last save."""
 
 
 def unknown(what: str, got: str, valid: Iterable[str]) -> UserError:

@@ -2,21 +2,23 @@
 
 All have T5's layout: pad 0, end of sequence 1, unknown 2, then pieces, then the sentinels
 ``<extra_id_k>``, which count down from the last id. Offsets are characters of the text as given,
-before SentencePiece's NFKC normalisation.
+before SentencePiece's NFKC normalisation and before escapes (``data/symbols.py``).
 """
 
 import collections
 import io
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sentencepiece
 
 from asesjax.core.errors import UserError, unknown
 from asesjax.core.files import read_json, write_json
+from asesjax.data.symbols import ALPHABET, escape, unescape
 
 KINDS = ("sentencepiece", "byte")
 _SENTINEL = re.compile(r"<extra_id_(0|[1-9][0-9]*)>")
@@ -33,12 +35,14 @@ class Vocabulary:
       pad_id: 0, which never stands for text.
       eos_id: 1, closes every input and target; ``encode`` does not add it.
       unk_id: 2, for text that the pieces cannot spell.
+      symbols: escapes stand for what the pieces cannot spell.
     """
 
     pad_id = 0
     eos_id = 1
     unk_id = 2
     kind = ""
+    symbols = False
 
     def __init__(self, n_pieces: int, extra_ids: int):
         self.n_pieces = n_pieces
@@ -131,6 +135,8 @@ class Vocabulary:
         folder.mkdir(parents=True, exist_ok=True)
         self._save_model(folder)
         facts = {"version": 1, "kind": self.kind, "extra_ids": self.extra_ids}
+        if self.symbols:
+            facts["symbols"] = True
         write_json(folder / "vocab.json", facts)
 
     def _stretches(self, text):
@@ -199,6 +205,11 @@ class SentencePieceVocabulary(Vocabulary):
     def _decode_plain(self, ids):
         return self._pieces.decode(ids)
 
+    def spells(self, character: str) -> bool:
+        """Whether there is a piece for a character, or bytes for any, whatever stands beside it."""
+        found = self._pieces.piece_to_id([character, "<0x00>"])
+        return any(i != self.unk_id for i in found)
+
     def _save_model(self, folder):
         # Transformers' T5 tokenizers look for this name.
         _write(folder / "spiece.model", self.model)
@@ -233,6 +244,94 @@ class ByteVocabulary(Vocabulary):
         # A model may write half a character: show it as U+FFFD rather than hide it.
         data = bytes(i - _BYTE_OFFSET for i in ids if i >= _BYTE_OFFSET)
         return data.decode(errors="replace")
+
+
+class SymbolVocabulary(Vocabulary):
+    """A SentencePiece vocabulary that writes every text, with escapes for what its pieces lack.
+
+    ``decode(encode(text)) == text`` for every text without literal sentinels; sentinels are set off
+    by one space as elsewhere. Offsets are characters of the text as given: all pieces of an escape
+    cover its character.
+    """
+
+    symbols = True
+
+    def __init__(self, plain: SentencePieceVocabulary):
+        """Wrap a vocabulary.
+
+        Raises:
+          UserError: it has no pieces to spell the escapes with.
+        """
+        self.plain = plain
+        self.kind = plain.kind
+        self._known: dict[str, bool] = {}
+        missing = sorted(c for c in set(ALPHABET) - {" "} if not self._writes(c))
+        if missing:
+            raise UserError(
+                f"vocab.symbols: the vocabulary cannot spell the escapes, it lacks "
+                f"{' '.join(missing)}; set vocab.symbols=false, or use another vocabulary"
+            )
+        super().__init__(plain.n_pieces, plain.extra_ids)
+
+    def _writes(self, character):
+        """Whether a character survives wherever it stands, but for marks that join others."""
+        if character not in self._known:
+            ids = self.plain._encode_plain([f"x{character}x"])[0]
+            self._known[character] = (
+                self.unk_id not in ids
+                and self.plain.spells(character)
+                and self.plain._decode_plain(ids.tolist()) == f"x{character}x"
+            )
+        return self._known[character]
+
+    def _escaped(self, texts):
+        """Return ``symbols.escape`` of every text, and the ids of the escaped texts."""
+        pairs = [escape(text, self._writes) for text in texts]
+        ids = self.plain._encode_plain([escaped for escaped, _ in pairs])
+        for i, (escaped, _) in enumerate(pairs):
+            if not escaped.isascii() and self.plain._decode_plain(ids[i].tolist()) != escaped:
+                # Normalisation has joined characters that it leaves alone one by one.
+                pairs[i] = escape(texts[i], lambda c: c.isascii() and self._writes(c))
+                ids[i] = self.plain._encode_plain([pairs[i][0]])[0]
+        return pairs, ids
+
+    def _stretches(self, text):
+        # Decoding sets sentinels off by spaces, so those are not text.
+        found = list(super()._stretches(text))
+        for i, (stretch, start) in enumerate(found):
+            if isinstance(stretch, str):
+                if i > 0 and stretch.startswith(" "):
+                    stretch, start = stretch[1:], start + 1
+                if i + 1 < len(found) and stretch.endswith(" "):
+                    stretch = stretch[:-1]
+            yield stretch, start
+
+    def _encode_plain(self, texts):
+        return self._escaped(texts)[1]
+
+    def _encode_plain_with_offsets(self, text):
+        [(escaped, lengths)], _ = self._escaped([text])
+        ids, starts, ends = self.plain._encode_plain_with_offsets(escaped)
+        widths = np.ones(len(text), np.int32)
+        widths[list(lengths)] = list(lengths.values())
+        place = np.repeat(np.arange(len(text), dtype=np.int32), widths)  # of escaped characters
+        place = np.append(place, len(text))
+        return ids, place[starts], np.where(starts == ends, place[starts], place[ends - 1] + 1)
+
+    def _decode_plain(self, ids):
+        return unescape(self.plain._decode_plain(ids))
+
+    def _save_model(self, folder):
+        self.plain._save_model(folder)
+
+
+def with_symbols(vocab: Vocabulary) -> Vocabulary:
+    """Let a vocabulary write every text; one of bytes does so as it is.
+
+    Raises:
+      UserError: see ``SymbolVocabulary``.
+    """
+    return SymbolVocabulary(vocab) if isinstance(vocab, SentencePieceVocabulary) else vocab
 
 
 def load_vocabulary(kind: str, path: str = "", extra_ids: int = 100) -> Vocabulary:
@@ -270,7 +369,9 @@ def load_saved(folder: str | os.PathLike) -> Vocabulary:
     if not file.is_file():
         raise UserError(f"{folder} holds no vocabulary: {file} does not exist")
     facts = read_json(file)
-    return load_vocabulary(facts["kind"], str(Path(folder) / "spiece.model"), facts["extra_ids"])
+    model = str(Path(folder) / "spiece.model")
+    vocab = load_vocabulary(facts["kind"], model, facts["extra_ids"])
+    return with_symbols(vocab) if facts.get("symbols") else vocab
 
 
 def train_vocabulary(
@@ -353,6 +454,30 @@ def unknown_share(
     # Ties by text: the order must not depend on the order of the texts.
     common = sorted(lost.items(), key=lambda item: (-item[1], item[0]))
     return n_unknown, n_tokens, [text for text, _ in common[:n_examples]]
+
+
+def audit(vocab: Vocabulary, fields: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """Count what a vocabulary loses of each field of some data.
+
+    Args:
+      vocab: any.
+      fields: name of a field to its texts.
+
+    Returns:
+      A row for each field: ``field``, ``texts``, ``tokens``, ``unknown`` (tokens), ``lost`` (the
+      stretches most often lost), and ``changed``, the texts that decoding does not give back as
+      they were: unknown pieces, line breaks, runs of spaces, characters that are normalised.
+    """
+    rows = []
+    for name, texts in fields.items():
+        unknown, tokens, lost = unknown_share(vocab, texts)
+        back = map(vocab.decode, vocab.encode_batch(texts))
+        changed = sum(text != again for text, again in zip(texts, back, strict=True))
+        rows.append(
+            {"field": name, "texts": len(texts), "tokens": tokens, "unknown": unknown,
+             "changed": changed, "lost": lost}
+        )  # fmt: skip
+    return rows
 
 
 def _write(path, data):

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from asesjax.core.errors import UserError
 from asesjax.core.types import Params
+from asesjax.decode import beam
 from asesjax.decode.iterative import DecodeSpec, Limits, generate
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.place import BATCH_AXES, on_mesh, put_batch
@@ -45,7 +46,7 @@ def predict(
     params_by_phase: tuple[Params, ...],
     questions: Sequence[np.ndarray],
     limits: Limits,
-    spec: DecodeSpec,
+    spec: DecodeSpec | beam.BeamSpec,
     batch_size: int,
     buckets: Sequence[int],
     mesh: Mesh | None = None,
@@ -61,7 +62,7 @@ def predict(
       params_by_phase: see ``iterative.generate``.
       questions: int32 ids each, without end of sequence; at least one id.
       limits: see ``iterative.generate``.
-      spec: see ``iterative.generate``.
+      spec: see ``iterative.generate``, and ``beam.generate`` for beam search.
       batch_size: questions decoded at once.
       buckets: question lengths to pad to, rising.
       mesh: spread the rows of a batch over its devices; None for one device.
@@ -82,11 +83,11 @@ def predict(
             )
         groups.setdefault(min(fits), []).append(index)
     rows = min(batch_size, max(map(len, groups.values()), default=0))
-    write = generate
+    write = beam.generate if isinstance(spec, beam.BeamSpec) else generate
     if mesh is not None:
         parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
         rows = -(-rows // parts) * parts
-        write = on_mesh(mesh, generate)
+        write = on_mesh(mesh, write)
     out: list = [None] * len(questions)
     for bucket in sorted(groups):
         for start in range(0, len(groups[bucket]), rows):

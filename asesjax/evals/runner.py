@@ -12,6 +12,7 @@ from asesjax.core.errors import UserError
 from asesjax.core.types import ES, Params, Record
 from asesjax.data.examples import answer_sentence, chain_text
 from asesjax.data.vocab import Vocabulary
+from asesjax.decode import beam
 from asesjax.decode.iterative import DecodeSpec, Limits, n_compilations
 from asesjax.decode.predict import Generated, predict
 from asesjax.evals.answers import answer_number
@@ -21,13 +22,23 @@ from asesjax.models.t5_config import T5Config
 
 def decode_plan(
     method: Method, config: ConfigDict, vocab: Vocabulary
-) -> tuple[DecodeSpec, Limits]:
+) -> tuple[DecodeSpec | beam.BeamSpec, Limits]:
     """Return what the engine needs to know of a method.
 
     A method that writes its whole chain at once gets the chain's bound for its one segment.
+
+    Raises:
+      UserError: see ``check_beams``.
     """
+    check_beams(method, config)
     decode, ases = config.decode, config.ases
     single = method.single_segment
+    if decode.beams > 1:
+        room = decode.max_chain_tokens
+        spec = beam.BeamSpec(
+            decode.beams, vocab.size, room, decode.length_penalty, eos_id=vocab.eos_id
+        )
+        return spec, Limits(1, room, room)
     segment = decode.max_chain_tokens if single else decode.max_segment_tokens
     rounds = 1 if single else decode.max_rounds
     by_sentinel = not single and ases.end_of_chain == "sentinel"
@@ -43,6 +54,22 @@ def decode_plan(
         single_segment=single,
     )
     return spec, Limits(rounds, segment, decode.max_chain_tokens)
+
+
+def check_beams(method: Method, config: ConfigDict) -> None:
+    """Refuse beam search where it cannot be done, before anything is trained for it.
+
+    Raises:
+      UserError: fewer than one beam, or several for a method that writes segment by segment.
+    """
+    beams = config.decode.beams
+    if beams < 1:
+        raise UserError(f"decode.beams must be at least 1, got {beams}")
+    if beams > 1 and not method.single_segment:
+        raise UserError(
+            f"decode.beams is {beams}, but method {method.name} writes segment by segment, which "
+            "is greedy; set decode.beams=1, or take the method out of methods"
+        )
 
 
 def answer_questions(
@@ -90,9 +117,9 @@ def answer_questions(
         )
         return answers, time.perf_counter() - start
 
-    before = n_compilations()
+    before = n_compilations() + beam.n_compilations()
     answers, seconds = decode()
-    if timed and n_compilations() > before:
+    if timed and n_compilations() + beam.n_compilations() > before:
         answers, seconds = decode()
     return answers, seconds
 

@@ -1,6 +1,9 @@
 """The shape of a T5 model: one frozen, hashable dataclass, checked when it is made."""
 
 import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -108,3 +111,16 @@ class T5Config:
         """
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(vocab_size=vocab_size, **{k: v for k, v in model.items() if k in names})
+
+    @classmethod
+    def from_hf(cls, source: str | Path | Mapping[str, Any]) -> "T5Config":
+        """Build from the folder of a Hugging Face checkpoint, or from its config as a mapping.
+
+        See ``hf_config.config_from_hf``.
+
+        Raises:
+          UserError: not a T5 or mT5 that this package computes exactly.
+        """
+        from asesjax.models.hf_config import config_from_hf
+
+        return config_from_hf(source)

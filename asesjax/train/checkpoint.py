@@ -125,6 +125,34 @@ class Checkpoints:
                 write_json(place / _CHECKSUMS, _checksums(place))
 
 
+def save_params(folder: str | Path, params: Params) -> Path:
+    """Save parameters alone, as the checkpoint of step 0, and wait until they are on disk.
+
+    Args:
+      folder: gets ``step_0``, which must not be there yet; made if absent.
+      params: nested dict of arrays.
+
+    Returns:
+      The folder of the checkpoint. ``restore_params`` takes it, or ``folder``.
+
+    Raises:
+      UserError: the files cannot be written.
+    """
+    folder = Path(folder).absolute()
+    args = ocp.args.Composite(
+        params=ocp.args.StandardSave(params), cursor=ocp.args.JsonSave({"step": 0})
+    )
+    options = ocp.CheckpointManagerOptions(step_prefix=_PREFIX, enable_async_checkpointing=False)
+    place = step_folder(folder, 0)
+    try:
+        with ocp.CheckpointManager(folder, options=options) as manager:
+            manager.save(0, args=args, force=True)
+        write_json(place / _CHECKSUMS, _checksums(place))
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    return place
+
+
 def restore_newest(
     folder: str | Path,
     target: TrainState,

@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
-from asesjax.core.errors import UserError
+from asesjax.core.errors import Preempted, UserError
 from asesjax.core.metric_log import MetricLog
 from asesjax.core.types import Batch, Example, Params
 from asesjax.data.batching import Plan, batch_at, eval_batches, make_plan
@@ -44,10 +44,6 @@ _FIELDS_OF_IDENTITY = {
     "weight_decay", "beta1", "beta2", "clip_norm", "label_smoothing", "z_loss", "normalize",
     "source_buckets", "target_buckets",
 }  # fmt: skip
-
-
-class Preempted(Exception):
-    """Training stopped before its end on request; the same call goes on from the last save."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,12 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from asesjax.cli.main import main
 from asesjax.core.config import STRATEGIES
 from asesjax.core.files import read_json, read_jsonl
+from asesjax.experiment import load_method, open_run
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = str(ROOT / "configs/smoke.py")
@@ -73,12 +75,12 @@ def test_a_second_run_keeps_everything(finished, capsys):
 
 def test_a_changed_configuration_is_refused(finished, capsys):
     command = ["run", "--config", SMOKE, "--workdir", str(finished)]
-    assert main([*command, "--config.segment.beta=1.0"]) == 2
+    assert main([*command, "--config.segment.beta=1.2"]) == 2
     error = capsys.readouterr().err
-    assert "stage segment: segment.beta: 1.4 -> 1.0" in error
+    assert "stage segment: segment.beta: 1.0 -> 1.2" in error
     assert "stage train-usm: result of stage segment" in error
     assert "train-direct" not in error and "--redo" in error
-    assert read_json(finished / "config.json")["segment.beta"] == 1.4
+    assert read_json(finished / "config.json")["segment.beta"] == 1.0
 
 
 def test_generate_answers_questions(finished, capsys, tmp_path):
@@ -110,6 +112,20 @@ def test_generate_explains_mistakes(finished, capsys, extra, words):
     assert words in capsys.readouterr().err
 
 
+def test_training_starts_from_another_checkpoint(finished, tmp_path, capsys):
+    source = finished / "roles/direct/main"
+    train = ["train", "--config", SMOKE, "--method", "direct", f"--config.model.init_from={source}"]
+    wide = [*train, "--workdir", str(tmp_path / "wide"), "--config.model.d_model=32"]
+    assert main(wide) == 2
+    error = capsys.readouterr().err
+    assert "does not fit the model" in error and "expected (32, 32), found (16, 32)" in error
+
+    still = [*train, "--workdir", str(tmp_path / "same"), "--config.train.steps=1"]
+    assert main([*still, "--config.train.learning_rate=1e-9"]) == 0
+    for one, other in zip(final_params(finished), final_params(tmp_path / "same"), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
 def command(workdir, *more):
     return [
         sys.executable, "-m", "asesjax.cli.main", "run", "--config", SMOKE, "--workdir",
@@ -124,12 +140,7 @@ def environment():
 
 
 def final_params(workdir):
-    from asesjax.core.config import flatten  # noqa: F401  (imports jax lazily, as users do)
-    from asesjax.experiment import load_method, open_run
-
     _, _, (params,), _ = load_method(open_run(None, workdir), "direct")
-    import jax
-
     return jax.tree.leaves(jax.tree.map(np.asarray, params))
 
 

@@ -16,9 +16,9 @@ from asesjax.sharding.rules import rules
 from asesjax.train import checkpoint, optim, state
 
 
-def target_on(tiny, mesh, preset="dp", model=None):
+def target_on(tiny, mesh, preset="dp", model=None, **fields):
     model = model or tiny.DRY
-    optimizer = optim.make_optimizer(tiny.config(), 10)
+    optimizer = optim.make_optimizer(tiny.config(**fields), 10)
     shapes = jax.eval_shape(lambda key: t5.init(model, key), jax.random.key(0))
     on = param_shardings(mesh, rules(preset), t5.logical_axes(model), shapes)
     return state.state_target(optimizer, shapes, on, mesh)
@@ -189,13 +189,23 @@ def test_other_shapes_are_listed_and_nothing_is_set_aside(tiny, copy, target):
 
 
 def test_a_whole_checkpoint_of_another_optimizer_is_refused_not_set_aside(tiny, copy, target):
-    optimizer = optim.make_optimizer(tiny.config(optimizer="adafactor"), 10)
-    mesh = make_mesh(devices=jax.devices()[:1])
-    on = jax.tree.map(lambda leaf: leaf.sharding, target.params)
-    other = state.state_target(optimizer, target.params, on, mesh)
+    other = target_on(tiny, make_mesh(devices=jax.devices()[:1]), optimizer="adafactor")
     with pytest.raises(UserError, match="whole but cannot be restored"):
         checkpoint.restore_newest(copy, other)
     assert checkpoint.steps(copy) == [2, 8, 10]
+
+
+def test_adafactor_comes_back_too(tiny, tmp_path):
+    wide = dataclasses.replace(tiny.DRY, d_model=128, d_ff=128)  # wide enough to be factored
+    on = target_on(tiny, make_mesh(1, 8, 1), "fsdp", wide, optimizer="adafactor")
+    made = at(random_state(on), 3)
+    saves = checkpoint.Checkpoints(tmp_path)
+    saves.save(made, {"step": 3})
+    saves.close()
+    alone = target_on(
+        tiny, make_mesh(devices=jax.devices()[:1]), model=wide, optimizer="adafactor"
+    )
+    same(checkpoint.restore_newest(tmp_path, alone)[0], made)
 
 
 def test_leftovers_of_killed_saves_are_ignored_and_gone_with_the_next_save(copy, saved, target):

@@ -16,14 +16,13 @@ import jax
 import numpy as np
 import pytest
 
-from asesjax.core.errors import UserError
+from asesjax.core.errors import Preempted, UserError
 from asesjax.core.metric_log import read_metrics
 from asesjax.losses import LossSums
 from asesjax.models import t5
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.rules import rules
 from asesjax.train import checkpoint, loop, step
-from asesjax.train.loop import Preempted
 
 SCRIPT = Path(__file__).with_name("tiny.py")
 # What the clock decides, and so may differ between two runs of the same thing.

@@ -24,9 +24,11 @@ DRY = dataclasses.replace(MODEL, dropout=0.0)
 def config(**fields):
     """The train section for tiny runs: 8 rows, two shapes, a line every 3 steps."""
     fields = {
-        "batch_size": 8, "tokens": 0, "steps": 24, "learning_rate": 1e-2, "log_every_steps": 3,
-        "save_every_steps": 5, "evaluate_every_share": 0.5, "source_buckets": (8, 16),
-        "target_buckets": (8,),
+        "batch_size": 8, "tokens": 0, "steps": 24, "log_every_steps": 3, "save_every_steps": 5,
+        "evaluate_every_share": 0.5, "source_buckets": (8, 16), "target_buckets": (8,),
+        "optimizer": "adamw", "learning_rate": 1e-2, "schedule": "cosine", "warmup_share": 0.06,
+        "final_share": 0.05, "weight_decay": 0.01, "beta1": 0.9, "beta2": 0.99, "clip_norm": 1.0,
+        "normalize": "weights",
     } | fields  # fmt: skip
     c = base_config()
     for name, value in fields.items():

@@ -1,0 +1,227 @@
+"""Read a Hugging Face T5 or mT5 into a checkpoint, or write a checkpoint for transformers.
+
+In:   asesjax convert --from-hf DIR --out CKPT
+      DIR may be a name on the hub, google/flan-t5-base. CKPT can be given as model.init_from; its
+      model.json holds the shape that the model section of a configuration must repeat.
+Out:  asesjax convert --to-hf DIR --checkpoint CKPT
+      CKPT is what --from-hf wrote, or WORKDIR/roles/METHOD/ROLE of a run.
+Nothing is overwritten, and a failure leaves nothing behind.
+"""
+
+import argparse
+import dataclasses
+import re
+import shutil
+from pathlib import Path
+
+# What a folder of transformers may hold of a tokenizer.
+TOKENIZER_FILES = (
+    "spiece.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json",
+)  # fmt: skip
+_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
+_PICKLES = ("pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument("--from-hf", metavar="DIR", help="folder to read, or owner/name on the hub")
+    way.add_argument("--to-hf", metavar="DIR", help="folder to write; must not exist")
+    parser.add_argument("--out", metavar="CKPT", help="with --from-hf: folder to write")
+    parser.add_argument("--checkpoint", metavar="CKPT", help="with --to-hf: what to write")
+    parser.add_argument(
+        "--allow-pickle", action="store_true",
+        help="with --from-hf: read pytorch_model.bin (by torch, weights_only) where there is no "
+        "model.safetensors",
+    )
+    parser.add_argument(
+        "--dtype", default="float32",
+        help="with --to-hf: float32, bfloat16 or float16; default %(default)s",
+    )
+    parser.add_argument(
+        "--max-shard-gb", type=float, default=5.0,
+        help="with --to-hf: larger than this is split; default %(default)s",
+    )
+    parser.add_argument(
+        "--vocab-rows", metavar="N|tokenizer",
+        help="rows of the embedding to come out with: a number, or as many as the tokenizer has "
+        "ids; default: unchanged (T5 has 32128 rows for 32100 ids). Added rows are the mean row",
+    )
+
+
+def main(args: argparse.Namespace) -> None:
+    """Convert one way or the other."""
+    from asesjax.core.errors import UserError
+
+    if args.from_hf:
+        if not args.out or args.checkpoint:
+            raise UserError("--from-hf needs --out, the checkpoint folder to write, and nothing "
+                            "else to read")  # fmt: skip
+        _from_hf(args)
+    else:
+        if not args.checkpoint or args.out:
+            raise UserError("--to-hf needs --checkpoint, what to write, and no --out")
+        _to_hf(args)
+
+
+def _from_hf(args: argparse.Namespace) -> None:
+    from asesjax.core.errors import UserError
+    from asesjax.core.files import write_json
+    from asesjax.models.hf_config import read_config
+    from asesjax.models.hf_files import new_folder
+    from asesjax.models.hf_io import load_params
+    from asesjax.train.checkpoint import save_params
+
+    if Path(args.out).exists():
+        raise UserError(f"{args.out} exists; nothing is overwritten, give another --out")
+    source = find_hf(args.from_hf, args.allow_pickle)
+    rows = _vocab_rows(args.vocab_rows, _hf_tokenizer(source), source)
+    config, params = load_params(source, vocab_rows=rows, allow_pickle=args.allow_pickle)
+    with new_folder(args.out) as out:
+        save_params(out, params)
+        model_type = read_config(source)["model_type"]
+        facts = {"model_type": model_type, "origin": str(args.from_hf)}
+        write_json(out / "model.json", {**facts, "model": dataclasses.asdict(config)})
+        for name in TOKENIZER_FILES:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, out / name)
+    print(f"{args.out}: {_size(params)}; start a run from it with "
+          f"--config.model.init_from={args.out} and these fields of the model section:")  # fmt: skip
+    shape = dataclasses.asdict(config)
+    print("  " + " ".join(f"{k}={v}" for k, v in shape.items() if k != "dtype"))
+    if not (source / "spiece.model").is_file():
+        print("  no spiece.model there: give the run its vocabulary with vocab.path")
+
+
+def _to_hf(args: argparse.Namespace) -> None:
+    import jax
+
+    from asesjax.models import t5
+    from asesjax.models.hf_files import new_folder
+    from asesjax.models.hf_io import save_hf
+    from asesjax.train.checkpoint import restore_params
+
+    config, model_type, tokenizer, vocab = _find_model(Path(args.checkpoint))
+    rows = _vocab_rows(args.vocab_rows, vocab, tokenizer)
+    with new_folder(args.to_hf) as out:
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        target = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+            jax.eval_shape(lambda key: t5.init(config, key), jax.random.key(0)),
+        )
+        params = restore_params(args.checkpoint, target)
+        size = int(args.max_shard_gb * 10**9)
+        save_hf(out, config, params, model_type, args.dtype, size, rows)
+        missing = _write_tokenizer(tokenizer, vocab, out)
+    print(f"{args.to_hf}: {_size(params)}, {args.dtype}")
+    if missing:
+        print(f"  {missing}")
+
+
+def find_hf(name: str, allow_pickle: bool = False) -> Path:
+    """Return the folder of a Hugging Face model; the hub is asked for ``owner/name`` only.
+
+    Args:
+      name: a folder, or a name on the hub where there is no such folder.
+      allow_pickle: fetch pickled weights, too.
+
+    Raises:
+      UserError: neither a folder nor to be had from the hub.
+    """
+    from asesjax.core.errors import UserError
+
+    if Path(name).is_dir():
+        return Path(name)
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name):
+        raise UserError(f"{name} is no folder (and a name on the hub has the form owner/name)")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise UserError(
+            f"{name} is no folder, and fetching it from the hub needs huggingface_hub: "
+            "pip install asesjax[hf]"
+        ) from None
+    patterns = ["config.json", *TOKENIZER_FILES, *_WEIGHTS, *(_PICKLES if allow_pickle else ())]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:  # of the hub, of its HTTP client, of the network
+        told = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+        raise UserError(
+            f"{name} is no folder here, and could not be fetched from the hub ({told}). Check the "
+            "name and the network, or copy the model's folder to this machine and give its path"
+        ) from None
+
+
+def _find_model(checkpoint: Path):
+    """Return the T5Config of a checkpoint, its model type, folder of its tokenizer, vocabulary."""
+    from asesjax.core.errors import UserError
+    from asesjax.core.files import read_json
+    from asesjax.data.vocab import load_saved
+    from asesjax.experiment import model_config, open_run
+    from asesjax.models.t5_config import T5Config
+
+    checkpoint = checkpoint.absolute()
+    for folder in (checkpoint, checkpoint.parent):
+        if (folder / "model.json").is_file():
+            facts = read_json(folder / "model.json")
+            try:
+                config = T5Config(**facts["model"])
+            except (TypeError, KeyError) as error:
+                raise UserError(f"{folder}/model.json is not of asesjax convert: {error}") from None
+            return config, facts.get("model_type", "t5"), folder, _hf_tokenizer(folder)
+    for folder in checkpoint.parents:
+        # WORKDIR/roles/METHOD/ROLE, or a folder within
+        if folder.name == "roles" and (folder.parent / "config.json").is_file():
+            run = open_run(None, folder.parent)
+            vocab = load_saved(run / "vocab")
+            return model_config(run, vocab), "t5", run / "vocab", vocab
+    raise UserError(
+        f"{checkpoint} has no model.json beside it, which asesjax convert --from-hf writes, and "
+        "does not lie in WORKDIR/roles/METHOD/ROLE of a run; its shape cannot be known"
+    )
+
+
+def _hf_tokenizer(folder: Path):
+    """Return the vocabulary of a folder of transformers, None where there is no spiece.model."""
+    from asesjax.core.files import read_json
+    from asesjax.data.vocab import load_vocabulary
+
+    if not (folder / "spiece.model").is_file():
+        return None
+    extra_ids = 100
+    if (folder / "tokenizer_config.json").is_file():
+        extra_ids = read_json(folder / "tokenizer_config.json").get("extra_ids", extra_ids)
+    return load_vocabulary("sentencepiece", str(folder / "spiece.model"), extra_ids)
+
+
+def _vocab_rows(text: str | None, vocab, folder: Path) -> int | None:
+    from asesjax.core.errors import UserError
+
+    if text is None:
+        return None
+    if text == "tokenizer":
+        if vocab is None:
+            raise UserError(f"--vocab-rows: {folder} holds no spiece.model; give a number")
+        return vocab.size
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"--vocab-rows must be a number above 0 or 'tokenizer', got {text!r}")
+    if vocab is not None and int(text) < vocab.size:
+        raise UserError(
+            f"--vocab-rows {text} is fewer than the {vocab.size} ids of the tokenizer in {folder}"
+        )
+    return int(text)
+
+
+def _write_tokenizer(folder: Path, vocab, out: Path) -> str:
+
+    for name in TOKENIZER_FILES:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, out / name)
+    return ""
+
+
+def _size(params) -> str:
+    import jax
+
+    return f"{sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6:.1f} M parameters"

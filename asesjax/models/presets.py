@@ -1,0 +1,71 @@
+"""The released shapes of T5, T5 v1.1, Flan-T5, mT5 and T5-Efficient by name, as plain data.
+
+Sources: Raffel et al. 2020, section 3.7 (v1.0); the v1.1 and mT5 releases, Xue et al. 2021; Chung et
+al. 2022 (Flan, the shapes of v1.1); Tay et al. 2022, table 2, and its released checkpoints
+(T5-Efficient: the shapes of v1.0 in other proportions, ``nl`` layers in each stack).
+"""
+
+from asesjax.core.errors import unknown
+from asesjax.models.t5_config import T5Config
+
+# d_model, d_ff, d_kv, heads, layers of each stack
+_V1_0 = {
+    "t5-small": (512, 2048, 64, 8, 6),
+    "t5-base": (768, 3072, 64, 12, 12),
+    "t5-large": (1024, 4096, 64, 16, 24),
+    "t5-3b": (1024, 16384, 128, 32, 24),
+    "t5-11b": (1024, 65536, 128, 128, 24),
+    "t5-efficient-tiny": (256, 1024, 64, 4, 4),
+    "t5-efficient-mini": (384, 1536, 64, 8, 4),
+    "t5-efficient-small": (512, 2048, 64, 8, 6),
+    "t5-efficient-base": (768, 3072, 64, 12, 12),
+    "t5-efficient-large": (1024, 4096, 64, 16, 24),
+    "t5-efficient-xl": (1024, 16384, 128, 32, 24),
+    "t5-efficient-xxl": (1024, 65536, 128, 128, 24),
+    # Deep and narrow, which the paper recommends
+    "t5-efficient-tiny-nl8": (256, 1024, 64, 4, 8),
+    "t5-efficient-mini-nl12": (384, 1536, 64, 8, 12),
+    "t5-efficient-small-nl16": (512, 2048, 64, 8, 16),
+    "t5-efficient-small-nl32": (512, 2048, 64, 8, 32),
+    "t5-efficient-base-nl24": (768, 3072, 64, 12, 24),
+    "t5-efficient-base-nl36": (768, 3072, 64, 12, 36),
+}
+_V1_1 = {
+    "small": (512, 1024, 64, 6, 8),
+    "base": (768, 2048, 64, 12, 12),
+    "large": (1024, 2816, 64, 16, 24),
+    "xl": (2048, 5120, 64, 32, 24),
+    "xxl": (4096, 10240, 64, 64, 24),
+}
+
+# Name -> shape, MLP, tied, rows of the vocabulary
+PRESETS = {
+    **{name: (shape, "relu", True, 32128) for name, shape in _V1_0.items()},
+    **{
+        f"{family}-{size}": (shape, "gated-gelu", False, rows)
+        for family, rows in (("t5-v1_1", 32128), ("flan-t5", 32128), ("mt5", 250112))
+        for size, shape in _V1_1.items()
+    },
+}
+
+
+def preset(name: str) -> T5Config:
+    """Return the shape of a released model, with its dropout of 0.1.
+
+    Args:
+      name: as on the hub, without the owner.
+
+    Raises:
+      UserError: no such preset.
+
+    Example:
+      >>> preset("flan-t5-base").d_ff
+      2048
+    """
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    (d_model, d_ff, d_kv, n_heads, n_layers), mlp, tied, rows = PRESETS[name]
+    return T5Config(
+        vocab_size=rows, d_model=d_model, d_kv=d_kv, d_ff=d_ff, n_heads=n_heads,
+        n_encoder_layers=n_layers, n_decoder_layers=n_layers, mlp=mlp, tied=tied, dropout=0.1,
+    )  # fmt: skip

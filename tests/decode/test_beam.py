@@ -1,0 +1,247 @@
+"""Beam search: against exhaustive search and the greedy engine, and the promises it makes.
+
+``tests/parity/test_beam.py`` holds it to transformers.
+"""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from asesjax.core.config import base_config, finish
+from asesjax.core.errors import UserError
+from asesjax.data.vocab import ByteVocabulary
+from asesjax.decode import beam, iterative
+from asesjax.decode.beam import BeamSpec, beam_search
+from asesjax.decode.iterative import DecodeSpec, Limits
+from asesjax.decode.predict import predict
+from asesjax.evals.runner import decode_plan
+from asesjax.methods.registry import get_method
+from asesjax.models import t5
+from asesjax.models.t5_config import T5Config
+from asesjax.sharding.mesh import make_mesh
+
+MODEL = T5Config(
+    24, d_model=16, d_kv=8, d_ff=32, n_heads=2, n_encoder_layers=1, n_decoder_layers=1, tied=False
+)
+LIMIT, S, T = 22, 12, 10
+
+
+def weights(seed=0, eos=1.5):
+    """Random weights so large that what is written depends on what was read."""
+    params = t5.init(MODEL, jax.random.key(seed))
+    params = jax.tree.map(lambda x: x * 2.0 if x.ndim == 2 else x, params)
+    kernel = params["decoder"]["logits_dense"]["kernel"]
+    params["decoder"]["logits_dense"]["kernel"] = kernel.at[:, 1].multiply(eos)
+    return params
+
+
+def make_sources(seed=0, rows=32):
+    rng = np.random.default_rng(seed)
+    out = np.zeros((rows, S), np.int32)
+    for row in out:
+        n = rng.integers(1, S)
+        row[:n] = rng.integers(2, LIMIT, n)
+        row[n] = 1
+    return out
+
+
+def search(params, sources, n=T, **spec):
+    spec = BeamSpec(**{"n_beams": 4, "vocab_limit": LIMIT, "buffer": T, **spec})
+    return jax.device_get(beam_search(MODEL, params, sources, n, spec))
+
+
+def every_target(config, params, source, limit, n, penalty):
+    """Score all targets of at most n ids one by one, teacher-forced: [(score, ids)], best first."""
+    texts = [
+        ids + ((1,) if len(ids) < n else ())
+        for length in range(n + 1)
+        for ids in itertools.product(range(2, limit), repeat=length)
+    ]
+    targets = np.zeros((len(texts), n), np.int32)
+    for row, ids in zip(targets, texts, strict=True):
+        row[: len(ids)] = ids
+    inputs = np.pad(targets, ((0, 0), (1, 0)))[:, :-1]
+    sources = np.repeat(source[None], len(texts), axis=0)
+    batch = {"encoder_input_tokens": sources, "decoder_input_tokens": inputs}
+    hidden = t5.forward(config, params, batch)
+    log_p = jax.nn.log_softmax(t5.logits(config, params, hidden))
+    log_p = np.asarray(jnp.take_along_axis(log_p, targets[:, :, None], axis=2))[:, :, 0]
+    total = np.sum(log_p * (targets != 0), axis=1)
+    scores = [t / len(ids) ** penalty for t, ids in zip(total, texts, strict=True)]
+    return sorted(zip(scores, texts, strict=True), reverse=True)
+
+
+@pytest.mark.parametrize("penalty,early", [(0.0, False), (1.0, "never"), (2.0, "never")])
+def test_enough_beams_find_what_exhaustive_search_finds(penalty, early):
+    small = dataclasses.replace(MODEL, vocab_size=8)
+    params = jax.tree.map(lambda x: x * 1.5, t5.init(small, jax.random.key(3)))
+    limit, n = 5, 4  # 1 ends, 2 to 4 are text: 121 targets
+    sources = np.array([[4, 2, 1, 0], [3, 1, 0, 0], [2, 2, 4, 1]], np.int32)
+    spec = BeamSpec(128, limit, n, penalty, early)
+    found = jax.device_get(beam_search(small, params, sources, n, spec))
+    for row, source in enumerate(sources):
+        want = every_target(small, params, source, limit, n, penalty)
+        assert len(want) == 121
+        np.testing.assert_allclose(found.score[row, :121], [s for s, _ in want], rtol=1e-4)
+        got = [
+            (*found.ids[row, i, : found.length[row, i]].tolist(), *[1] * found.done[row, i])
+            for i in range(121)
+        ]
+        assert set(got) == {ids for _, ids in want}
+        for i in range(20):  # in order, but for ties by rounding
+            if want[i][0] - want[i + 1][0] > 1e-4:
+                assert set(got[: i + 1]) == {ids for _, ids in want[: i + 1]}
+
+
+def test_scores_are_log_probabilities_over_length():
+    params, sources = weights(), make_sources()
+    found = search(params, sources, length_penalty=0.6)
+    n = found.length + found.done
+    np.testing.assert_allclose(found.score, found.log_probability / n**0.6, rtol=1e-5)
+    assert (np.diff(found.score, axis=1) <= 0).all()
+    inputs = np.pad(found.ids[:, 0], ((0, 0), (1, 0)))
+    batch = {"encoder_input_tokens": sources, "decoder_input_tokens": inputs}
+    logits = t5.logits(MODEL, params, t5.forward(MODEL, params, batch))
+    log_p = np.asarray(jax.nn.log_softmax(logits))
+    for row in range(len(sources)):
+        ids = [*found.ids[row, 0, : found.length[row, 0]], *[1] * found.done[row, 0]]
+        want = sum(log_p[row, i, token] for i, token in enumerate(ids))
+        assert found.log_probability[row, 0] == pytest.approx(want, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("early", [False, "never"])
+def test_one_beam_is_greedy(early):
+    params, sources = weights(), make_sources()
+    questions = np.where(sources == 1, 0, sources)[:, : S - 1]
+    limits = Limits(1, 8, 8)
+    greedy = DecodeSpec(LIMIT, T, T, 1, single_segment=True)
+    want = jax.device_get(iterative.generate(MODEL, (params,), questions, limits, greedy))
+    spec = BeamSpec(1, LIMIT, T, early_stopping=early)
+    got = jax.device_get(beam.generate(MODEL, (params,), questions, limits, spec))
+    assert 0 < want.done.sum() < len(sources)
+    for name in want._fields:
+        if name != "log_probability":  # of the ids that may be written, there; of all rows, here
+            np.testing.assert_array_equal(getattr(got, name), getattr(want, name), err_msg=name)
+    assert (got.log_probability <= want.log_probability + 1e-4).all()
+
+
+def test_more_beams_never_find_less_here():
+    params, sources = weights(), make_sources()
+    totals = [search(params, sources, n_beams=k, length_penalty=0.0) for k in (1, 4)]
+    one, four = (found.log_probability[:, 0] for found in totals)
+    assert four.mean() > one.mean() + 0.01
+
+
+def test_rows_do_not_see_each_other():
+    params, sources = weights(), make_sources()
+    together = search(params, sources)
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(sources))
+    turned = search(params, sources[order])
+    empty = np.zeros((5, S), np.int32)
+    fewer = search(params, np.concatenate([sources[:3], empty]))
+    wide = search(params, np.pad(sources, ((0, 0), (0, 4))))
+    for name in ("ids", "length", "done", "steps"):
+        whole = getattr(together, name)
+        np.testing.assert_array_equal(getattr(turned, name), whole[order])
+        np.testing.assert_array_equal(getattr(fewer, name)[:3], whole[:3])
+        np.testing.assert_array_equal(getattr(wide, name), whole)
+        assert not getattr(fewer, name)[3:].any()
+    assert len(set(together.steps.tolist())) > 3  # rows stop by themselves
+
+
+def test_ids_beyond_the_limit_and_padding_are_never_written():
+    params = weights()
+    kernel = params["decoder"]["logits_dense"]["kernel"]
+    for i in (0, 22, 23):  # loud ids
+        kernel = kernel.at[:, i].multiply(4.0)
+    params["decoder"]["logits_dense"]["kernel"] = kernel
+    found = search(params, make_sources())
+    assert found.ids.max() < LIMIT
+    written = np.arange(T) < found.length[:, :, None]
+    np.testing.assert_array_equal(found.ids != 0, written)
+
+
+def test_a_budget_is_no_compilation():
+    params, sources = weights(), make_sources()
+    search(params, sources)
+    before = beam.n_compilations()
+    for n in (1, 3, 7):
+        found = search(params, sources, n)
+        length = found.length + found.done
+        assert length.max() == n and found.steps.max() == n
+    assert beam.n_compilations() == before
+    search(params, sources, n_beams=2)
+    assert beam.n_compilations() == before + 1
+
+
+def test_broken_logits_end_their_row_alone():
+    params, sources = weights(), make_sources()
+    want = search(params, sources)
+    params["token_embedder"]["embedding"] = (
+        params["token_embedder"]["embedding"].at[23].set(jnp.nan)
+    )
+    sources[2, 0] = 23
+    found = search(params, sources)
+    assert found.broken.tolist() == [row == 2 for row in range(len(sources))]
+    assert not found.length[2].any() and not found.done[2].any()
+    others = np.arange(len(sources)) != 2
+    np.testing.assert_array_equal(found.ids[others], want.ids[others])
+
+
+def test_predict_searches_over_a_mesh_too():
+    params = weights()
+    questions = [row[: np.argmax(row == 1)] for row in make_sources(rows=21)]
+    spec, limits = BeamSpec(3, LIMIT, T), Limits(1, T, T)
+    args = (MODEL, (params,), questions, limits, spec, 8, (6, S))
+    one = predict(*args)
+    assert 0 < sum(g.done for g in one) < len(one)
+    for answer in one:
+        assert answer.done != answer.truncated and not answer.repeated
+        assert [s.tolist() for s in answer.segments] == [answer.ids.tolist()] * bool(answer.ids.size)
+    for got, want in zip(predict(*args, mesh=make_mesh()), one, strict=True):
+        np.testing.assert_array_equal(got.ids, want.ids)
+        assert (got.done, got.tokens) == (want.done, want.tokens)
+
+
+def test_configuration_chooses_beam_search():
+    vocab = ByteVocabulary(3)
+    fields = {"decode.beams": "4", "decode.length_penalty": "0.6", "decode.max_chain_tokens": "9"}
+    config = finish(base_config(), fields)
+    for name in ("direct", "answer_only"):
+        spec, limits = decode_plan(get_method(name), config, vocab)
+        assert spec == BeamSpec(4, vocab.size, 9, 0.6)
+        assert limits.max_chain_tokens == 9
+        plain, _ = decode_plan(get_method(name), finish(base_config(), {}), vocab)
+        assert isinstance(plain, DecodeSpec)
+    for name in ("usm", "dsm"):
+        with pytest.raises(UserError, match=f"decode.beams is 4, but method {name} writes"):
+            decode_plan(get_method(name), config, vocab)
+    with pytest.raises(UserError, match="decode.beams must be at least 1, got 0"):
+        decode_plan(get_method("direct"), finish(base_config(), {"decode.beams": "0"}), vocab)
+
+
+@pytest.mark.parametrize(
+    "fields,message",
+    [
+        ({"n_beams": 0}, "decode.beams must be at least 1, got 0"),
+        ({"length_penalty": float("nan")}, "decode.length_penalty must be finite"),
+        ({"early_stopping": "always"}, "early_stopping must be one of .*'always'"),
+        ({"early_stopping": 1}, "early_stopping must be one of .* 1"),
+    ],
+)
+def test_settings_out_of_range(fields, message):
+    with pytest.raises(UserError, match=message):
+        BeamSpec(**{"n_beams": 2, "vocab_limit": LIMIT, "buffer": T, **fields})
+
+
+def test_budgets_out_of_range():
+    for n in (0, T + 1):
+        with pytest.raises(UserError, match=f"max_new_tokens must be from 1 to {T}, got {n}"):
+            search({}, make_sources(), n)
+        with pytest.raises(UserError, match=f"max_chain_tokens must be from 1 to {T}, got {n}"):
+            beam.generate(MODEL, ({},), make_sources(), Limits(1, n, n), BeamSpec(2, LIMIT, T))

@@ -1,0 +1,34 @@
+"""Joined ids against re-tokenised text, on GSM8K with T5's vocabulary: on how many contexts."""
+
+import numpy as np
+import pytest
+
+from asesjax.core.config import base_config, finish
+from asesjax.data.sources import load_records
+from asesjax.data.vocab import load_vocabulary
+from asesjax.methods.method import Prepared
+from asesjax.methods.registry import get_method
+from asesjax.methods.scoring import score_records, segment_scored
+from asesjax.segment.label import merge_segments
+
+pytestmark = pytest.mark.data
+
+
+def test_contexts_are_those_of_their_text(data_folder):
+    fields = {"data.source": "gsm8k", "data.path": str(data_folder / "gsm8k"), "data.n_test": "0"}
+    config = finish(base_config(), fields)
+    vocab = load_vocabulary("sentencepiece", str(data_folder / "t5_vocab/spiece.model"))
+    records, _ = load_records(config.data, "test", 0)
+    rows = segment_scored(score_records(records, config), "rouge", 1.0)
+    equal = total = 0
+    for record, row in zip(records, rows, strict=True):
+        segments = tuple(merge_segments(row.texts, row.labels))
+        prepared = Prepared(record, vocab.encode(record.question), segments)
+        for i, example in enumerate(get_method("usm").examples(prepared, config, vocab)["main"]):
+            written = "".join(segment.text for segment in segments[:i])
+            text = f"{record.question} {written}".strip()
+            total += 1
+            equal += np.array_equal(vocab.encode(text), example.inputs[:-1])
+    print(f"{equal} of {total} contexts are to the id what encoding their text gives")
+    assert len(records) == 1319
+    assert equal == total == 4606
