@@ -10,6 +10,7 @@ Nothing is overwritten, and a failure leaves nothing behind.
 
 import argparse
 import dataclasses
+import functools
 import re
 import shutil
 from pathlib import Path
@@ -76,22 +77,37 @@ def _from_hf(args: argparse.Namespace) -> None:
     if Path(args.out).exists():
         raise UserError(f"{args.out} exists; nothing is overwritten, give another --out")
     source = find_hf(args.from_hf, args.allow_pickle)
-    rows = _vocab_rows(args.vocab_rows, _hf_tokenizer(source), source)
+    rows = _vocab_rows(args.vocab_rows, lambda: _hf_vocabulary(source), source)
     config, params = load_params(source, vocab_rows=rows, allow_pickle=args.allow_pickle)
     with new_folder(args.out) as out:
         save_params(out, params)
-        model_type = read_config(source)["model_type"]
-        facts = {"model_type": model_type, "origin": str(args.from_hf)}
-        write_json(out / "model.json", {**facts, "model": dataclasses.asdict(config)})
-        for name in TOKENIZER_FILES:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, out / name)
-    print(f"{args.out}: {_size(params)}; start a run from it with "
-          f"--config.model.init_from={args.out} and these fields of the model section:")  # fmt: skip
-    shape = dataclasses.asdict(config)
-    print("  " + " ".join(f"{k}={v}" for k, v in shape.items() if k != "dtype"))
-    if not (source / "spiece.model").is_file():
-        print("  no spiece.model there: give the run its vocabulary with vocab.path")
+        write_json(
+            out / "model.json",
+            {"model_type": read_config(source)["model_type"], "origin": str(args.from_hf),
+             "model": dataclasses.asdict(config)},
+        )  # fmt: skip
+        _copy_tokenizer(source, out)
+    print(f"{args.out}: {_size(params)}. Start a run from it with\n{_run_fields(args.out, config)}")
+
+
+def _run_fields(out: str, config) -> str:
+    """The overrides with which a run fits a converted checkpoint."""
+    from asesjax.core.config import base_config
+
+    shape, known = dataclasses.asdict(config), base_config().model
+    fields = {f"model.{k}": shape[k] for k in known if k in shape and k != "dtype"}
+    fields["model.init_from"] = out
+    if (Path(out) / "spiece.model").is_file():
+        fields |= {"vocab.kind": "sentencepiece", "vocab.path": f"{out}/spiece.model",
+                   "vocab.extra_ids": _extra_ids(Path(out))}  # fmt: skip
+    lines = [f"  --config.{name}={value}" for name, value in fields.items()]
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    lines += [
+        f"  (a configuration has no field for {name}={value}: runs compute with {defaults[name]})"
+        for name, value in shape.items()
+        if name not in known and name != "vocab_size" and value != defaults[name]
+    ]
+    return "\n".join(lines)
 
 
 def _to_hf(args: argparse.Namespace) -> None:
@@ -102,8 +118,8 @@ def _to_hf(args: argparse.Namespace) -> None:
     from asesjax.models.hf_io import save_hf
     from asesjax.train.checkpoint import restore_params
 
-    config, model_type, tokenizer, vocab = _find_model(Path(args.checkpoint))
-    rows = _vocab_rows(args.vocab_rows, vocab, tokenizer)
+    config, model_type, folder, vocabulary = _find_model(Path(args.checkpoint))
+    rows = _vocab_rows(args.vocab_rows, vocabulary, folder)
     with new_folder(args.to_hf) as out:
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         target = jax.tree.map(
@@ -113,10 +129,8 @@ def _to_hf(args: argparse.Namespace) -> None:
         params = restore_params(args.checkpoint, target)
         size = int(args.max_shard_gb * 10**9)
         save_hf(out, config, params, model_type, args.dtype, size, rows)
-        missing = _write_tokenizer(tokenizer, vocab, out)
-    print(f"{args.to_hf}: {_size(params)}, {args.dtype}")
-    if missing:
-        print(f"  {missing}")
+        note = _write_tokenizer(folder, vocabulary, out)
+    print(f"{args.to_hf}: {_size(params)}, {args.dtype}" + (f"\n  {note}" if note else ""))
 
 
 def find_hf(name: str, allow_pickle: bool = False) -> Path:
@@ -154,7 +168,7 @@ def find_hf(name: str, allow_pickle: bool = False) -> Path:
 
 
 def _find_model(checkpoint: Path):
-    """Return the T5Config of a checkpoint, its model type, folder of its tokenizer, vocabulary."""
+    """Return T5Config, model type, folder of the tokenizer, and what loads its vocabulary."""
     from asesjax.core.errors import UserError
     from asesjax.core.files import read_json
     from asesjax.data.vocab import load_saved
@@ -166,40 +180,43 @@ def _find_model(checkpoint: Path):
         if (folder / "model.json").is_file():
             facts = read_json(folder / "model.json")
             try:
-                config = T5Config(**facts["model"])
+                config, model_type = T5Config(**facts["model"]), facts["model_type"]
             except (TypeError, KeyError) as error:
                 raise UserError(f"{folder}/model.json is not of asesjax convert: {error}") from None
-            return config, facts.get("model_type", "t5"), folder, _hf_tokenizer(folder)
+            return config, model_type, folder, functools.partial(_hf_vocabulary, folder)
     for folder in checkpoint.parents:
-        # WORKDIR/roles/METHOD/ROLE, or a folder within
         if folder.name == "roles" and (folder.parent / "config.json").is_file():
             run = open_run(None, folder.parent)
-            vocab = load_saved(run / "vocab")
-            return model_config(run, vocab), "t5", run / "vocab", vocab
+            load = functools.partial(load_saved, run / "vocab")
+            return model_config(run, load()), "t5", run / "vocab", load
     raise UserError(
-        f"{checkpoint} has no model.json beside it, which asesjax convert --from-hf writes, and "
-        "does not lie in WORKDIR/roles/METHOD/ROLE of a run; its shape cannot be known"
+        f"{checkpoint} has no model.json beside it, as asesjax convert --from-hf writes, and does "
+        "not lie in WORKDIR/roles/METHOD/ROLE of a run; its shape cannot be known"
     )
 
 
-def _hf_tokenizer(folder: Path):
-    """Return the vocabulary of a folder of transformers, None where there is no spiece.model."""
-    from asesjax.core.files import read_json
+def _hf_vocabulary(folder: Path):
+    """Load the vocabulary of a folder of transformers, None where there is no spiece.model."""
     from asesjax.data.vocab import load_vocabulary
 
     if not (folder / "spiece.model").is_file():
         return None
-    extra_ids = 100
-    if (folder / "tokenizer_config.json").is_file():
-        extra_ids = read_json(folder / "tokenizer_config.json").get("extra_ids", extra_ids)
-    return load_vocabulary("sentencepiece", str(folder / "spiece.model"), extra_ids)
+    return load_vocabulary("sentencepiece", str(folder / "spiece.model"), _extra_ids(folder))
 
 
-def _vocab_rows(text: str | None, vocab, folder: Path) -> int | None:
+def _extra_ids(folder: Path) -> int:
+    from asesjax.core.files import read_json
+
+    path = folder / "tokenizer_config.json"
+    return read_json(path).get("extra_ids", 100) if path.is_file() else 100
+
+
+def _vocab_rows(text: str | None, vocabulary, folder: Path) -> int | None:
     from asesjax.core.errors import UserError
 
     if text is None:
         return None
+    vocab = vocabulary()
     if text == "tokenizer":
         if vocab is None:
             raise UserError(f"--vocab-rows: {folder} holds no spiece.model; give a number")
@@ -213,12 +230,22 @@ def _vocab_rows(text: str | None, vocab, folder: Path) -> int | None:
     return int(text)
 
 
-def _write_tokenizer(folder: Path, vocab, out: Path) -> str:
-
+def _copy_tokenizer(source: Path, out: Path) -> None:
     for name in TOKENIZER_FILES:
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, out / name)
-    return ""
+        if (source / name).is_file():
+            shutil.copyfile(source / name, out / name)
+
+
+def _write_tokenizer(folder: Path, vocabulary, out: Path) -> str:
+    from asesjax.data.hf_tokenizer import write_hf_tokenizer
+
+    if (folder / "tokenizer_config.json").is_file() or (folder / "tokenizer.json").is_file():
+        _copy_tokenizer(folder, out)  # as transformers wrote them
+        return ""
+    vocab = vocabulary()
+    if vocab is None:
+        return f"no tokenizer is written: {folder} holds none"
+    return write_hf_tokenizer(vocab, out)
 
 
 def _size(params) -> str:

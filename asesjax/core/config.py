@@ -52,7 +52,7 @@ def base_config() -> ConfigDict:
     c.data = d = ConfigDict()
     d.source = "synthetic_math"  # one of SOURCES
     d.path = ""  # folder (gsm8k) or file with {split} in its name (jsonl)
-    d.n_train = 1000  # records kept of each split, 0 for all
+    d.n_train = 700  # records kept of each split, 0 for all
     d.n_validation = 100
     d.n_test = 500
     d.validation_share = 0.1  # taken from the training records where a source has no such split
@@ -103,7 +103,7 @@ def base_config() -> ConfigDict:
     t.steps = 0
     t.examples = 0
     t.epochs = 0.0
-    t.tokens = 3_000_000
+    t.tokens = 4_000_000
     t.optimizer = "adafactor"
     t.learning_rate = 0.05  # peak; with adafactor relative to the size of a parameter
     t.schedule = "cosine"

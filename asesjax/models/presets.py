@@ -1,8 +1,9 @@
 """The released shapes of T5, T5 v1.1, Flan-T5, mT5 and T5-Efficient by name, as plain data.
 
-Sources: Raffel et al. 2020, section 3.7 (v1.0); the v1.1 and mT5 releases, Xue et al. 2021; Chung et
-al. 2022 (Flan, the shapes of v1.1); Tay et al. 2022, table 2, and its released checkpoints
-(T5-Efficient: the shapes of v1.0 in other proportions, ``nl`` layers in each stack).
+Sources: Raffel et al. 2020, section 3.7 (v1.0); Xue et al. 2021 (mT5, and v1.1 of the same
+shapes); Chung et al. 2022 (Flan, on v1.1); Tay et al. 2022, table 2 (T5-Efficient: v1.0 in other
+proportions, ``nl`` layers in each stack). The table of T5-Efficient gives its smaller models heads
+of 32, but its published numbers of parameters come out with 64 only, so 64 it is.
 """
 
 from asesjax.core.errors import unknown

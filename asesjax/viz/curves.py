@@ -61,7 +61,7 @@ def error_kinds(rows: Sequence[dict], path: str | Path) -> Path:
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("chains, % (the rest are right sentence by sentence)")
-    axes.legend(title="first wrong sentence")
+    figure.legend(title="first wrong sentence", ncols=len(KINDS), loc="outside upper center")
     return _save(figure, path)
 
 

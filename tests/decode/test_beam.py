@@ -88,7 +88,7 @@ def test_enough_beams_find_what_exhaustive_search_finds(penalty, early):
         assert len(want) == 121
         np.testing.assert_allclose(found.score[row, :121], [s for s, _ in want], rtol=1e-4)
         got = [
-            (*found.ids[row, i, : found.length[row, i]].tolist(), *[1] * found.done[row, i])
+            (*found.ids[row, i, : found.length[row, i]].tolist(), *[1] * int(found.done[row, i]))
             for i in range(121)
         ]
         assert set(got) == {ids for _, ids in want}
@@ -108,7 +108,7 @@ def test_scores_are_log_probabilities_over_length():
     logits = t5.logits(MODEL, params, t5.forward(MODEL, params, batch))
     log_p = np.asarray(jax.nn.log_softmax(logits))
     for row in range(len(sources)):
-        ids = [*found.ids[row, 0, : found.length[row, 0]], *[1] * found.done[row, 0]]
+        ids = [*found.ids[row, 0, : found.length[row, 0]], *[1] * int(found.done[row, 0])]
         want = sum(log_p[row, i, token] for i, token in enumerate(ids))
         assert found.log_probability[row, 0] == pytest.approx(want, rel=1e-4, abs=1e-4)
 
@@ -202,7 +202,8 @@ def test_predict_searches_over_a_mesh_too():
     assert 0 < sum(g.done for g in one) < len(one)
     for answer in one:
         assert answer.done != answer.truncated and not answer.repeated
-        assert [s.tolist() for s in answer.segments] == [answer.ids.tolist()] * bool(answer.ids.size)
+        assert len(answer.segments) == bool(len(answer.ids))
+        assert all((segment == answer.ids).all() for segment in answer.segments)
     for got, want in zip(predict(*args, mesh=make_mesh()), one, strict=True):
         np.testing.assert_array_equal(got.ids, want.ids)
         assert (got.done, got.tokens) == (want.done, want.tokens)
@@ -230,8 +231,8 @@ def test_configuration_chooses_beam_search():
     [
         ({"n_beams": 0}, "decode.beams must be at least 1, got 0"),
         ({"length_penalty": float("nan")}, "decode.length_penalty must be finite"),
-        ({"early_stopping": "always"}, "early_stopping must be one of .*'always'"),
-        ({"early_stopping": 1}, "early_stopping must be one of .* 1"),
+        ({"early_stopping": "always"}, "early_stopping must be .*, got 'always'"),
+        ({"early_stopping": 1}, "early_stopping must be .*, got 1"),
     ],
 )
 def test_settings_out_of_range(fields, message):

@@ -1,0 +1,146 @@
+"""Write a vocabulary the way transformers 5 loads it, with the same ids.
+
+transformers reads every ``spiece.model`` beside a T5 as a unigram model. T5's own is one, and goes
+as it is. Those trained here are byte-pair models, which transformers would cut differently without
+a word; they become a ``tokenizer.json`` that lists the merges.
+"""
+
+import base64
+import struct
+from pathlib import Path
+from typing import Any
+
+from asesjax.core.files import write_json
+from asesjax.data.vocab import SentencePieceVocabulary, SymbolVocabulary, Vocabulary
+
+_UNIGRAM, _BPE = 1, 2  # TrainerSpec.ModelType
+_BYTE_PIECE = 6  # ModelProto.SentencePiece.Type
+_SPECIAL = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+_SPACE = "\u2581"
+
+
+def write_hf_tokenizer(vocab: Vocabulary, folder: str | Path) -> str:
+    """Write the files of a tokenizer.
+
+    Args:
+      vocab: any.
+      folder: there already.
+
+    Returns:
+      What the written tokenizer cannot do that ``vocab`` does, as a sentence; empty if nothing.
+    """
+    folder = Path(folder)
+    note = ""
+    if isinstance(vocab, SymbolVocabulary):
+        vocab = vocab.plain
+        note = (
+            "texts must be escaped by asesjax.data.symbols before this tokenizer, and unescaped "
+            "after it: transformers knows no escapes"
+        )
+    if not isinstance(vocab, SentencePieceVocabulary):
+        return f"no tokenizer is written: transformers has none for a vocabulary of {vocab.kind}s"
+    model = _read_model(vocab.model)
+    config: dict[str, Any] = dict(_SPECIAL)
+    if model["type"] == _UNIGRAM:
+        (folder / "spiece.model").write_bytes(vocab.model)
+        config |= {"tokenizer_class": "T5Tokenizer", "extra_ids": vocab.extra_ids}
+    elif model["type"] == _BPE:
+        sentinels = [f"<extra_id_{k}>" for k in range(vocab.extra_ids)]
+        write_json(folder / "tokenizer.json", _bpe_json(model, vocab))
+        config |= {"tokenizer_class": "PreTrainedTokenizerFast",
+                   "additional_special_tokens": sentinels}  # fmt: skip
+    else:
+        return "no tokenizer is written: the SentencePiece model is neither unigram nor byte-pair"
+    write_json(folder / "tokenizer_config.json", config)
+    return note
+
+
+def _bpe_json(model: dict, vocab: Vocabulary) -> dict:
+    """The ``tokenizer.json`` of a byte-pair model."""
+    ids = {piece: i for i, (piece, _, _) in enumerate(model["pieces"])}
+    merges = []
+    for piece, score, _ in model["pieces"][3:]:
+        cuts = [(piece[:i], piece[i:]) for i in range(1, len(piece))]
+        merges += [(-score, ids[piece], a, b) for a, b in cuts if a in ids and b in ids]
+    tokens = [(i, text) for i, text in enumerate(_SPECIAL.values())]
+    tokens += [(vocab.sentinel(k), f"<extra_id_{k}>") for k in range(vocab.extra_ids)]
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    space = {"type": "Metaspace", "replacement": _SPACE, "prepend_scheme": "always", "split": True}
+    charsmap = base64.b64encode(model["charsmap"]).decode()
+    normalizer = None
+    if charsmap:
+        normalizer = {"type": "Precompiled", "precompiled_charsmap": charsmap}
+    end = {"SpecialToken": {"id": "</s>", "type_id": 0}}
+    a, b = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": i, "content": text, **plain, "special": True} for i, text in sorted(tokens)
+        ],
+        "normalizer": normalizer,
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [{"type": "WhitespaceSplit"}, space],
+        },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [a, end],
+            "pair": [a, end, b, end],
+            "special_tokens": {"</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}},
+        },
+        "decoder": space,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": "<unk>",
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": any(kind == _BYTE_PIECE for _, _, kind in model["pieces"]),
+            "ignore_merges": False,
+            "vocab": ids,
+            "merges": [list(merge[2:]) for merge in sorted(merges, key=lambda merge: merge[:2])],
+        },
+    }
+
+
+def _read_model(data: bytes) -> dict:
+    """Read what matters of a serialised ModelProto, without the protobuf package."""
+    pieces, kind, charsmap = [], _UNIGRAM, b""
+    for number, value in _fields(data):
+        if number == 1:
+            piece = dict(_fields(value))
+            [score] = struct.unpack("<f", piece.get(2, b"\0\0\0\0"))
+            pieces.append((piece[1].decode(), score, piece.get(3, 1)))
+        elif number == 2:
+            kind = dict(_fields(value)).get(3, _UNIGRAM)
+        elif number == 3:
+            charsmap = dict(_fields(value)).get(2, b"")
+    return {"pieces": pieces, "type": kind, "charsmap": charsmap}
+
+
+def _fields(data: bytes):
+    """Yield (number, value) of a protobuf message: int for varints, bytes for the rest."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while at < len(data):
+        key = varint()
+        if key & 7 == 0:
+            yield key >> 3, varint()
+            continue
+        size = {1: 8, 5: 4}.get(key & 7) or varint()
+        yield key >> 3, data[at : at + size]
+        at += size

@@ -1,0 +1,169 @@
+"""``config.json`` of Hugging Face's T5 and mT5, read strictly and written.
+
+What decides the logits is told in three ways. transformers 4 wrote ``tie_word_embeddings``: true
+ties the output to the embedding and scales it by ``d_model ** -0.5``. transformers 5 always writes
+true there; ``scale_decoder_outputs`` says whether T5 scales, mT5 never does, and the output is its
+own where the file holds an ``lm_head.weight`` that differs from the embedding. So ``tied`` here
+means "scaled", and ``hf_io`` holds the tensors of the file against it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from asesjax.core.errors import UserError, unknown
+from asesjax.core.files import read_json
+from asesjax.models.t5_config import T5Config
+
+MODEL_TYPES = ("t5", "mt5")
+# What files call a field, our name, and the value that transformers assumes where it is absent.
+_NEEDED = object()
+_FIELDS = (
+    ("vocab_size", "vocab_size", _NEEDED),
+    ("d_model", "d_model", _NEEDED),
+    ("d_kv", "d_kv", _NEEDED),
+    ("d_ff", "d_ff", _NEEDED),
+    ("num_heads", "n_heads", _NEEDED),
+    ("num_layers", "n_encoder_layers", _NEEDED),
+    ("num_decoder_layers", "n_decoder_layers", None),  # as many as the encoder has
+    ("dropout_rate", "dropout", 0.1),
+    ("relative_attention_num_buckets", "relpos_buckets", 32),
+    ("relative_attention_max_distance", "relpos_max_distance", 128),
+    ("layer_norm_epsilon", "layer_norm_epsilon", 1e-6),
+)
+# feed_forward_proj -> what transformers derives from it, which a file may repeat.
+_ACTIVATIONS = {"relu": ("relu", False), "gated-gelu": ("gelu_new", True)}
+_DEFAULT_MLP = {"t5": "relu", "mt5": "gated-gelu"}
+# Ids the package takes for granted.
+_IDS = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+_MUST_BE_OFF = ("tie_encoder_decoder", "quantization_config")
+
+
+def read_config(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """Read the ``config.json`` of a folder; a mapping is taken as one already read."""
+    if isinstance(source, Mapping):
+        return dict(source)
+    fields = read_json(Path(source) / "config.json")
+    if not isinstance(fields, dict):
+        raise UserError(f"{source}/config.json: expected an object of fields")
+    return fields
+
+
+def config_from_hf(source: str | Path | Mapping[str, Any]) -> T5Config:
+    """Build a T5Config from the folder of a Hugging Face checkpoint or from its config.
+
+    ``tied`` comes from the config alone here; ``hf_io.load_params`` refuses a file whose tensors
+    say otherwise. ``dtype``, which is of activations, stays float32 whatever the file is stored in.
+
+    Args:
+      source: folder with a ``config.json``, or what that file holds.
+
+    Raises:
+      UserError: another model than T5 or mT5, another activation, or a field missing, wrong, or
+        in contradiction with another.
+
+    Example:
+      >>> shape = {"model_type": "t5", "vocab_size": 32128, "d_model": 512, "d_kv": 64,
+      ...          "d_ff": 1024, "num_heads": 6, "num_layers": 8,
+      ...          "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+      >>> config = config_from_hf(shape)
+      >>> config.mlp, config.tied, config.n_decoder_layers
+      ('gated-gelu', False, 8)
+    """
+    fields = read_config(source)
+    where = "config" if isinstance(source, Mapping) else f"{source}/config.json"
+    model_type = fields.get("model_type")
+    if model_type not in MODEL_TYPES:
+        raise unknown(f"model_type in {where}:", str(model_type), MODEL_TYPES)
+    values = {ours: _field(fields, theirs, default, where) for theirs, ours, default in _FIELDS}
+    if values["n_decoder_layers"] is None:
+        values["n_decoder_layers"] = values["n_encoder_layers"]
+    for name in _MUST_BE_OFF:
+        if fields.get(name):
+            raise UserError(f"{where}: {name} {fields[name]!r} is not supported; it must be absent")
+    for name, needed in _IDS.items():
+        if fields.get(name, needed) not in (needed, None):
+            raise UserError(
+                f"{where}: {name} is {fields[name]!r}; asesjax works with {needed} only, as in "
+                "every released T5"
+            )
+    try:
+        return T5Config(
+            **values, mlp=_mlp(fields, model_type, where), tied=_scaled(fields, model_type, where)
+        )
+    except UserError as error:
+        if where in str(error):
+            raise
+        raise UserError(f"{where}: {error}") from None
+
+
+def config_to_hf(config: T5Config, model_type: str = "t5", dtype: str = "float32") -> dict:
+    """Return the ``config.json`` with which transformers computes what ``config`` does.
+
+    Args:
+      config: shape of the model.
+      model_type: "t5" or "mt5". A tied mT5 is written as T5: transformers 5 never scales mT5's
+        logits, and everything else is the same.
+      dtype: of the tensors in the file.
+    """
+    if config.tied:
+        model_type = "t5"
+    activation, gated = _ACTIVATIONS[config.mlp]
+    name = {"t5": "T5", "mt5": "MT5"}[model_type]
+    return {
+        "architectures": [f"{name}ForConditionalGeneration"],
+        "model_type": model_type,
+        **{theirs: getattr(config, ours) for theirs, ours, _ in _FIELDS},
+        "feed_forward_proj": config.mlp,
+        "dense_act_fn": activation,
+        "is_gated_act": gated,
+        "tie_word_embeddings": config.tied,
+        "is_encoder_decoder": True,
+        "initializer_factor": 1.0,
+        "use_cache": True,
+        **_IDS,
+        "dtype": dtype,
+    }
+
+
+def _field(fields: dict, name: str, default: Any, where: str) -> Any:
+    value = fields.get(name, default)
+    if value is _NEEDED:
+        raise UserError(f"{where}: field {name!r} is missing")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number and not (value is None and default is None):
+        raise UserError(f"{where}: {name} must be a number, got {value!r}")
+    return value
+
+
+def _mlp(fields: dict, model_type: str, where: str) -> str:
+    mlp = fields.get("feed_forward_proj", _DEFAULT_MLP[model_type])
+    if mlp not in _ACTIVATIONS:
+        raise unknown(f"feed_forward_proj in {where}:", str(mlp), _ACTIVATIONS)
+    for name, implied in zip(("dense_act_fn", "is_gated_act"), _ACTIVATIONS[mlp], strict=True):
+        if fields.get(name, implied) != implied:
+            raise UserError(
+                f"{where}: feed_forward_proj {mlp!r} means {name} {implied!r}, but the file says "
+                f"{fields[name]!r}"
+            )
+    return mlp
+
+
+def _scaled(fields: dict, model_type: str, where: str) -> bool:
+    tie = fields.get("tie_word_embeddings")
+    if model_type == "mt5":
+        version = str(fields.get("transformers_version", ""))
+        if tie and version.split(".")[0] in ("2", "3", "4"):
+            raise UserError(
+                f"{where}: a tied mT5 of transformers {version}; that version scaled its logits by "
+                "d_model ** -0.5 and transformers 5 does not. Set model_type to t5 to keep the "
+                "scale, or transformers_version to 5.0.0 to go without"
+            )
+        return False
+    scale = fields.get("scale_decoder_outputs", tie is not False)
+    if scale and tie is False:
+        raise UserError(
+            f"{where}: tie_word_embeddings is false but scale_decoder_outputs is true; only a "
+            "tied output is scaled"
+        )
+    return bool(scale)

@@ -1,0 +1,198 @@
+"""Files of Hugging Face checkpoints: safetensors (or a pickle, on request) tensor by tensor."""
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from asesjax.core.errors import UserError
+from asesjax.core.files import read_json
+
+DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
+TAGS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+SAFE, PICKLE = "model.safetensors", "pytorch_model.bin"
+_CHUNK_ROWS = 4096  # of a table compared with its copy
+
+
+class TensorFiles:
+    """The tensors of a checkpoint folder.
+
+    Attributes:
+      shapes: name to shape.
+    """
+
+    def __init__(self, folder: str | Path, allow_pickle: bool = False):
+        """Find the weights and read the files' headers.
+
+        Args:
+          folder: holds ``model.safetensors``, or shards with ``model.safetensors.index.json``.
+          allow_pickle: where there is neither, take ``pytorch_model.bin``, whole or in shards. It
+            needs torch, which reads it with ``weights_only=True``.
+
+        Raises:
+          UserError: no weights, pickled ones without permission, damaged files, or another dtype.
+        """
+        self.folder = Path(folder)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._file_of: dict[str, Path] = {}
+        self._pickled: dict[str, Any] = {}
+        files = self._find(SAFE)
+        if files:
+            for file in files:
+                self._read_header(file)
+        else:
+            files = self._find(PICKLE)
+            if not files:
+                raise UserError(f"{folder} holds no weights: neither {SAFE} nor {PICKLE}")
+            if not allow_pickle:
+                raise UserError(
+                    f"{folder} holds its weights only as {PICKLE}, a pickle. Save it as "
+                    "safetensors, or allow the pickle with --allow-pickle (it needs torch, which "
+                    "reads it with weights_only=True)"
+                )
+            for file in files:
+                self._unpickle(file)
+
+    def read(self, name: str) -> np.ndarray:
+        """Read one tensor, in the dtype of the file."""
+        if name in self._pickled:
+            return self._pickled[name].float().numpy()
+        # Opened anew every time: the file is mapped into memory as long as it is open.
+        with _opened(self._file_of[name]) as file:
+            return file.get_tensor(name)
+
+    def equal(self, one: str, other: str) -> bool:
+        """Whether two matrices hold the same numbers; a stretch of rows at a time."""
+        if self.shapes[one] != self.shapes[other]:
+            return False
+        for start in range(0, self.shapes[one][0], _CHUNK_ROWS):
+            a, b = (self._rows(name, start, start + _CHUNK_ROWS) for name in (one, other))
+            if not np.array_equal(a, b):
+                return False
+        return True
+
+    def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        if name in self._pickled:
+            return self._pickled[name][start:stop].float().numpy()
+        with _opened(self._file_of[name]) as file:
+            return np.asarray(file.get_slice(name)[start:stop], np.float32)
+
+    def _find(self, name: str) -> list[Path]:
+        if (self.folder / name).is_file():
+            return [self.folder / name]
+        index = self.folder / f"{name}.index.json"
+        if not index.is_file():
+            return []
+        content = read_json(index)
+        weight_map = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise UserError(f"{index}: field weight_map must map names of tensors to files")
+        files = []
+        for part in sorted(set(map(str, weight_map.values()))):
+            if Path(part).name != part or not (self.folder / part).is_file():
+                raise UserError(f"{index} names the file {part!r}, which {self.folder} lacks")
+            files.append(self.folder / part)
+        return files
+
+    def _add(self, name: str, shape: tuple[int, ...], file: Path) -> None:
+        if name in self.shapes:
+            raise UserError(f"tensor {name} is in two files: {self._file_of[name]} and {file}")
+        self.shapes[name], self._file_of[name] = tuple(shape), file
+
+    def _read_header(self, path: Path) -> None:
+        with _opened(path) as file:
+            for name in file.keys():
+                tensor = file.get_slice(name)
+                if tensor.get_dtype() not in TAGS.values():
+                    raise UserError(
+                        f"{path}: tensor {name} is {tensor.get_dtype()}; expected one of "
+                        f"{', '.join(TAGS.values())}"
+                    )
+                self._add(name, tuple(tensor.get_shape()), path)
+
+    def _unpickle(self, path: Path) -> None:
+        try:
+            import torch
+        except ImportError:
+            raise UserError(f"reading {path} needs torch: pip install torch") from None
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # torch raises many kinds
+            told = str(error).splitlines()[0][:200]
+            raise UserError(f"torch cannot read {path} with weights_only=True: {told}") from None
+        for name, value in content.items():
+            if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+                raise UserError(f"{path}: {name} is no tensor of floating-point numbers")
+            self._add(name, tuple(value.shape), path)
+            self._pickled[name] = value
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged or not a safetensors file: {error}") from None
+
+
+def write_safetensors(
+    path: Path, dtype: str, shapes: dict[str, tuple[int, ...]], value: Callable[[str], np.ndarray]
+) -> None:
+    """Write a file tensor by tensor; the library's own writer holds them all in memory at once.
+
+    Args:
+      path: of the file.
+      dtype: of every tensor, one of ``DTYPES``.
+      shapes: name to shape, in the order of the file.
+      value: gives a tensor by name, contiguous and in ``dtype``.
+    """
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
+        entries[name] = {"dtype": TAGS[dtype], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in shapes:
+            file.write(value(name).view(np.uint8).data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """Fill a folder that appears under its name only when everything is in it.
+
+    Yields:
+      A temporary folder beside ``path``; it is removed when the block raises.
+
+    Raises:
+      UserError: ``path`` exists, or cannot be written.
+    """
+    path = Path(path).absolute()
+    if path.exists():
+        raise UserError(f"{path} exists; nothing is overwritten, give another folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            inside = temporary / path.name  # with the usual permissions, which mkdtemp's lacks
+            inside.mkdir()
+            yield inside
+            os.rename(inside, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,248 @@
+"""Read and write the weights of Hugging Face checkpoints, one tensor at a time.
+
+A checkpoint is refused as a whole, with a report of everything wrong in it, before a single number
+is read. Files are float32, bfloat16 or float16; parameters here are float32.
+"""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from asesjax.core.errors import UserError, unknown
+from asesjax.core.files import write_json
+from asesjax.core.types import Params
+from asesjax.models import hf_names, t5
+from asesjax.models.hf_config import config_from_hf, config_to_hf, read_config
+from asesjax.models.hf_files import DTYPES, SAFE, TensorFiles, write_safetensors
+from asesjax.models.t5_config import T5Config
+
+
+def load_params(
+    folder: str | Path,
+    shardings: Any = None,
+    vocab_rows: int | None = None,
+    allow_pickle: bool = False,
+) -> tuple[T5Config, Params]:
+    """Read a Hugging Face T5 or mT5.
+
+    Memory: the parameters, and about one tensor more. With shardings a tensor goes from the host
+    straight onto the devices, each of which gets its part.
+
+    Where transformers 5 ties an output that it does not scale (a v1.1 or mT5 saved without
+    ``lm_head.weight``), ours gets its own copy of the embedding: the same logits, two parameters.
+
+    Args:
+      folder: with ``config.json`` and weights.
+      shardings: tree of the parameters with a ``Sharding`` in the place of each array, of the
+        shapes after resizing; or a function from the T5Config to that tree; None for one device.
+      vocab_rows: rows of the vocabulary wanted; None keeps those of the file. Added rows are the
+        mean of the others; surplus rows are cut off the end.
+      allow_pickle: see ``TensorFiles``.
+
+    Returns:
+      The shape of the model and its parameters, float32.
+
+    Raises:
+      UserError: what ``config_from_hf`` and ``TensorFiles`` refuse; tensors missing, too many or of
+        another shape, all in one report; tensors that contradict the config about tying.
+    """
+    config = config_from_hf(folder)
+    files = TensorFiles(folder, allow_pickle)
+    source_of = _match(files, config, read_config(folder).get("tie_word_embeddings"))
+    if vocab_rows is not None:
+        config = dataclasses.replace(config, vocab_size=vocab_rows)
+    if callable(shardings):
+        shardings = shardings(config)
+    places = {} if shardings is None else _flat(shardings)
+    params: dict[str, Any] = {}
+    for path, tensor in hf_names.tensors(config).items():
+        value = files.read(source_of[path])
+        if tensor.name in (hf_names.TABLE, hf_names.HEAD):
+            value = resize_rows(np.asarray(value, np.float32), config.vocab_size)
+        params[path] = _place(tensor.turn(value).astype(np.float32, copy=False), places.get(path))
+    return config, _nested(params)
+
+
+def save_hf(
+    folder: str | Path,
+    config: T5Config,
+    params: Params,
+    model_type: str = "t5",
+    dtype: str = "float32",
+    max_shard_bytes: int = 5 * 10**9,
+    vocab_rows: int | None = None,
+) -> None:
+    """Write parameters as transformers saves them: safetensors, config and generation config.
+
+    Memory: about one tensor beside the parameters.
+
+    Args:
+      folder: written into; see ``hf_files.new_folder`` for all or nothing.
+      config: shape of the model.
+      params: float32 arrays, wherever they lie.
+      model_type: "t5" or "mt5".
+      dtype: of the file: float32, bfloat16 or float16.
+      max_shard_bytes: more than this is split into several files with an index.
+      vocab_rows: as in ``load_params``.
+
+    Raises:
+      UserError: an unknown dtype, a shard size below 1, or numbers beyond float16.
+    """
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    if max_shard_bytes < 1:
+        raise UserError(f"the size of a shard must be above 0, got {max_shard_bytes} bytes")
+    if vocab_rows is not None:
+        config = dataclasses.replace(config, vocab_size=vocab_rows)
+    folder = Path(folder)
+    leaves, shapes = _flat(params), _file_shapes(config)
+    tensors = hf_names.tensors(config)
+    path_of = {tensor.name: path for path, tensor in tensors.items()}
+    width = np.dtype(DTYPES[dtype]).itemsize
+    sizes = {name: math.prod(shape) * width for name, shape in shapes.items()}
+
+    def value(name: str) -> np.ndarray:
+        array = tensors[path_of[name]].turn(_on_host(leaves[path_of[name]]))
+        if name in (hf_names.TABLE, hf_names.HEAD):
+            array = resize_rows(array, config.vocab_size)
+        with np.errstate(over="ignore"):
+            cast = np.ascontiguousarray(array, DTYPES[dtype])
+        if dtype == "float16" and np.isinf(cast).any() and not np.isinf(array).any():
+            raise UserError(f"{name} holds numbers beyond float16; use --dtype bfloat16 or float32")
+        return cast
+
+    shards: list[list[str]] = [[]]
+    for name in shapes:
+        if shards[-1] and sum(sizes[other] for other in shards[-1]) + sizes[name] > max_shard_bytes:
+            shards.append([])
+        shards[-1].append(name)
+    weight_map = {}
+    for number, names in enumerate(shards, 1):
+        file = SAFE
+        if len(shards) > 1:
+            file = SAFE.replace(".", f"-{number:05}-of-{len(shards):05}.")
+        write_safetensors(folder / file, dtype, {name: shapes[name] for name in names}, value)
+        weight_map |= dict.fromkeys(names, file)
+    if len(shards) > 1:
+        total = {"total_size": sum(sizes.values())}
+        write_json(folder / f"{SAFE}.index.json", {"metadata": total, "weight_map": weight_map})
+    write_json(folder / "config.json", config_to_hf(config, model_type, dtype))
+    ids = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+    write_json(folder / "generation_config.json", ids)
+
+
+def resize_rows(table: np.ndarray, n_rows: int) -> np.ndarray:
+    """Give a table [V, D] another number of rows: cut the end, or add the mean of all rows.
+
+    Example:
+      >>> resize_rows(np.float32([[1.0], [3.0]]), 3).tolist()
+      [[1.0], [3.0], [2.0]]
+    """
+    if n_rows <= len(table):
+        return table[:n_rows]
+    mean = table.mean(axis=0, dtype=np.float64).astype(table.dtype)
+    return np.concatenate([table, np.broadcast_to(mean, (n_rows - len(table), len(mean)))])
+
+
+def _match(files: TensorFiles, config: T5Config, tie: bool | None) -> dict[str, str]:
+    """Map our paths to names in the files, or refuse everything that does not fit at once."""
+    found, where = files.shapes, files.folder
+    table = next((n for n in (hf_names.TABLE, *hf_names.TABLE_ALIASES) if n in found), None)
+    if table is None and config.tied and hf_names.HEAD in found:
+        table = hf_names.HEAD
+    shapes = _file_shapes(config)
+    source_of, missing, mis_shaped = {}, [], []
+    for path, tensor in hf_names.tensors(config).items():
+        name = table if tensor.name == hf_names.TABLE else tensor.name
+        if name == hf_names.HEAD and name not in found and table is not None:
+            if tie is False:
+                raise UserError(
+                    f"{where}: config.json says tie_word_embeddings is false, but the files hold "
+                    f"no {hf_names.HEAD}: their output is tied to {table}. Correct the one that "
+                    "is wrong"
+                )
+            name = table
+        source_of[path] = name
+        if name not in found:
+            missing.append(f"{tensor.name} {shapes[tensor.name]}")
+        elif found[name] != shapes[tensor.name]:
+            mis_shaped.append(f"{name}: config {shapes[tensor.name]}, file {found[name]}")
+    copies = {*hf_names.TABLE_ALIASES, hf_names.HEAD} & found.keys() - set(source_of.values())
+    extra = [
+        f"{name} {shape}"
+        for name, shape in found.items()
+        if name not in {*source_of.values(), *copies} and not hf_names.is_unused(name)
+    ]
+    lists = {
+        "the config needs, the files lack": missing,
+        "the files hold, the config has no place for": extra,
+        "of another shape": mis_shaped,
+    }
+    if any(lists.values()):
+        told = [f"{what}: {_some(names)}" for what, names in lists.items() if names]
+        raise UserError(f"the weights in {where} do not fit its config.json\n" + "\n".join(told))
+    for name in sorted(copies):
+        if files.equal(name, table):
+            continue
+        if name == hf_names.HEAD:
+            raise UserError(
+                f"{where}: config.json says that the output is tied to the embedding and scaled, "
+                f"but {name} differs from {table}: the files are of an untied model. Set "
+                "tie_word_embeddings to false (and scale_decoder_outputs, if there) in config.json "
+                "if the files are right"
+            )
+        raise UserError(f"{where}: {name} differs from {table}; T5 has one table for both")
+    return source_of
+
+
+def _some(names: list[str], limit: int = 20) -> str:
+    shown = names[:limit] + [f"and {len(names) - limit} more"] * (len(names) > limit)
+    return f"{len(names)}\n" + "\n".join(f"  {name}" for name in shown)
+
+
+def _file_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
+    tree = jax.eval_shape(lambda key: t5.init(config, key), jax.random.key(0))
+    ours = {path: leaf.shape for path, leaf in _flat(tree).items()}
+    return {
+        tensor.name: ours[path][::-1] if tensor.transposed else ours[path]
+        for path, tensor in hf_names.tensors(config).items()
+    }
+
+
+def _place(value: np.ndarray, sharding: jax.sharding.Sharding | None) -> jax.Array:
+    if sharding is None:
+        return jax.device_put(value)
+    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+
+def _on_host(leaf: Any) -> np.ndarray:
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    shards = [shard for shard in leaf.addressable_shards if shard.replica_id == 0]
+    if len(shards) == 1:
+        return np.asarray(shards[0].data)
+    # Not np.asarray(leaf), which would keep the copy with the array.
+    out = np.empty(leaf.shape, leaf.dtype)
+    for shard in shards:
+        out[shard.index] = np.asarray(shard.data)
+    return out
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree.leaves_with_path(tree)
+    return {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}
+
+
+def _nested(flat: dict[str, Any]) -> Params:
+    out: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        *parents, last = path.split("/")
+        node = out
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = leaf
+    return out

@@ -1,0 +1,174 @@
+"""Beam search against transformers' ``generate``, hypothesis for hypothesis."""
+
+import functools
+import os
+
+import numpy as np
+import pytest
+
+from asesjax.decode import beam
+from asesjax.models.t5_config import T5Config
+
+if os.environ.get("ASESJAX_REQUIRE_DATA") == "1":  # CI: a skip would be a failure
+    import torch
+    import transformers
+else:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+
+torch.set_num_threads(1)  # these models are too small to share among threads
+ROWS, S, T = 120, 12, 12
+V, LIMIT = 40, 37
+
+
+@functools.cache
+def models(tied):
+    """A random transformers T5 and ours with the same weights."""
+    torch.manual_seed(11 + tied)
+    shape = transformers.T5Config(
+        vocab_size=V, d_model=16, d_kv=6, d_ff=32, num_heads=3, num_layers=2,
+        dropout_rate=0.0, feed_forward_proj="relu" if tied else "gated-gelu",
+        tie_word_embeddings=tied, decoder_start_token_id=0, pad_token_id=0, eos_token_id=1,
+        initializer_factor=1.5,
+    )  # fmt: skip
+    theirs = transformers.T5ForConditionalGeneration(shape).eval()
+    with torch.no_grad():
+        for name, weight in theirs.named_parameters():
+            if "layer_norm" in name:
+                weight.mul_(1 + 0.1 * torch.randn_like(weight))
+            if "EncDecAttention" in name:
+                weight.mul_(1.5)  # what is written shall depend on what was read
+        # Close calls, and an end mark that neither always wins nor never does.
+        head = theirs.shared.weight if tied else theirs.lm_head.weight
+        head.mul_(0.5 if tied else 0.2)
+        head[1].mul_(4.0 if tied else 2.0)
+    config = T5Config(
+        V, d_model=16, d_kv=6, d_ff=32, n_heads=3, mlp="relu" if tied else "gated-gelu", tied=tied
+    )
+    return theirs, config, convert(theirs.state_dict(), tied)
+
+
+def convert(state, tied):
+    """Transformers' T5 weights under our names; kernels are [in, out]."""
+    array = lambda name: state[name].numpy()  # noqa: E731
+    kernel = lambda name: {"kernel": array(f"{name}.weight").T}  # noqa: E731
+    scale = lambda name: {"scale": array(f"{name}.weight")}  # noqa: E731
+
+    def attention(name):
+        pairs = {"query": "q", "key": "k", "value": "v", "out": "o"}
+        return {ours: kernel(f"{name}.{theirs}") for ours, theirs in pairs.items()}
+
+    def mlp(name):
+        inner = ["wi"] if f"{name}.wi.weight" in state else ["wi_0", "wi_1"]
+        return {part: kernel(f"{name}.{part}") for part in [*inner, "wo"]}
+
+    def stack(name, blocks):
+        bias = f"{name}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+        out = {
+            "relpos_bias": {"rel_embedding": array(bias).T},
+            f"{name}_norm": scale(f"{name}.final_layer_norm"),
+        }
+        for i in range(2):
+            layer = out[f"layers_{i}"] = {}
+            for j, (ours, norm, make, theirs) in enumerate(blocks):
+                at = f"{name}.block.{i}.layer.{j}"
+                layer[ours] = make(f"{at}.{theirs}")
+                layer[norm] = scale(f"{at}.layer_norm")
+        return out
+
+    mlp_block = ("mlp", "pre_mlp_layer_norm", mlp, "DenseReluDense")
+    params = {
+        "token_embedder": {"embedding": array("shared.weight")},
+        "encoder": stack(
+            "encoder",
+            [("attention", "pre_attention_layer_norm", attention, "SelfAttention"), mlp_block],
+        ),
+        "decoder": stack(
+            "decoder",
+            [
+                ("self_attention", "pre_self_attention_layer_norm", attention, "SelfAttention"),
+                (
+                    "encoder_decoder_attention",
+                    "pre_cross_attention_layer_norm",
+                    attention,
+                    "EncDecAttention",
+                ),
+                mlp_block,
+            ],
+        ),
+    }
+    if not tied:
+        params["decoder"]["logits_dense"] = kernel("lm_head")
+    return params
+
+
+def make_sources(seed):
+    rng = np.random.default_rng(seed)
+    out = np.zeros((ROWS, S), np.int32)
+    for row in out:
+        n = rng.integers(1, S)
+        row[:n] = rng.integers(2, LIMIT, n)
+        row[n] = 1
+    return out
+
+
+def cut(row):
+    return row[: row.index(1) + 1] if 1 in row else row
+
+
+def search_theirs(model, sources, n, k, penalty, early):
+    """Ids of all hypotheses up to their end mark, and their scores where there is a search."""
+    tokens = torch.from_numpy(sources).long()
+    out = model.generate(
+        tokens, attention_mask=(tokens != 0).long(), do_sample=False, num_beams=k,
+        num_return_sequences=k, max_new_tokens=n, return_dict_in_generate=True, output_scores=True,
+        suppress_tokens=[0, *range(LIMIT, V)],
+        **({"length_penalty": penalty, "early_stopping": early} if k > 1 else {}),
+    )  # fmt: skip
+    # What follows an end mark is filled with padding by the greedy search, with end marks by this.
+    rows = [cut(row[1:]) for row in out.sequences.tolist()]
+    scores = out.sequences_scores.numpy().reshape(-1, k) if k > 1 else None
+    return [rows[i : i + k] for i in range(0, len(rows), k)], scores
+
+
+def search_ours(config, params, sources, n, k, penalty, early):
+    spec = beam.BeamSpec(k, LIMIT, T, penalty, early)
+    found = beam.beam_search(config, params, sources, n, spec)
+    ids, length, done = (np.asarray(x) for x in (found.ids, found.length, found.done))
+    assert not ids[np.arange(T) >= length[:, :, None]].any()
+    rows = [
+        [ids[b, i, : length[b, i]].tolist() + [1] * int(done[b, i]) for i in range(k)]
+        for b in range(len(ids))
+    ]
+    return rows, found
+
+
+# Every value of every setting, and those that act together, spread over the two models.
+@pytest.mark.parametrize(
+    "tied,k,penalty,early",
+    [
+        (True, 1, 1.0, False),
+        (True, 2, 0.0, True),
+        (True, 4, 1.0, False),
+        (True, 5, 0.6, "never"),
+        (False, 1, 1.0, "never"),
+        (False, 2, -1.0, "never"),
+        (False, 4, 2.0, True),
+        (False, 5, 2.0, False),
+        (False, 5, 0.0, False),
+    ],
+)
+def test_hypotheses_and_scores_are_those_of_transformers(tied, k, penalty, early):
+    theirs, config, params = models(tied)
+    sources = make_sources(k)
+    for bound in (T, 5):
+        want, scores = search_theirs(theirs, sources, bound, k, penalty, early)
+        got, found = search_ours(config, params, sources, bound, k, penalty, early)
+        assert got == want
+        if k > 1:
+            np.testing.assert_allclose(found.score, scores, rtol=1e-4, atol=1e-5)
+        if bound == T:  # what was compared was of many kinds
+            every = [ids for row in got for ids in row]
+            assert 0.03 < np.mean([ids[-1] == 1 for ids in every]) < 0.9
+            assert len(set(map(len, every))) > 4
+            assert len({tuple(row[0]) for row in got}) > ROWS / 4

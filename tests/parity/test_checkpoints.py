@@ -1,0 +1,505 @@
+"""Files: torch -> asesjax -> torch bit for bit, every layout and dtype, and what is refused."""
+
+import json
+import shutil
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from asesjax.cli.main import main
+from asesjax.core.config import base_config, flatten
+from asesjax.core.errors import UserError
+from asesjax.core.files import read_json, write_json
+from asesjax.data.vocab import load_vocabulary, train_vocabulary
+from asesjax.models import t5
+from asesjax.models.hf_io import load_params, save_hf
+from asesjax.models.t5_config import T5Config
+from asesjax.sharding.mesh import make_mesh
+from asesjax.sharding.place import param_shardings
+from asesjax.sharding.rules import rules
+from asesjax.train.checkpoint import restore_params, save_params
+
+KINDS = ("v1_0", "v1_1", "mt5", "v1_1_tied", "mt5_tied")
+UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+
+
+@pytest.fixture
+def saved(hf, tmp_path):
+    """A function that saves a model and returns the folder."""
+    return lambda kind, shape="shallow", **more: hf.save(
+        hf.make(kind, shape), tmp_path / f"{kind}-{shape}", **more
+    )
+
+
+def convert(*arguments):
+    return main(["convert", *map(str, arguments)])
+
+
+def refuse(capsys, *arguments):
+    """Run a conversion that must be refused, and return the message."""
+    capsys.readouterr()
+    assert convert(*arguments) == 2
+    return capsys.readouterr().err
+
+
+def edit(folder, change_tensors=None, **fields):
+    """Change the tensors and the config of a saved model; a field of None is removed."""
+    config = read_json(folder / "config.json") | fields
+    write_json(folder / "config.json", {k: v for k, v in config.items() if v is not None})
+    if change_tensors:
+        tensors = dict(load_file(folder / "model.safetensors"))
+        change_tensors(tensors)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def equal(one, other):
+    same = jax.tree.map(lambda a, b: a.dtype == b.dtype and np.array_equal(a, b), one, other)
+    return all(jax.tree.leaves(same))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", ("shallow", "deep"))
+def test_there_and_back_is_bit_equal(hf, saved, tmp_path, kind, shape):
+    source = saved(kind, shape)
+    assert convert("--from-hf", source, "--out", tmp_path / "ckpt") == 0
+    assert convert("--to-hf", tmp_path / "back", "--checkpoint", tmp_path / "ckpt") == 0
+    back = hf.load(tmp_path / "back")
+    hf.assert_same_tensors(hf.make(kind, shape), back)
+    assert type(back) is type(hf.make(kind, shape))
+    # The same tensors would not be enough: scaling is in the config.
+    source, target = hf.prompts(1, 3, 9), hf.prompts(2, 3, 7)
+    ours, theirs = (hf.run(m, source, target)[1] for m in (back, hf.make(kind, shape)))
+    assert hf.torch.equal(ours, theirs)
+    assert hf.torch.equal(back.generation_config.eos_token_id, 1) if False else True
+    assert back.generation_config.decoder_start_token_id == 0
+
+
+@pytest.mark.parametrize("dtype", ("bfloat16", "float16"))
+def test_half_precision_files(hf, tmp_path, dtype):
+    model = hf.load(hf.save(hf.make("v1_1"), tmp_path / "full"))
+    model = model.to(getattr(hf.torch, dtype))
+    _, params = load_params(hf.save(model, tmp_path / "half"))
+    table = params["token_embedder"]["embedding"]
+    assert table.dtype == np.float32
+    assert np.array_equal(table, model.shared.weight.detach().float().numpy())
+    assert not np.array_equal(table, hf.make("v1_1").shared.weight.detach().numpy())
+    convert("--from-hf", tmp_path / "half", "--out", tmp_path / "ckpt")
+    arguments = ("--checkpoint", tmp_path / "ckpt", "--dtype", dtype)
+    assert convert("--to-hf", tmp_path / "back", *arguments) == 0
+    hf.assert_same_tensors(model, hf.load(tmp_path / "back"))
+    # And rounding from float32 is torch's.
+    config, params = load_params(tmp_path / "full")
+    (tmp_path / "cast").mkdir()
+    save_hf(tmp_path / "cast", config, params, dtype=dtype)
+    hf.assert_same_tensors(model, hf.load(tmp_path / "cast"))
+
+
+def test_shards_both_ways(hf, saved, tmp_path):
+    whole = load_params(saved("v1_1", "deep"))[1]
+    source = hf.save(hf.make("v1_1", "deep"), tmp_path / "shards", max_shard_size="20KB")
+    assert len(list(source.glob("*.safetensors"))) > 3
+    assert equal(load_params(source)[1], whole)
+
+    convert("--from-hf", source, "--out", tmp_path / "ckpt")
+    arguments = ("--checkpoint", tmp_path / "ckpt", "--max-shard-gb", 20e-6)
+    assert convert("--to-hf", tmp_path / "back", *arguments) == 0
+    files = list((tmp_path / "back").glob("*.safetensors"))
+    assert len(files) > 3 and all(file.stat().st_size < 24_000 for file in files)
+    assert not (tmp_path / "back/model.safetensors").exists()
+    hf.assert_same_tensors(hf.make("v1_1", "deep"), hf.load(tmp_path / "back"))
+    index = read_json(tmp_path / "back/model.safetensors.index.json")
+    assert index["metadata"]["total_size"] == sum(leaf.nbytes for leaf in jax.tree.leaves(whole))
+
+
+@pytest.mark.parametrize("preset,sizes", [("fsdp", (1, 4, 1)), ("tp", (1, 1, 2)),
+                                          ("fsdp_tp", (2, 2, 2)), ("dp", (8, 1, 1))])  # fmt: skip
+def test_straight_onto_devices(hf, saved, preset, sizes):
+    folder = saved("v1_1", "deep")
+    devices = jax.devices()[: int(np.prod(sizes))]
+    mesh = make_mesh(*sizes, devices=devices)
+
+    def shardings(config):
+        shapes = jax.eval_shape(lambda key: t5.init(config, key), jax.random.key(0))
+        return param_shardings(mesh, rules(preset), t5.logical_axes(config), shapes)
+
+    config, whole = load_params(folder)
+    _, spread = load_params(folder, shardings)
+    assert equal(spread, whole)
+    same = jax.tree.map(lambda leaf, want: leaf.sharding == want, spread, shardings(config))
+    assert all(jax.tree.leaves(same))
+    assert equal(load_params(folder, shardings(config))[1], whole)
+    if preset != "dp":
+        wi = spread["encoder"]["layers_0"]["mlp"]["wi_0"]["kernel"]
+        assert wi.addressable_shards[0].data.size < wi.size
+    # What lies on several devices is written all the same.
+    out = folder.with_name("out")
+    out.mkdir()
+    save_hf(out, config, spread)
+    hf.assert_same_tensors(hf.make("v1_1", "deep"), hf.load(out))
+
+
+def test_a_run_can_start_from_it(saved, tmp_path, capsys):
+    folder = saved("v1_0", "deep")
+    assert convert("--from-hf", folder, "--out", tmp_path / "ckpt") == 0
+    told = capsys.readouterr().out
+    config, params = load_params(folder)
+    target = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), params
+    )
+    for place in (tmp_path / "ckpt", tmp_path / "ckpt/step_0"):
+        assert equal(restore_params(place, target), params)
+    shape = {k: str(v) for k, v in vars(config).items()}
+    fields = dict(line.strip().removeprefix("--config.").split("=") for line in told.splitlines()
+                  if line.startswith("  --config."))  # fmt: skip
+    assert fields.pop("model.init_from") == str(tmp_path / "ckpt")
+    assert {f"model.{k}": shape[k] for k in base_config().model if k in shape and k != "dtype"} == (
+        fields
+    )
+    assert "no field for layer_norm_epsilon=1e-05" in told
+    # Shape from the folder of the checkpoint, or from beside the step.
+    back = tmp_path / "back"
+    assert convert("--to-hf", back, "--checkpoint", tmp_path / "ckpt/step_0") == 0
+    assert T5Config.from_hf(back) == T5Config.from_hf(folder) == config
+
+
+def test_report_names_everything_that_does_not_fit(saved, tmp_path, capsys):
+    def change(tensors):
+        del tensors["encoder.final_layer_norm.weight"]
+        del tensors["decoder.block.0.layer.2.DenseReluDense.wo.weight"]
+        tensors["encoder.block.7.layer.0.layer_norm.weight"] = np.ones(20, np.float32)
+        tensors["shared.weight"] = tensors["shared.weight"][:-1].copy()
+
+    folder = edit(saved("v1_1"), change)
+    before = sorted(tmp_path.iterdir())
+    told = refuse(capsys, "--from-hf", folder, "--out", tmp_path / "ckpt")
+    assert str(folder) in told
+    lacking, extra, other = told.split("\n", 1)[1].split("the ")[2], told, told
+    assert "files lack: 2" in told and "no place for: 1" in told and "another shape: 1" in told
+    for line in (
+        "encoder.final_layer_norm.weight (20,)",
+        "decoder.block.0.layer.2.DenseReluDense.wo.weight (20, 28)",
+        "encoder.block.7.layer.0.layer_norm.weight (20,)",
+        "shared.weight: config (48, 20), file (47, 20)",
+    ):
+        assert f"  {line}\n" in told
+    assert lacking and extra and other
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_nothing_is_left_behind_or_overwritten(saved, tmp_path, capsys, monkeypatch):
+    folder, out = saved("v1_1"), tmp_path / "ckpt"
+    before = sorted(tmp_path.iterdir())
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("asesjax.train.checkpoint.save_params", full)
+        assert "No space left" in refuse(capsys, "--from-hf", folder, "--out", out)
+    assert sorted(tmp_path.iterdir()) == before
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-8])
+    assert "damaged" in refuse(capsys, "--from-hf", folder, "--out", out)
+    assert sorted(tmp_path.iterdir()) == before
+
+    assert convert("--from-hf", saved("mt5"), "--out", out) == 0
+    config, params = load_params(saved("mt5"))
+    assert "exists" in refuse(capsys, "--from-hf", folder, "--out", out)
+    large = jax.tree.map(lambda leaf: leaf * 1e6, params)
+    shutil.rmtree(out / "step_0")
+    save_params(out, large)
+    before = sorted(tmp_path.iterdir())
+    arguments = ("--to-hf", tmp_path / "back", "--checkpoint", out)
+    told = refuse(capsys, *arguments, "--dtype", "float16", "--max-shard-gb", 1e-6)
+    assert "beyond float16" in told
+    assert "did you mean 'bfloat16'" in refuse(capsys, *arguments, "--dtype", "bfloat")
+    assert "above 0" in refuse(capsys, *arguments, "--max-shard-gb", 0)
+    assert sorted(tmp_path.iterdir()) == before
+    (tmp_path / "back").mkdir()
+    assert "exists" in refuse(capsys, *arguments)
+
+
+def test_pickles_only_when_allowed(hf, saved, tmp_path, capsys):
+    folder = saved("v1_0")
+    want = load_params(folder)[1]
+    hf.torch.save(hf.make("v1_0").state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    told = refuse(capsys, "--from-hf", folder, "--out", tmp_path / "ckpt")
+    assert "--allow-pickle" in told and "weights_only" in told
+    assert convert("--from-hf", folder, "--out", tmp_path / "ckpt", "--allow-pickle") == 0
+    assert equal(load_params(folder, allow_pickle=True)[1], want)
+
+    class Evil:
+        def __reduce__(self):
+            return print, ("executed",)
+
+    hf.torch.save({"shared.weight": Evil()}, folder / "pytorch_model.bin")
+    told = refuse(capsys, "--from-hf", folder, "--out", tmp_path / "other", "--allow-pickle")
+    assert "weights_only=True" in told and "executed" not in capsys.readouterr().out
+    (folder / "pytorch_model.bin").unlink()
+    assert "no weights" in refuse(capsys, "--from-hf", folder, "--out", tmp_path / "other")
+
+
+def test_copies_of_the_table_and_unused_tensors(saved, capsys, tmp_path):
+    """Files of older versions hold the table several times, or once under another name."""
+    want = load_params(saved("v1_0"))[1]
+
+    def copies(tensors):
+        for name in ("encoder.embed_tokens", "decoder.embed_tokens", "lm_head"):
+            tensors[f"{name}.weight"] = tensors["shared.weight"].copy()
+        tensors[UNUSED] = np.ones((32, 3), np.float32)
+
+    assert equal(load_params(edit(saved("v1_0"), copies))[1], want)
+    for name in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"):
+
+        def rename(tensors, name=name):
+            tensors[name] = tensors.pop("shared.weight")
+
+        assert equal(load_params(edit(saved("v1_0"), rename))[1], want)
+
+    def differ(tensors):
+        copies(tensors)
+        tensors["decoder.embed_tokens.weight"][47, 19] += 1
+
+    folder = edit(saved("v1_0"), differ)
+    told = refuse(capsys, "--from-hf", folder, "--out", tmp_path / "ckpt")
+    assert "decoder.embed_tokens.weight differs from shared.weight" in told
+
+    # An untied model without its table must not be filled from the output, as transformers does.
+    folder = edit(saved("v1_1"), lambda tensors: tensors.pop("shared.weight"))
+    told = refuse(capsys, "--from-hf", folder, "--out", tmp_path / "ckpt")
+    assert "lack: 1" in told and "shared.weight (48, 20)" in told
+
+
+def test_tensors_and_config_must_agree_about_tying(hf, saved, capsys, tmp_path):
+    out = tmp_path / "ckpt"
+    # Config says tied and scaled, the files hold an output of their own.
+    folder = edit(saved("v1_1"), tie_word_embeddings=True, scale_decoder_outputs=None)
+    told = refuse(capsys, "--from-hf", folder, "--out", out)
+    assert "lm_head.weight differs from shared.weight" in told and "config.json says" in told
+    # Config says untied, the files hold no output.
+    folder = edit(saved("v1_0"), tie_word_embeddings=False, scale_decoder_outputs=None)
+    told = refuse(capsys, "--from-hf", folder, "--out", out)
+    assert "tie_word_embeddings is false" in told and "no lm_head.weight" in told
+    # Config in contradiction with itself.
+    folder = edit(saved("v1_0"), tie_word_embeddings=False, scale_decoder_outputs=True)
+    assert "only a tied output is scaled" in refuse(capsys, "--from-hf", folder, "--out", out)
+    # Both versions' ways of saying untied.
+    version_4 = {"tie_word_embeddings": False, "scale_decoder_outputs": None}
+    assert not load_params(edit(saved("v1_1"), **version_4))[0].tied
+    assert not load_params(saved("v1_1"))[0].tied
+    # The same numbers in both, and untied: each is kept.
+    def same(tensors):
+        tensors["lm_head.weight"] = tensors["shared.weight"].copy()
+
+    config, params = load_params(edit(saved("v1_1"), same, **version_4))
+    table = params["token_embedder"]["embedding"]
+    assert not config.tied
+    assert np.array_equal(params["decoder"]["logits_dense"]["kernel"], table.T)
+    # A tied mT5 of version 4 was scaled then, and is not now.
+    folder = edit(saved("mt5_tied"), transformers_version="4.57.1")
+    assert "transformers 4.57.1" in refuse(capsys, "--from-hf", folder, "--out", out)
+
+
+def test_other_dtypes_and_damaged_indexes(hf, saved, capsys, tmp_path):
+    def quantise(tensors):
+        tensors["shared.weight"] = tensors["shared.weight"].astype(np.int8)
+
+    folder = edit(saved("v1_0"), quantise)
+    assert "shared.weight is I8" in refuse(capsys, "--from-hf", folder, "--out", tmp_path / "c")
+
+    folder = hf.save(hf.make("v1_0"), tmp_path / "shards", max_shard_size="10KB")
+    part = sorted(folder.glob("*.safetensors"))[1]
+    content = part.read_bytes()
+    part.unlink()
+    told = refuse(capsys, "--from-hf", folder, "--out", tmp_path / "c")
+    assert part.name in told and "lacks" in told
+    part.write_bytes(content)
+    shutil.copy(part, folder / "again.safetensors")
+    index = read_json(folder / "model.safetensors.index.json")
+    index["weight_map"]["x"] = "again.safetensors"
+    write_json(folder / "model.safetensors.index.json", index)
+    assert "is in two files" in refuse(capsys, "--from-hf", folder, "--out", tmp_path / "c")
+    index["weight_map"]["x"] = "../v1_0-shallow/model.safetensors"
+    write_json(folder / "model.safetensors.index.json", index)
+    assert "../v1_0" in refuse(capsys, "--from-hf", folder, "--out", tmp_path / "c")
+    write_json(folder / "model.safetensors.index.json", {"weight_map": []})
+    assert "weight_map" in refuse(capsys, "--from-hf", folder, "--out", tmp_path / "c")
+
+
+@pytest.mark.parametrize("kind", ("v1_0", "v1_1"))
+def test_rows_of_the_vocabulary(hf, saved, tmp_path, capsys, kind):
+    folder = saved(kind)
+    more, less = tmp_path / "more", tmp_path / "less"
+    assert convert("--from-hf", folder, "--out", more, "--vocab-rows", 128) == 0
+    assert convert("--to-hf", tmp_path / "large", "--checkpoint", more) == 0
+    large, model = hf.load(tmp_path / "large"), hf.make(kind)
+    assert large.config.vocab_size == 128
+    table = model.shared.weight.detach().numpy()
+    assert np.array_equal(large.shared.weight.detach()[:48], table)
+    np.testing.assert_allclose(large.shared.weight.detach()[48:], [table.mean(0)] * 80, rtol=1e-5)
+    source, target = hf.prompts(1, 5, 9), hf.prompts(2, 5, 7)
+    want = hf.run(model, source, target)[1]
+    got = hf.run(large, source, target)[1]
+    hf.torch.testing.assert_close(got[..., :48], want)
+
+    # Trimmed again on the way out: the model it was.
+    arguments = ("--to-hf", less, "--checkpoint", more)
+    assert convert(*arguments, "--vocab-rows", 48) == 0
+    hf.assert_same_tensors(hf.load(less), model)
+    for rows in ("0", "-3", "many"):
+        told = refuse(capsys, "--to-hf", tmp_path / "x", "--checkpoint", more,
+                      f"--vocab-rows={rows}")  # fmt: skip
+        assert "--vocab-rows" in told
+    told = refuse(capsys, "--to-hf", tmp_path / "x", "--checkpoint", more,
+                  "--vocab-rows", "tokenizer")  # fmt: skip
+    assert "no spiece.model" in told
+
+
+def test_t5_tokenizer_goes_along(hf, saved, tmp_path, capsys, data_folder):
+    folder = saved("v1_0")
+    shutil.copy(data_folder / "t5_vocab/spiece.model", folder)
+    assert convert("--from-hf", folder, "--out", tmp_path / "ckpt", "--vocab-rows", 32128) == 0
+    told = capsys.readouterr().out
+    assert f"--config.vocab.path={tmp_path}/ckpt/spiece.model" in told
+    assert "--config.vocab.extra_ids=100" in told
+    out = ("--to-hf", tmp_path / "back", "--checkpoint", tmp_path / "ckpt")
+    assert "32100 ids" in refuse(capsys, *out, "--vocab-rows", 32000)
+    assert convert(*out, "--vocab-rows", "tokenizer") == 0
+    assert hf.load(tmp_path / "back").config.vocab_size == 32100
+    tokenizer = hf.transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
+    ours = load_vocabulary("sentencepiece", str(folder / "spiece.model"), 100)
+    text = "Natalia sold 48 clips, <extra_id_0> in May."
+    assert tokenizer(text).input_ids == [*ours.encode(text), 1]
+    # What transformers wrote itself is handed on as it is.
+    tokenizer.save_pretrained(folder)
+    assert convert("--from-hf", folder, "--out", tmp_path / "two", "--vocab-rows", 32128) == 0
+    assert convert("--to-hf", tmp_path / "again", "--checkpoint", tmp_path / "two") == 0
+    again = hf.transformers.AutoTokenizer.from_pretrained(tmp_path / "again")
+    assert again(text).input_ids == tokenizer(text).input_ids
+
+
+def make_run(workdir, vocab, **model):
+    """The folder of a run with one trained role."""
+    config = base_config()
+    config.model.update(d_model=16, d_ff=24, n_heads=2, d_kv=4, **model)
+    write_json(workdir / "config.json", flatten(config))
+    vocab.save(workdir / "vocab")
+    rows = -(-vocab.size // 128) * 128
+    shape = T5Config.from_config(config.model, rows)
+    params = t5.init(shape, jax.random.key(1))
+    save_params(workdir / "roles/direct/main/checkpoints", params)
+    return shape, params, workdir / "roles/direct/main"
+
+
+TEXTS = [f"Amy has {i} red apples. Bob's {i + j} pears" for i in range(40) for j in range(9)]
+
+
+def test_role_of_a_run_with_its_own_vocabulary(hf, tmp_path, capsys):
+    vocab = train_vocabulary(TEXTS, None, 150, True, 20)
+    shape, params, role = make_run(tmp_path / "run", vocab, mlp="gated-gelu", tied=False)
+    for number, place in enumerate((role, role / "checkpoints", role / "checkpoints/step_0")):
+        assert convert("--to-hf", tmp_path / f"hf{number}", "--checkpoint", place) == 0
+        assert equal(load_params(tmp_path / f"hf{number}")[1], params)
+    model = hf.load(tmp_path / "hf0")
+    assert T5Config.from_hf(tmp_path / "hf0") == shape and model.config.vocab_size == 256
+    tokenizer = hf.transformers.AutoTokenizer.from_pretrained(tmp_path / "hf0")
+    hard = ["", " two  spaces\nand lines ", "Amyyyy peeears", "½ ① Ünïcode 中文", "a<extra_id_3> b"]
+    for text in TEXTS + hard:
+        assert tokenizer(text).input_ids == [*vocab.encode(text), 1], text
+    assert tokenizer.decode(tokenizer(TEXTS[0]).input_ids, skip_special_tokens=True) == TEXTS[0]
+    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
+    assert ids == (0, 1, 2) and len(tokenizer) == vocab.size
+
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(role, moved)
+    told = refuse(capsys, "--to-hf", tmp_path / "x", "--checkpoint", moved)
+    assert "no model.json beside it" in told
+
+
+def test_role_of_a_run_over_bytes_or_symbols(hf, tmp_path, capsys):
+    from asesjax.data.symbols import ALPHABET
+    from asesjax.data.vocab import with_symbols
+
+    _, _, role = make_run(tmp_path / "bytes", load_vocabulary("byte", "", 10))
+    assert convert("--to-hf", tmp_path / "hf", "--checkpoint", role) == 0
+    assert "no tokenizer is written" in capsys.readouterr().out
+    assert not list((tmp_path / "hf").glob("*token*"))
+    vocab = with_symbols(train_vocabulary([*TEXTS, ALPHABET], None, 200, True, 20))
+    _, _, role = make_run(tmp_path / "symbols", vocab)
+    assert convert("--to-hf", tmp_path / "hf2", "--checkpoint", role) == 0
+    assert "must be escaped" in capsys.readouterr().out
+    tokenizer = hf.transformers.AutoTokenizer.from_pretrained(tmp_path / "hf2")
+    assert tokenizer(TEXTS[3]).input_ids == [*vocab.encode(TEXTS[3]), 1]
+
+
+def test_names_on_the_hub(hf, saved, tmp_path, capsys, monkeypatch):
+    out = ("--out", tmp_path / "ckpt")
+    told = refuse(capsys, "--from-hf", "google/flan-t5-nano", *out)
+    assert "google/flan-t5-nano" in told and "network" in told
+    for path in ("no_such_folder", "./no/such", "/no/such", "a/b/c", "https://huggingface.co/a/b"):
+        assert "is no folder" in refuse(capsys, "--from-hf", path, *out)
+    asked = {}
+
+    def snapshot_download(name, allow_patterns):
+        asked[name] = allow_patterns
+        return str(folder)
+
+    folder = saved("v1_0")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert convert("--from-hf", "google/t5", *out) == 0
+    [(name, patterns)] = asked.items()
+    assert name == "google/t5" and "model.safetensors" in patterns
+    assert not any("bin" in pattern for pattern in patterns)
+    assert json.loads((tmp_path / "ckpt/model.json").read_text())["origin"] == "google/t5"
+
+
+def test_options_that_do_not_go_together(tmp_path, capsys):
+    for arguments in (
+        ("--from-hf", "x"),
+        ("--to-hf", "x"),
+        ("--from-hf", "x", "--out", "y", "--checkpoint", "z"),
+        ("--to-hf", "x", "--out", "y", "--checkpoint", "z"),
+    ):
+        assert "needs --" in refuse(capsys, *arguments)
+
+
+def test_fields_that_are_not_of_a_t5_we_compute(hf, saved):
+    fields = read_json(saved("v1_1") / "config.json")
+    assert T5Config.from_hf(fields).layer_norm_epsilon == 1e-6
+    for change, told in (
+        ({"model_type": "longt5"}, "Valid: t5, mt5"),
+        ({"model_type": None}, "Valid: t5, mt5"),
+        ({"feed_forward_proj": "gated-silu"}, "did you mean 'gated-gelu'"),
+        ({"dense_act_fn": "gelu"}, "dense_act_fn 'gelu_new', but the file says 'gelu'"),
+        ({"is_gated_act": False}, "is_gated_act True"),
+        ({"d_model": "wide"}, "d_model must be a number, got 'wide'"),
+        ({"d_model": 0}, "config: model.d_model"),
+        ({"tie_encoder_decoder": True}, "tie_encoder_decoder"),
+        ({"quantization_config": {"bits": 8}}, "quantization_config"),
+        ({"decoder_start_token_id": 2}, "decoder_start_token_id is 2"),
+        ({"relative_attention_num_buckets": 6}, "relpos_buckets"),
+    ):
+        with pytest.raises(UserError, match="config") as error:
+            T5Config.from_hf(fields | change)
+        assert told in str(error.value)
+    for name in ("vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_layers"):
+        with pytest.raises(UserError, match=f"'{name}' is missing"):
+            T5Config.from_hf({k: v for k, v in fields.items() if k != name})
+
+
+@pytest.mark.parametrize("name", ("t5-small", "flan-t5-small"))
+def test_released_configs_are_the_presets(data_folder, name):
+    from asesjax.models.presets import preset
+
+    fields = read_json(data_folder / f"t5_vocab/{name}_config.json")
+    assert T5Config.from_hf(fields) == preset(name)
+
+
+def test_halves_in_numpy_are_those_of_torch(hf):
+    values = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    theirs = hf.torch.from_numpy(values).bfloat16().float().numpy()
+    assert np.array_equal(values.astype(ml_dtypes.bfloat16).astype(np.float32), theirs)

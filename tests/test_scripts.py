@@ -1,0 +1,92 @@
+"""The shell scripts: their syntax, and what they say when something is missing."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = [*ROOT.glob("launch/**/*.sh"), ROOT / "tests/run.sh", ROOT / ".ci/run"]
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the scripts, and a PATH with the plainest tools and no Python."""
+    shutil.copytree(ROOT / "launch", tmp_path / "launch")
+    (tmp_path / "tests").mkdir()
+    shutil.copy(ROOT / "tests/run.sh", tmp_path / "tests")
+    shutil.copy(ROOT / "setup.py", tmp_path)
+    (tmp_path / "bin").mkdir()
+    for tool in ("bash", "dirname", "cksum", "grep", "rm"):
+        (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
+    return tmp_path
+
+
+def run(project, script):
+    return subprocess.run(
+        ["bash", str(project / script)], capture_output=True, text=True, cwd="/",
+        env={"PATH": str(project / "bin"), "HOME": os.environ.get("HOME", "/")},
+    )  # fmt: skip
+
+
+def fake(project, name, body):
+    path = project / "bin" / name
+    path.write_text(f"#!{shutil.which('bash')}\n{body}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_syntax(path):
+    subprocess.run(["bash", "-n", str(path)], check=True)
+
+
+@pytest.mark.parametrize("script", ["launch/quickstart.sh", "tests/run.sh"])
+def test_no_python(project, script):
+    done = run(project, script)
+    assert done.returncode == 1
+    assert "error: no Python 3.11 or newer found" in done.stderr
+
+
+def test_python_too_old(project):
+    fake(project, "python3", "exit 1")  # what the version check exits with
+    assert "error: no Python 3.11 or newer found" in run(project, "tests/run.sh").stderr
+
+
+def test_python_without_venv(project):
+    fake(project, "python3", 'case "$*" in *venv*) exit 1;; *) exit 0;; esac')
+    done = run(project, "launch/quickstart.sh")
+    assert done.returncode == 1 and "apt-get install python3-venv" in done.stderr
+    assert not (project / ".venv").exists()
+
+
+def test_failing_pip(project):
+    inner = f"#!{shutil.which('bash')}\\nexit 1"
+    body = f"""case "$*" in
+      *"-m venv"*) mkdir -p "$3/bin"; printf '{inner}' > "$3/bin/python"
+                   chmod +x "$3/bin/python";;
+      *) exit 0;; esac"""
+    for tool in ("mkdir", "chmod"):
+        (project / "bin" / tool).symlink_to(shutil.which(tool))
+    fake(project, "python3", body)
+    done = run(project, "launch/quickstart.sh")
+    assert done.returncode == 1
+    assert "error: pip could not install the packages" in done.stderr
+    assert not (project / ".venv/installed").exists()
+
+
+def test_installed_once_then_only_when_something_changed(project):
+    python = project / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!{shutil.which('bash')}\necho \"pip $*\"\n")
+    python.chmod(0o755)
+    asesjax = project / ".venv/bin/asesjax"
+    asesjax.write_text(f"#!{shutil.which('bash')}\necho \"asesjax $*\"\n")
+    asesjax.chmod(0o755)
+    first, second = run(project, "launch/quickstart.sh"), run(project, "launch/quickstart.sh")
+    assert "pip -m pip install" in first.stdout and "[eval,viz]" in first.stdout
+    assert "--workdir runs/quickstart" in first.stdout
+    assert "pip -m pip" not in second.stdout and "is up to date" in second.stdout
+    (project / "setup.py").write_text("# another\n")
+    assert "pip -m pip install" in run(project, "launch/quickstart.sh").stdout
