@@ -235,6 +235,10 @@ def prepare_data(run: Run) -> None:
             run.say(f"  {row['field']}: {row['unknown']} of {row['tokens']} tokens unknown, most "
                     f"often {', '.join(map(repr, row['lost']))}")
     unknown, total, lost = unknown_share(vocab, texts)
+    if vocab.symbols:
+        plain_unknown, plain_total, _ = unknown_share(vocab.plain, texts)
+        run.say(f"  symbols: {total} training tokens instead of {plain_total}, of which "
+                f"{plain_unknown} would be unknown")
     run.say(f"  vocabulary: {vocab.size} ids; {unknown} of {total} training tokens unknown")
     if unknown > v.max_unknown_share * total:
         raise UserError(

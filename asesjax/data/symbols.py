@@ -29,7 +29,7 @@ NAMES = {
     "½": "half",
     "¼": "quarter",
     "¢": "cent",
-    "·": "dot",
+    "·": "point",
     " ": "space",
     "\n": "line",
     "\t": "tab",

@@ -87,21 +87,22 @@ class Hypotheses(NamedTuple):
     steps: jax.Array
 
 
-class _Beams(NamedTuple):
-    """K sequences a row, open or finished."""
+class _Best(NamedTuple):
+    """The best finished hypotheses of a row so far, the best first."""
 
     ids: jax.Array  # [B, K, T], the end mark included
-    score: jax.Array  # [B, K]: log probability of open ones, normalised score of finished ones
-    length: jax.Array  # [B, K], the end mark included; 0 where there is none (finished ones)
-    finished: jax.Array  # [B, K] bool
+    score: jax.Array  # [B, K]
+    length: jax.Array  # [B, K], the end mark included
+    finished: jax.Array  # [B, K] bool; False: there are fewer
 
 
 class _Search(NamedTuple):
     step: jax.Array  # scalar
     caches: tuple  # of the layers: self keys and values [B, K, H, T, head]
     last: jax.Array  # [B, K] ids fed next
-    open: _Beams
-    best: _Beams
+    ids: jax.Array  # [B, K, T] of the open beams
+    score: jax.Array  # [B, K], their log probabilities
+    best: _Best
     over: jax.Array  # [B] bool
     broken: jax.Array  # [B] bool
     steps: jax.Array  # [B]
@@ -223,11 +224,11 @@ def _search(config, params, source, bound, spec) -> Hypotheses:
         logits, stepped = step_beams(with_own(s.caches), s.last, jnp.full(b, s.step))
         log_p = jax.nn.log_softmax(logits, axis=-1)
         log_p = jnp.where(allowed, log_p, jnp.where(jnp.isnan(log_p), jnp.nan, -jnp.inf))
-        log_p = (log_p + s.open.score[:, :, None]).reshape(b, -1)
+        log_p = (log_p + s.score[:, :, None]).reshape(b, -1)
         # At most one of a beam's continuations ends it, so of 2K at least K go on.
         score, flat = jax.lax.top_k(log_p, 2 * k)
         parent, token = flat // config.vocab_size, (flat % config.vocab_size).astype(jnp.int32)
-        written = _pick(s.open.ids, parent)
+        written = _pick(s.ids, parent)
         written = jnp.where(jnp.arange(room) == s.step, token[:, :, None], written)
         n = s.step + 1
         ends = (token == spec.eos_id) | (n >= bound)
@@ -236,7 +237,6 @@ def _search(config, params, source, bound, spec) -> Hypotheses:
 
         running = score + jnp.where(ends, NOTHING, 0.0)
         running, going_on = jax.lax.top_k(running, k)
-        open_beams = _Beams(_pick(written, going_on), running, s.open.length, s.open.finished)
         parent = _pick(parent, going_on)
         caches = tuple(
             {key: _pick(layer[key], parent) for key in own} for layer in stepped["layers"]
@@ -244,7 +244,7 @@ def _search(config, params, source, bound, spec) -> Hypotheses:
 
         # Only the K best may finish; the others were fetched to go on in their place.
         finishes = ends & (jnp.arange(2 * k) < k)
-        new = _Beams(
+        new = _Best(
             ids=written,
             score=score / divisor[n] + jnp.where(finishes, 0.0, NOTHING),
             length=jnp.full((b, 2 * k), n),
@@ -253,7 +253,8 @@ def _search(config, params, source, bound, spec) -> Hypotheses:
         both = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), s.best, new)
         _, kept = jax.lax.top_k(both.score, k)
         best = jax.tree.map(lambda x: _pick(x, kept), both)
-        best = jax.tree.map(lambda old, new: _where(s.over, old, new), s.best, best)
+        rows = lambda x: s.over.reshape(-1, *[1] * (x.ndim - 1))  # noqa: E731
+        best = jax.tree.map(lambda old, new: jnp.where(rows(new), old, new), s.best, best)
 
         longest = bound if never and spec.length_penalty > 0 else n
         worst = jnp.where(best.finished.all(axis=1), best.score.min(axis=1), NOTHING)
@@ -264,27 +265,25 @@ def _search(config, params, source, bound, spec) -> Hypotheses:
             step=n,
             caches=caches,
             last=_pick(token, going_on),
-            open=open_beams,
+            ids=_pick(written, going_on),
+            score=running,
             best=best,
             over=over,
             broken=broken,
             steps=s.steps + ~s.over,
         )
 
-    def beams(score):
-        zeros = jnp.zeros((b, k), jnp.int32)
-        nowhere = jnp.zeros((b, k, room), jnp.int32)
-        return _Beams(nowhere, jnp.broadcast_to(score, (b, k)), zeros, jnp.zeros((b, k), bool))
-
+    zeros, nowhere = jnp.zeros((b, k), jnp.int32), jnp.zeros((b, k, room), jnp.int32)
     start = _Search(
         step=jnp.int32(0),
         caches=tuple(
             {key: jnp.repeat(la[key][:, None], k, axis=1) for key in own} for la in cache["layers"]
         ),
-        last=jnp.zeros((b, k), jnp.int32),
+        last=zeros,
+        ids=nowhere,
         # All beams start as one: the others must not write the same a second time.
-        open=beams(jnp.where(jnp.arange(k) == 0, 0.0, NOTHING)),
-        best=beams(jnp.float32(NOTHING)),
+        score=jnp.broadcast_to(jnp.where(jnp.arange(k) == 0, 0.0, NOTHING), (b, k)),
+        best=_Best(nowhere, jnp.full((b, k), NOTHING), zeros, jnp.zeros((b, k), bool)),
         over=(source == PAD).all(axis=1),
         broken=jnp.zeros(b, bool),
         steps=jnp.zeros(b, jnp.int32),
@@ -312,8 +311,3 @@ def _search(config, params, source, bound, spec) -> Hypotheses:
 def _pick(x: jax.Array, beams: jax.Array) -> jax.Array:
     """Take beams [B, N] of x [B, M, ...]: [B, N, ...]."""
     return jnp.take_along_axis(x, beams.reshape(*beams.shape, *[1] * (x.ndim - 2)), axis=1)
-
-
-def _where(rows: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
-    """Choose by rows [B] between arrays [B, ...]."""
-    return jnp.where(rows.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)

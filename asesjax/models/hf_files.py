@@ -74,9 +74,10 @@ class TensorFiles:
         """Whether two matrices hold the same numbers; a stretch of rows at a time."""
         if self.shapes[one] != self.shapes[other]:
             return False
-        for start in range(0, self.shapes[one][0], _CHUNK_ROWS):
-            a, b = (self._rows(name, start, start + _CHUNK_ROWS) for name in (one, other))
-            if not np.array_equal(a, b):
+        n_rows = self.shapes[one][0]
+        for start in range(0, n_rows, _CHUNK_ROWS):
+            stop = min(start + _CHUNK_ROWS, n_rows)
+            if not np.array_equal(self._rows(one, start, stop), self._rows(other, start, stop)):
                 return False
         return True
 
@@ -146,26 +147,25 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def write_safetensors(
-    path: Path, dtype: str, shapes: dict[str, tuple[int, ...]], value: Callable[[str], np.ndarray]
+    path: Path, layout: dict[str, tuple[str, tuple[int, ...]]], value: Callable[[str], np.ndarray]
 ) -> None:
     """Write a file tensor by tensor; the library's own writer holds them all in memory at once.
 
     Args:
       path: of the file.
-      dtype: of every tensor, one of ``DTYPES``.
-      shapes: name to shape, in the order of the file.
-      value: gives a tensor by name, contiguous and in ``dtype``.
+      layout: name to dtype (one of ``DTYPES``) and shape, in the order of the file.
+      value: gives a tensor by name, contiguous and in its dtype.
     """
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for name, shape in shapes.items():
+    for name, (dtype, shape) in layout.items():
         start, end = end, end + math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
         entries[name] = {"dtype": TAGS[dtype], "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name in shapes:
+        for name in layout:
             file.write(value(name).view(np.uint8).data)
         file.flush()
         os.fsync(file.fileno())

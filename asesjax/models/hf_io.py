@@ -85,7 +85,8 @@ def save_hf(
       config: shape of the model.
       params: float32 arrays, wherever they lie.
       model_type: "t5" or "mt5".
-      dtype: of the file: float32, bfloat16 or float16.
+      dtype: of the file: float32, bfloat16 or float16. With float16 the second kernels of the MLPs
+        (``wo``) stay float32, as transformers keeps them: T5's do not work in float16.
       max_shard_bytes: more than this is split into several files with an index.
       vocab_rows: as in ``load_params``.
 
@@ -98,38 +99,35 @@ def save_hf(
         raise UserError(f"the size of a shard must be above 0, got {max_shard_bytes} bytes")
     if vocab_rows is not None:
         config = dataclasses.replace(config, vocab_size=vocab_rows)
-    folder = Path(folder)
-    leaves, shapes = _flat(params), _file_shapes(config)
-    tensors = hf_names.tensors(config)
-    path_of = {tensor.name: path for path, tensor in tensors.items()}
-    width = np.dtype(DTYPES[dtype]).itemsize
-    sizes = {name: math.prod(shape) * width for name, shape in shapes.items()}
+    folder, leaves = Path(folder), _flat(params)
+    layout = {
+        name: ("float32" if dtype == "float16" and name.endswith(".wo.weight") else dtype, shape)
+        for name, shape in _file_shapes(config).items()
+    }
+    tensors = {tensor.name: (path, tensor) for path, tensor in hf_names.tensors(config).items()}
 
     def value(name: str) -> np.ndarray:
-        array = tensors[path_of[name]].turn(_on_host(leaves[path_of[name]]))
+        path, tensor = tensors[name]
+        array = tensor.turn(_on_host(leaves[path]))
         if name in (hf_names.TABLE, hf_names.HEAD):
             array = resize_rows(array, config.vocab_size)
         with np.errstate(over="ignore"):
-            cast = np.ascontiguousarray(array, DTYPES[dtype])
+            cast = np.ascontiguousarray(array, DTYPES[layout[name][0]])
         if dtype == "float16" and np.isinf(cast).any() and not np.isinf(array).any():
             raise UserError(f"{name} holds numbers beyond float16; use --dtype bfloat16 or float32")
         return cast
 
-    shards: list[list[str]] = [[]]
-    for name in shapes:
-        if shards[-1] and sum(sizes[other] for other in shards[-1]) + sizes[name] > max_shard_bytes:
-            shards.append([])
-        shards[-1].append(name)
+    shards = _shards(layout, max_shard_bytes)
     weight_map = {}
-    for number, names in enumerate(shards, 1):
+    for number, shard in enumerate(shards, 1):
         file = SAFE
         if len(shards) > 1:
             file = SAFE.replace(".", f"-{number:05}-of-{len(shards):05}.")
-        write_safetensors(folder / file, dtype, {name: shapes[name] for name in names}, value)
-        weight_map |= dict.fromkeys(names, file)
+        write_safetensors(folder / file, shard, value)
+        weight_map |= dict.fromkeys(shard, file)
     if len(shards) > 1:
-        total = {"total_size": sum(sizes.values())}
-        write_json(folder / f"{SAFE}.index.json", {"metadata": total, "weight_map": weight_map})
+        metadata = {"total_size": sum(map(_size, layout.values()))}
+        write_json(folder / f"{SAFE}.index.json", {"metadata": metadata, "weight_map": weight_map})
     write_json(folder / "config.json", config_to_hf(config, model_type, dtype))
     ids = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
     write_json(folder / "generation_config.json", ids)
@@ -211,6 +209,25 @@ def _file_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
         tensor.name: ours[path][::-1] if tensor.transposed else ours[path]
         for path, tensor in hf_names.tensors(config).items()
     }
+
+
+def _size(entry: tuple[str, tuple[int, ...]]) -> int:
+    """Bytes of a tensor of some dtype and shape."""
+    dtype, shape = entry
+    return math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
+
+
+def _shards(layout: dict[str, Any], max_bytes: int) -> list[dict[str, Any]]:
+    """Cut a layout, in order, into parts within a size, a larger tensor alone in its part."""
+    shards: list[dict[str, Any]] = [{}]
+    room = max_bytes
+    for name, entry in layout.items():
+        if shards[-1] and _size(entry) > room:
+            shards.append({})
+            room = max_bytes
+        shards[-1][name] = entry
+        room -= _size(entry)
+    return shards
 
 
 def _place(value: np.ndarray, sharding: jax.sharding.Sharding | None) -> jax.Array:

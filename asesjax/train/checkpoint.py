@@ -8,6 +8,7 @@ so a killed process never leaves half a checkpoint; the checksums find what happ
 
 import json
 import logging
+import math
 import re
 import sys
 import zlib
@@ -139,13 +140,16 @@ def save_params(folder: str | Path, params: Params) -> Path:
       UserError: the files cannot be written.
     """
     folder = Path(folder).absolute()
+    small = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=2**24), params)
     args = ocp.args.Composite(
-        params=ocp.args.StandardSave(params), cursor=ocp.args.JsonSave({"step": 0})
+        params=ocp.args.StandardSave(params, save_args=small),
+        cursor=ocp.args.JsonSave({"step": 0}),
     )
     options = ocp.CheckpointManagerOptions(step_prefix=_PREFIX, enable_async_checkpointing=False)
+    handlers = {"params": _frugal_handler(params), "cursor": ocp.JsonCheckpointHandler()}
     place = step_folder(folder, 0)
     try:
-        with ocp.CheckpointManager(folder, options=options) as manager:
+        with ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as manager:
             manager.save(0, args=args, force=True)
         write_json(place / _CHECKSUMS, _checksums(place))
     except OSError as error:
@@ -220,7 +224,7 @@ def restore_params(path: str | Path, target: Params, step: int | None = None) ->
         raise UserError(f"checkpoint {place} is damaged ({damage}); give an earlier one")
     _check_shapes(place, target)
     args = ocp.args.Composite(params=ocp.args.StandardRestore(target))
-    return _read(place, args).params
+    return _read(place, args, {"params": _frugal_handler(target)}).params
 
 
 def read_cursor(path: str | Path, step: int | None = None) -> dict[str, Any]:
@@ -321,10 +325,18 @@ def _restore(place: Path, target: TrainState) -> TrainState:
     return TrainState(step, restored.params, restored.opt_state)
 
 
-def _read(place: Path, args: ocp.args.Composite) -> Any:
+def _read(place: Path, args: ocp.args.Composite, handlers: dict[str, Any] | None = None) -> Any:
     options = ocp.CheckpointManagerOptions(step_prefix=_PREFIX, read_only=True)
-    with ocp.CheckpointManager(place.parent.absolute(), options=options) as manager:
+    folder = place.parent.absolute()
+    with ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as manager:
         return manager.restore(int(place.name.rpartition("_")[2]), args=args)
+
+
+def _frugal_handler(tree: Any) -> ocp.StandardCheckpointHandler:
+    """Hold few arrays in Orbax's buffers at a time; by default it holds a copy of all of them."""
+    largest = max(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    gb = max(largest, 2**27) / 10**9  # room for the largest array is needed
+    return ocp.StandardCheckpointHandler(save_concurrent_gb=gb, restore_concurrent_gb=gb)
 
 
 def _check_shapes(place: Path, target: Params) -> None:

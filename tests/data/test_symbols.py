@@ -213,6 +213,7 @@ def test_prepare_data_stops_or_writes_symbols(data_folder, tmp_path):
         }
         assert not any(row["unknown"] or row["changed"] for row in rows)
         assert load_saved(run / "vocab").symbols
+    assert sum("symbols: " in line for line in said) == 2
 
 
 @pytest.mark.data

@@ -15,8 +15,8 @@ VOCAB, LIMIT = 48, 44  # rows, and ids from here on that are never generated
 _SHAPES = {
     "shallow": {"d_model": 20, "d_kv": 6, "d_ff": 28, "num_heads": 3, "num_layers": 1},
     "deep": {
-        "d_model": 24, "d_kv": 10, "d_ff": 40, "num_heads": 4, "num_layers": 4,
-        "num_decoder_layers": 3, "relative_attention_num_buckets": 8,
+        "d_model": 24, "d_kv": 10, "d_ff": 40, "num_heads": 4, "num_layers": 3,
+        "num_decoder_layers": 2, "relative_attention_num_buckets": 8,
         "relative_attention_max_distance": 20, "layer_norm_epsilon": 1e-5,
     },
 }  # fmt: skip

@@ -4,7 +4,6 @@ import json
 import shutil
 
 import jax
-import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -74,15 +73,24 @@ def test_there_and_back_is_bit_equal(hf, saved, tmp_path, kind, shape):
     source, target = hf.prompts(1, 3, 9), hf.prompts(2, 3, 7)
     ours, theirs = (hf.run(m, source, target)[1] for m in (back, hf.make(kind, shape)))
     assert hf.torch.equal(ours, theirs)
-    assert hf.torch.equal(back.generation_config.eos_token_id, 1) if False else True
-    assert back.generation_config.decoder_start_token_id == 0
+    ids = back.generation_config
+    assert (ids.decoder_start_token_id, ids.eos_token_id, ids.pad_token_id) == (0, 1, 0)
 
 
 @pytest.mark.parametrize("dtype", ("bfloat16", "float16"))
 def test_half_precision_files(hf, tmp_path, dtype):
-    model = hf.load(hf.save(hf.make("v1_1"), tmp_path / "full"))
-    model = model.to(getattr(hf.torch, dtype))
-    _, params = load_params(hf.save(model, tmp_path / "half"))
+    config, params = load_params(hf.save(hf.make("v1_1"), tmp_path / "full"))
+    (tmp_path / "cast").mkdir()
+    save_hf(tmp_path / "cast", config, params, dtype=dtype)
+    # Rounding from float32 is torch's, and what transformers keeps in float32 (wo) is kept.
+    how = {"dtype": getattr(hf.torch, dtype)}
+    model = hf.transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / "full", **how)
+    kept = {str(weight.dtype) for name, weight in model.named_parameters() if ".wo." in name}
+    assert kept == {"torch.float32" if dtype == "float16" else "torch.bfloat16"}
+    hf.assert_same_tensors(model, hf.load(tmp_path / "cast"))
+
+    hf.save(model, tmp_path / "half")
+    _, params = load_params(tmp_path / "half")
     table = params["token_embedder"]["embedding"]
     assert table.dtype == np.float32
     assert np.array_equal(table, model.shared.weight.detach().float().numpy())
@@ -91,11 +99,6 @@ def test_half_precision_files(hf, tmp_path, dtype):
     arguments = ("--checkpoint", tmp_path / "ckpt", "--dtype", dtype)
     assert convert("--to-hf", tmp_path / "back", *arguments) == 0
     hf.assert_same_tensors(model, hf.load(tmp_path / "back"))
-    # And rounding from float32 is torch's.
-    config, params = load_params(tmp_path / "full")
-    (tmp_path / "cast").mkdir()
-    save_hf(tmp_path / "cast", config, params, dtype=dtype)
-    hf.assert_same_tensors(model, hf.load(tmp_path / "cast"))
 
 
 def test_shards_both_ways(hf, saved, tmp_path):
@@ -177,7 +180,6 @@ def test_report_names_everything_that_does_not_fit(saved, tmp_path, capsys):
     before = sorted(tmp_path.iterdir())
     told = refuse(capsys, "--from-hf", folder, "--out", tmp_path / "ckpt")
     assert str(folder) in told
-    lacking, extra, other = told.split("\n", 1)[1].split("the ")[2], told, told
     assert "files lack: 2" in told and "no place for: 1" in told and "another shape: 1" in told
     for line in (
         "encoder.final_layer_norm.weight (20,)",
@@ -186,7 +188,6 @@ def test_report_names_everything_that_does_not_fit(saved, tmp_path, capsys):
         "shared.weight: config (48, 20), file (47, 20)",
     ):
         assert f"  {line}\n" in told
-    assert lacking and extra and other
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -385,12 +386,15 @@ def test_t5_tokenizer_goes_along(hf, saved, tmp_path, capsys, data_folder):
 def make_run(workdir, vocab, **model):
     """The folder of a run with one trained role."""
     config = base_config()
-    config.model.update(d_model=16, d_ff=24, n_heads=2, d_kv=4, **model)
+    shape = {"d_model": 16, "d_ff": 24, "n_heads": 2, "d_kv": 4, "n_encoder_layers": 1}
+    config.model.update(**shape, n_decoder_layers=1, **model)
     write_json(workdir / "config.json", flatten(config))
     vocab.save(workdir / "vocab")
     rows = -(-vocab.size // 128) * 128
     shape = T5Config.from_config(config.model, rows)
-    params = t5.init(shape, jax.random.key(1))
+    rng = np.random.default_rng(1)
+    shapes = jax.eval_shape(lambda key: t5.init(shape, key), jax.random.key(0))
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
     save_params(workdir / "roles/direct/main/checkpoints", params)
     return shape, params, workdir / "roles/direct/main"
 
@@ -399,13 +403,14 @@ TEXTS = [f"Amy has {i} red apples. Bob's {i + j} pears" for i in range(40) for j
 
 
 def test_role_of_a_run_with_its_own_vocabulary(hf, tmp_path, capsys):
-    vocab = train_vocabulary(TEXTS, None, 150, True, 20)
+    vocab = train_vocabulary(TEXTS, None, 150, True, 30)
     shape, params, role = make_run(tmp_path / "run", vocab, mlp="gated-gelu", tied=False)
     for number, place in enumerate((role, role / "checkpoints", role / "checkpoints/step_0")):
         assert convert("--to-hf", tmp_path / f"hf{number}", "--checkpoint", place) == 0
         assert equal(load_params(tmp_path / f"hf{number}")[1], params)
     model = hf.load(tmp_path / "hf0")
-    assert T5Config.from_hf(tmp_path / "hf0") == shape and model.config.vocab_size == 256
+    assert T5Config.from_hf(tmp_path / "hf0") == shape
+    assert model.config.vocab_size == 128 > vocab.size
     tokenizer = hf.transformers.AutoTokenizer.from_pretrained(tmp_path / "hf0")
     hard = ["", " two  spaces\nand lines ", "Amyyyy peeears", "½ ① Ünïcode 中文", "a<extra_id_3> b"]
     for text in TEXTS + hard:
@@ -428,7 +433,7 @@ def test_role_of_a_run_over_bytes_or_symbols(hf, tmp_path, capsys):
     assert convert("--to-hf", tmp_path / "hf", "--checkpoint", role) == 0
     assert "no tokenizer is written" in capsys.readouterr().out
     assert not list((tmp_path / "hf").glob("*token*"))
-    vocab = with_symbols(train_vocabulary([*TEXTS, ALPHABET], None, 200, True, 20))
+    vocab = with_symbols(train_vocabulary([*TEXTS, ALPHABET, "x"], None, 200, True, 20))
     _, _, role = make_run(tmp_path / "symbols", vocab)
     assert convert("--to-hf", tmp_path / "hf2", "--checkpoint", role) == 0
     assert "must be escaped" in capsys.readouterr().out
@@ -489,17 +494,3 @@ def test_fields_that_are_not_of_a_t5_we_compute(hf, saved):
     for name in ("vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_layers"):
         with pytest.raises(UserError, match=f"'{name}' is missing"):
             T5Config.from_hf({k: v for k, v in fields.items() if k != name})
-
-
-@pytest.mark.parametrize("name", ("t5-small", "flan-t5-small"))
-def test_released_configs_are_the_presets(data_folder, name):
-    from asesjax.models.presets import preset
-
-    fields = read_json(data_folder / f"t5_vocab/{name}_config.json")
-    assert T5Config.from_hf(fields) == preset(name)
-
-
-def test_halves_in_numpy_are_those_of_torch(hf):
-    values = np.random.default_rng(0).normal(size=1000).astype(np.float32)
-    theirs = hf.torch.from_numpy(values).bfloat16().float().numpy()
-    assert np.array_equal(values.astype(ml_dtypes.bfloat16).astype(np.float32), theirs)
