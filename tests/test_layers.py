@@ -24,7 +24,9 @@ ALLOWED = {
     "methods": MODEL | {"segment", "data", "train", "decode"},
     "evals": MODEL | {"segment", "data", "train", "decode", "methods"},
     "viz": CORE,
-    "experiment": None,  # everything
+    "run": None,  # everything
+    "jobs": None,
+    "experiment": None,
     "cli": None,
     "__init__": set(),
 }

@@ -27,7 +27,7 @@ def main(args: argparse.Namespace) -> None:
     from asesjax.core.errors import UserError, unknown
     from asesjax.core.files import write_jsonl
     from asesjax.evals.runner import answer_questions, prediction_row
-    from asesjax.experiment import load_method, open_run
+    from asesjax.run import load_method, open_run
 
     if bool(args.question) == bool(args.input):
         raise UserError("give either --question or --input")

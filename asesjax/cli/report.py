@@ -18,7 +18,8 @@ def main(args: argparse.Namespace) -> None:
     """Report one run or compare several."""
     from asesjax.core.errors import UserError
     from asesjax.core.files import read_json
-    from asesjax.experiment import execute, open_run
+    from asesjax.experiment import execute
+    from asesjax.run import open_run
     from asesjax.viz.compare import comparison
 
     if len(args.workdir) == 1:

@@ -13,6 +13,7 @@ __all__ = ["add_arguments", "main"]
 
 def main(args: argparse.Namespace) -> None:
     """Run every stage; the last one prints the table."""
-    from asesjax.experiment import execute, open_run
+    from asesjax.experiment import execute
+    from asesjax.run import open_run
 
     execute(open_run(args.config, args.workdir, args.overrides), redo=args.redo)

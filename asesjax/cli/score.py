@@ -13,7 +13,8 @@ __all__ = ["add_arguments", "main"]
 def main(args: argparse.Namespace) -> None:
     """Run the stages up to ``score``."""
     from asesjax.core.errors import UserError
-    from asesjax.experiment import execute, make_stages, open_run
+    from asesjax.experiment import execute, make_stages
+    from asesjax.run import open_run
 
     run = open_run(args.config, args.workdir, args.overrides)
     if "score" not in [stage.name for stage in make_stages(run)]:

@@ -14,7 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Run the training stages."""
     from asesjax.core.errors import unknown
-    from asesjax.experiment import execute, make_stages, open_run
+    from asesjax.experiment import execute, make_stages
+    from asesjax.run import open_run
 
     run = open_run(args.config, args.workdir, args.overrides)
     stages = [s.name for s in make_stages(run) if s.name.startswith("train-")]

@@ -5,13 +5,11 @@ All have T5's layout: pad 0, end of sequence 1, unknown 2, then pieces, then the
 before SentencePiece's NFKC normalisation and before escapes (``data/symbols.py``).
 """
 
-import collections
 import io
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -431,53 +429,6 @@ def train_vocabulary(
     if out_path is not None:
         _write(Path(out_path), model.getvalue())
     return SentencePieceVocabulary(model.getvalue(), extra_ids, origin=str(out_path))
-
-
-def unknown_share(
-    vocab: Vocabulary, texts: Sequence[str], n_examples: int = 10
-) -> tuple[int, int, list[str]]:
-    """Count the pieces that a vocabulary cannot spell.
-
-    Returns:
-      ``n_unknown``, ``n_tokens`` and the stretches of text most often lost, at most
-      ``n_examples``, the commonest first.
-    """
-    n_unknown, n_tokens, lost = 0, 0, collections.Counter()
-    for text, ids in zip(texts, vocab.encode_batch(texts), strict=True):
-        n_tokens += len(ids)
-        if (ids == vocab.unk_id).any():
-            ids, starts, ends = vocab.encode_with_offsets(text)
-            where = np.flatnonzero(ids == vocab.unk_id)
-            n_unknown += len(where)
-            # A piece of no width is part of what the next character was normalised to.
-            lost.update(text[starts[i] : max(ends[i], starts[i] + 1)] for i in where)
-    # Ties by text: the order must not depend on the order of the texts.
-    common = sorted(lost.items(), key=lambda item: (-item[1], item[0]))
-    return n_unknown, n_tokens, [text for text, _ in common[:n_examples]]
-
-
-def audit(vocab: Vocabulary, fields: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-    """Count what a vocabulary loses of each field of some data.
-
-    Args:
-      vocab: any.
-      fields: name of a field to its texts.
-
-    Returns:
-      A row for each field: ``field``, ``texts``, ``tokens``, ``unknown`` (tokens), ``lost`` (the
-      stretches most often lost), and ``changed``, the texts that decoding does not give back as
-      they were: unknown pieces, line breaks, runs of spaces, characters that are normalised.
-    """
-    rows = []
-    for name, texts in fields.items():
-        unknown, tokens, lost = unknown_share(vocab, texts)
-        back = map(vocab.decode, vocab.encode_batch(texts))
-        changed = sum(text != again for text, again in zip(texts, back, strict=True))
-        rows.append(
-            {"field": name, "texts": len(texts), "tokens": tokens, "unknown": unknown,
-             "changed": changed, "lost": lost}
-        )  # fmt: skip
-    return rows
 
 
 def _write(path, data):

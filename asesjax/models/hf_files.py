@@ -20,7 +20,7 @@ from asesjax.core.files import read_json
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 TAGS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 SAFE, PICKLE = "model.safetensors", "pytorch_model.bin"
-_CHUNK_ROWS = 4096  # of a table compared with its copy
+_STRETCH = 2**22  # numbers of a tensor read at once
 
 
 class TensorFiles:
@@ -62,30 +62,34 @@ class TensorFiles:
             for file in files:
                 self._unpickle(file)
 
-    def read(self, name: str) -> np.ndarray:
-        """Read one tensor, in the dtype of the file."""
-        if name in self._pickled:
-            return self._pickled[name].float().numpy()
-        # Opened anew every time: the file is mapped into memory as long as it is open.
-        with _opened(self._file_of[name]) as file:
-            return file.get_tensor(name)
+    def fill(self, name: str, out: np.ndarray) -> None:
+        """Read one tensor into float32 ``out``, which may be a view, a stretch of rows at a time.
+
+        ``out`` may have fewer rows than the tensor, or more, which are then left as they are.
+        """
+        for start, stop in self._stretches(name, min(len(out), self.shapes[name][0])):
+            out[start:stop] = self._rows(name, start, stop)
 
     def equal(self, one: str, other: str) -> bool:
-        """Whether two matrices hold the same numbers; a stretch of rows at a time."""
+        """Whether two tensors hold the same numbers."""
         if self.shapes[one] != self.shapes[other]:
             return False
-        n_rows = self.shapes[one][0]
-        for start in range(0, n_rows, _CHUNK_ROWS):
-            stop = min(start + _CHUNK_ROWS, n_rows)
-            if not np.array_equal(self._rows(one, start, stop), self._rows(other, start, stop)):
-                return False
-        return True
+        return all(
+            np.array_equal(self._rows(one, *rows), self._rows(other, *rows))
+            for rows in self._stretches(one, self.shapes[one][0])
+        )
+
+    def _stretches(self, name: str, n_rows: int) -> Iterator[tuple[int, int]]:
+        step = max(1, _STRETCH // max(1, math.prod(self.shapes[name][1:])))
+        for start in range(0, n_rows, step):
+            yield start, min(start + step, n_rows)
 
     def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
         if name in self._pickled:
             return self._pickled[name][start:stop].float().numpy()
+        # Opened anew every time: what was read stays in memory as long as the file is open.
         with _opened(self._file_of[name]) as file:
-            return np.asarray(file.get_slice(name)[start:stop], np.float32)
+            return file.get_slice(name)[start:stop]
 
     def _find(self, name: str) -> list[Path]:
         if (self.folder / name).is_file():

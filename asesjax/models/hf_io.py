@@ -59,11 +59,16 @@ def load_params(
         shardings = shardings(config)
     places = {} if shardings is None else _flat(shardings)
     params: dict[str, Any] = {}
+    shapes = _file_shapes(config)
     for path, tensor in hf_names.tensors(config).items():
-        value = files.read(source_of[path])
-        if tensor.name in (hf_names.TABLE, hf_names.HEAD):
-            value = resize_rows(np.asarray(value, np.float32), config.vocab_size)
-        params[path] = _place(tensor.turn(value).astype(np.float32, copy=False), places.get(path))
+        shape = shapes[tensor.name]
+        value = np.empty(shape[::-1] if tensor.transposed else shape, np.float32)
+        theirs = tensor.turn(value)  # the same memory
+        files.fill(source_of[path], theirs)
+        n_rows = files.shapes[source_of[path]][0]
+        if n_rows < len(theirs):
+            theirs[n_rows:] = theirs[:n_rows].mean(axis=0, dtype=np.float64)
+        params[path] = _place(value, places.get(path))
     return config, _nested(params)
 
 

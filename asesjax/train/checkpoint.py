@@ -140,13 +140,16 @@ def save_params(folder: str | Path, params: Params) -> Path:
       UserError: the files cannot be written.
     """
     folder = Path(folder).absolute()
-    small = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=2**24), params)
+    # Arrays go to disk one after the other and in pieces; Orbax would buffer all of them at once.
+    pieces = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=2**24), params)
+    largest = max(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+    frugal = ocp.StandardCheckpointHandler(save_concurrent_gb=max(1.1 * largest, 2**27) / 1e9)
     args = ocp.args.Composite(
-        params=ocp.args.StandardSave(params, save_args=small),
+        params=ocp.args.StandardSave(params, save_args=pieces),
         cursor=ocp.args.JsonSave({"step": 0}),
     )
     options = ocp.CheckpointManagerOptions(step_prefix=_PREFIX, enable_async_checkpointing=False)
-    handlers = {"params": _frugal_handler(params), "cursor": ocp.JsonCheckpointHandler()}
+    handlers = {"params": frugal, "cursor": ocp.JsonCheckpointHandler()}
     place = step_folder(folder, 0)
     try:
         with ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as manager:
@@ -224,7 +227,7 @@ def restore_params(path: str | Path, target: Params, step: int | None = None) ->
         raise UserError(f"checkpoint {place} is damaged ({damage}); give an earlier one")
     _check_shapes(place, target)
     args = ocp.args.Composite(params=ocp.args.StandardRestore(target))
-    return _read(place, args, {"params": _frugal_handler(target)}).params
+    return _read(place, args).params
 
 
 def read_cursor(path: str | Path, step: int | None = None) -> dict[str, Any]:
@@ -325,18 +328,10 @@ def _restore(place: Path, target: TrainState) -> TrainState:
     return TrainState(step, restored.params, restored.opt_state)
 
 
-def _read(place: Path, args: ocp.args.Composite, handlers: dict[str, Any] | None = None) -> Any:
+def _read(place: Path, args: ocp.args.Composite) -> Any:
     options = ocp.CheckpointManagerOptions(step_prefix=_PREFIX, read_only=True)
-    folder = place.parent.absolute()
-    with ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as manager:
+    with ocp.CheckpointManager(place.parent.absolute(), options=options) as manager:
         return manager.restore(int(place.name.rpartition("_")[2]), args=args)
-
-
-def _frugal_handler(tree: Any) -> ocp.StandardCheckpointHandler:
-    """Hold few arrays in Orbax's buffers at a time; by default it holds a copy of all of them."""
-    largest = max(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-    gb = max(largest, 2**27) / 10**9  # room for the largest array is needed
-    return ocp.StandardCheckpointHandler(save_concurrent_gb=gb, restore_concurrent_gb=gb)
 
 
 def _check_shapes(place: Path, target: Params) -> None:

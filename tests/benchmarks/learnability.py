@@ -15,7 +15,8 @@ from pathlib import Path
 
 from asesjax.cli.main import split_overrides
 from asesjax.core.files import read_json
-from asesjax.experiment import execute, open_run
+from asesjax.experiment import execute
+from asesjax.run import open_run
 
 
 def main() -> None:

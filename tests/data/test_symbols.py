@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 
 from asesjax.core.config import base_config, finish
 from asesjax.core.errors import UserError
+from asesjax.data.audit import audit, unknown_share
 from asesjax.data.examples import encode_chain
 from asesjax.data.symbols import ALPHABET, NAMES, escape, escape_of, unescape
 from asesjax.data.vocab import (
     ByteVocabulary,
-    audit,
     load_saved,
     load_vocabulary,
     train_vocabulary,
-    unknown_share,
     with_symbols,
 )
-from asesjax.experiment import Run, prepare_data
+from asesjax.jobs import prepare_data
+from asesjax.run import Run
 from asesjax.segment.pieces import split_pieces
 
 CORPUS = ["Amy has 5 apples.", "Ben has 3 more: 5 + 3 = 8.", "café x\u0304", "右肺结节", ALPHABET]

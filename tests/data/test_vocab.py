@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asesjax.core.errors import UserError
+from asesjax.data.audit import unknown_share
 from asesjax.data.vocab import (
     ByteVocabulary,
     load_saved,
     load_vocabulary,
     train_vocabulary,
-    unknown_share,
 )
 
 CORPUS = [

@@ -8,7 +8,8 @@ from asesjax.cli.main import main
 from asesjax.core.config import load_config
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json
-from asesjax.experiment import Run, make_stages
+from asesjax.experiment import make_stages
+from asesjax.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))

@@ -15,7 +15,7 @@ import pytest
 from asesjax.cli.main import main
 from asesjax.core.config import STRATEGIES
 from asesjax.core.files import read_json, read_jsonl
-from asesjax.experiment import load_method, open_run
+from asesjax.run import load_method, open_run
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = str(ROOT / "configs/smoke.py")

@@ -53,7 +53,7 @@ def make(kind: str, shape: str = "shallow"):
             model.lm_head.weight[1].mul_(1.8)
         else:
             model.shared.weight.mul_(1.5 if kind == "v1_0" else 0.35)
-            model.shared.weight[1].mul_(1.2 if kind == "v1_0" else 3.0)
+            model.shared.weight[1].mul_(1.2 if (kind, shape) == ("v1_0", "shallow") else 3.0)
     return model
 
 

@@ -145,6 +145,33 @@ def test_straight_onto_devices(hf, saved, preset, sizes):
     hf.assert_same_tensors(hf.make("v1_1", "deep"), hf.load(out))
 
 
+def test_large_tables_are_read_and_saved_in_pieces(tmp_path):
+    """Above 16 MB both files and checkpoints go piece by piece."""
+    config = T5Config(9000, d_model=600, d_kv=2, d_ff=2, n_heads=1, tied=False, mlp="gated-gelu")
+    shapes = jax.eval_shape(lambda key: t5.init(config, key), jax.random.key(0))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes)
+    assert params["token_embedder"]["embedding"].nbytes > 2**24
+    (tmp_path / "hf").mkdir()
+    save_hf(tmp_path / "hf", config, params)
+    assert equal(load_params(tmp_path / "hf")[1], params)
+    more = load_params(tmp_path / "hf", vocab_rows=9005)[1]["decoder"]["logits_dense"]["kernel"]
+    kernel = params["decoder"]["logits_dense"]["kernel"]
+    assert np.array_equal(more[:, :9000], kernel)
+    np.testing.assert_allclose(more[:, 9004], kernel.mean(axis=1), atol=1e-6)
+    less = load_params(tmp_path / "hf", vocab_rows=8990)[1]["decoder"]["logits_dense"]["kernel"]
+    assert np.array_equal(less, kernel[:, :8990])
+
+    place = save_params(tmp_path / "ckpt", params)
+    mesh = make_mesh(1, 4, 2)
+    on = param_shardings(mesh, rules("fsdp_tp"), t5.logical_axes(config), shapes)
+    target = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes, on,
+    )  # fmt: skip
+    assert equal(restore_params(place, target), params)
+
+
 def test_a_run_can_start_from_it(saved, tmp_path, capsys):
     folder = saved("v1_0", "deep")
     assert convert("--from-hf", folder, "--out", tmp_path / "ckpt") == 0

@@ -1,0 +1,108 @@
+"""A run: its configuration, its folder, and how to load what lies there."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from asesjax.core.config import base_config, finish, load_config
+from asesjax.core.errors import UserError
+from asesjax.core.files import read_json
+from asesjax.core.types import Params
+from asesjax.data.vocab import (
+    Vocabulary,
+    load_saved,
+)
+from asesjax.methods.method import Method
+from asesjax.methods.registry import get_method
+from asesjax.models import t5
+from asesjax.models.t5_config import T5Config
+from asesjax.sharding.mesh import make_mesh
+from asesjax.sharding.place import param_shardings
+from asesjax.sharding.rules import rules
+from asesjax.train.checkpoint import restore_params
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A configuration and the folder it runs in."""
+
+    config: ConfigDict
+    workdir: Path
+    say: Callable[[str], None] = functools.partial(print, flush=True)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.workdir / name
+
+
+def open_run(spec: str | None, workdir: str | Path, overrides: dict[str, str] | None = None) -> Run:
+    """Open a run by a config file, or by what its workdir remembers.
+
+    Args:
+      spec: ``file.py`` or ``file.py:arg``; None for a workdir that has run before.
+      workdir: folder of the run; need not exist when ``spec`` is given.
+      overrides: dotted field to text.
+
+    Raises:
+      UserError: no such file, no configuration in the workdir, or a wrong field.
+    """
+    workdir = Path(workdir)
+    if spec:
+        return Run(load_config(spec, overrides), workdir)
+    saved = workdir / "config.json"
+    if not saved.is_file():
+        raise UserError(f"{workdir} holds no run yet; give --config FILE.py")
+    config = base_config()
+    fields = {}
+    for name, value in read_json(saved).items():
+        fields[name] = tuple(value) if isinstance(value, list) else value
+    config.update_from_flattened_dict(fields)
+    return Run(finish(config, overrides or {}, str(saved)), workdir)
+
+
+def model_config(run: Run, vocab: Vocabulary) -> T5Config:
+    """Return the model's shape: as many rows as ids, rounded up to a multiple of 128 as in T5."""
+    return T5Config.from_config(run.config.model, -(-vocab.size // 128) * 128)
+
+
+def role_folder(run: Run, method: Method, role: str) -> Path:
+    """Return the folder of one parameter set."""
+    return run / f"roles/{method.name}/{role}"
+
+
+def load_role(run: Run, method: Method, role: str, step: int | None = None) -> Params:
+    """Restore the parameters of a role, of its last checkpoint unless a step is given."""
+    config = model_config(run, load_saved(run / "vocab"))
+    return restore_params(role_folder(run, method, role), placed_shapes(run, config), step)
+
+
+def load_method(run: Run, name: str) -> tuple[Method, T5Config, tuple[Params, ...], Vocabulary]:
+    """Load everything that decoding with a trained method takes.
+
+    Returns:
+      The method, the model's shape, the parameters of each role, and the vocabulary.
+    """
+    method, vocab = get_method(name), load_saved(run / "vocab")
+    params = tuple(load_role(run, method, role) for role in method.roles)
+    return method, model_config(run, vocab), params, vocab
+
+
+def run_mesh(run: Run) -> Mesh:
+    """Arrange the devices as the configuration says."""
+    mesh = run.config.mesh
+    return make_mesh(mesh.data, mesh.fsdp, mesh.tensor)
+
+
+def placed_shapes(run: Run, config: T5Config) -> Params:
+    """Describe the parameters and where they lie, for restoring."""
+    shapes = jax.eval_shape(lambda key: t5.init(config, key), jax.random.key(0))
+    preset = rules(run.config.mesh.preset)
+    on = param_shardings(run_mesh(run), preset, t5.logical_axes(config), shapes)
+    return jax.tree.map(
+        lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place),
+        shapes, on,
+    )  # fmt: skip
