@@ -44,7 +44,7 @@ COMPUTATION = re.compile(rf"{N} has (\d+) ([-+*/]) (\d+) = (\d+) ({I})\.")
 
 def settings_of(**changed):
     data = base_config().data
-    for name, value in changed.items():
+    for name, value in ({"max_value": 15} | changed).items():
         data[name] = value
     return data
 

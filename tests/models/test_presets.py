@@ -57,6 +57,12 @@ def test_released_configs_are_the_presets(data_folder, name):
     assert config_from_hf(read_json(data_folder / f"t5_vocab/{name}_config.json")) == preset(name)
 
 
+def test_tied_mt5_is_written_as_t5():
+    """transformers 5 never scales the logits of an mT5."""
+    assert config_to_hf(preset("t5-small"), "mt5")["model_type"] == "t5"
+    assert config_to_hf(preset("mt5-small"), "mt5")["model_type"] == "mt5"
+
+
 def test_unknown_preset_names_the_nearest():
     with pytest.raises(UserError, match="did you mean 't5-v1_1-base'"):
         preset("t5-v1.1-base")

@@ -62,15 +62,7 @@ def test_states_and_logits(hf, pair, kind, shape):
     assert logits[there].std(axis=0).max() > 0.1 * np.abs(logits).max()
 
 
-# Every kind, and both shapes of what differs most; compiling takes the time.
-some_models = pytest.mark.parametrize(
-    "kind,shape",
-    [("v1_0", "shallow"), ("v1_0", "deep"), ("v1_1", "deep"), ("mt5", "shallow"),
-     ("v1_1_tied", "deep"), ("mt5_tied", "shallow")],
-)  # fmt: skip
-
-
-@some_models
+@every_model
 def test_gradients(hf, pair, kind, shape):
     theirs, config, params = pair(kind, shape)
     source, target_in, targets = batch(hf)
@@ -107,7 +99,7 @@ def test_gradients(hf, pair, kind, shape):
         assert_close(names[path].turn(gradient), wanted[names[path].name], 1e-3)
 
 
-@some_models
+@every_model
 def test_greedy_ids(hf, pair, kind, shape):
     theirs, config, params = pair(kind, shape)
     n, s = 14, 12
