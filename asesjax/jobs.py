@@ -28,12 +28,12 @@ from asesjax.evals.runner import answer_questions, prediction_row
 from asesjax.methods.method import Method, Prepared
 from asesjax.methods.registry import get_method
 from asesjax.methods.scoring import ScoredRecord, score_records, segment_scored
-from asesjax.run import Run, load_role, model_config, placed_shapes, role_folder, run_mesh
+from asesjax.run import Run, load_role, load_start, model_config, role_folder, run_mesh
 from asesjax.segment.label import f1_from_counts, merge_segments, segmentation_f1
 from asesjax.segment.pieces import Piece
 from asesjax.segment.records import read_segments, write_segments
 from asesjax.sharding.rules import rules
-from asesjax.train.checkpoint import read_cursor, restore_params
+from asesjax.train.checkpoint import read_cursor
 from asesjax.train.duration import n_steps
 from asesjax.train.loop import train
 from asesjax.viz.report import write_report
@@ -95,9 +95,7 @@ def train_method(run: Run, method: Method) -> None:
     vocab = load_saved(run / "vocab")
     examples = {split: _examples(run, method, vocab, split) for split in ("train", "validation")}
     model = model_config(run, vocab)
-    start = None
-    if config.model.init_from:
-        start = restore_params(config.model.init_from, placed_shapes(run, model))
+    start = load_start(run, model)
     for role in method.roles:
         mine = examples["train"][role]
         if not mine:

@@ -91,6 +91,32 @@ def load_method(run: Run, name: str) -> tuple[Method, T5Config, tuple[Params, ..
     return method, model_config(run, vocab), params, vocab
 
 
+def load_start(run: Run, model: T5Config) -> Params | None:
+    """Restore the parameters of ``model.init_from``, None where it is empty.
+
+    Raises:
+      UserError: no checkpoint there, or one of another model. ``asesjax convert`` leaves a
+        model.json, which also tells what no tensor's shape does.
+    """
+    if not run.config.model.init_from:
+        return None
+    path = Path(run.config.model.init_from)
+    for folder in (path, path.parent):
+        if (folder / "model.json").is_file():
+            theirs = read_json(folder / "model.json")["model"]
+            wrong = [
+                f"{name} is {value!r} there and {getattr(model, name)!r} here"
+                for name, value in theirs.items()
+                if name not in ("dtype", "dropout") and getattr(model, name) != value
+            ]
+            if wrong:
+                raise UserError(
+                    f"model.init_from {path} is of another model: {'; '.join(wrong)}; set the "
+                    "model and vocab sections to the checkpoint's, as asesjax convert printed them"
+                )
+    return restore_params(path, placed_shapes(run, model))
+
+
 def run_mesh(run: Run) -> Mesh:
     """Arrange the devices as the configuration says."""
     mesh = run.config.mesh

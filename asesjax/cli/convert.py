@@ -37,12 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model.safetensors",
     )
     parser.add_argument(
-        "--dtype", default="float32",
-        help="with --to-hf: float32, bfloat16 or float16; default %(default)s",
+        "--dtype", help="with --to-hf: float32 (default), bfloat16 or float16",
     )
     parser.add_argument(
-        "--max-shard-gb", type=float, default=5.0,
-        help="with --to-hf: larger than this is split; default %(default)s",
+        "--max-shard-gb", type=float, help="with --to-hf: larger than this is split; default 5",
     )
     parser.add_argument(
         "--vocab-rows", metavar="N|tokenizer",
@@ -55,15 +53,14 @@ def main(args: argparse.Namespace) -> None:
     """Convert one way or the other."""
     from asesjax.core.errors import UserError
 
-    if args.from_hf:
-        if not args.out or args.checkpoint:
-            raise UserError("--from-hf needs --out, the checkpoint folder to write, and nothing "
-                            "else to read")  # fmt: skip
-        _from_hf(args)
-    else:
-        if not args.checkpoint or args.out:
-            raise UserError("--to-hf needs --checkpoint, what to write, and no --out")
-        _to_hf(args)
+    way, needed = ("--from-hf", "out") if args.from_hf else ("--to-hf", "checkpoint")
+    theirs = {"out", "allow_pickle"} if args.from_hf else {"checkpoint", "dtype", "max_shard_gb"}
+    for name in ("out", "allow_pickle", "checkpoint", "dtype", "max_shard_gb"):
+        if name not in theirs and getattr(args, name) not in (None, False):
+            raise UserError(f"--{name.replace('_', '-')} does not go with {way}")
+    if not getattr(args, needed):
+        raise UserError(f"{way} needs --{needed}")
+    (_from_hf if args.from_hf else _to_hf)(args)
 
 
 def _from_hf(args: argparse.Namespace) -> None:
@@ -113,11 +110,18 @@ def _run_fields(out: str, config) -> str:
 def _to_hf(args: argparse.Namespace) -> None:
     import jax
 
+    from asesjax.core.errors import UserError, unknown
     from asesjax.models import t5
-    from asesjax.models.hf_files import new_folder
+    from asesjax.models.hf_files import DTYPES, new_folder
     from asesjax.models.hf_io import save_hf
     from asesjax.train.checkpoint import restore_params
 
+    dtype = args.dtype or "float32"
+    if dtype not in DTYPES:
+        raise unknown("--dtype", dtype, DTYPES)
+    shard_gb = 5.0 if args.max_shard_gb is None else args.max_shard_gb
+    if not 1e-9 <= shard_gb < 1e9:
+        raise UserError(f"--max-shard-gb must be above 0, got {shard_gb}")
     config, model_type, folder, vocabulary = _find_model(Path(args.checkpoint))
     rows = _vocab_rows(args.vocab_rows, vocabulary, folder)
     with new_folder(args.to_hf) as out:
@@ -127,10 +131,9 @@ def _to_hf(args: argparse.Namespace) -> None:
             jax.eval_shape(lambda key: t5.init(config, key), jax.random.key(0)),
         )
         params = restore_params(args.checkpoint, target)
-        size = int(args.max_shard_gb * 10**9)
-        save_hf(out, config, params, model_type, args.dtype, size, rows)
+        save_hf(out, config, params, model_type, dtype, int(shard_gb * 10**9), rows)
         note = _write_tokenizer(folder, vocabulary, out)
-    print(f"{args.to_hf}: {_size(params)}, {args.dtype}" + (f"\n  {note}" if note else ""))
+    print(f"{args.to_hf}: {_size(params)}, {dtype}" + (f"\n  {note}" if note else ""))
 
 
 def find_hf(name: str, allow_pickle: bool = False) -> Path:

@@ -34,8 +34,8 @@ NAMES = {
     "\n": "line",
     "\t": "tab",
 }
-# A text that holds every character of every escape.
-ALPHABET = " ".join(f"[{name}]" for name in NAMES.values()) + " # 0 1 2 3 4 5 6 7 8 9 a b c d e f"
+# A text that holds every character of every escape, and the letter that escapes are tried between.
+ALPHABET = " ".join(f"[{name}]" for name in NAMES.values()) + " # 0 1 2 3 4 5 6 7 8 9 a b c d e f x"
 _SYMBOLS = {name: symbol for symbol, name in NAMES.items()}
 _INSIDE = rf"(?:({'|'.join(_SYMBOLS)})|#([0-9a-f]{{1,6}}))\]"
 # The space after a line break's escape belongs to it: the next line begins with a whole word.

@@ -65,7 +65,8 @@ class TensorFiles:
     def fill(self, name: str, out: np.ndarray) -> None:
         """Read one tensor into float32 ``out``, which may be a view, a stretch of rows at a time.
 
-        ``out`` may have fewer rows than the tensor, or more, which are then left as they are.
+        With fewer rows in ``out`` the last of the tensor are not read; with more the last of
+        ``out`` are not touched.
         """
         for start, stop in self._stretches(name, min(len(out), self.shapes[name][0])):
             out[start:stop] = self._rows(name, start, stop)

@@ -1,5 +1,6 @@
 """The whole job through the command line: stages, continuing, refusing, killing, other data."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 
 from asesjax.cli.main import main
-from asesjax.core.config import STRATEGIES
-from asesjax.core.files import read_json, read_jsonl
-from asesjax.run import load_method, open_run
+from asesjax.core.config import STRATEGIES, load_config
+from asesjax.core.errors import UserError
+from asesjax.core.files import read_json, read_jsonl, write_json
+from asesjax.models.t5_config import T5Config
+from asesjax.run import Run, load_method, load_start, open_run
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = str(ROOT / "configs/smoke.py")
@@ -124,6 +127,17 @@ def test_training_starts_from_another_checkpoint(finished, tmp_path, capsys):
     assert main([*still, "--config.train.learning_rate=1e-9"]) == 0
     for one, other in zip(final_params(finished), final_params(tmp_path / "same"), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_a_converted_checkpoint_must_be_of_the_same_model(tmp_path):
+    run = Run(load_config(SMOKE, {"model.init_from": str(tmp_path)}), tmp_path)
+    model = T5Config.from_config(run.config.model, 256)
+    theirs = dataclasses.asdict(model) | {"layer_norm_epsilon": 1e-5, "dropout": 0.1}
+    write_json(tmp_path / "model.json", {"model": theirs})
+    with pytest.raises(UserError) as error:
+        load_start(run, model)
+    assert "layer_norm_epsilon is 1e-05 there and 1e-06 here;" in str(error.value)
+    assert "dropout" not in str(error.value)
 
 
 def command(workdir, *more):

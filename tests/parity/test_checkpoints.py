@@ -244,7 +244,8 @@ def test_nothing_is_left_behind_or_overwritten(saved, tmp_path, capsys, monkeypa
     told = refuse(capsys, *arguments, "--dtype", "float16", "--max-shard-gb", 1e-6)
     assert "beyond float16" in told
     assert "did you mean 'bfloat16'" in refuse(capsys, *arguments, "--dtype", "bfloat")
-    assert "above 0" in refuse(capsys, *arguments, "--max-shard-gb", 0)
+    for size in (0, -1, "nan", "inf"):
+        assert "above 0" in refuse(capsys, *arguments, f"--max-shard-gb={size}")
     assert sorted(tmp_path.iterdir()) == before
     (tmp_path / "back").mkdir()
     assert "exists" in refuse(capsys, *arguments)
@@ -353,7 +354,7 @@ def test_other_dtypes_and_damaged_indexes(hf, saved, capsys, tmp_path):
     assert "is in two files" in refuse(capsys, "--from-hf", folder, "--out", tmp_path / "c")
     index["weight_map"]["x"] = "../v1_0-shallow/model.safetensors"
     write_json(folder / "model.safetensors.index.json", index)
-    assert "../v1_0" in refuse(capsys, "--from-hf", folder, "--out", tmp_path / "c")
+    assert "names the file '../v1_0" in refuse(capsys, "--from-hf", folder, "--out", tmp_path / "c")
     write_json(folder / "model.safetensors.index.json", {"weight_map": []})
     assert "weight_map" in refuse(capsys, "--from-hf", folder, "--out", tmp_path / "c")
 
@@ -489,14 +490,16 @@ def test_names_on_the_hub(hf, saved, tmp_path, capsys, monkeypatch):
     assert json.loads((tmp_path / "ckpt/model.json").read_text())["origin"] == "google/t5"
 
 
-def test_options_that_do_not_go_together(tmp_path, capsys):
-    for arguments in (
-        ("--from-hf", "x"),
-        ("--to-hf", "x"),
-        ("--from-hf", "x", "--out", "y", "--checkpoint", "z"),
-        ("--to-hf", "x", "--out", "y", "--checkpoint", "z"),
+def test_options_that_do_not_go_together(capsys):
+    for told, *arguments in (
+        ("--from-hf needs --out", "--from-hf", "x"),
+        ("--to-hf needs --checkpoint", "--to-hf", "x"),
+        ("--checkpoint does not go with --from-hf", "--from-hf", "x", "--checkpoint", "z"),
+        ("--dtype does not go with --from-hf", "--from-hf", "x", "--out", "y", "--dtype", "z"),
+        ("--out does not go with --to-hf", "--to-hf", "x", "--checkpoint", "z", "--out", "y"),
+        ("--allow-pickle does not", "--to-hf", "x", "--checkpoint", "z", "--allow-pickle"),
     ):
-        assert "needs --" in refuse(capsys, *arguments)
+        assert told in refuse(capsys, *arguments)
 
 
 def test_fields_that_are_not_of_a_t5_we_compute(hf, saved):
