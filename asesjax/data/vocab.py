@@ -5,6 +5,7 @@ All have T5's layout: pad 0, end of sequence 1, unknown 2, then pieces, then the
 before SentencePiece's NFKC normalisation and before escapes (``data/symbols.py``).
 """
 
+import abc
 import io
 import os
 import re
@@ -25,7 +26,7 @@ _BYTE_OFFSET = 3  # ByT5: byte b has id b + 3
 Encoded = tuple[np.ndarray, np.ndarray, np.ndarray]  # ids, starts, ends, each int32 [N]
 
 
-class Vocabulary:
+class Vocabulary(abc.ABC):
     """Text to ids and back. Subclasses supply ``_encode_plain`` and ``_decode_plain``.
 
     Attributes:
@@ -149,17 +150,21 @@ class Vocabulary:
         if position < len(text):
             yield text[position:], position
 
+    @abc.abstractmethod
     def _encode_plain(self, texts):
-        raise NotImplementedError
+        """Return the ids of texts without sentinels, int32 each."""
 
+    @abc.abstractmethod
     def _encode_plain_with_offsets(self, text):
-        raise NotImplementedError
+        """Return ids, starts and ends of a text without sentinels."""
 
+    @abc.abstractmethod
     def _decode_plain(self, ids):
-        raise NotImplementedError
+        """Return the text of ids that are no sentinels."""
 
+    @abc.abstractmethod
     def _save_model(self, folder):
-        pass
+        """Write what ``vocab.json`` does not hold."""
 
 
 class SentencePieceVocabulary(Vocabulary):
@@ -242,6 +247,9 @@ class ByteVocabulary(Vocabulary):
         # A model may write half a character: show it as U+FFFD rather than hide it.
         data = bytes(i - _BYTE_OFFSET for i in ids if i >= _BYTE_OFFSET)
         return data.decode(errors="replace")
+
+    def _save_model(self, folder):
+        """Write nothing: there is no model."""
 
 
 class SymbolVocabulary(Vocabulary):
