@@ -12,7 +12,10 @@ import argparse
 import dataclasses
 import functools
 import re
+import resource
 import shutil
+import sys
+import time
 from pathlib import Path
 
 # What a folder of transformers may hold of a tokenizer.
@@ -50,9 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Convert one way or the other."""
+    """Convert one way or the other, and say what it took."""
     from asesjax.core.errors import UserError
 
+    start = time.perf_counter()
     way, needed = ("--from-hf", "out") if args.from_hf else ("--to-hf", "checkpoint")
     theirs = {"out", "allow_pickle"} if args.from_hf else {"checkpoint", "dtype", "max_shard_gb"}
     for name in ("out", "allow_pickle", "checkpoint", "dtype", "max_shard_gb"):
@@ -61,6 +65,11 @@ def main(args: argparse.Namespace) -> None:
     if not getattr(args, needed):
         raise UserError(f"{way} needs --{needed}")
     (_from_hf if args.from_hf else _to_hf)(args)
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = time.perf_counter() - start
+    print(f"took {seconds:.1f} s; peak memory of the process {peak / 1e9:.2f} GB")
 
 
 def _from_hf(args: argparse.Namespace) -> None:
