@@ -12,5 +12,5 @@ workdir=(--workdir runs/quickstart)
 for argument in "$@"; do
   case "$argument" in --workdir | --workdir=*) workdir=() ;; esac
 done
-echo "running the main job on the embedded data (about 10 minutes on two CPU cores)"
+echo "running the main job on the embedded data (7 to 10 minutes on two CPU cores)"
 exec .venv/bin/asesjax run --config configs/quickstart.py ${workdir[@]+"${workdir[@]}"} "$@"
