@@ -20,6 +20,7 @@ from asesjax.data.vocab import (
 from asesjax.methods.method import Method
 from asesjax.methods.registry import get_method
 from asesjax.models import t5
+from asesjax.models.presets import configured
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.place import param_shardings
@@ -66,7 +67,7 @@ def open_run(spec: str | None, workdir: str | Path, overrides: dict[str, str] | 
 
 def model_config(run: Run, vocab: Vocabulary) -> T5Config:
     """Return the model's shape: as many rows as ids, rounded up to a multiple of 128 as in T5."""
-    return T5Config.from_config(run.config.model, -(-vocab.size // 128) * 128)
+    return configured(run.config.model, -(-vocab.size // 128) * 128)
 
 
 def role_folder(run: Run, method: Method, role: str) -> Path:

@@ -10,7 +10,7 @@ DIR holds train.jsonl and test.jsonl of GSM8K. Arguments, joined by commas:
             end on the text "answer is"
     paper   the paper's (default): short pieces merged, neighbours merged, end-of-chain sentinel
 
-The full-size setting (model.* below is flan-t5-base's shape) needs vocab.path, T5's spiece.model,
+The full-size setting (flan-t5-base's shape) needs vocab.path, T5's spiece.model,
 and an accelerator; without model.init_from it starts from random weights.
 """
 
@@ -56,10 +56,8 @@ def get_config(arg: str = ""):
         return c
     c.vocab.kind = "sentencepiece"
     c.vocab.max_unknown_share = 0.001
-    m = c.model  # flan-t5-base
-    m.d_model, m.d_ff, m.n_heads, m.d_kv = 768, 2048, 12, 64
-    m.n_encoder_layers = m.n_decoder_layers = 12
-    m.mlp, m.tied, m.dropout, m.dtype = "gated-gelu", False, 0.1, "bfloat16"
+    m = c.model
+    m.preset, m.dropout, m.dtype = "flan-t5-base", 0.1, "bfloat16"
     t.tokens, t.epochs = 0, 10.0
     t.batch_size = 64
     t.optimizer, t.learning_rate, t.weight_decay, t.warmup_share = "adamw", 1e-4, 0.01, 0.1

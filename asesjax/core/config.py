@@ -83,6 +83,7 @@ def base_config() -> ConfigDict:
     v.max_unknown_share = 0.0  # stop when more of the training pieces than this are unknown
 
     c.model = m = ConfigDict()
+    m.preset = ""  # a released shape (models/presets.py) in the place of the eight fields below
     m.d_model = 64
     m.d_ff = 256
     m.n_heads = 4
@@ -93,7 +94,7 @@ def base_config() -> ConfigDict:
     m.tied = True  # output shares the input embedding, scaled by d_model**-0.5 (v1.0)
     m.dropout = 0.0
     m.dtype = "float32"  # of activations; parameters, norms, softmax and losses are float32
-    m.init_from = ""  # workdir of a role, or one of its checkpoints, to start every role from
+    m.init_from = ""  # folder of a role, or of a checkpoint, that every role starts from
 
     c.train = t = ConfigDict()
     t.batch_size = 32  # examples in an optimizer step, all devices together

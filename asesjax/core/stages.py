@@ -27,7 +27,6 @@ class Stage:
       fields: names of configuration fields, or of whole sections, that its result depends on.
       needs: names of the stages whose results it reads.
       outputs: files and folders below the workdir that are its own, moved aside when redone.
-      values: further facts its result depends on.
     """
 
     name: str
@@ -35,7 +34,6 @@ class Stage:
     fields: tuple[str, ...]
     needs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
-    values: tuple[tuple[str, Any], ...] = ()
 
 
 def run_stages(
@@ -106,7 +104,6 @@ def _wanted(stages: Sequence[Stage], fields: dict[str, Any]) -> dict[str, dict]:
             for name, value in fields.items()
             if any(name == part or name.startswith(part + ".") for part in stage.fields)
         }
-        read |= dict(stage.values)
         needs = {name: wanted[name]["fingerprint"] for name in stage.needs}
         wanted[stage.name] = {
             "fingerprint": fingerprint({"fields": read, "needs": needs}),

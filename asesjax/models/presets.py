@@ -6,7 +6,12 @@ proportions, ``nl`` layers in each stack). The table of T5-Efficient gives its s
 of 32, but its published numbers of parameters come out with 64 only, so 64 it is.
 """
 
-from asesjax.core.errors import unknown
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from asesjax.core.config import base_config
+from asesjax.core.errors import UserError, unknown
 from asesjax.models.t5_config import T5Config
 
 # d_model, d_ff, d_kv, heads, layers of each stack
@@ -70,3 +75,33 @@ def preset(name: str) -> T5Config:
         vocab_size=rows, d_model=d_model, d_kv=d_kv, d_ff=d_ff, n_heads=n_heads,
         n_encoder_layers=n_layers, n_decoder_layers=n_layers, mlp=mlp, tied=tied, dropout=0.1,
     )  # fmt: skip
+
+
+def configured(model: ConfigDict, vocab_size: int) -> T5Config:
+    """Return the shape that a ``model`` section asks for: a preset's, or that of its own fields.
+
+    Args:
+      model: the section; of a preset, ``dropout`` and ``dtype`` are still the section's.
+      vocab_size: rows of the embedding, which the vocabulary decides.
+
+    Raises:
+      UserError: no such preset, or a preset and a field of the shape beside it.
+
+    Example:
+      >>> model = base_config().model
+      >>> model.preset = "flan-t5-base"
+      >>> configured(model, 32128) == dataclasses.replace(preset("flan-t5-base"), dropout=0.0)
+      True
+    """
+    if not model.preset:
+        return T5Config.from_config(model, vocab_size)
+    shape, default = preset(model.preset), base_config().model
+    ours = {"dropout": model.dropout, "dtype": model.dtype}
+    known = {field.name for field in dataclasses.fields(T5Config)} & set(model) - set(ours)
+    changed = sorted(name for name in known if model[name] != default[name])
+    if changed:
+        raise UserError(
+            f"model.preset {model.preset!r} decides the shape, but model.{changed[0]} is set to "
+            f"{model[changed[0]]!r} as well; leave out one of the two"
+        )
+    return dataclasses.replace(shape, vocab_size=vocab_size, **ours)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from asesjax.core.errors import UserError
-from asesjax.core.files import read_jsonl
+from asesjax.core.metric_log import read_metrics
 
 # One colour a method in every figure; the palette stays apart under colour blindness.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -70,7 +70,7 @@ def loss_curves(metrics: dict[str, Path], path: str | Path) -> Path:
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
     for (name, file), colour in zip(metrics.items(), COLOURS * 9, strict=False):
-        points = [row for _, row in read_jsonl(file) if "loss" in row]
+        points = read_metrics(file, "train")
         axes.plot([p["tokens"] for p in points], [p["loss"] for p in points], color=colour,
                   label=name)
     axes.set_xlabel("training tokens")

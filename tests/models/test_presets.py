@@ -1,13 +1,15 @@
 """Shapes of released models: parameter counts that were published, and two released configs."""
 
+import dataclasses
 import math
 
 import pytest
 
+from asesjax.core.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json
 from asesjax.models.hf_config import config_from_hf, config_to_hf
-from asesjax.models.presets import PRESETS, preset
+from asesjax.models.presets import PRESETS, configured, preset
 
 
 def n_parameters(config):
@@ -66,3 +68,24 @@ def test_tied_mt5_is_written_as_t5():
 def test_unknown_preset_names_the_nearest():
     with pytest.raises(UserError, match="did you mean 't5-v1_1-base'"):
         preset("t5-v1.1-base")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_by_configuration(name):
+    fields = {"model.preset": name, "model.dropout": "0.1", "model.dtype": "bfloat16"}
+    got = configured(finish(base_config(), fields).model, 512)
+    assert got == dataclasses.replace(preset(name), vocab_size=512, dtype="bfloat16")
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"model.preset": "t5-smal"}, "did you mean 't5-small'"),
+        ({"model.preset": "t5-small", "model.d_model": "512"}, "model.d_model is set to 512"),
+        ({"model.preset": "t5-small", "model.tied": "false"}, "model.tied is set to False"),
+    ],
+)
+def test_wrong_presets_are_explained(fields, words):
+    with pytest.raises(UserError) as error:
+        configured(finish(base_config(), fields).model, 512)
+    assert words in str(error.value)
