@@ -81,13 +81,13 @@ def assert_same_tensors(one, other):
         assert torch.equal(a[name], b[name]), name
 
 
-def prompts(seed: int, rows: int, length: int) -> np.ndarray:
+def prompts(seed: int, rows: int, length: int, limit: int = LIMIT) -> np.ndarray:
     """Random ids [rows, length] of random lengths, closed by the end mark, padded with 0."""
     rng = np.random.default_rng(seed)
     out = np.zeros((rows, length), np.int32)
     for row in out:
         n = rng.integers(1, length)
-        row[:n] = rng.integers(2, LIMIT, n)
+        row[:n] = rng.integers(2, limit, n)
         row[n] = 1
     return out
 

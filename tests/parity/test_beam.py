@@ -50,16 +50,6 @@ def models(tied):
     return theirs, config, params
 
 
-def make_sources(seed):
-    rng = np.random.default_rng(seed)
-    out = np.zeros((ROWS, S), np.int32)
-    for row in out:
-        n = rng.integers(1, S)
-        row[:n] = rng.integers(2, LIMIT, n)
-        row[n] = 1
-    return out
-
-
 def cut(row):
     return row[: row.index(1) + 1] if 1 in row else row
 
@@ -106,9 +96,9 @@ def search_ours(config, params, sources, n, k, penalty, early):
         (False, 5, 0.0, False),
     ],
 )
-def test_hypotheses_and_scores_are_those_of_transformers(tied, k, penalty, early):
+def test_hypotheses_and_scores_are_those_of_transformers(hf, tied, k, penalty, early):
     theirs, config, params = models(tied)
-    sources = make_sources(k)
+    sources = hf.prompts(k, ROWS, S, LIMIT)
     for bound in (T, 5):
         want, scores = search_theirs(theirs, sources, bound, k, penalty, early)
         got, found = search_ours(config, params, sources, bound, k, penalty, early)
