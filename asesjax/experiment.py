@@ -13,6 +13,7 @@ Everything a run knows lies in its workdir:
     report.json  report.md  figures/  what came out
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -20,9 +21,10 @@ import jax
 from asesjax import jobs
 from asesjax.core.config import flatten
 from asesjax.core.files import locked, write_json
+from asesjax.core.processes import follow, is_first, leading
 from asesjax.core.run_card import add_run_card
 from asesjax.core.stages import Stage, run_stages
-from asesjax.evals.runner import check_beams
+from asesjax.evals.runner import check_decode
 from asesjax.methods.method import Method
 from asesjax.methods.registry import get_method
 from asesjax.run import Run
@@ -30,12 +32,15 @@ from asesjax.run import Run
 MODEL_STRATEGIES = ("entropy", "loss")  # those that ask a trained scorer
 # Fields that change how a run is watched, saved or placed, but not what comes out.
 _FREE = (
-    "train.log_every_steps", "train.save_every_steps", "train.stop_after_steps",
+    "train.log_every_steps", "train.save_every_steps", "train.stop_after_steps", "train.remat",
+    "train.scan_layers", "train.keep_last", "train.profile_steps",
 )  # fmt: skip
 
 
 def execute(run: Run, until: tuple[str, ...] = ("report",), redo: bool = False) -> None:
     """Run the stages up to and including some of them; finished ones are kept.
+
+    Where several processes were started, all call this.
 
     Args:
       run: from ``open_run``.
@@ -56,12 +61,18 @@ def execute(run: Run, until: tuple[str, ...] = ("report",), redo: bool = False) 
 
     for name in until:
         want(name)
-    with locked(run.workdir):
-        # A run that goes on, and roles of one shape, find their programs compiled.
-        jax.config.update("jax_compilation_cache_dir", str(run / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-        fields = flatten(run.config)
-        chosen = [stage for name, stage in stages.items() if name in wanted]
+    # A run that goes on, and roles of one shape, find their programs compiled.
+    jax.config.update("jax_compilation_cache_dir", str(run / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    fields = flatten(run.config)
+    chosen = [stage for name, stage in stages.items() if name in wanted]
+    if not is_first():
+        return follow([stage.run for stage in chosen])
+    with leading() as together, locked(run.workdir):
+        chosen = [
+            dataclasses.replace(stage, run=together(i, stage.run)) if stage.together else stage
+            for i, stage in enumerate(chosen)
+        ]
         ran = run_stages(
             chosen, fields, run.workdir, redo, run.say,
             before=lambda: (write_json(run / "config.json", fields), add_run_card(run.workdir)),
@@ -76,14 +87,15 @@ def make_stages(run: Run) -> list[Stage]:
     fields = [name for name in flatten(config) if name not in _FREE]
     of = lambda *sections: tuple(n for n in fields if n.split(".")[0] in sections)  # noqa: E731
     methods = [get_method(name) for name in config.methods]
-    for method in methods:
-        check_beams(method, config)
+    check_decode(config)
     segmented = [m for m in methods if m.segmented]
     scorer = config.segment.strategy in MODEL_STRATEGIES and segmented
     trained = [m for m in methods if not m.segmented]
     if scorer and "direct" not in config.methods:
         trained.append(get_method("direct"))
     has_scorer = any(m.name == "direct" for m in trained)
+    # Several chains of a question vote with their answers, which depend on the metric.
+    voting = ("evaluate.metric",) if config.decode.samples > 1 else ()
 
     stages = [
         Stage("data", lambda: jobs.prepare_data(run), ("seed", *of("data", "vocab")),
@@ -97,6 +109,7 @@ def make_stages(run: Run) -> list[Stage]:
             ("seed", *of("model", "train"), *more),
             needs,
             outputs=(f"roles/{method.name}",),
+            together=True,
         )
 
     stages += [train_stage(method, ("data",)) for method in trained]
@@ -115,7 +128,7 @@ def make_stages(run: Run) -> list[Stage]:
             Stage(
                 f"decode-{method.name}",
                 functools.partial(jobs.decode_method, run, method),
-                (*of("decode"), *(of("ases") if method.segmented else ())),
+                (*of("decode"), *(of("ases") if method.segmented else ()), *voting),
                 (f"train-{method.name}",),
                 outputs=(f"predictions/{method.name}",),
             )

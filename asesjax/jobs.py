@@ -9,9 +9,10 @@ import numpy as np
 from asesjax.core.config import STRATEGIES, flatten
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, read_jsonl, write_json, write_jsonl
+from asesjax.core.processes import is_first
 from asesjax.core.types import Example
 from asesjax.data.audit import audit, unknown_share
-from asesjax.data.batching import token_counts
+from asesjax.data.batching import examples_per_row, token_counts
 from asesjax.data.examples import chain_text
 from asesjax.data.sources import SPLITS, load_records, read_records, write_records
 from asesjax.data.symbols import ALPHABET
@@ -23,12 +24,20 @@ from asesjax.data.vocab import (
     with_symbols,
 )
 from asesjax.decode.score import score_examples
-from asesjax.evals.report import build_report
+from asesjax.evals.report import build_report, decode_speed
 from asesjax.evals.runner import answer_questions, prediction_row
 from asesjax.methods.method import Method, Prepared
 from asesjax.methods.registry import get_method
 from asesjax.methods.scoring import ScoredRecord, score_records, segment_scored
-from asesjax.run import Run, load_role, load_start, model_config, role_folder, run_mesh
+from asesjax.run import (
+    Run,
+    load_role,
+    load_start,
+    model_config,
+    own_mesh,
+    role_folder,
+    run_mesh,
+)
 from asesjax.segment.label import f1_from_counts, merge_segments, segmentation_f1
 from asesjax.segment.pieces import Piece
 from asesjax.segment.records import read_segments, write_segments
@@ -104,19 +113,22 @@ def train_method(run: Run, method: Method) -> None:
                 "change segment.beta or segment.strategy"
             )
         steps = n_steps(
-            config.train, float(token_counts(mine).sum(1).mean()), len(mine), 1 / len(method.roles)
-        )
+            config.train, float(token_counts(mine).sum(1).mean()), len(mine), 1 / len(method.roles),
+            examples_per_row(mine, config.train.packed_length),
+        )  # fmt: skip
         folder = role_folder(run, method, role)
         result = train(
             config.train, model, mine, examples["validation"][role], folder, config.seed,
             mesh=run_mesh(run), rules=rules(config.mesh.preset), init_params=start, n_steps=steps,
             role=f"{method.name}/{role}",
         )  # fmt: skip
-        write_json(
-            folder / "result.json",
-            {"examples": len(mine), "steps": result.steps, "tokens": result.tokens,
-             "seconds": result.seconds, "kept_steps": list(result.kept_steps)},
-        )  # fmt: skip
+        if is_first():
+            write_json(
+                folder / "result.json",
+                {"examples": len(mine), "steps": result.steps, "tokens": result.tokens,
+                 "seconds": result.seconds, "kept_steps": list(result.kept_steps),
+                 "best_step": result.best_step},
+            )  # fmt: skip
 
 
 def _examples(
@@ -203,13 +215,17 @@ def decode_method(run: Run, method: Method) -> None:
     folder = run / f"predictions/{method.name}"
     curve = []
     records = read_records(run / "data/validation.jsonl")[: config.decode.curve_questions]
-    for kept in zip(*(result["kept_steps"] for result in results), strict=True):
+    steps = [result["kept_steps"] for result in results]
+    # A role that stopped early stands where it stopped while the other goes on.
+    longest = max(map(len, steps))
+    steps = [own + own[-1:] * (longest - len(own)) for own in steps]
+    for kept in zip(*steps, strict=True):
         params = tuple(
             load_role(run, method, role, step)
             for role, step in zip(method.roles, kept, strict=True)
         )
         answers, _ = answer_questions(
-            method, model, params, config, vocab, records, run_mesh(run)
+            method, model, params, config, vocab, records, own_mesh(run)
         )
         rows = [
             prediction_row(*pair, method, config, vocab)
@@ -230,14 +246,21 @@ def decode_method(run: Run, method: Method) -> None:
     write_json(folder / "curve.json", curve)
     records = read_records(run / "data/test.jsonl")
     params = tuple(load_role(run, method, role) for role in method.roles)
+    counts: dict[str, int] = {}
     answers, seconds = answer_questions(
-        method, model, params, config, vocab, records, run_mesh(run), timed=True
+        method, model, params, config, vocab, records, own_mesh(run), timed=True, counts=counts
     )
     rows = [
         prediction_row(*pair, method, config, vocab) for pair in zip(records, answers, strict=True)
     ]
     write_jsonl(folder / "test.jsonl", rows)
-    write_json(folder / "decode.json", {"questions": len(records), "seconds": seconds})
+    decode = {"questions": len(records), "seconds": seconds} | counts
+    write_json(folder / "decode.json", decode)
+    speed = decode_speed(decode)
+    shares = [f", {speed[name]:.0%} of {what} of use" for name, what in
+              (("slot_utilisation", "decoder slots"), ("row_utilisation", "encoded rows"))
+              if speed[name] is not None]  # fmt: skip
+    run.say(f"  {speed['questions_per_second']:.1f} questions/s" + "".join(shares))
     for row in rows[:1]:
         run.say(f"  {row['question'][:200]}\n  -> {row['chain'][:300]}")
 

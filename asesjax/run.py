@@ -1,7 +1,7 @@
 """A run: its configuration, its folder, and how to load what lies there."""
 
 import dataclasses
-import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from asesjax.core.config import base_config, finish, load_config
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json
+from asesjax.core.processes import say
 from asesjax.core.types import Params
 from asesjax.data.vocab import (
     Vocabulary,
@@ -34,7 +35,7 @@ class Run:
 
     config: ConfigDict
     workdir: Path
-    say: Callable[[str], None] = functools.partial(print, flush=True)
+    say: Callable[[str], None] = say
 
     def __truediv__(self, name: str) -> Path:
         return self.workdir / name
@@ -76,9 +77,11 @@ def role_folder(run: Run, method: Method, role: str) -> Path:
 
 
 def load_role(run: Run, method: Method, role: str, step: int | None = None) -> Params:
-    """Restore the parameters of a role, of its last checkpoint unless a step is given."""
-    config = model_config(run, load_saved(run / "vocab"))
-    return restore_params(role_folder(run, method, role), placed_shapes(run, config), step)
+    """Restore the parameters of a role, those it hands on unless a step is given."""
+    config, folder = model_config(run, load_saved(run / "vocab")), role_folder(run, method, role)
+    if step is None and (folder / "result.json").exists():
+        step = read_json(folder / "result.json").get("best_step")
+    return restore_params(folder, placed_shapes(run, config, own_mesh(run)), step)
 
 
 def load_method(run: Run, name: str) -> tuple[Method, T5Config, tuple[Params, ...], Vocabulary]:
@@ -115,20 +118,34 @@ def load_start(run: Run, model: T5Config) -> Params | None:
                     f"model.init_from {path} is of another model: {'; '.join(wrong)}; set the "
                     "model and vocab sections to the checkpoint's, as asesjax convert printed them"
                 )
-    return restore_params(path, placed_shapes(run, model))
+    return restore_params(path, placed_shapes(run, model, run_mesh(run)))
 
 
 def run_mesh(run: Run) -> Mesh:
-    """Arrange the devices as the configuration says."""
+    """Arrange the devices of all processes as the configuration says."""
     mesh = run.config.mesh
-    return make_mesh(mesh.data, mesh.fsdp, mesh.tensor)
+    return make_mesh(mesh.data, mesh.fsdp, mesh.tensor, slices=mesh.slices)
 
 
-def placed_shapes(run: Run, config: T5Config) -> Params:
-    """Describe the parameters and where they lie, for restoring."""
+def own_mesh(run: Run) -> Mesh:
+    """Arrange the devices for what one process does alone (scoring, decoding).
+
+    With several processes these are its own devices, and an axis that they cannot hold is smaller
+    than the configuration says.
+    """
+    if jax.process_count() == 1:
+        return run_mesh(run)
+    devices, mesh = jax.local_devices(), run.config.mesh
+    tensor = math.gcd(len(devices), max(mesh.tensor, 0))
+    fsdp = math.gcd(len(devices) // tensor, max(mesh.fsdp, 0))
+    return make_mesh(-1, fsdp, tensor, devices)
+
+
+def placed_shapes(run: Run, config: T5Config, mesh: Mesh) -> Params:
+    """Describe the parameters and where they lie on a mesh, for restoring."""
     shapes = jax.eval_shape(lambda key: t5.init(config, key), jax.random.key(0))
     preset = rules(run.config.mesh.preset)
-    on = param_shardings(run_mesh(run), preset, t5.logical_axes(config), shapes)
+    on = param_shardings(mesh, preset, t5.logical_axes(config), shapes)
     return jax.tree.map(
         lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place),
         shapes, on,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from asesjax import losses
 from asesjax.core.errors import UserError
+from asesjax.sharding.mesh import make_mesh
 
 
 def expected(logits, targets, weights, z_loss, smoothing):
@@ -114,6 +115,62 @@ def test_hidden_cross_entropy_is_that_of_its_logits():
     got = losses.hidden_cross_entropy(lambda h: h @ kernel, hidden, targets, weights, 0.1, 0.2)
     want = losses.weighted_cross_entropy(hidden @ kernel, targets, weights, 0.1, 0.2)
     assert float(got.loss_sum) == float(want.loss_sum)
+
+
+@pytest.mark.parametrize("n_chunks", [2, 3, 5, 9])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_chunks_change_neither_sums_nor_gradients(n_chunks, dtype):
+    rng = np.random.default_rng(n_chunks)
+    kernel = jnp.asarray(rng.normal(size=(4, 11)), jnp.float32)
+    hidden = jnp.asarray(rng.normal(size=(3, 5, 4)), dtype)
+    _, targets, weights = random_case(n_chunks)
+
+    def loss(kernel, hidden, weights, n_chunks):
+        def logits_fn(h):
+            product = jnp.matmul(h, kernel.astype(dtype), preferred_element_type=jnp.float32)
+            return product + jnp.float32(0.5)
+
+        sums = losses.hidden_cross_entropy(
+            logits_fn, hidden, targets, weights, 0.1, 0.2, n_chunks
+        )
+        return 3.0 * sums.loss_sum, sums
+
+    run = jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True), static_argnums=3)
+    (_, sums), gradients = run(kernel, hidden, weights, n_chunks)
+    (_, want_sums), want = run(kernel, hidden, weights, 1)
+    np.testing.assert_allclose(sums, want_sums, rtol=1e-6)
+    plain, _ = jax.jit(loss, static_argnums=3)(kernel, hidden, weights, n_chunks)
+    np.testing.assert_allclose(plain, 3 * want_sums.loss_sum, rtol=1e-6)
+    # In bfloat16 the product of each chunk is rounded, then added in float32.
+    rtol = 1e-5 if dtype == jnp.float32 else 2e-2
+    for got, expected_gradient in zip(gradients, want, strict=True):
+        assert got.dtype == expected_gradient.dtype and got.shape == expected_gradient.shape
+        scale = np.abs(np.asarray(expected_gradient, np.float32)).max()
+        np.testing.assert_allclose(
+            np.asarray(got, np.float32), np.asarray(expected_gradient, np.float32),
+            atol=rtol * scale,
+        )  # fmt: skip
+
+
+def test_gradient_of_many_chunks_adds_up_in_float32():
+    """The kernel's gradient, 256 equal small terms, is not swallowed by bfloat16 (8 bits)."""
+    kernel, ones = jnp.zeros((1, 2)), jnp.ones((1, 256))
+    hidden, targets = jnp.full((1, 256, 1), 1.0078125, jnp.bfloat16), jnp.zeros((1, 256), int)
+
+    def loss(kernel):
+        logits_fn = lambda h: (h @ kernel.astype(h.dtype)).astype(jnp.float32)  # noqa: E731
+        return losses.hidden_cross_entropy(logits_fn, hidden, targets, ones, n_chunks=256).loss_sum
+
+    np.testing.assert_allclose(jax.grad(loss)(kernel), [[-129.0, 129.0]], rtol=1e-6)
+
+
+def test_small_losses_are_whole_and_large_ones_are_cut_by_device():
+    assert losses._count_chunks(32, 80, 256) == 1
+    assert losses._count_chunks(8, 128, 32128) == 4
+    assert losses._count_chunks(4096, 3, 250112) == 3
+    mesh = make_mesh(2, 2, 2)
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        assert losses._count_chunks(64, 128, 32128) == 4
 
 
 def test_examples_of_packed_rows_are_counted():

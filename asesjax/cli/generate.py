@@ -1,14 +1,23 @@
 """Answer questions with a method that a run has trained.
 
 One question:    asesjax generate --workdir DIR --method usm --question "..."
+In turn:         asesjax generate --workdir DIR --method usm
 A file:          asesjax generate --workdir DIR --method usm --input in.jsonl --output out.jsonl
-Rows of the file need a question (data.question_field); answer and rationale, where they are there,
-go into the output as references for `asesjax evaluate`.
+
+Rows of the file need a question (data.question_field). What else they may have:
+  answer, rationale                  go into the output as references for `asesjax evaluate`
+  max_rounds, max_segment_tokens,    bounds for this row, at most those of decode.*;
+  max_chain_tokens                   max_segment_tokens may be a list, one for each segment;
+                                     direct and answer_only have max_chain_tokens alone
+  prefix                             what the chain begins with, in the place of decode.prefix
+The output grows in the order of the input. Stopped at any moment, the same command goes on, and
+the finished file is the same to the byte; OUTPUT.run.json says what it is made from. What is drawn
+(decode.mode=sample) depends on decode.seed, the row's place and the number of the sample alone.
 """
 
 import argparse
+import os
 import sys
-from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,72 +27,70 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", required=True, help="one of the run's methods")
     parser.add_argument("--question", help="a question; the answer is printed")
     parser.add_argument("--input", help="JSONL file of questions")
-    parser.add_argument("--output", help="JSONL file of answers to write; must not exist")
-    parser.epilog = "--config.decode.field=value changes how it is decoded."
+    parser.add_argument("--output", help="JSONL file of answers, written or gone on with")
+    parser.add_argument(
+        "--log-probabilities", action="store_true",
+        help="with --input: ids and log probability of each token in the output's segments",
+    )
+    parser.add_argument(
+        "--interactive", action="store_true",
+        help="read questions from standard input, a line each; so too without --question and "
+        "--input on a terminal",
+    )
+    parser.epilog = (
+        "--config.decode.field=value changes how it is decoded: mode=sample, temperature, top_k, "
+        "top_p, samples=N to let N chains vote, beams, engine, max_chain_tokens, ..."
+    )
 
 
 def main(args: argparse.Namespace) -> None:
     """Decode and print or write."""
     from asesjax.core.errors import UserError, unknown
-    from asesjax.core.files import write_jsonl
-    from asesjax.evals.runner import answer_questions, prediction_row
-    from asesjax.run import load_method, open_run
+    from asesjax.run import open_run
 
-    if bool(args.question) == bool(args.input):
-        raise UserError("give either --question or --input")
-    if args.input and not args.output:
+    what = [name for name in ("question", "input") if getattr(args, name) is not None]
+    what += ["interactive"] * args.interactive
+    if not what and sys.stdin.isatty():
+        what = ["interactive"]
+    if len(what) != 1:
+        raise UserError(
+            "give either --question or --input, or --interactive to be asked for questions"
+        )
+    if args.input is not None and not args.output:
         raise UserError("--input needs --output, the file of answers to write")
-    if args.output and Path(args.output).exists():
-        raise UserError(f"{args.output} exists; nothing is overwritten, give another --output")
+    if args.input is None and (args.output or args.log_probabilities):
+        raise UserError("--output and --log-probabilities go with --input, a file of questions")
     for name in args.overrides:
         if not name.startswith("decode."):
             raise UserError(f"generate takes --config.decode.* only, got --config.{name}")
     run = open_run(args.config, args.workdir, args.overrides)
     if args.method not in run.config.methods:
         raise unknown("--method", args.method, run.config.methods)
-    records = _records(args, run.config)
-    method, model, params, vocab = load_method(run, args.method)
-    answers, _ = answer_questions(method, model, params, run.config, vocab, records)
-    rows = [prediction_row(*pair, method, run.config, vocab)
-            for pair in zip(records, answers, strict=True)]  # fmt: skip
-    if args.output:
-        write_jsonl(args.output, rows)
-        print(f"{args.output}: {len(rows)} answers, "
-              f"{sum(not row['done'] for row in rows)} of them not brought to an end")  # fmt: skip
-    else:
-        _show(rows[0])
-
-
-def _records(args, config):
-    from asesjax.core.errors import UserError
-    from asesjax.core.files import read_jsonl
-    from asesjax.core.types import Record
-
-    if args.question:
-        return [Record("question", args.question, "", "")]
-    data = config.data
-    records = []
-    for line, row in read_jsonl(args.input):
-        question = row.get(data.question_field)
-        if not isinstance(question, str) or not question.strip():
+    for name in ("temperature", "top_k", "top_p", "seed"):
+        if f"decode.{name}" in args.overrides and run.config.decode.mode != "sample":
             raise UserError(
-                f"{args.input}:{line}: field {data.question_field!r} must be a text that is not "
-                f"empty, got {question!r}"
+                f"decode.{name} has no effect with decode.mode={run.config.decode.mode}; add "
+                "--config.decode.mode=sample"
             )
-        rationale, answer = (
-            str(row.get(name, "")) for name in (data.rationale_field, data.answer_field)
-        )
-        records.append(Record(str(row.get(data.id_field, line)), question, rationale, answer))
-    if not records:
-        raise UserError(f"{args.input} holds no questions")
-    return records
+    _keep_compiled(run)
+    if args.input is not None:
+        from asesjax.cli.generate_file import generate_file
+
+        generate_file(run, args.method, args.input, args.output, args.log_probabilities)
+    else:
+        from asesjax.cli.interactive import answer_one, converse
+
+        if args.question is not None:
+            answer_one(run, args.method, args.question)
+        else:
+            converse(run, args.method)
 
 
-def _show(row: dict) -> None:
-    from asesjax.core.types import Segment
-    from asesjax.viz.segments import segments_text
+def _keep_compiled(run) -> None:
+    """Share the run's compiled programs, so that the next start has the same ones, and sooner."""
+    import jax
 
-    segments = [Segment(part["text"], part["label"]) for part in row["segments"]]
-    print(segments_text(segments, sys.stdout.isatty()))
-    flags = [name for name in ("truncated", "repeated") if row[name]]
-    print(f"answer: {row['answer']}" + (f"  ({', '.join(flags)})" if flags else ""))
+    folder = run / "compiled"
+    if folder.is_dir() and os.access(folder, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

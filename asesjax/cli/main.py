@@ -1,10 +1,15 @@
 """The ``asesjax`` command: finds the verb, reads overrides, turns user mistakes into one line."""
 
 import argparse
+import contextlib
+import errno
 import importlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
+from asesjax.core import processes
 from asesjax.core.errors import Preempted, UserError, unknown
 
 # Verb -> what it does. Each is a module here with add_arguments(parser) and main(args).
@@ -20,6 +25,12 @@ VERBS = {
 }
 EXIT_USER_ERROR = 2
 EXIT_PREEMPTED = 42  # saved and stopped on request; the same command goes on
+_EXIT_HELP = f"""\
+Exit status: 0; {EXIT_USER_ERROR} for a mistake that the message explains; {EXIT_PREEMPTED} when \
+stopped by SIGTERM with everything
+saved: the same command goes on."""
+# Failures of the disk, not of the program.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        print(
+            f"asesjax: cannot write{where}: {error.strerror}; mend that, and the same command goes "
+            "on from what is finished",
+            file=sys.stderr,
+        )
+        return EXIT_USER_ERROR
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -60,13 +81,42 @@ def _dispatch(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
+    parser.epilog = "\n\n".join(filter(None, (parser.epilog, _EXIT_HELP)))
     rest, overrides = split_overrides(rest)
     args = parser.parse_args(rest)
     args.overrides = overrides
     if overrides and not hasattr(args, "config"):
         raise UserError(f"asesjax {verb} takes no --config.field=value")
+    if not hasattr(args, "coordinator"):
+        return module.main(args) or 0
+    processes.start(args.coordinator, args.processes, args.process)
+    with _sigterm_exits():
+        return module.main(args) or 0
 
-    return module.main(args) or 0
+
+@contextlib.contextmanager
+def _sigterm_exits() -> Iterator[None]:
+    """Leave with EXIT_PREEMPTED on SIGTERM, between and in stages that have nothing to save.
+
+    Training handles the signal itself, and so does jax where there are several processes.
+    """
+
+    def leave(*_: object) -> None:
+        print(
+            "asesjax: stopped by SIGTERM; finished stages are kept, the same command goes on",
+            file=sys.stderr,
+        )
+        # No Exception, which somebody might take for a failure of what they are doing.
+        raise SystemExit(EXIT_PREEMPTED)
+
+    if threading.current_thread() is not threading.main_thread() or processes.several():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -97,7 +147,7 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --config, --workdir and --redo, as every verb that works on a run takes them."""
+    """Add --config, --workdir, --redo and what starts several processes."""
     parser.add_argument(
         "--config", metavar="FILE.py[:ARG]",
         help="config file; not needed for a workdir that has run before",
@@ -107,6 +157,15 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--redo", action="store_true",
         help="where the configuration changed, move old outputs to WORKDIR/superseded and redo",
     )
+    group = parser.add_argument_group(
+        "several processes, one command each; all see the same workdir"
+    )
+    group.add_argument(
+        "--coordinator", default="", metavar="HOST:PORT",
+        help="of process 0; auto on TPU pods and under SLURM, where nothing else is needed",
+    )
+    group.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    group.add_argument("--process", type=int, metavar="I", help="number of this one, from 0")
     parser.epilog = "--config.section.field=value changes one field of the configuration."
 
 

@@ -17,7 +17,11 @@ from ml_collections import ConfigDict
 
 from asesjax.core.errors import UserError, unknown
 
-SOURCES = ("synthetic_math", "synthetic_reports", "gsm8k", "jsonl")
+SOURCES = (
+    "synthetic_math", "synthetic_reports", "gsm8k", "gsm8k_socratic", "svamp", "strategyqa",
+    "palm_svamp", "palm_cqa", "coin_flip", "date_understanding", "last_letter_concatenation",
+    "tracking_shuffled_objects", "jsonl", "json", "csv",
+)  # fmt: skip
 STRATEGIES = ("entropy", "loss", "bleu", "rouge", "location")
 METHODS = ("answer_only", "direct", "dsm", "usm")
 
@@ -26,10 +30,13 @@ CHOICES = {
     "data.source": SOURCES,
     "data.wording": ("plain", "varied"),
     "data.fact_order": ("in_order", "shuffled"),
+    "data.split_by": ("question", "id"),
     "vocab.kind": ("train", "sentencepiece", "byte"),
     "model.mlp": ("relu", "gated-gelu"),
     "model.dtype": ("float32", "bfloat16"),
-    "train.optimizer": ("adamw", "adafactor"),
+    "train.optimizer": ("adamw", "adafactor", "adam", "lion", "sgd"),
+    "train.remat": ("none", "dots", "full"),
+    "train.keep_best": ("", "validation_loss", "validation_accuracy"),
     "train.schedule": ("cosine", "inverse_square_root", "constant"),
     "train.normalize": ("weights", "examples"),
     "segment.strategy": STRATEGIES,
@@ -37,6 +44,8 @@ CHOICES = {
     "segment.given": ("question", "prefix"),
     "segment.reduce": ("sum", "mean"),
     "ases.end_of_chain": ("sentinel", "stop_text"),
+    "decode.engine": ("continuous", "synchronous"),
+    "decode.mode": ("greedy", "sample"),
     "evaluate.metric": ("numeric", "authors", "exact"),
     "mesh.preset": ("dp", "fsdp", "tp", "fsdp_tp"),
 }
@@ -51,19 +60,24 @@ def base_config() -> ConfigDict:
 
     c.data = d = ConfigDict()
     d.source = "synthetic_math"  # one of SOURCES
-    d.path = ""  # folder (gsm8k) or file with {split} in its name (jsonl)
+    d.path = ""  # folder of a named data set; a file of jsonl, json, csv, perhaps with {split}
     d.n_train = 700  # records kept of each split, 0 for all
     d.n_validation = 100
     d.n_test = 500
     d.validation_share = 0.1  # taken from the training records where a source has no such split
     d.test_share = 0.1
-    d.question_field = "question"  # names of the fields of jsonl records
+    d.split_by = "question"  # equal questions never part; "id": equal ids
+    d.question_field = "question"  # names of the fields of jsonl, json and csv
     d.rationale_field = "rationale"
     d.answer_field = "answer"
     d.id_field = "id"
+    d.steps_field = "steps"  # [[subquestion, text], ...], where rows have it
     d.answer_template = "The answer is {answer}."  # closes the chain; "" where answers are empty
     d.strip_calculator = True  # remove <<48/2=24>> marks
     d.max_skipped_share = 0.0  # stop when more records than this share cannot be used
+    # Leave out teacher chains that do not end in the right answer (by evaluate.metric), except in
+    # the test split.
+    d.only_right_chains = False
     # The embedded generators (sources synthetic_*):
     d.min_steps = 2  # computed values in a problem
     d.max_steps = 4
@@ -79,6 +93,7 @@ def base_config() -> ConfigDict:
     v.size = 256  # pieces of a trained vocabulary, an upper bound
     v.extra_ids = 100  # sentinels <extra_id_0> ... behind the pieces
     v.split_digits = False  # of a trained vocabulary: one piece a digit, not a number
+    v.byte_fallback = False  # of a trained vocabulary: bytes for unseen characters, text as it is
     v.symbols = False  # write what the pieces cannot spell (< { } ^ line breaks) as escapes
     v.max_unknown_share = 0.0  # stop when more of the training pieces than this are unknown
 
@@ -97,7 +112,7 @@ def base_config() -> ConfigDict:
     m.init_from = ""  # folder of a role, or of a checkpoint, that every role starts from
 
     c.train = t = ConfigDict()
-    t.batch_size = 32  # examples in an optimizer step, all devices together
+    t.batch_size = 32  # rows (examples) in an optimizer step, all devices together
     t.microbatches = 1  # gradient accumulation inside the step
     # The length of training: exactly one of these four is not 0. "tokens" are real (not padding)
     # source and target tokens of a method, shared by its roles: it matches compute.
@@ -114,14 +129,28 @@ def base_config() -> ConfigDict:
     t.beta1 = 0.9
     t.beta2 = 0.99
     t.clip_norm = 1.0  # 0: no clipping
+    t.rate_factors = ()  # "regex=factor" of the learning rate, by parameter name; 0 freezes
+    t.ema_decay = 0.0  # above 0: what is evaluated and kept is a running average of parameters
+    t.skip_nonfinite = False  # leave out updates with NaN or infinity instead of stopping
+    t.remat = "none"  # backward keeps all, "dots" (products of parameters) or "full" (layer inputs)
+    t.scan_layers = False  # compile one layer for a whole stack: for deep models
     t.label_smoothing = 0.0
     t.z_loss = 0.0
     t.normalize = "weights"  # divide the summed loss by the weights, or by the examples
     t.source_buckets = (64, 96, 128)  # lengths that batches are padded to
     t.target_buckets = (16, 80)
+    # Above 0, examples share rows whose longer side has so many positions at most, and batch_size
+    # counts rows; the buckets then serve validation and scoring alone.
+    t.packed_length = 0
     t.log_every_steps = 20
     t.evaluate_every_share = 0.25  # of all steps: loss on validation, and a kept checkpoint
+    # What a role hands on: its last checkpoint, or the best evaluated one by "validation_loss" or
+    # "validation_accuracy".
+    t.keep_best = ""
+    t.patience = 0  # above 0: stop when so many evaluations in a row were not the best (keep_best)
     t.save_every_steps = 200
+    t.keep_last = 2  # newest checkpoints that stay; those of evaluations stay anyway
+    t.profile_steps = (0, 0)  # first and last step of a profile in the role's folder; (0, 0): none
     t.stop_after_steps = 0  # stop there as if interrupted (tests); 0: never
 
     c.segment = s = ConfigDict()
@@ -139,13 +168,25 @@ def base_config() -> ConfigDict:
     a.stop_text = "answer is"
 
     c.decode = g = ConfigDict()
-    g.batch_size = 100
+    g.engine = "continuous"  # slots take new questions at once; "synchronous" waits for the batch
+    g.batch_size = 100  # questions written at once
     g.max_rounds = 12  # segments a chain ([code]: 5 rounds of two)
     g.max_segment_tokens = 64  # new tokens a segment ([code]: 100)
     g.max_chain_tokens = 96  # new tokens a chain, direct's single segment too
-    g.beams = 1  # above 1: beam search (methods that write one segment)
+    g.beams = 1  # above 1: beam search of each segment, by the synchronous engine
     g.length_penalty = 1.0  # of beam search, as in transformers: above 0 favours long chains
+    g.mode = "greedy"  # the most probable token; or "sample", drawn as the next four say
+    g.temperature = 1.0
+    g.top_k = 0  # draw from the k most probable tokens alone; 0 for all
+    g.top_p = 1.0  # of those from the fewest that reach this share; 1 for all
+    g.seed = 0  # of what is drawn
+    g.samples = 1  # chains drawn for a question; above 1 their answers vote (self-consistency)
+    g.prefix = ""  # what every chain begins with
+    g.repeat_ngram = 0  # n: a segment that writes n tokens in a row again ends there; 0: never
     g.question_buckets = (64, 128, 256, 512)  # lengths that questions are padded to
+    g.encode_rows = 0  # contexts the continuous engine encodes at once; 0: batch_size / 8
+    g.context_lengths = (64, 128, 192)  # lengths it pads contexts to, besides the longest
+    g.int8 = False  # round weights to int8 with a scale a channel: less to read, other ids
     g.curve_questions = 100  # validation questions decoded at each kept checkpoint
 
     c.evaluate = e = ConfigDict()
@@ -157,6 +198,7 @@ def base_config() -> ConfigDict:
     x.data = -1  # one of the three may be -1: what is left of the devices
     x.fsdp = 1
     x.tensor = 1
+    x.slices = 1  # TPU slices that the data axis goes over
     return c
 
 
@@ -264,7 +306,7 @@ def fingerprint(fields: dict[str, Any]) -> str:
 def _parse(name: str, text: str, default: Any) -> Any:
     if isinstance(default, str):
         return text
-    if isinstance(default, tuple) and default and isinstance(default[0], str):
+    if isinstance(default, tuple) and (not default or isinstance(default[0], str)):
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if isinstance(default, bool):
         if text.lower() in ("true", "false"):
@@ -283,7 +325,7 @@ def _parse(name: str, text: str, default: Any) -> Any:
 
 def _check(name: str, value: Any, default: Any) -> Any:
     if isinstance(default, tuple) and isinstance(value, list | tuple):
-        kind = type(default[0])
+        kind = type(default[0]) if default else str
         if not all(type(item) is kind for item in value):
             raise UserError(f"{name} must hold only {kind.__name__}, got {value!r}")
         value = tuple(value)

@@ -27,6 +27,8 @@ class Stage:
       fields: names of configuration fields, or of whole sections, that its result depends on.
       needs: names of the stages whose results it reads.
       outputs: files and folders below the workdir that are its own, moved aside when redone.
+      together: takes the devices of all processes (``core/processes.py``); process 0 does the
+        others alone.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Stage:
     fields: tuple[str, ...]
     needs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    together: bool = False
 
 
 def run_stages(

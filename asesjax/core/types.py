@@ -19,8 +19,10 @@ LABELS = (ES, AS)
 #   decoder_target_tokens  [B, T] int32, 0 is padding
 #   decoder_loss_weights   [B, T] float32 >= 0, 0 on padding
 #   example_index          [B] int32, the row's place in the list of examples, -1 for padding rows
-# and, only when several examples share a row:
-#   encoder_segment_ids [B, S], decoder_segment_ids [B, T] int32, 0 on padding
+# and, only when several examples share a row (data/packing.py):
+#   encoder_segment_ids [B, S], decoder_segment_ids [B, T] int32, 1, 2, ... in a row, 0 on padding;
+#   example_index is then [B, N], -1 where a row holds fewer than N; decoder inputs are shifted
+#   within each segment
 Batch = dict[str, np.ndarray]
 
 Params = Any  # a nested dict of arrays
@@ -49,6 +51,8 @@ class Record:
       rationale: the chain of thought, without the closing answer sentence.
       answer: the final answer, as text; empty where the rationale is itself the answer (reports).
       gold: labelled segments whose texts joined are ``rationale``; None for real data.
+      steps: the rationale as pairs (subquestion, text), in order; None where the source asks no
+        subquestions. The last text may be the answer itself.
     """
 
     id: str
@@ -56,6 +60,7 @@ class Record:
     rationale: str
     answer: str
     gold: tuple[Segment, ...] | None = None
+    steps: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

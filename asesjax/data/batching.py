@@ -1,10 +1,10 @@
 """Batches of fixed shapes as a pure function of the step.
 
-Training examples form an endless stream: one permutation of all of them per epoch. Stretches of
-the stream ("windows") are ordered by shape and cut into batches, which are then put in random
-order, so that a batch's examples are of like length and little is padding. No example is dropped
-or repeated within an epoch, and the step alone tells which batch comes next: that is the cursor a
-checkpoint keeps.
+Rows form an endless stream: one permutation of all of them per epoch. A row is an example, or
+several where they are packed (``packing.py``). Stretches of the stream ("windows") are ordered by
+shape and cut into batches, which are then put in random order, so that a batch's rows are of like
+length and little is padding. No example is dropped or repeated within an epoch, and the step alone
+tells which batch comes next: that is the cursor a checkpoint keeps.
 """
 
 import dataclasses
@@ -15,9 +15,10 @@ import numpy as np
 
 from asesjax.core.errors import UserError
 from asesjax.core.types import Batch, Example
+from asesjax.data.packing import Packing, deal, fill_packed, pack
 
 _MERGE_SHARE = 0.02  # a shape that saves less padding than this is not worth a compilation
-_PERMUTATION, _BATCH_ORDER = 0, 1  # streams of random numbers
+_PERMUTATION, _BATCH_ORDER, _DEAL = 0, 1, 1 << 63  # streams of random numbers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,11 +28,12 @@ class Plan:
     Attributes:
       batch_size: rows of a batch, all processes together.
       shapes: the (S, T) that batches may have, smallest first; each is a compilation.
-      rank: [N] int32, examples are ordered by it: equal where the smallest fitting shape is the
+      rank: [R] int32, rows are ordered by it: equal where the smallest fitting shape is the
         same, neighbours where a batch mixing two shapes is padded little.
-      lengths: [N, 2] int32, source and target length of each example.
+      lengths: [R, 2] int32, source and target length of each row.
       seed: of the order.
       window: batches ordered by shape together.
+      packing: which lengths share a row; None where row i is example i.
     """
 
     batch_size: int
@@ -40,12 +42,13 @@ class Plan:
     lengths: np.ndarray
     seed: int
     window: int
+    packing: Packing | None = None
 
     def epoch_start(self, epoch: int) -> int:
         """Return the first step whose batch begins in an epoch (0, 1, ...).
 
         The steps before it have delivered every example ``epoch`` times, and fewer than
-        ``batch_size`` examples once more.
+        ``batch_size`` rows once more.
         """
         return -(-epoch * len(self.lengths) // self.batch_size)
 
@@ -54,7 +57,7 @@ class Plan:
         """Share of the source and target positions of the first epoch that is padding."""
         real = total = 0
         for step in range(self.epoch_start(1)):
-            rows = _rows(self, step)
+            rows = _places(self, step) % len(self.lengths)
             real += int(self.lengths[rows].sum())
             total += sum(self.shapes[_shape(self, rows)]) * self.batch_size
         return 1 - real / total
@@ -68,6 +71,7 @@ def make_plan(
     seed: int,
     window: int = 32,
     max_shapes: int = 6,
+    packed_length: int = 0,
 ) -> Plan:
     """Decide the shapes and the order of the batches of a training run.
 
@@ -80,13 +84,24 @@ def make_plan(
       window: batches whose examples are ordered by shape together. More: less padding; fewer:
         the order is closer to a plain permutation.
       max_shapes: upper bound of the pairs of buckets in use.
+      packed_length: above 0, several examples share a row, whose longer side is so long at most
+        (see ``packing.pack``); the buckets are not looked at.
 
     Raises:
-      UserError: no examples, wrong buckets, or an example longer than the largest bucket.
+      UserError: no examples, wrong buckets, or an example longer than the largest bucket or than
+        a packed row.
     """
     if batch_size < 1:
         raise UserError(f"train.batch_size must be at least 1, got {batch_size}")
+    if not len(examples):
+        raise UserError("there are no examples to make batches of")
     lengths = token_counts(examples)
+    if packed_length:
+        packing = pack(examples, lengths, packed_length)
+        first = deal(packing, np.arange(len(examples)))
+        lengths = np.add.reduceat(lengths[first], packing.starts[:-1], axis=0, dtype=np.int32)
+        rank = np.zeros(len(lengths), np.int32)
+        return Plan(batch_size, (packing.shape,), rank, lengths, seed, window, packing)
     shapes, rank = _choose_shapes(examples, lengths, source_buckets, target_buckets, max_shapes)
     return Plan(batch_size, shapes, rank, lengths, seed, window)
 
@@ -108,13 +123,18 @@ def batch_at(
       process_count: processes sharing the batch; each gets rows ``[p*B/P, (p+1)*B/P)``.
 
     Returns:
-      A ``core.types.Batch``; its shape is the same in every process.
+      A ``core.types.Batch``; its shape is the same in every process. Where examples are packed,
+      with segment ids.
 
     Raises:
       UserError: the batch size cannot be shared by so many processes.
     """
-    rows = _rows(plan, step)
+    places = _places(plan, step)
     mine = _slice(plan.batch_size, process_index, process_count)
+    if plan.packing is not None:
+        members = [_members(plan, place) for place in places[mine].tolist()]
+        return fill_packed(examples, members, plan.packing.shape, plan.packing.most)
+    rows = places % len(plan.lengths)
     return _fill(examples, rows[mine], plan.shapes[_shape(plan, rows)])
 
 
@@ -151,6 +171,13 @@ def token_counts(examples: Sequence[Example]) -> np.ndarray:
     return np.asarray(counts, np.int32).reshape(-1, 2)
 
 
+def examples_per_row(examples: Sequence[Example], packed_length: int) -> float:
+    """Return how many examples a row of a batch holds on average: 1 without packing."""
+    if not packed_length:
+        return 1.0
+    return len(examples) / pack(examples, token_counts(examples), packed_length).n_rows
+
+
 def _choose_shapes(examples, lengths, source_buckets, target_buckets, max_shapes):
     """Pick the few (S, T) that batches are padded to, and the examples' rank.
 
@@ -158,8 +185,6 @@ def _choose_shapes(examples, lengths, source_buckets, target_buckets, max_shapes
     whose examples are cheapest to pad further, while there are too many or it costs next to
     nothing. The pair that holds everything always stays: a batch may mix shapes.
     """
-    if not len(lengths):
-        raise UserError("there are no examples to make batches of")
     source = _fit(examples, lengths[:, 0], source_buckets, "source")
     target = _fit(examples, lengths[:, 1], target_buckets, "target")
     pairs, counts = np.unique(np.stack([source, target], 1), axis=0, return_counts=True)
@@ -210,8 +235,8 @@ def _shape(plan, rows):
     return next(i for i, shape in enumerate(plan.shapes) if (longest <= shape).all())
 
 
-def _rows(plan, step):
-    """Return the examples of the batch of a step, int64 [B]."""
+def _places(plan, step):
+    """Return the rows of the batch of a step, int64 [B]: row + epoch * rows of an epoch."""
     if step < 0:
         raise ValueError(f"steps count from 0, got {step}")
     # A window never reaches past the last batch that begins in its epoch, so that epochs follow
@@ -224,14 +249,29 @@ def _rows(plan, step):
 
 @functools.lru_cache(maxsize=4)
 def _window(plan, start, end):
-    """Return the rows of the batches of the steps [start, end), int64 [end - start, B]."""
+    """Return the places of the batches of the steps [start, end), int64 [end - start, B]."""
     n, size = len(plan.lengths), plan.batch_size
     stream = np.arange(start * size, end * size)
     epochs = range(start * size // n, (end * size - 1) // n + 1)
     orders = np.concatenate([_permutation(plan.seed, epoch, n) for epoch in epochs])
     rows = orders[stream - epochs[0] * n]
-    rows = rows[np.argsort(plan.rank[rows], kind="stable")].reshape(end - start, size)
-    return rows[_shuffled(plan.seed, _BATCH_ORDER, start, end - start)]
+    by_rank = np.argsort(plan.rank[rows], kind="stable")
+    places = (rows + stream // n * n)[by_rank].reshape(end - start, size)
+    return places[_shuffled(plan.seed, _BATCH_ORDER, start, end - start)]
+
+
+def _members(plan, place):
+    """Return the examples of a packed row, int64."""
+    epoch, row = divmod(place, len(plan.lengths))
+    start, end = plan.packing.starts[row : row + 2]
+    return _dealt(plan, epoch)[start:end]
+
+
+@functools.lru_cache(maxsize=4)
+def _dealt(plan, epoch):
+    """Return the example of each slot of the packed rows in an epoch, int64 [N]."""
+    n = len(plan.packing.kind_of_example)
+    return deal(plan.packing, _shuffled(plan.seed, _DEAL, epoch, n))
 
 
 @functools.lru_cache(maxsize=4)

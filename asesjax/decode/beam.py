@@ -19,7 +19,8 @@ import numpy as np
 
 from asesjax.core.errors import UserError
 from asesjax.core.types import Params
-from asesjax.decode.iterative import PAD, Chains, Limits
+from asesjax.decode.segment import Segment
+from asesjax.decode.spec import PAD, DecodeSpec
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
 
@@ -41,7 +42,7 @@ class BeamSpec:
       early_stopping: when a row with K finished hypotheses stops: True at once, False when its best
         open beam, as long as it is now, scores below all of them, "never" when it would even after
         the most favourable number of further tokens.
-      eos_id: ends a hypothesis.
+      end_ids: each ends a hypothesis.
 
     Raises:
       UserError: a value out of range.
@@ -52,7 +53,7 @@ class BeamSpec:
     buffer: int
     length_penalty: float = 1.0
     early_stopping: bool | str = False
-    eos_id: int = 1
+    end_ids: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
         if self.n_beams < 1:
@@ -73,7 +74,8 @@ class Hypotheses(NamedTuple):
       length: [B, K] int32.
       score: [B, K] float32, log probability over ``n ** length_penalty``, n counting the end mark.
       log_probability: [B, K] float32, natural, of all V rows' softmax, end mark included.
-      done: [B, K] bool, ended by the end mark; otherwise the bound cut it.
+      token_log_probability: [B, K, T] float32, of each of ``ids``.
+      end: [B, K] int32, the end mark; 0 where the bound cut it.
       broken: [B] bool, the logits were not finite: all hypotheses of the row are empty.
       steps: [B] int32, decoder steps until the row stopped.
     """
@@ -82,15 +84,22 @@ class Hypotheses(NamedTuple):
     length: jax.Array
     score: jax.Array
     log_probability: jax.Array
-    done: jax.Array
+    token_log_probability: jax.Array
+    end: jax.Array
     broken: jax.Array
     steps: jax.Array
+
+    @property
+    def done(self) -> jax.Array:
+        """[B, K] bool, ended by an end mark."""
+        return self.end != 0
 
 
 class _Best(NamedTuple):
     """The best finished hypotheses of a row so far, the best first."""
 
     ids: jax.Array  # [B, K, T], the end mark included
+    log_p: jax.Array  # [B, K, T], of each id
     score: jax.Array  # [B, K]
     length: jax.Array  # [B, K], the end mark included
     finished: jax.Array  # [B, K] bool; False: there are fewer
@@ -101,6 +110,7 @@ class _Search(NamedTuple):
     caches: tuple  # of the layers: self keys and values [B, K, H, T, head]
     last: jax.Array  # [B, K] ids fed next
     ids: jax.Array  # [B, K, T] of the open beams
+    log_p: jax.Array  # [B, K, T]
     score: jax.Array  # [B, K], their log probabilities
     best: _Best
     over: jax.Array  # [B] bool
@@ -124,7 +134,8 @@ def beam_search(
       config: shape of the model.
       params: from ``t5.init`` or a checkpoint.
       source_tokens: [B, S] int32, end of sequence in it, 0 after the end.
-      max_new_tokens: longest target, its end mark included; traced, at most T.
+      max_new_tokens: longest target, its end mark included; traced, at most T. One number, or
+        one a row.
       spec: what is compiled in.
 
     Returns:
@@ -133,72 +144,24 @@ def beam_search(
     Raises:
       UserError: ``max_new_tokens`` below 1 or beyond the buffer.
     """
-    if not 1 <= max_new_tokens <= spec.buffer:
+    bound = np.broadcast_to(np.asarray(max_new_tokens, np.int32), len(source_tokens))
+    if not ((bound >= 1) & (bound <= spec.buffer)).all():
         raise UserError(f"max_new_tokens must be from 1 to {spec.buffer}, got {max_new_tokens}")
-    return _search(config, params, source_tokens, jnp.asarray(max_new_tokens, jnp.int32), spec)
-
-
-def generate(
-    config: T5Config,
-    params_by_phase: tuple[Params, ...],
-    question_tokens: jax.Array,
-    limits: Limits,
-    spec: BeamSpec,
-) -> Chains:
-    """Write chains of a single segment by beam search: ``iterative.generate`` with another spec.
-
-    Args:
-      config: shape of the model.
-      params_by_phase: one set of parameters.
-      question_tokens: [B, Q] int32, without end of sequence, 0 after the end.
-      limits: of which ``max_chain_tokens`` bounds the chain, here its end mark included.
-      spec: what is compiled in.
-
-    Returns:
-      ``Chains`` of the best hypotheses, on the device.
-
-    Raises:
-      UserError: limits below 1 or beyond the buffer.
-    """
-    bound = limits.max_chain_tokens
-    if not 1 <= bound <= spec.buffer:
-        raise UserError(f"decode.max_chain_tokens must be from 1 to {spec.buffer}, got {bound}")
-    (params,) = params_by_phase
-    return _chains(config, params, question_tokens, jnp.asarray(bound, jnp.int32), spec)
+    return search(config, params, source_tokens, bound, spec)
 
 
 def n_compilations() -> int:
     """Programs compiled by this module in this process, for tests and timing."""
-    return _search._cache_size() + _chains._cache_size()
+    return search._cache_size()
 
 
 @functools.partial(jax.jit, static_argnames=("config", "spec"))
-def _chains(config, params, questions, bound, spec) -> Chains:
-    end = jnp.sum(questions != PAD, axis=1, keepdims=True)
-    place = jnp.arange(questions.shape[1] + 1)
-    source = jnp.where(
-        (place == end) & (end > 0), spec.eos_id, jnp.pad(questions, ((0, 0), (0, 1)))
-    )
-    found = _search(config, params, source, bound, spec)
-    length, done = found.length[:, 0], found.done[:, 0] & ~found.broken
-    empty = end[:, 0] == 0
-    return Chains(
-        ids=found.ids[:, 0],
-        length=length,
-        segment_ends=length[:, None],
-        n_segments=(length > 0).astype(jnp.int32),
-        done=done | empty,
-        truncated=~done & ~found.broken & ~empty,
-        repeated=jnp.zeros_like(done),
-        broken=found.broken,
-        generated_tokens=found.steps,
-        log_probability=found.log_probability[:, 0],
-    )
-
-
-@functools.partial(jax.jit, static_argnames=("config", "spec"))
-def _search(config, params, source, bound, spec) -> Hypotheses:
+def search(
+    config: T5Config, params: Params, source: jax.Array, bound: jax.Array, spec: BeamSpec
+) -> Hypotheses:
+    """``beam_search`` of bounds [B] that fit."""
     b, k, room = source.shape[0], spec.n_beams, spec.buffer
+    n_kept = max(2, 1 + len(spec.end_ids)) * k
     never = spec.early_stopping == "never" and k > 1
     at_once = spec.early_stopping is True or k == 1
     # Divisors of lengths 0 .. T, as Python computes them and not as the device would.
@@ -225,13 +188,17 @@ def _search(config, params, source, bound, spec) -> Hypotheses:
         log_p = jax.nn.log_softmax(logits, axis=-1)
         log_p = jnp.where(allowed, log_p, jnp.where(jnp.isnan(log_p), jnp.nan, -jnp.inf))
         log_p = (log_p + s.score[:, :, None]).reshape(b, -1)
-        # At most one of a beam's continuations ends it, so of 2K at least K go on.
-        score, flat = jax.lax.top_k(log_p, 2 * k)
+        # A beam has as many ends as there are end marks, so of these at least K go on.
+        score, flat = jax.lax.top_k(log_p, n_kept)
         parent, token = flat // config.vocab_size, (flat % config.vocab_size).astype(jnp.int32)
-        written = _pick(s.ids, parent)
-        written = jnp.where(jnp.arange(room) == s.step, token[:, :, None], written)
+        here = jnp.arange(room) == s.step
+        written = jnp.where(here, token[:, :, None], _pick(s.ids, parent))
+        gained = score - _pick(s.score, parent)
+        gained = jnp.where(here, gained[:, :, None], _pick(s.log_p, parent))
         n = s.step + 1
-        ends = (token == spec.eos_id) | (n >= bound)
+        ends = (n >= bound)[:, None]
+        for end_id in spec.end_ids:
+            ends |= token == end_id
         # NaN counts as the highest score, so it would be among these.
         broken = s.broken | (~s.over & jnp.isnan(score).any(axis=1))
 
@@ -243,11 +210,12 @@ def _search(config, params, source, bound, spec) -> Hypotheses:
         )
 
         # Only the K best may finish; the others were fetched to go on in their place.
-        finishes = ends & (jnp.arange(2 * k) < k)
+        finishes = ends & (jnp.arange(n_kept) < k)
         new = _Best(
             ids=written,
+            log_p=gained,
             score=score / divisor[n] + jnp.where(finishes, 0.0, NOTHING),
-            length=jnp.full((b, 2 * k), n),
+            length=jnp.full((b, n_kept), n),
             finished=finishes,
         )
         both = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), s.best, new)
@@ -258,7 +226,7 @@ def _search(config, params, source, bound, spec) -> Hypotheses:
 
         longest = bound if never and spec.length_penalty > 0 else n
         worst = jnp.where(best.finished.all(axis=1), best.score.min(axis=1), NOTHING)
-        over = s.over | broken | ~(running[:, 0] / divisor[longest] > worst)
+        over = s.over | broken | (n >= bound) | ~(running[:, 0] / divisor[longest] > worst)
         if at_once:
             over |= best.finished.all(axis=1)
         return _Search(
@@ -266,6 +234,7 @@ def _search(config, params, source, bound, spec) -> Hypotheses:
             caches=caches,
             last=_pick(token, going_on),
             ids=_pick(written, going_on),
+            log_p=_pick(gained, going_on),
             score=running,
             best=best,
             over=over,
@@ -274,6 +243,7 @@ def _search(config, params, source, bound, spec) -> Hypotheses:
         )
 
     zeros, nowhere = jnp.zeros((b, k), jnp.int32), jnp.zeros((b, k, room), jnp.int32)
+    no_log_p = jnp.zeros((b, k, room), jnp.float32)
     start = _Search(
         step=jnp.int32(0),
         caches=tuple(
@@ -281,30 +251,77 @@ def _search(config, params, source, bound, spec) -> Hypotheses:
         ),
         last=zeros,
         ids=nowhere,
+        log_p=no_log_p,
         # All beams start as one: the others must not write the same a second time.
         score=jnp.broadcast_to(jnp.where(jnp.arange(k) == 0, 0.0, NOTHING), (b, k)),
-        best=_Best(nowhere, jnp.full((b, k), NOTHING), zeros, jnp.zeros((b, k), bool)),
+        best=_Best(nowhere, no_log_p, jnp.full((b, k), NOTHING), zeros, jnp.zeros((b, k), bool)),
         over=(source == PAD).all(axis=1),
         broken=jnp.zeros(b, bool),
         steps=jnp.zeros(b, jnp.int32),
     )
-    s = jax.lax.while_loop(lambda s: (s.step < bound) & ~s.over.all(), advance, start)
+    s = jax.lax.while_loop(lambda s: ~s.over.all(), advance, start)
 
     best = s.best
     there = best.finished & ~s.broken[:, None]
     length = jnp.where(there, best.length, 0)
     last = jnp.take_along_axis(best.ids, jnp.maximum(length - 1, 0)[:, :, None], axis=2)[:, :, 0]
-    done = there & (last == spec.eos_id)
+    done = jnp.zeros_like(there)
+    for end_id in spec.end_ids:
+        done |= there & (last == end_id)
     text = length - done
     score = jnp.where(there, best.score, 0.0)
+    in_text = jnp.arange(room) < text[:, :, None]
     return Hypotheses(
-        ids=jnp.where(jnp.arange(room) < text[:, :, None], best.ids, PAD),
+        ids=jnp.where(in_text, best.ids, PAD),
         length=text,
         score=score,
         log_probability=score * divisor[length],
-        done=done,
+        token_log_probability=jnp.where(in_text, best.log_p, 0.0),
+        end=jnp.where(done, last, 0),
         broken=s.broken,
         steps=s.steps,
+    )
+
+
+def write_segment(
+    config: T5Config,
+    params: Params,
+    context: jax.Array,
+    segment: Segment,
+    spec: DecodeSpec,
+) -> Segment:
+    """Write the best segment of every row: what ``segment.advance`` does a token at a time.
+
+    Args:
+      config: shape of the model.
+      params: of the phase.
+      context: [B, S] int32, end of sequence in it; rows that are over are not looked at.
+      segment: before its first token.
+      spec: with ``beams`` above 1.
+
+    Returns:
+      The segment after its last.
+    """
+    ends = (spec.eos_id, spec.sentinel_id) if spec.sentinel_id >= 0 else (spec.eos_id,)
+    found = search(
+        config,
+        params,
+        jnp.where(segment.over[:, None], PAD, context),
+        jnp.where(segment.over, 1, segment.bound),
+        BeamSpec(
+            spec.beams, spec.vocab_limit, spec.segment_buffer, spec.length_penalty, end_ids=ends
+        ),
+    )
+    end, live = found.end[:, 0], ~segment.over
+    return segment._replace(
+        step=jnp.where(live, found.steps, 0),
+        ids=found.ids[:, 0],
+        log_probabilities=found.token_log_probability[:, 0],
+        over=jnp.ones_like(live),
+        by_sentinel=live & (end == spec.sentinel_id),
+        cut=live & (end == 0) & ~found.broken,
+        broken=live & found.broken,
+        log_probability=jnp.where(live, found.log_probability[:, 0], 0.0),
     )
 
 

@@ -153,6 +153,39 @@ def is_correct(
     raise unknown("evaluate.metric", metric, METRICS)
 
 
+def parse_answer(text: str, metric: str, marker: str = "answer is") -> str | None:
+    """Return the answer that a generated chain gives, such that equal texts are equal answers.
+
+    Args:
+      text: the whole generated chain.
+      metric: as in ``is_correct``; ``"numeric"`` writes the exact fraction, ``"authors"`` what is
+        compared there, ``"exact"`` the first sentence behind the marker (without one the whole
+        chain) as it is compared there.
+      marker: as in ``is_correct``.
+
+    Returns:
+      None where the chain gives no answer: it holds no number, or is empty.
+
+    Raises:
+      UserError: another metric.
+
+    Example:
+      >>> parse_answer("The answer is $1,000.50.", "numeric"), parse_answer("None.", "numeric")
+      ('2001/2', None)
+      >>> parse_answer("So the answer is Yes. Indeed.", "exact")
+      'yes'
+    """
+    if metric == "numeric":
+        number = answer_number(text, marker)
+        return None if number is None else str(number)
+    if metric == "authors":
+        return _authors_answer(text)
+    if metric == "exact":
+        rest = _behind(text, marker)
+        return _normal(text if rest is None else _first_sentence(rest)) or None
+    raise unknown("evaluate.metric", metric, METRICS)
+
+
 def _value(match: re.Match[str]) -> Fraction | None:
     if match.end() - match.start() > _MAX_DIGITS:
         return None

@@ -79,10 +79,9 @@ def method_row(config: ConfigDict, workdir: Path, name: str, roles: Sequence[str
     metric = config.evaluate.metric
     row = {"method": name, "seed": config.seed}
     row |= summary([row for _, row in read_jsonl(folder / "test.jsonl")], config.evaluate)
-    decode = read_json(folder / "decode.json")
     results = [read_json(workdir / f"roles/{name}/{role}/result.json") for role in roles]
+    row |= decode_speed(read_json(folder / "decode.json"))
     row |= {
-        "questions_per_second": decode["questions"] / decode["seconds"],
         "train_seconds": sum(result["seconds"] for result in results),
         "train_tokens": sum(result["tokens"] for result in results),
         "train_steps": sum(result["steps"] for result in results),
@@ -93,6 +92,32 @@ def method_row(config: ConfigDict, workdir: Path, name: str, roles: Sequence[str
         share, interval = accuracy([r for _, r in read_jsonl(folder / point["file"])], metric)
         row["curve"].append(point | {"accuracy": share, "interval": interval})
     return row
+
+
+def decode_speed(decode: dict[str, Any]) -> dict[str, float | None]:
+    """Return how fast questions were decoded and how much of the work was of use.
+
+    Args:
+      decode: ``questions`` and ``seconds``, and perhaps the engine's counts
+        (``decode.iterative.Counts``).
+
+    Returns:
+      ``questions_per_second``; ``slot_utilisation`` and ``row_utilisation``, the shares of decoder
+      steps and of encoded contexts that some question needed, None where they were not counted.
+
+    Example:
+      >>> decode_speed({"questions": 6, "seconds": 2.0, "slot_steps": 8, "useful_steps": 6})
+      {'questions_per_second': 3.0, 'slot_utilisation': 0.75, 'row_utilisation': None}
+    """
+
+    def share(useful: str, of: str) -> float | None:
+        return decode[useful] / decode[of] if decode.get(of) else None
+
+    return {
+        "questions_per_second": decode["questions"] / decode["seconds"],
+        "slot_utilisation": share("useful_steps", "slot_steps"),
+        "row_utilisation": share("useful_rows", "encoded_rows"),
+    }
 
 
 def build_report(

@@ -1,8 +1,8 @@
 """Questions in, prediction rows out: a method's decode plan around the one engine."""
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
@@ -12,33 +12,52 @@ from asesjax.core.errors import UserError
 from asesjax.core.types import ES, Params, Record
 from asesjax.data.examples import answer_sentence, chain_text
 from asesjax.data.vocab import Vocabulary
-from asesjax.decode import beam
-from asesjax.decode.iterative import DecodeSpec, Limits, n_compilations
-from asesjax.decode.predict import Generated, predict
-from asesjax.evals.answers import answer_number
+from asesjax.decode import beam, continuous, iterative
+from asesjax.decode.predict import Decoder, Generated, stream
+from asesjax.decode.spec import DecodeSpec, Limits, Sampling, check_sampling, row_keys
+from asesjax.evals.answers import parse_answer
+from asesjax.evals.vote import vote
 from asesjax.methods.method import Method
 from asesjax.models.t5_config import T5Config
+
+FLAGS = ("done", "truncated", "repeated", "broken")  # of a row, see spec.Chains
+
+
+class Asked(NamedTuple):
+    """Questions, and what some of them bring of their own.
+
+    Attributes:
+      questions: int32 ids each, without end of sequence.
+      rows: [N] int, the place of each in the whole input; what is drawn depends on it.
+      limits: [N] and [N, segments] as in ``spec.Limits``; the configuration's when None.
+      forced: int32 ids each chain begins with; of ``decode.prefix`` when None.
+    """
+
+    questions: Sequence[np.ndarray]
+    rows: np.ndarray
+    limits: Limits | None = None
+    forced: Sequence[np.ndarray] | None = None
+
+    def part(self, start: int, end: int) -> "Asked":
+        """Some questions that follow each other."""
+        limits = self.limits and Limits(*(value[start:end] for value in self.limits))
+        forced = self.forced and self.forced[start:end]
+        return Asked(self.questions[start:end], self.rows[start:end], limits, forced)
 
 
 def decode_plan(
     method: Method, config: ConfigDict, vocab: Vocabulary
-) -> tuple[DecodeSpec | beam.BeamSpec, Limits]:
+) -> tuple[DecodeSpec, Limits]:
     """Return what the engine needs to know of a method.
 
     A method that writes its whole chain at once gets the chain's bound for its one segment.
 
     Raises:
-      UserError: see ``check_beams``.
+      UserError: see ``check_decode``.
     """
-    check_beams(method, config)
+    check_decode(config)
     decode, ases = config.decode, config.ases
     single = method.single_segment
-    if decode.beams > 1:
-        room = decode.max_chain_tokens
-        spec = beam.BeamSpec(
-            decode.beams, vocab.size, room, decode.length_penalty, eos_id=vocab.eos_id
-        )
-        return spec, Limits(1, room, room)
     segment = decode.max_chain_tokens if single else decode.max_segment_tokens
     rounds = 1 if single else decode.max_rounds
     by_sentinel = not single and ases.end_of_chain == "sentinel"
@@ -52,24 +71,185 @@ def decode_plan(
         sentinel_id=vocab.sentinel(0) if by_sentinel else -1,
         stop_ids=tuple(vocab.encode(ases.stop_text).tolist()) if by_text else (),
         single_segment=single,
+        sample=decode.mode == "sample",
+        repeat_ngram=decode.repeat_ngram,
+        beams=decode.beams,
+        length_penalty=decode.length_penalty,
     )
     return spec, Limits(rounds, segment, decode.max_chain_tokens)
 
 
-def check_beams(method: Method, config: ConfigDict) -> None:
-    """Refuse beam search where it cannot be done, before anything is trained for it.
+def check_decode(config: ConfigDict) -> None:
+    """Refuse what cannot be decoded, before anything is trained for it.
 
     Raises:
-      UserError: fewer than one beam, or several for a method that writes segment by segment.
+      UserError: a number out of its range, or settings that do not go together.
     """
-    beams = config.decode.beams
-    if beams < 1:
-        raise UserError(f"decode.beams must be at least 1, got {beams}")
-    if beams > 1 and not method.single_segment:
+    decode = config.decode
+    check_sampling(sampling(config))
+    make_decoder(config)
+    for name, least in {
+        "max_rounds": 1, "max_segment_tokens": 1, "max_chain_tokens": 1, "samples": 1,
+        "beams": 1, "repeat_ngram": 0, "seed": 0,
+    }.items():  # fmt: skip
+        if decode[name] < least:
+            raise UserError(f"decode.{name} must be at least {least}, got {decode[name]}")
+    if decode.samples > 1 and decode.mode != "sample":
         raise UserError(
-            f"decode.beams is {beams}, but method {method.name} writes segment by segment, which "
-            "is greedy; set decode.beams=1, or take the method out of methods"
+            f"decode.samples is {decode.samples}, but decode.mode={decode.mode} writes the same "
+            "chain each time; set decode.mode=sample, or decode.samples=1"
         )
+    if decode.beams > 1:
+        for name, plain in {"mode": "greedy", "prefix": "", "repeat_ngram": 0}.items():
+            if decode[name] != plain:
+                raise UserError(
+                    f"decode.beams is {decode.beams}, and beam search knows no decode.{name}="
+                    f"{decode[name]}; set decode.beams=1, or decode.{name}={plain or repr(plain)}"
+                )
+
+
+def sampling(config: ConfigDict) -> Sampling:
+    """How ids are drawn, where ``decode.mode`` is "sample"."""
+    return Sampling(config.decode.temperature, config.decode.top_k, config.decode.top_p)
+
+
+def make_decoder(config: ConfigDict, buckets: tuple[int, ...] = (), rows: int = 0) -> Decoder:
+    """How questions are run through the device.
+
+    Args:
+      config: the section ``decode`` is read.
+      buckets: in the place of ``decode.question_buckets``.
+      rows: in the place of ``decode.batch_size``.
+
+    Raises:
+      UserError: an unknown engine, or sizes that are not positive and rising.
+    """
+    decode = config.decode
+    return Decoder(
+        batch_size=rows or decode.batch_size,
+        buckets=tuple(buckets or decode.question_buckets),
+        engine=decode.engine,
+        encode_rows=decode.encode_rows,
+        context_lengths=tuple(decode.context_lengths),
+        int8=decode.int8,
+    )
+
+
+def n_compilations() -> int:
+    """Programs compiled by all engines in this process."""
+    return sum(engine.n_compilations() for engine in (iterative, continuous, beam))
+
+
+def check_question(ids: np.ndarray, where: str, config: ConfigDict) -> None:
+    """Check that a question can be asked.
+
+    Args:
+      ids: of the question.
+      where: what the error begins with.
+      config: ``decode.question_buckets`` is read.
+
+    Raises:
+      UserError: a question without tokens, or longer than the largest bucket.
+    """
+    buckets = tuple(config.decode.question_buckets)
+    if not 1 <= len(ids) <= max(buckets):
+        raise UserError(
+            f"{where}: its question has {len(ids)} tokens, and must have from 1 to "
+            f"{max(buckets)}; raise the last of decode.question_buckets {buckets}"
+        )
+
+
+def encode_prefix(
+    text: str, vocab: Vocabulary, room: int, where: str = "decode.prefix"
+) -> np.ndarray:
+    """Return the ids that a chain is made to begin with, int32; none for an empty text.
+
+    Args:
+      text: the prefix.
+      vocab: the run's.
+      room: tokens that the first segment has room for.
+      where: what the error begins with.
+
+    Raises:
+      UserError: a prefix that the vocabulary cannot write, or that leaves no room for a token.
+    """
+    ids = vocab.encode(text)
+    if ((ids == vocab.unk_id) | (ids >= vocab.n_pieces)).any():
+        raise UserError(
+            f"{where}: the vocabulary cannot write the prefix {text[:60]!r}; change its characters"
+        )
+    if len(ids) >= room:
+        raise UserError(
+            f"{where}: the prefix has {len(ids)} tokens, and must have fewer than the {room} that "
+            "a first segment may have; raise decode.max_segment_tokens or decode.max_chain_tokens"
+        )
+    return ids
+
+
+def stream_answers(
+    method: Method,
+    model: T5Config,
+    params: tuple[Params, ...],
+    config: ConfigDict,
+    vocab: Vocabulary,
+    asked: Asked,
+    decoder: Decoder,
+    mesh: Mesh | None = None,
+    counts: dict[str, int] | None = None,
+) -> Iterator[tuple[int, tuple[Generated, ...]]]:
+    """Decode the chains of some questions, ``decode.samples`` of each.
+
+    Args:
+      method: what trained the parameters.
+      model: their shape.
+      params: one tree for each role, in the roles' order.
+      config: sections ``decode`` and ``ases`` are read.
+      vocab: the run's.
+      asked: the questions.
+      decoder: from ``make_decoder``.
+      mesh: spread the rows over its devices.
+      counts: gets the engine's counts added.
+
+    Yields:
+      The place of a question in ``asked`` and its chains in the order drawn, as soon as all of
+      them are there.
+
+    Raises:
+      UserError: see ``decode_plan`` and ``predict.stream``; before anything is generated.
+    """
+    spec, limits = decode_plan(method, config, vocab)
+    decode = config.decode
+    questions, samples = list(asked.questions), decode.samples
+    forced = asked.forced
+    if forced is None and decode.prefix:
+        room = min(limits.max_segment_tokens, limits.max_chain_tokens)
+        forced = [encode_prefix(decode.prefix, vocab, room)] * len(questions)
+    limits = asked.limits or limits
+    keys = None
+    if decode.mode == "sample":
+        drawn = [row_keys(decode.seed, asked.rows, sample) for sample in range(samples)]
+        keys = np.stack(drawn, axis=1).reshape(-1, 2)
+    if samples > 1:  # the chains of a question one after the other
+        each = np.repeat(np.arange(len(questions)), samples)
+        questions = [questions[i] for i in each]
+        forced = None if forced is None else [forced[i] for i in each]
+        limits = Limits(*(value[each] if np.ndim(value) else value for value in limits))
+    chains = stream(
+        model, params, questions, limits, spec, decoder, mesh,
+        sampling=sampling(config), keys=keys, forced=forced, counts=counts,
+    )  # fmt: skip
+    return _gathered(chains, samples)
+
+
+def _gathered(chains, samples: int):
+    waiting: dict[int, dict[int, Generated]] = {}
+    for index, generated in chains:
+        question, sample = divmod(index, samples)
+        own = waiting.setdefault(question, {})
+        own[sample] = generated
+        if len(own) == samples:
+            del waiting[question]
+            yield question, tuple(own[sample] for sample in range(samples))
 
 
 def answer_questions(
@@ -81,7 +261,8 @@ def answer_questions(
     records: Sequence[Record],
     mesh: Mesh | None = None,
     timed: bool = False,
-) -> tuple[list[Generated], float]:
+    counts: dict[str, int] | None = None,
+) -> tuple[list[tuple[Generated, ...]], float]:
     """Decode the chains of some records' questions.
 
     Args:
@@ -93,62 +274,86 @@ def answer_questions(
       records: only ids and questions are looked at.
       mesh: spread the rows over its devices.
       timed: where the first pass had to compile, decode once more for the time.
+      counts: is set to the engine's counts of the pass that the time is of.
 
     Returns:
-      One for each record, in order, and the seconds it took; with ``timed``, without compiling.
+      For each record, in order, its ``decode.samples`` chains (for ``prediction_row``), and
+      the seconds it took; with ``timed``, without compiling.
 
     Raises:
       UserError: a question without tokens or longer than the largest of decode.question_buckets.
     """
-    spec, limits = decode_plan(method, config, vocab)
-    buckets = config.decode.question_buckets
     questions = vocab.encode_batch([record.question for record in records])
     for record, ids in zip(records, questions, strict=True):
-        if not 1 <= len(ids) <= max(buckets):
-            raise UserError(
-                f"record {record.id}: its question has {len(ids)} tokens, and must have from 1 to "
-                f"{max(buckets)}; raise the last of decode.question_buckets {tuple(buckets)}"
-            )
+        check_question(ids, f"record {record.id}", config)
+    asked = Asked(questions, np.arange(len(questions)))
+    counts = {} if counts is None else counts
 
-    def decode() -> tuple[list[Generated], float]:
+    def decode() -> tuple[list[tuple[Generated, ...]], float]:
         start = time.perf_counter()
-        answers = predict(
-            model, params, questions, limits, spec, config.decode.batch_size, buckets, mesh
+        counts.clear()
+        answers = dict(
+            stream_answers(
+                method, model, params, config, vocab, asked, make_decoder(config), mesh, counts
+            )
         )
-        return answers, time.perf_counter() - start
+        return [answers[i] for i in range(len(records))], time.perf_counter() - start
 
-    before = n_compilations() + beam.n_compilations()
+    before = n_compilations()
     answers, seconds = decode()
-    if timed and n_compilations() + beam.n_compilations() > before:
+    if timed and n_compilations() > before:
         answers, seconds = decode()
     return answers, seconds
 
 
 def prediction_row(
-    record: Record, answer: Generated, method: Method, config: ConfigDict, vocab: Vocabulary
+    record: Record,
+    chains: Sequence[Generated],
+    method: Method,
+    config: ConfigDict,
+    vocab: Vocabulary,
+    log_probabilities: bool = False,
 ) -> dict[str, Any]:
-    """Write one generated chain as a row of a predictions file.
+    """Write the chains of a question as a row of a predictions file.
+
+    With several, their answers vote (``vote.vote``; a broken chain has none) and the row is of the
+    most probable chain with the answer that won, so that it is scored as that chain is.
+
+    Args:
+      record: id, question and references.
+      chains: of ``answer_questions`` or ``stream_answers``.
+      method: whose labels the segments get.
+      config: ``evaluate.metric`` says what the answer is, ``data`` how a reference chain ends.
+      vocab: the run's.
+      log_probabilities: add each segment's ids and their log probabilities.
 
     Returns:
       ``id``, ``question``, ``chain`` (text), ``segments`` (text and label each; the label is the
-      role's, None where a role writes any segment), ``answer`` (the number it ends in, as text, or
-      None), flags, ``tokens`` (decoder steps), ``log_probability`` (nats), and from the record
+      role's, None where a role writes any segment; perhaps ``ids`` and ``log_probabilities``),
+      ``answer`` (as ``answers.parse_answer``), flags, ``tokens`` (decoder steps, of all chains),
+      ``log_probability`` (nats), for several chains ``samples`` (their number), ``votes`` (answer
+      to number of chains, the winner first) and ``tied``, and from the record
       ``reference_answer``, ``reference_chain`` and, where there is one, ``gold``.
     """
-    labels = method.labels
-    number = answer_number(vocab.decode(answer.ids))
+    metric = config.evaluate.metric
+    texts = [vocab.decode(chain.ids) for chain in chains]
+    answers = [parse_answer(text, metric) for text in texts]
+    voters = [None if c.broken else a for a, c in zip(answers, chains, strict=True)]
+    elected = vote(voters, [chain.log_probability for chain in chains])
+    chain = chains[elected.chain]
     row: dict[str, Any] = {
         "id": record.id,
         "question": record.question,
-        "chain": vocab.decode(answer.ids),
-        "segments": [
-            {"text": vocab.decode(ids), "label": labels[i % len(labels)]}
-            for i, ids in enumerate(answer.segments)
-        ],
-        "answer": None if number is None else str(number),
-        **{name: getattr(answer, name) for name in ("done", "truncated", "repeated", "broken")},
-        "tokens": answer.tokens,
-        "log_probability": answer.log_probability if np.isfinite(answer.log_probability) else None,
+        "chain": texts[elected.chain],
+        "segments": _segments(chain, method.labels, vocab, log_probabilities),
+        "answer": answers[elected.chain],
+        **{name: getattr(chain, name) for name in FLAGS},
+        "tokens": sum(each.tokens for each in chains),
+        "log_probability": _plain(chain.log_probability),
+    }
+    if len(chains) > 1:
+        row |= {"samples": len(chains), "votes": elected.votes, "tied": elected.tied}
+    row |= {
         "reference_answer": record.answer,
         "reference_chain": chain_text(record, config.data.answer_template),
     }
@@ -160,3 +365,19 @@ def prediction_row(
             gold.append([closing, ES])
         row["gold"] = gold
     return row
+
+
+def _segments(chain: Generated, labels, vocab: Vocabulary, log_probabilities: bool) -> list[dict]:
+    out, start = [], 0
+    for place, ids in enumerate(chain.segments):
+        out.append({"text": vocab.decode(ids), "label": labels[place % len(labels)]})
+        if log_probabilities:
+            own = chain.token_log_probability[start : start + len(ids)]
+            out[-1] |= {"ids": ids.tolist(), "log_probabilities": [_plain(x) for x in own]}
+        start += len(ids)
+    return out
+
+
+def _plain(value: float) -> float | None:
+    """The shortest number that names a float32, None where it is not finite."""
+    return float(str(np.float32(value))) if np.isfinite(value) else None

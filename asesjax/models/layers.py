@@ -9,7 +9,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 
+from asesjax.models.int8 import Int8
 from asesjax.models.t5_config import T5Config
+
+ROW_AXES = ("data", "fsdp")  # of the mesh, over which rows are spread: sharding.place.BATCH_AXES
 
 
 def param(module: nn.Module, name: str, init, shape: tuple[int, ...], axes: tuple[str, ...]):
@@ -37,6 +40,10 @@ class Dense(nn.Module):
         """Map [..., in] to [..., features]."""
         init = nn.initializers.normal(self.stddev)
         kernel = param(self, "kernel", init, (x.shape[-1], self.features), self.axes)
+        if isinstance(kernel, Int8):
+            values = kernel.values.astype(x.dtype)
+            product = jnp.matmul(x, values, preferred_element_type=jnp.float32)
+            return (product * kernel.scales[0]).astype(self.out_dtype or x.dtype)
         return jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=self.out_dtype)
 
 
@@ -67,13 +74,21 @@ class Embed(nn.Module):
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Look up int32 ids [...] as [..., D]."""
+        dtype = self.config.activation_dtype
+        if isinstance(self.embedding, Int8):
+            rows = (jnp.take(whole(x), tokens, axis=0) for x in jax.tree.leaves(self.embedding))
+            values, scales = rows
+            return (values * scales).astype(dtype)
         # Cast after the lookup, so that gradients of a frequent id add up in float32.
-        return jnp.take(whole(self.embedding), tokens, axis=0).astype(self.config.activation_dtype)
+        return jnp.take(whole(self.embedding), tokens, axis=0).astype(dtype)
 
     def attend(self, hidden: jax.Array) -> jax.Array:
         """Score hidden [..., D] against every row: float32 [..., V]."""
-        table = self.embedding.astype(hidden.dtype)
-        return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
+        table = self.embedding
+        int8 = isinstance(table, Int8)
+        rows = (table.values if int8 else table).astype(hidden.dtype)
+        scores = jnp.einsum("...d,vd->...v", hidden, rows, preferred_element_type=jnp.float32)
+        return scores * table.scales[:, 0] if int8 else scores
 
 
 class MLP(nn.Module):
@@ -106,6 +121,17 @@ def whole(x: jax.Array) -> jax.Array:
     if jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec())
+
+
+def rows_apart(x: jax.Array) -> jax.Array:
+    """Cut [B, ...] along its rows, on the mesh that ``sharding.place.on_mesh`` made known.
+
+    For what a loop carries: the compiler does not know that the rows come in cut, would cut it
+    along the width like the parameters, and every device would collect all rows in each turn.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(ROW_AXES))
 
 
 def dropout(config: T5Config) -> nn.Dropout:

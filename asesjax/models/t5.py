@@ -15,6 +15,7 @@ from flax import linen as nn
 from asesjax.core.types import Params
 from asesjax.models.attention import Attention, RelativePositionBias, overwrite
 from asesjax.models.layers import MLP, Dense, Embed, RMSNorm, dropout
+from asesjax.models.stack import run_layers
 from asesjax.models.t5_config import T5Config
 
 Cache = dict[str, Any]
@@ -88,6 +89,8 @@ class Encoder(nn.Module):
     """The encoder stack; its layers share one table of relative position biases."""
 
     config: T5Config
+    remat: str = "none"
+    scan_layers: bool = False
 
     def setup(self) -> None:
         """Declare the stack."""
@@ -102,8 +105,7 @@ class Encoder(nn.Module):
         """[B, S, D] -> [B, S, D]."""
         bias = self.relpos_bias(x.shape[1], x.shape[1])
         x = self.dropout_in(x, deterministic=deterministic)
-        for layer in self.layers:
-            x = layer(x, mask, bias, deterministic)
+        x = _through_layers(self, EncoderLayer, x, (mask, bias), deterministic)
         return self.dropout_out(self.encoder_norm(x), deterministic=deterministic)
 
 
@@ -111,6 +113,8 @@ class Decoder(nn.Module):
     """The decoder stack, and the output kernel where it is not tied to the embedding."""
 
     config: T5Config
+    remat: str = "none"
+    scan_layers: bool = False
 
     def setup(self) -> None:
         """Declare the stack."""
@@ -128,8 +132,8 @@ class Decoder(nn.Module):
         """[B, T, D] -> [B, T, D]."""
         bias = self.relpos_bias(x.shape[1], x.shape[1])
         x = self.dropout_in(x, deterministic=deterministic)
-        for layer in self.layers:
-            x = layer(x, encoded, self_mask, cross_mask, bias, deterministic)
+        args = encoded, self_mask, cross_mask, bias
+        x = _through_layers(self, DecoderLayer, x, args, deterministic)
         return self.dropout_out(self.decoder_norm(x), deterministic=deterministic)
 
     def start(self, encoded, max_length):
@@ -158,15 +162,17 @@ class Decoder(nn.Module):
 
 
 class T5(nn.Module):
-    """Token embedding, encoder and decoder."""
+    """Token embedding, encoder and decoder; how the layers are run, see ``stack.run_layers``."""
 
     config: T5Config
+    remat: str = "none"
+    scan_layers: bool = False
 
     def setup(self) -> None:
         """Declare the three parts."""
         self.token_embedder = Embed(self.config)
-        self.encoder = Encoder(self.config)
-        self.decoder = Decoder(self.config)
+        self.encoder = Encoder(self.config, self.remat, self.scan_layers)
+        self.decoder = Decoder(self.config, self.remat, self.scan_layers)
 
     def encode(self, tokens, segment_ids, deterministic):
         """See the function ``encode``."""
@@ -223,6 +229,19 @@ class T5(nn.Module):
         return self.logits(self.forward(batch, True))
 
 
+def _through_layers(stack, kind, x, args, deterministic) -> jax.Array:
+    """Run the layers of a stack, each of the module class ``kind``."""
+    if stack.is_initializing():
+        for layer in stack.layers:
+            x = layer(x, *args, deterministic)
+        return x
+    trees = [layer.variables["params"] for layer in stack.layers]
+    drops = stack.config.dropout and not deterministic
+    key = stack.make_rng("dropout") if drops else None
+    layer = kind(stack.config, parent=None)
+    return run_layers(layer, trees, x, args, key, stack.remat, stack.scan_layers)
+
+
 def _same_segment(queries: jax.Array, keys: jax.Array) -> jax.Array:
     """Mask [B, 1, Q, L] of segment ids [B, Q] and [B, L]; 0 is padding and never seen."""
     same = queries[:, :, None] == keys[:, None, :]
@@ -235,9 +254,10 @@ def _boxed_init(config: T5Config, key: jax.Array) -> Params:
     return T5(config).init(key, batch, method=T5.everything)["params"]
 
 
-def _apply(config: T5Config, params: Params, method, *args, dropout_key=None):
+def _apply(config: T5Config, params: Params, method, *args, dropout_key=None, **layers_run):
     rngs = None if dropout_key is None else {"dropout": dropout_key}
-    return T5(config).apply({"params": params}, *args, method=method, rngs=rngs)
+    model = T5(config, **layers_run)
+    return model.apply({"params": params}, *args, method=method, rngs=rngs)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -327,7 +347,12 @@ def logits(config: T5Config, params: Params, hidden: jax.Array) -> jax.Array:
 
 
 def forward(
-    config: T5Config, params: Params, batch: dict, dropout_key: jax.Array | None = None
+    config: T5Config,
+    params: Params,
+    batch: dict,
+    dropout_key: jax.Array | None = None,
+    remat: str = "none",
+    scan_layers: bool = False,
 ) -> jax.Array:
     """Encode and decode a training batch.
 
@@ -336,12 +361,16 @@ def forward(
       params: from ``init``.
       batch: the keys of ``core.types.Batch``; with segment ids where examples share rows.
       dropout_key: draws dropout; None for none.
+      remat: what backward keeps of a layer: ``"none"`` (all), ``"dots"`` or ``"full"``, see
+        ``stack.run_layers``. It changes memory and time, no number.
+      scan_layers: compile one layer of each stack, whatever their number.
 
     Returns:
       [B, T, D] for ``logits``.
     """
     args = (batch, dropout_key is None)
-    return _apply(config, params, T5.forward, *args, dropout_key=dropout_key)
+    how = {"remat": remat, "scan_layers": scan_layers}
+    return _apply(config, params, T5.forward, *args, dropout_key=dropout_key, **how)
 
 
 def start_cache(

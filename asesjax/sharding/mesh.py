@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from asesjax.core.errors import UserError
@@ -13,7 +14,11 @@ AXES = ("data", "fsdp", "tensor")
 
 
 def make_mesh(
-    data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+    data: int = -1,
+    fsdp: int = 1,
+    tensor: int = 1,
+    devices: Sequence[jax.Device] | None = None,
+    slices: int = 1,
 ) -> Mesh:
     """Arrange devices as data x fsdp x tensor.
 
@@ -22,6 +27,9 @@ def make_mesh(
       fsdp: devices that see different rows and share out the parameters.
       tensor: devices that share out the matrices of one row's computation.
       devices: all of them are used; None for every device of every process.
+      slices: groups of devices with slow connections between them (TPU slices). Each holds a
+        stretch of the data axis, so that only gradients cross. Devices that do not tell their
+        slice (CPUs) are cut evenly in their order.
 
     One of the three sizes may be -1: the devices that the others leave.
 
@@ -29,7 +37,8 @@ def make_mesh(
       A Mesh with axes ``data, fsdp, tensor``, sharded automatically by the compiler.
 
     Raises:
-      UserError: sizes that do not multiply to the number of devices.
+      UserError: sizes that do not multiply to the number of devices, or slices that do not divide
+        the data axis or are not those of the devices.
 
     Example:
       >>> dict(make_mesh(devices=jax.devices()[:1]).shape)
@@ -53,7 +62,25 @@ def make_mesh(
             f"{told}: the sizes multiply to {math.prod(sizes)} but there are {count} devices; "
             "set one of them to -1"
         )
+    if slices < 1 or sizes[0] % slices:
+        raise UserError(
+            f"mesh.slices={slices} must divide mesh.data, which is {sizes[0]} ({told}): the data "
+            "axis is the one that goes over the slices"
+        )
+    if slices > 1:
+        return Mesh(_over_slices(sizes, slices, devices), AXES, axis_types=(AxisType.Auto,) * 3)
     if devices is None:
         # Lets jax place the axes along the machine's real connections.
         return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
     return Mesh(np.asarray(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def _over_slices(sizes: list[int], slices: int, devices: Sequence[jax.Device] | None) -> np.ndarray:
+    devices = jax.devices() if devices is None else list(devices)
+    known = {getattr(device, "slice_index", None) for device in devices}
+    if None in known:
+        return np.asarray(devices).reshape(sizes)
+    if len(known) != slices:
+        raise UserError(f"mesh.slices={slices}, but the devices are of {len(known)} slices")
+    within = [sizes[0] // slices, *sizes[1:]]
+    return mesh_utils.create_hybrid_device_mesh(within, [slices, 1, 1], devices)

@@ -78,7 +78,7 @@ def put_batch(mesh: Mesh, batch: Batch) -> dict[str, jax.Array]:
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     sharding = batch_sharding(mesh)
     for name, array in batch.items():
-        rows = len(array) * jax.process_count()
+        rows = len(array) * len({device.process_index for device in mesh.devices.flat})
         if rows % parts:
             raise UserError(
                 f"a batch of {rows} rows ({name}) cannot be spread over mesh.data * mesh.fsdp = "

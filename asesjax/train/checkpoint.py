@@ -36,8 +36,9 @@ _ITEMS = ("params", "opt_state", "cursor")
 
 
 def warn(line: str) -> None:
-    """Print one line to standard error."""
-    print(line, file=sys.stderr, flush=True)
+    """Print one line to standard error, in process 0 alone."""
+    if jax.process_index() == 0:
+        print(line, file=sys.stderr, flush=True)
 
 
 def steps(folder: str | Path) -> list[int]:
@@ -54,19 +55,22 @@ def step_folder(folder: str | Path, step: int) -> Path:
 class Checkpoints:
     """Saves the checkpoints of a role without making training wait for the disk."""
 
-    def __init__(self, folder: str | Path, keep_steps: Iterable[int] = ()):
+    def __init__(self, folder: str | Path, keep_steps: Iterable[int] = (), keep_last: int = 2):
         """Open a folder for writing; leftovers of a killed save are removed.
 
         Args:
           folder: holds the checkpoints; made if absent.
-          keep_steps: steps whose checkpoints are never deleted; of the others the last two stay.
+          keep_steps: steps whose checkpoints are never deleted.
+          keep_last: newest checkpoints that are kept as well.
 
         Raises:
-          UserError: the folder cannot be made.
+          UserError: the folder cannot be made, or nothing would be kept.
         """
+        if keep_last < 1:
+            raise UserError(f"train.keep_last must be at least 1, got {keep_last}")
         self.folder = Path(folder).absolute()
         self._saving = 0
-        keep = [policies.LatestN(2), policies.CustomSteps(list(keep_steps))]
+        keep = [policies.LatestN(keep_last), policies.CustomSteps(list(keep_steps))]
         options = ocp.CheckpointManagerOptions(
             step_prefix=_PREFIX,
             cleanup_tmp_directories=True,
@@ -226,8 +230,7 @@ def restore_params(path: str | Path, target: Params, step: int | None = None) ->
     if damage := find_damage(place):
         raise UserError(f"checkpoint {place} is damaged ({damage}); give an earlier one")
     _check_shapes(place, target)
-    args = ocp.args.Composite(params=ocp.args.StandardRestore(target))
-    return _read(place, args).params
+    return _read(place, params=target).params
 
 
 def read_cursor(path: str | Path, step: int | None = None) -> dict[str, Any]:
@@ -318,20 +321,28 @@ def _read_cursor(place: Path, step: int) -> dict[str, Any]:
 
 
 def _restore(place: Path, target: TrainState) -> TrainState:
-    items = ocp.args.Composite(
-        params=ocp.args.StandardRestore(target.params),
-        opt_state=ocp.args.StandardRestore(target.opt_state),
-    )
-    restored = _read(place, items)
+    restored = _read(place, params=target.params, opt_state=target.opt_state)
     step = np.int32(place.name.rpartition("_")[2])
     step = jax.device_put(step, target.step.sharding)
     return TrainState(step, restored.params, restored.opt_state)
 
 
-def _read(place: Path, args: ocp.args.Composite) -> Any:
-    options = ocp.CheckpointManagerOptions(step_prefix=_PREFIX, read_only=True)
+def _read(place: Path, **targets: Any) -> Any:
+    # Usually every process reads; where the arrays go to one alone, it must not wait for others.
+    devices = (leaf.sharding.device_set for leaf in jax.tree.leaves(targets))
+    readers = {device.process_index for device in set().union(*devices)}
+    together = ocp.options.MultiprocessingOptions()
+    if len(readers) < jax.process_count():
+        together = ocp.options.MultiprocessingOptions(
+            primary_host=min(readers), active_processes=readers, barrier_sync_key_prefix="alone"
+        )
+    options = ocp.CheckpointManagerOptions(
+        step_prefix=_PREFIX, read_only=True, create=False, multiprocessing_options=together
+    )
+    items = {name: ocp.args.StandardRestore(target) for name, target in targets.items()}
     with ocp.CheckpointManager(place.parent.absolute(), options=options) as manager:
-        return manager.restore(int(place.name.rpartition("_")[2]), args=args)
+        step = int(place.name.rpartition("_")[2])
+        return manager.restore(step, args=ocp.args.Composite(**items))
 
 
 def _check_shapes(place: Path, target: Params) -> None:

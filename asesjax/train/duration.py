@@ -8,7 +8,11 @@ UNITS = ("steps", "examples", "epochs", "tokens")
 
 
 def n_steps(
-    train: Any, mean_tokens_per_example: float, n_examples: int, share: float = 1.0
+    train: Any,
+    mean_tokens_per_example: float,
+    n_examples: int,
+    share: float = 1.0,
+    examples_per_row: float = 1.0,
 ) -> int:
     """Turn the length of training, given in one of four units, into optimizer steps.
 
@@ -17,6 +21,7 @@ def n_steps(
       mean_tokens_per_example: real source and target tokens of an example, on average.
       n_examples: examples of an epoch.
       share: what part of the length this role gets; roles of a method share one budget.
+      examples_per_row: more than 1 where they are packed; a batch has ``train.batch_size`` rows.
 
     Returns:
       Steps, at least 1.
@@ -46,13 +51,14 @@ def n_steps(
         raise UserError("there are no training examples; look at data.n_train and data.path")
     if not 0 < share <= 1:
         raise ValueError(f"share must be in (0, 1], got {share}")
+    batch = train.batch_size * examples_per_row
     examples = {
-        "steps": value * train.batch_size,
+        "steps": value * batch,
         "examples": value,
         "epochs": value * n_examples,
         "tokens": value / mean_tokens_per_example,
     }[unit]
-    return max(1, round(examples * share / train.batch_size))
+    return max(1, round(examples * share / batch))
 
 
 def evaluation_steps(total_steps: int, share: float) -> list[int]:

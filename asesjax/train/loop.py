@@ -6,25 +6,23 @@ for bit.
 """
 
 import dataclasses
-import signal
-import threading
+import functools
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from asesjax.core.errors import Preempted, UserError
 from asesjax.core.metric_log import MetricLog
 from asesjax.core.types import Batch, Example, Params
-from asesjax.data.batching import Plan, batch_at, eval_batches, make_plan
+from asesjax.data.batching import Plan, batch_at, make_plan
 from asesjax.data.loader import prefetch
-from asesjax.losses import LossSums
 from asesjax.models import t5
+from asesjax.models.flops import token_flops
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.place import batch_sharding as sharding_of_batches
 from asesjax.sharding.place import param_shardings, put_batch, replicated
@@ -32,18 +30,21 @@ from asesjax.sharding.rules import rules as rules_of
 from asesjax.train import checkpoint
 from asesjax.train.checkpoint import Checkpoints
 from asesjax.train.duration import evaluation_steps
+from asesjax.train.hardware import mesh_peak_flops
+from asesjax.train.identity import check_batch_size, check_identity, identity
 from asesjax.train.meter import Clock, Meter, Progress
 from asesjax.train.optim import check, make_optimizer
 from asesjax.train.state import init_state, state_from_params, state_target
-from asesjax.train.step import PerShape, make_eval_step, make_train_step
-
-# Fields whose change makes it another run. The length counts in optimizer steps; microbatches,
-# logging and saving change nothing but rounding.
-_FIELDS_OF_IDENTITY = {
-    "batch_size", "optimizer", "learning_rate", "schedule", "warmup_share", "final_share",
-    "weight_decay", "beta1", "beta2", "clip_norm", "label_smoothing", "z_loss", "normalize",
-    "source_buckets", "target_buckets",
-}  # fmt: skip
+from asesjax.train.step import make_eval_step, make_train_step
+from asesjax.train.stopping import (
+    best_step,
+    check_early_stopping,
+    gave_up,
+    must_stop,
+    on_sigterm,
+)
+from asesjax.train.validation import validate, validation_batches
+from asesjax.train.watch import Profile, watching
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +52,13 @@ class TrainResult:
     """What a finished role hands on.
 
     Attributes:
-      params: trained parameters, on the mesh.
+      params: trained parameters after the last step, on the mesh.
       steps: optimizer steps, interruptions included; as are the next three.
       tokens: real source and target tokens.
       examples: examples, repetitions counted.
       seconds: of training: without compiling, evaluating and saving.
       kept_steps: steps of the checkpoints that are kept for learning curves, the last included.
+      best_step: step of the checkpoint to hand on: the best by ``train.keep_best``, or the last.
       n_programs: training programs compiled by this call, one for each batch shape.
       compile_seconds: spent by this call on compiling training programs.
     """
@@ -67,6 +69,7 @@ class TrainResult:
     examples: int
     seconds: float
     kept_steps: tuple[int, ...]
+    best_step: int
     n_programs: int = 0
     compile_seconds: float = 0.0
 
@@ -87,7 +90,8 @@ def train(
 ) -> TrainResult:
     """Train one role, or go on where it was interrupted, or return what it finished before.
 
-    Writes ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/step_<n>`` into ``workdir``.
+    Writes ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/step_<n>`` into ``workdir``, and
+    ``profile/`` if asked. Stops before ``n_steps`` where ``train.patience`` says so.
 
     Args:
       train_config: the ``train`` section of the configuration.
@@ -106,32 +110,38 @@ def train(
       A ``TrainResult``.
 
     Raises:
-      UserError: a configuration that cannot be trained, a workdir of another run, or a loss that
-        became NaN or infinite; then nothing is saved after the last good step.
+      UserError: a configuration that cannot be trained, a workdir of another run or one that
+        cannot be written, or a loss that became NaN or infinite; then nothing is saved after the
+        last good step.
       Preempted: after SIGTERM, with everything saved; or at ``train.stop_after_steps``, without.
     """
     check(train_config)
+    check_early_stopping(train_config, len(validation))
     workdir = Path(workdir)
     role = role or workdir.name
     folder = workdir / "checkpoints"
     mesh = make_mesh() if mesh is None else mesh
     rules = rules_of("dp") if rules is None else rules
     batches_on, whole = sharding_of_batches(mesh), replicated(mesh)
-    _check_batch_size(train_config, batches_on)
-    kept = tuple(evaluation_steps(n_steps, train_config.evaluate_every_share))
+    check_batch_size(train_config, batches_on)
+    kept = evaluation_steps(n_steps, train_config.evaluate_every_share)
+    profile = Profile(workdir / "profile", train_config)
 
     optimizer = make_optimizer(train_config, n_steps)
     shapes = jax.eval_shape(lambda key: t5.init(model_config, key), jax.random.key(0))
     on = param_shardings(mesh, rules, t5.logical_axes(model_config), shapes)
     target = state_target(optimizer, shapes, on, mesh)
-    identity = _identity(train_config, n_steps, len(examples), seed)
+    mine = identity(train_config, n_steps, len(examples), seed)
 
     restored = checkpoint.restore_newest(
-        folder, target, lambda cursor: _check_identity(identity, cursor, workdir)
+        folder, target, lambda cursor: check_identity(mine, cursor, workdir)
     )
     cursor = restored[1] if restored else {}
-    if restored and cursor["step"] == n_steps:
-        return _result(restored[0].params, cursor, kept)
+    evaluations = list(cursor.get("evaluations", ()))
+    finished = lambda: step == n_steps or (step in kept and gave_up(evaluations, train_config))  # noqa: E731
+    step = first = int(cursor.get("step", 0))
+    if restored and finished():
+        return _result(restored[0].params, cursor, kept, train_config)
 
     # Made on the mesh, so that it works where a process sees only some of the devices.
     make_keys = jax.jit(lambda: jax.random.split(jax.random.key(seed)), out_shardings=whole)
@@ -142,7 +152,6 @@ def train(
         state = init_state(optimizer, target, lambda key: t5.init(model_config, key), init_key)
     else:
         state = state_from_params(optimizer, target, init_params)
-    first = int(cursor.get("step", 0))
 
     plan = make_plan(
         examples,
@@ -150,15 +159,17 @@ def train(
         train_config.source_buckets,
         train_config.target_buckets,
         seed,
+        packed_length=train_config.packed_length,
     )
     step_fn = make_train_step(
         model_config, train_config, n_steps, optimizer, target, batches_on
     )
-    eval_fn = make_eval_step(model_config, target, batches_on)
-    checked = _validation_batches(train_config, validation)
+    eval_fn = make_eval_step(model_config, target, batches_on, train_config.scan_layers)
+    checked = validation_batches(train_config, validation)
 
     def diverged(step: int, what: str) -> UserError:
-        ids = [examples[i].id for i in batch_at(plan, examples, step - 1)["example_index"]]
+        rows = batch_at(plan, examples, step - 1)["example_index"]
+        ids = [examples[i].id for i in rows.ravel() if i >= 0]
         more = f" and {len(ids) - 8} more" if len(ids) > 8 else ""
         saves.wait()
         return UserError(
@@ -171,38 +182,57 @@ def train(
     with ExitStack() as stack:
         is_first_process = jax.process_index() == 0
         log = stack.enter_context(MetricLog(workdir, first)) if is_first_process else None
-        saves = Checkpoints(folder, kept)
+        saves = Checkpoints(folder, kept, train_config.keep_last)
         stack.callback(saves.close)
         progress = Progress(role, n_steps, first, quiet=not is_first_process)
         stack.callback(progress.close)
-        stopping = stack.enter_context(_on_sigterm())
+        stack.callback(profile.close)
+        stopping = stack.enter_context(on_sigterm())
         feed = prefetch(_feed(plan, examples, first, n_steps, mesh))
         stack.callback(feed.close)
+        watch = stack.enter_context(watching(progress.say))
         clock = Clock(cursor.get("seconds", 0.0))
         meter = Meter(
-            log, clock, train_config.log_every_steps, n_steps, cursor, diverged, progress
-        )
+            log, clock, train_config.log_every_steps, n_steps, cursor, diverged, progress,
+            functools.partial(token_flops, model_config), mesh_peak_flops(mesh),
+            mesh.local_devices[0],
+        )  # fmt: skip
+
+        def evaluate() -> None:
+            meter.flush()
+            with clock.paused():
+                values = validate(eval_fn, state.params, checked, mesh)
+            if not values:
+                return
+            evaluations.append({"step": step} | values)
+            carried = meter.carry()
+            tokens = carried["totals"]["source_tokens"] + carried["totals"]["target_tokens"]
+            times = {"tokens": tokens, "seconds": round(carried["seconds"], 3)}
+            if log is not None:
+                log.write("validation", step, **values, **times)
+            progress.say(
+                f"step {step}: validation loss {values['validation_loss']:.4f}, "
+                f"token accuracy {values['validation_accuracy']:.4f}"
+            )
 
         def save() -> dict[str, Any]:
             meter.flush()
             with clock.paused():
                 if log is not None:
                     log.sync()
-                cursor = identity | meter.carry() | {"step": step}
+                cursor = mine | meter.carry() | {"step": step, "evaluations": evaluations}
                 saves.save(state, cursor)
             return cursor
 
-        step, saved = first, first if restored else -1
+        saved = first if restored else -1
         while True:
             if step in kept and step > first:
-                meter.flush()
-                with clock.paused():
-                    _evaluate(eval_fn, state.params, checked, mesh, step, meter, log, progress)
+                evaluate()
             if step > first and (step in kept or _is_due(step, train_config.save_every_steps)):
                 cursor, saved = save(), step
-            if step == n_steps:
+            if finished():
                 break
-            if _must_stop(stopping, step):
+            if must_stop(stopping, step):
                 if saved != step:
                     save()
                 saves.wait()
@@ -218,17 +248,29 @@ def train(
                     "train.stop_after_steps asks; nothing saved here, the same command with "
                     "--config.train.stop_after_steps=0 goes on from the last checkpoint"
                 )
+            watch.waits(step + 1, time.perf_counter())
             batch = next(feed)
-            before = step_fn.compile_seconds
+            with clock.paused():
+                profile.before(step + 1)
+            before, start = step_fn.compile_seconds, time.perf_counter()
             state, metrics = step_fn(state, batch, step_key)
-            clock.skip(step_fn.compile_seconds - before)
+            compiling = step_fn.compile_seconds - before
+            clock.skip(compiling)
             step += 1
-            meter.add(step, metrics)
+            watch.began(step, metrics, start + compiling)
+            lengths = [batch[f"{side}_input_tokens"].shape[1] for side in ("encoder", "decoder")]
+            meter.add(step, metrics, *lengths)
+            with clock.paused():
+                profile.after(step, metrics)
         saves.wait()
+        result = _result(state.params, cursor, kept, train_config)
+        if step < n_steps:
+            progress.say(
+                f"step {step}: {train_config.keep_best} has not gained for {train_config.patience} "
+                f"evaluations; stopped early, the best was at step {result.best_step}"
+            )
     return dataclasses.replace(
-        _result(state.params, cursor, kept),
-        n_programs=len(step_fn.programs),
-        compile_seconds=step_fn.compile_seconds,
+        result, n_programs=len(step_fn.programs), compile_seconds=step_fn.compile_seconds
     )
 
 
@@ -241,79 +283,6 @@ def _feed(
         yield put_batch(mesh, batch)
 
 
-def _validation_batches(train_config: Any, validation: Sequence[Example]) -> list[Batch]:
-    if not validation:
-        return []
-    buckets = train_config.source_buckets, train_config.target_buckets
-    share = jax.process_index(), jax.process_count()
-    return list(eval_batches(validation, train_config.batch_size, *buckets, *share))
-
-
-def _evaluate(
-    eval_fn: PerShape,
-    params: Params,
-    batches: list[Batch],
-    mesh: Mesh,
-    step: int,
-    meter: Meter,
-    log: MetricLog | None,
-    progress: Progress,
-) -> None:
-    """Compute the loss of the whole of validation, teacher forced, and log it."""
-    if not batches:
-        return
-    totals = [eval_fn(params, put_batch(mesh, batch)) for batch in batches]
-    sums = LossSums(*np.sum(np.asarray(jax.device_get(totals), np.float64), axis=0).tolist())
-    loss, accuracy = (
-        total / sums.weight_sum if sums.weight_sum else 0.0
-        for total in (sums.nll_sum, sums.correct_sum)
-    )
-    carried = meter.carry()
-    if log is not None:
-        log.write(
-            "validation",
-            step,
-            validation_loss=loss,
-            validation_accuracy=accuracy,
-            tokens=carried["totals"]["source_tokens"] + carried["totals"]["target_tokens"],
-            seconds=round(carried["seconds"], 3),
-        )
-    progress.say(f"step {step}: validation loss {loss:.4f}, token accuracy {accuracy:.4f}")
-
-
-def _identity(train_config: Any, n_steps: int, n_examples: int, seed: int) -> dict[str, Any]:
-    """Name what a continued run must share with its beginning to be the same run."""
-    identity = {f"train.{name}": train_config[name] for name in sorted(_FIELDS_OF_IDENTITY)}
-    identity = {k: list(v) if isinstance(v, tuple) else v for k, v in identity.items()}
-    return identity | {"optimizer steps": n_steps, "training examples": n_examples, "seed": seed}
-
-
-def _check_identity(wanted: dict[str, Any], cursor: dict[str, Any], workdir: Path) -> None:
-    wrong = [
-        f"{name} was {cursor[name]!r} and is now {value!r}"
-        for name, value in wanted.items()
-        if name in cursor and cursor[name] != value
-    ]
-    if wrong:
-        raise UserError(
-            f"{workdir} holds checkpoints of another run: {'; '.join(wrong)}; restore that, or "
-            "give another workdir"
-        )
-
-
-def _check_batch_size(train_config: Any, batches_on: NamedSharding) -> None:
-    size = batches_on.mesh.size
-    shards = size // batches_on.shard_shape((size,))[0]
-    rows = train_config.batch_size // train_config.microbatches
-    if rows % shards:
-        raise UserError(
-            f"train.batch_size {train_config.batch_size} in {train_config.microbatches} "
-            f"microbatches gives {rows} rows, which {shards} devices (mesh axes data and fsdp) "
-            f"cannot share evenly; make train.batch_size a multiple of "
-            f"{shards * train_config.microbatches}, or change mesh.data and mesh.fsdp"
-        )
-
-
 def _is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
@@ -323,34 +292,19 @@ def _newest(folder: Path) -> str:
     return str(checkpoint.step_folder(folder, there[-1])) if there else "none"
 
 
-def _result(params: Params, cursor: dict[str, Any], kept: tuple[int, ...]) -> TrainResult:
-    totals = cursor["totals"]
+def _result(
+    params: Params, cursor: dict[str, Any], kept: Sequence[int], train_config: Any
+) -> TrainResult:
+    totals, step = cursor["totals"], cursor["step"]
+    best = step
+    if train_config.keep_best:
+        best = best_step(cursor["evaluations"], train_config.keep_best)
     return TrainResult(
         params=params,
-        steps=cursor["step"],
+        steps=step,
         tokens=totals["source_tokens"] + totals["target_tokens"],
         examples=totals["examples"],
         seconds=cursor["seconds"],
-        kept_steps=kept,
+        kept_steps=tuple(k for k in kept if k <= step),
+        best_step=best,
     )
-
-
-@contextmanager
-def _on_sigterm() -> Iterator[threading.Event]:
-    """Set an event on SIGTERM, where a signal can be handled and jax does not do it."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:
-        yield event
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _must_stop(event: threading.Event, step: int) -> bool:
-    """Tell whether SIGTERM came; several processes agree on the same step."""
-    if jax.process_count() > 1:
-        return multihost_utils.reached_preemption_sync_point(step)
-    return event.is_set()

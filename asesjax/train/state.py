@@ -18,8 +18,10 @@ class TrainState(NamedTuple):
 
     Attributes:
       step: int32 scalar, optimizer steps finished.
-      params: nested dict of float32 arrays.
-      opt_state: of the optax transformation.
+      params: nested dict of float32 arrays: what is evaluated, kept and handed on. With
+        ``train.ema_decay`` the average of those that are trained.
+      opt_state: of the optax transformation; with ``train.ema_decay`` an ``optim.Averaged``, which
+        holds the parameters that are trained.
     """
 
     step: jax.Array
@@ -40,8 +42,9 @@ def state_target(
 ) -> TrainState:
     """Describe the state: shape, dtype and sharding of every leaf, without computing one.
 
-    Optimizer arrays that mirror a parameter lie where it lies; everything else (counts, Adafactor's
-    factored moments) is small and replicated.
+    Optimizer arrays that mirror a parameter lie where it lies; everything else is replicated. That
+    is small: counts, and Adafactor's factored moments, a vector for each axis of a kernel (0.3 %
+    of T5-small's parameters, 0.1 % of T5-11B's).
 
     Args:
       optimizer: the optax transformation.

@@ -20,11 +20,12 @@ from asesjax import losses
 from asesjax.core.types import Batch, Params
 from asesjax.models import t5
 from asesjax.sharding.place import on_mesh, replicated
-from asesjax.train.optim import make_schedule
+from asesjax.train.optim import make_schedule, training_weights, without_frozen
 from asesjax.train.state import TrainState, shardings
 
 # What the vector of a training step holds. The sums run over the whole batch; source and target
-# tokens are the real ones, positions counts padding too.
+# tokens are the real ones, positions counts padding too. A step that train.skip_nonfinite left out
+# has skipped 1, and 0 for its sums and norms.
 METRICS = (
     *losses.LossSums._fields,
     "normalizer",
@@ -35,7 +36,9 @@ METRICS = (
     "target_tokens",
     "examples",
     "positions",
+    "skipped",
 )
+_OF_UPDATE = (*losses.LossSums._fields, "normalizer", "grad_norm", "update_norm")
 
 
 class PerShape:
@@ -54,13 +57,17 @@ class PerShape:
         self.programs: dict[tuple[int, int], Any] = {}
         self.compile_seconds = 0.0
 
+    def lower(self, state: Any, batch: Batch, *rest: Any) -> jax.stages.Lowered:
+        """Trace the function for arrays of the arguments' shapes and shardings."""
+        return self._jitted.lower(state, batch, *rest)
+
     def __call__(self, state: Any, batch: Batch, *rest: Any) -> Any:
         """Run the program of the batch's shape, compiling it at the first meeting."""
         shape = (batch["encoder_input_tokens"].shape[1], batch["decoder_input_tokens"].shape[1])
         program = self.programs.get(shape)
         if program is None:
             start = time.perf_counter()
-            program = self._jitted.lower(state, batch, *rest).compile()
+            program = self.lower(state, batch, *rest).compile()
             self.programs[shape] = program
             self.compile_seconds += time.perf_counter() - start
         return program(state, batch, *rest)
@@ -73,6 +80,8 @@ def batch_loss(
     dropout_key: jax.Array | None = None,
     z_loss: float = 0.0,
     label_smoothing: float = 0.0,
+    remat: str = "none",
+    scan_layers: bool = False,
 ) -> losses.LossSums:
     """Run the model on a batch with teacher forcing and sum its loss.
 
@@ -83,8 +92,10 @@ def batch_loss(
       dropout_key: None for no dropout.
       z_loss: as in ``losses.weighted_cross_entropy``.
       label_smoothing: as in ``losses.weighted_cross_entropy``.
+      remat: as in ``t5.forward``.
+      scan_layers: as in ``t5.forward``.
     """
-    hidden = t5.forward(model_config, params, batch, dropout_key)
+    hidden = t5.forward(model_config, params, batch, dropout_key, remat, scan_layers)
     return losses.hidden_cross_entropy(
         functools.partial(t5.logits, model_config, params),
         hidden,
@@ -123,8 +134,9 @@ def loss_and_gradients(
 
     def part_loss(p, part, key):
         sums = batch_loss(
-            model_config, p, part, key, train.z_loss, train.label_smoothing
-        )
+            model_config, without_frozen(train, p), part, key, train.z_loss,
+            train.label_smoothing, train.remat, train.scan_layers,
+        )  # fmt: skip
         return sums.loss_sum, sums
 
     gradient = jax.grad(part_loss, has_aux=True)
@@ -182,8 +194,9 @@ def make_train_step(
 
     def step(state: TrainState, batch: Batch, key: jax.Array):
         dropout_key = jax.random.fold_in(key, state.step) if model_config.dropout else None
+        weights = training_weights(state.params, state.opt_state)
         sums, divisor, grads = loss_and_gradients(
-            model_config, train, state.params, batch, dropout_key, split
+            model_config, train, weights, batch, dropout_key, split
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -198,7 +211,16 @@ def make_train_step(
             target_tokens=jnp.sum(decoder != 0),
             examples=losses.count_examples(batch),
             positions=source.size + decoder.size,
+            skipped=0,
         )
+        if train.skip_nonfinite:
+            good = jnp.isfinite(sums.loss_sum) & jnp.isfinite(values["grad_norm"])
+            keep = functools.partial(jnp.where, good)
+            params, opt_state = jax.tree.map(
+                keep, (params, opt_state), (state.params, state.opt_state)
+            )
+            values |= {name: keep(values[name], 0.0) for name in _OF_UPDATE}
+            values["skipped"] = ~good
         metrics = jnp.stack([jnp.float32(values[name]) for name in METRICS])
         return TrainState(state.step + 1, params, opt_state), metrics
 
@@ -214,7 +236,7 @@ def make_train_step(
 
 
 def make_eval_step(
-    model_config: Any, target: TrainState, batch_sharding: NamedSharding
+    model_config: Any, target: TrainState, batch_sharding: NamedSharding, scan_layers: bool = False
 ) -> PerShape:
     """Build ``evaluate(params, batch) -> LossSums`` as a float32 vector, without dropout.
 
@@ -224,11 +246,12 @@ def make_eval_step(
       model_config: T5Config.
       target: the described state.
       batch_sharding: of every array of a batch.
+      scan_layers: as in ``t5.forward``.
     """
     mesh = batch_sharding.mesh
 
     def evaluate(params: Params, batch: Batch):
-        return jnp.stack(batch_loss(model_config, params, batch))
+        return jnp.stack(batch_loss(model_config, params, batch, scan_layers=scan_layers))
 
     return PerShape(
         jax.jit(

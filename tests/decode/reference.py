@@ -21,6 +21,7 @@ class Result:
     broken: bool = False
     tokens: int = 0
     log_probability: float = 0.0
+    token_log_probability: list[float] = dataclasses.field(default_factory=list)
     smallest_margin: float = np.inf  # between the two best logits of any step
 
     @property
@@ -42,12 +43,22 @@ def next_logits(config, params, source, written):
     return np.asarray(_logits(config, params, source[None], padded[None]))[0, len(inputs) - 1]
 
 
-def decode(config, params_by_phase, question, limits, spec):
+def circles(segment, n):
+    """Whether the last n ids stand earlier in the segment too."""
+    tail = segment[-n:]
+    return n > 0 and len(segment) > n and any(
+        segment[i : i + n] == tail for i in range(len(segment) - n)
+    )
+
+
+def decode(config, params_by_phase, question, limits, spec, prefix=()):
     result = Result([])
+    max_segment = np.atleast_1d(limits.max_segment_tokens)
     for n_round in range(limits.max_rounds):
         params = params_by_phase[n_round % len(params_by_phase)]
         source = [*question, *result.chain, spec.eos_id]
-        segment, end = [], None
+        segment, log_ps, end = [], [], None
+        room = max_segment[min(n_round, len(max_segment) - 1)]
         while end is None:
             logits = next_logits(config, params, source, segment)[: spec.vocab_limit].copy()
             logits[0] = -np.inf
@@ -59,31 +70,40 @@ def decode(config, params_by_phase, question, limits, spec):
             result.smallest_margin = min(result.smallest_margin, float(first - second))
             token = int(logits.argmax())
             wide = logits[1:].astype(np.float64)
-            result.log_probability += float(wide.max() - np.log(np.exp(wide).sum()))
+            log_p = float(wide.max() - np.log(np.exp(wide).sum()))
+            if n_round == 0 and len(segment) < len(prefix):
+                token, log_p = int(prefix[len(segment)]), 0.0
+            result.log_probability += log_p
             if token == spec.eos_id:
                 end = "eos"
             elif token == spec.sentinel_id:
                 end = "sentinel"
             else:
                 segment.append(token)
-                if len(segment) == limits.max_segment_tokens:
+                log_ps.append(log_p)
+                if len(segment) == room:
                     end = "cut"
                 if len(result.chain) + len(segment) == limits.max_chain_tokens:
                     end = "cut"
+                if circles(segment, spec.repeat_ngram):
+                    end = "circles"
         result.truncated |= end == "cut"
         text, pattern = f",{','.join(map(str, segment))},", ",".join(map(str, spec.stop_ids))
-        result.done = (
+        result.done = end != "circles" and (
             end == "sentinel"
             or (bool(pattern) and f",{pattern}," in text)
             or (spec.single_segment and end == "eos")
         )
-        if not result.done:
+        if end == "circles":
+            result.repeated = True
+        elif not result.done:
             if not segment or (result.segments and segment == result.segments[-1]):
                 result.repeated = True
                 return result
         if segment:
             result.segments.append(segment)
-        if result.done:
+            result.token_log_probability += log_ps
+        if result.done or result.repeated:
             return result
         if len(result.chain) == limits.max_chain_tokens or spec.single_segment:
             result.truncated = True

@@ -16,8 +16,8 @@ from asesjax.core.errors import UserError
 from asesjax.data.vocab import ByteVocabulary
 from asesjax.decode import beam, iterative
 from asesjax.decode.beam import BeamSpec, beam_search
-from asesjax.decode.iterative import DecodeSpec, Limits
-from asesjax.decode.predict import predict
+from asesjax.decode.predict import Decoder, predict
+from asesjax.decode.spec import DecodeSpec, Limits
 from asesjax.evals.runner import decode_plan
 from asesjax.methods.registry import get_method
 from asesjax.models import t5
@@ -119,14 +119,63 @@ def test_one_beam_is_greedy(early):
     questions = np.where(sources == 1, 0, sources)[:, : S - 1]
     limits = Limits(1, 8, 8)
     greedy = DecodeSpec(LIMIT, T, T, 1, single_segment=True)
-    want = jax.device_get(iterative.generate(MODEL, (params,), questions, limits, greedy))
-    spec = BeamSpec(1, LIMIT, T, early_stopping=early)
-    got = jax.device_get(beam.generate(MODEL, (params,), questions, limits, spec))
+    want, _ = jax.device_get(iterative.generate(MODEL, (params,), questions, limits, greedy))
+    got = search(params, sources, 8, n_beams=1, early_stopping=early)
     assert 0 < want.done.sum() < len(sources)
-    for name in want._fields:
-        if name != "log_probability":  # of the ids that may be written, there; of all rows, here
-            np.testing.assert_array_equal(getattr(got, name), getattr(want, name), err_msg=name)
-    assert (got.log_probability <= want.log_probability + 1e-4).all()
+    for name in ("ids", "length", "done"):
+        np.testing.assert_array_equal(getattr(got, name)[:, 0], getattr(want, name), err_msg=name)
+    np.testing.assert_array_equal(got.steps, want.generated_tokens)
+    # Of the ids that may be written, there; of all rows, here.
+    assert (got.log_probability[:, 0] <= want.log_probability + 1e-4).all()
+
+
+@pytest.mark.parametrize("phases", [1, 2], ids=["USM", "DSM"])
+def test_segments_by_search_equal_a_plain_loop(phases):
+    several, ends = 0, []
+    for seed in (1, 2):
+        params = tuple(weights(seed + 5 * phase, eos=1.5) for phase in range(phases))
+        got, more = _by_search(params)
+        several += more
+        ends += [(g.done, g.repeated) for g in got]
+    assert several >= 12
+    assert {(True, False), (False, True), (False, False)} <= set(ends)
+
+
+def _by_search(params):
+    sentinel, room, rounds = 20, 30, 4
+    questions = [row[: np.argmax(row == 1)] for row in make_sources(3, rows=24)]
+    spec = DecodeSpec(LIMIT, room, 6, rounds, sentinel_id=sentinel, beams=3, length_penalty=0.5)
+    budgets = np.arange(24) % 4 + 3  # of a segment, another for every row
+    limits = Limits(rounds, budgets, room)
+    got = predict(MODEL, params, questions, limits, spec, Decoder(9, (S,)))
+    several = 0
+    for question, budget, g in zip(questions, budgets, got, strict=True):
+        segments, done, repeated, truncated, total = [], False, False, False, 0.0
+        for n_round in range(rounds):
+            chain = [i for segment in segments for i in segment]
+            source = np.array([[*question, *chain, 1]], np.int32)
+            source = np.pad(source, ((0, 0), (0, S + room + 1 - source.shape[1])))
+            own = BeamSpec(3, LIMIT, 6, 0.5, end_ids=(1, sentinel))
+            found = jax.device_get(
+                beam_search(MODEL, params[n_round % len(params)], source, int(budget), own)
+            )
+            ids = found.ids[0, 0, : found.length[0, 0]].tolist()
+            total += float(found.log_probability[0, 0])
+            truncated |= not found.end[0, 0]
+            if found.end[0, 0] == sentinel:
+                done = True
+            elif not ids or (segments and ids == segments[-1]):
+                repeated = True
+                break
+            segments += [ids] if ids else []
+            if done:
+                break
+        assert [segment.tolist() for segment in g.segments] == segments
+        assert (g.done, g.repeated) == (done, repeated)
+        assert g.truncated == (truncated or not (done or repeated))
+        assert g.log_probability == pytest.approx(total, rel=1e-4, abs=1e-4)
+        several += len(segments) > 1
+    return got, several
 
 
 def test_more_beams_never_find_less_here():
@@ -145,7 +194,7 @@ def test_rows_do_not_see_each_other():
     empty = np.zeros((5, S), np.int32)
     fewer = search(params, np.concatenate([sources[:3], empty]))
     wide = search(params, np.pad(sources, ((0, 0), (0, 4))))
-    for name in ("ids", "length", "done", "steps"):
+    for name in ("ids", "length", "end", "steps"):
         whole = getattr(together, name)
         np.testing.assert_array_equal(getattr(turned, name), whole[order])
         np.testing.assert_array_equal(getattr(fewer, name)[:3], whole[:3])
@@ -196,14 +245,16 @@ def test_broken_logits_end_their_row_alone():
 def test_predict_searches_over_a_mesh_too():
     params = weights()
     questions = [row[: np.argmax(row == 1)] for row in make_sources(rows=21)]
-    spec, limits = BeamSpec(3, LIMIT, T), Limits(1, T, T)
-    args = (MODEL, (params,), questions, limits, spec, 8, (6, S))
+    spec = DecodeSpec(LIMIT, T, T, 1, single_segment=True, beams=3)
+    args = (MODEL, (params,), questions, Limits(1, T, T), spec, Decoder(8, (6, S)))
     one = predict(*args)
     assert 0 < sum(g.done for g in one) < len(one)
     for answer in one:
         assert answer.done != answer.truncated and not answer.repeated
         assert len(answer.segments) == bool(len(answer.ids))
         assert all((segment == answer.ids).all() for segment in answer.segments)
+        assert answer.token_log_probability.sum() >= answer.log_probability - 1e-4
+        assert (answer.token_log_probability < 0).all()
     for got, want in zip(predict(*args, mesh=make_mesh()), one, strict=True):
         np.testing.assert_array_equal(got.ids, want.ids)
         assert (got.done, got.tokens) == (want.done, want.tokens)
@@ -213,15 +264,12 @@ def test_configuration_chooses_beam_search():
     vocab = ByteVocabulary(3)
     fields = {"decode.beams": "4", "decode.length_penalty": "0.6", "decode.max_chain_tokens": "9"}
     config = finish(base_config(), fields)
-    for name in ("direct", "answer_only"):
+    for name in ("direct", "answer_only", "usm", "dsm"):
         spec, limits = decode_plan(get_method(name), config, vocab)
-        assert spec == BeamSpec(4, vocab.size, 9, 0.6)
+        assert (spec.beams, spec.length_penalty) == (4, 0.6)
         assert limits.max_chain_tokens == 9
         plain, _ = decode_plan(get_method(name), finish(base_config(), {}), vocab)
-        assert isinstance(plain, DecodeSpec)
-    for name in ("usm", "dsm"):
-        with pytest.raises(UserError, match=f"decode.beams is 4, but method {name} writes"):
-            decode_plan(get_method(name), config, vocab)
+        assert plain.beams == 1
     with pytest.raises(UserError, match="decode.beams must be at least 1, got 0"):
         decode_plan(get_method("direct"), finish(base_config(), {"decode.beams": "0"}), vocab)
 
@@ -244,5 +292,3 @@ def test_budgets_out_of_range():
     for n in (0, T + 1):
         with pytest.raises(UserError, match=f"max_new_tokens must be from 1 to {T}, got {n}"):
             search({}, make_sources(), n)
-        with pytest.raises(UserError, match=f"max_chain_tokens must be from 1 to {T}, got {n}"):
-            beam.generate(MODEL, ({},), make_sources(), Limits(1, n, n), BeamSpec(2, LIMIT, T))

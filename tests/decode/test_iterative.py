@@ -1,9 +1,10 @@
-"""The compiled engine against plain Python, id for id, and the promises it makes."""
+"""Both engines against plain Python, id for id, and the promises they make."""
 
 import collections
 import dataclasses
 import importlib.util
 import json
+import math
 from pathlib import Path
 
 import jax
@@ -12,110 +13,47 @@ import numpy as np
 import pytest
 
 from asesjax.core.errors import UserError
-from asesjax.decode import iterative
-from asesjax.decode.iterative import DecodeSpec, Limits, choose_token, generate
+from asesjax.decode import continuous, iterative
 from asesjax.decode.predict import predict
+from asesjax.decode.spec import Limits
 from asesjax.models import t5
-from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.place import param_shardings
 from asesjax.sharding.rules import rules
 
-_path = Path(__file__).with_name("reference.py")
-_spec = importlib.util.spec_from_file_location("reference", _path)
-reference = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(reference)
-
-MODEL = T5Config(
-    24, d_model=16, d_kv=8, d_ff=32, n_heads=2, n_encoder_layers=1, n_decoder_layers=1, tied=False
+_spec = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("toy.py"))
+toy = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(toy)
+from_toy = ("C", "DECODERS", "L", "MODEL", "Q", "R", "ROWS", "SENTINEL", "SPEC", "VOCAB", "WIDE")
+C, DECODERS, L, MODEL, Q, R, ROWS, SENTINEL, SPEC, VOCAB, WIDE = (
+    getattr(toy, name) for name in from_toy
 )
-SENTINEL, VOCAB = 21, 22
-Q, C, L, R = 12, 40, 10, 8
-SPEC = DecodeSpec(VOCAB, C, L, R, sentinel_id=SENTINEL)
-WIDE = Limits(R, L, C)
-ROWS = 24
+kinds, make_questions, reference, weights = (
+    toy.kinds, toy.make_questions, toy.reference, toy.weights
+)  # fmt: skip
 
 
-def weights(seed, eos=1.0):
-    """Random weights so large that what is written depends on what was read."""
-
-    def scale(path, x):
-        name = jax.tree_util.keystr(path)
-        return x * (3.0 if "rel_embedding" in name else 2.5 if "kernel" in name else 1.0)
-
-    params = jax.tree_util.tree_map_with_path(scale, t5.init(MODEL, jax.random.key(seed)))
-    kernel = params["decoder"]["logits_dense"]["kernel"]
-    params["decoder"]["logits_dense"]["kernel"] = kernel.at[:, 1].multiply(eos)
-    return params
+@pytest.fixture(params=DECODERS, autouse=True)
+def decoder(request):
+    return DECODERS[request.param]
 
 
-def make_questions(seed, rows=ROWS):
-    rng = np.random.default_rng(seed)
-    return [rng.integers(2, 20, rng.integers(1, Q + 1)).astype(np.int32) for _ in range(rows)]
+@pytest.fixture
+def run(decoder):
+    return lambda *args, **kwargs: toy.run(*args, decoder=decoder, **kwargs)
 
 
-def as_array(questions, rows=ROWS, length=Q):
-    out = np.zeros((rows, length), np.int32)
-    for row, question in zip(out, questions, strict=False):
-        row[: len(question)] = question
-    return out
+@pytest.fixture
+def compare(decoder):
+    return lambda *args, **kwargs: toy.compare(*args, decoder=decoder, **kwargs)
 
 
-def run(params, questions, limits=WIDE, spec=SPEC):
-    chains = jax.device_get(generate(MODEL, params, as_array(questions), limits, spec))
-    return [_row(chains, i) for i in range(len(questions))]
-
-
-def _row(chains, i):
-    ends = chains.segment_ends[i, : chains.n_segments[i]].tolist()
-    assert not chains.ids[i, chains.length[i] :].any()
-    assert not chains.segment_ends[i, chains.n_segments[i] :].any()
-    assert ends == sorted(ends) and (ends[-1] if ends else 0) == chains.length[i]
-    return reference.Result(
-        segments=[chains.ids[i, a:b].tolist() for a, b in zip([0, *ends], ends, strict=False)],
-        done=bool(chains.done[i]),
-        truncated=bool(chains.truncated[i]),
-        repeated=bool(chains.repeated[i]),
-        broken=bool(chains.broken[i]),
-        tokens=int(chains.generated_tokens[i]),
-        log_probability=float(chains.log_probability[i]),
-    )
-
-
-def compare(params, questions, limits=WIDE, spec=SPEC):
-    """Demand equality on every row that no rounding could turn, and nearly all must be such."""
-    clear = 0
-    wants = []
-    for question, got in zip(questions, run(params, questions, limits, spec), strict=True):
-        want = reference.decode(MODEL, params, question, limits, spec)
-        if want.smallest_margin < 1e-3:
-            continue
-        clear += 1
-        wants.append(want)
-        assert got.log_probability == pytest.approx(want.log_probability, rel=1e-4, abs=1e-3)
-        same = dict(smallest_margin=np.inf, log_probability=0.0)
-        assert dataclasses.replace(got, **same) == dataclasses.replace(want, **same)
-    assert clear >= 0.9 * len(questions)
-    return wants
-
-
-def kinds(results):
-    """How the chains ended, and how long they were."""
-    count = collections.Counter()
-    for r in results:
-        count["done"] += r.done
-        count["truncated"] += r.truncated
-        count["repeated"] += r.repeated
-        count["several segments"] += len(r.segments) > 1
-        count["chain full"] += len(r.chain) == C
-        count["cut, went on"] += any(len(s) == L for s in r.segments[:-1])
-        count["ended by eos"] += any(len(s) < L for s in r.segments[:-1])
-        count["empty"] += r.repeated and r.tokens == len(r.chain) + len(r.segments) + 1
-    return count
+def n_compilations():
+    return iterative.n_compilations() + continuous.n_compilations()
 
 
 @pytest.mark.parametrize("phases", [1, 2], ids=["USM", "DSM"])
-def test_equals_python_with_sentinel(phases):
+def test_equals_python_with_sentinel(phases, compare):
     results = []
     for seed in (0, 1, 3, 5):
         params = tuple(weights(seed + 10 * phase, eos=1.5) for phase in range(phases))
@@ -127,7 +65,7 @@ def test_equals_python_with_sentinel(phases):
     assert max(len(r.segments) for r in results) >= 4
 
 
-def test_rounds_run_out():
+def test_rounds_run_out(compare):
     params = (weights(0, eos=2.5), weights(2, eos=2.5))
     limits = Limits(3, L, C)
     results = []
@@ -139,7 +77,7 @@ def test_rounds_run_out():
     assert len(uncut) >= 3 and all(r.truncated for r in used_up)
 
 
-def test_equals_python_with_stop_ids():
+def test_equals_python_with_stop_ids(run, compare):
     params = (weights(0, eos=1.5),)
     questions = make_questions(0)
     free = run(params, questions, spec=dataclasses.replace(SPEC, sentinel_id=-1))
@@ -164,7 +102,7 @@ def test_equals_python_with_stop_ids():
     compare(params, questions, spec=dataclasses.replace(spec, stop_ids=pattern[:1]))
 
 
-def test_single_segment():
+def test_single_segment(compare):
     spec = dataclasses.replace(SPEC, single_segment=True, segment_buffer=C, round_buffer=1)
     spec = dataclasses.replace(spec, sentinel_id=-1)
     results = []
@@ -175,38 +113,38 @@ def test_single_segment():
     assert all(len(r.segments) <= 1 for r in results)
 
 
-def test_rows_do_not_depend_on_their_mates():
+def test_rows_do_not_depend_on_their_mates(run):
     params = (weights(1, eos=1.5), weights(11, eos=1.5))
     questions = make_questions(1)
     together = run(params, questions)
-    assert run(params, questions[::-1])[::-1] == together
+    toy.same(run(params, questions[::-1])[::-1], together)
     for i in (0, 7, 19):
-        assert run(params, [questions[i]]) == [together[i]]  # among rows of padding
+        toy.same(run(params, [questions[i]]), [together[i]])
 
 
 def test_padding_rows_are_done_at_once():
-    chains = generate(MODEL, (weights(0),), as_array([]), WIDE, SPEC)
+    chains, _ = iterative.generate(MODEL, (weights(0),), np.zeros((ROWS, Q), int), WIDE, SPEC)
     assert np.asarray(chains.done).all()
     for name in ("truncated", "repeated", "broken", "length", "n_segments", "generated_tokens"):
         assert not np.asarray(getattr(chains, name)).any(), name
 
 
-def test_limits_do_not_compile_and_smaller_ones_hold():
+def test_limits_do_not_compile_and_smaller_ones_hold(run, compare):
     params, questions = (weights(2),), make_questions(2)
     run(params, questions)
-    before = iterative.n_compilations()
+    before = n_compilations()
     for limits in (Limits(1, 3, 5), Limits(2, L, 15), Limits(R, 1, C), Limits(np.int64(3), 4, 9)):
         compare(params, questions, limits)
         for r in run(params, questions, limits):
             assert len(r.segments) <= limits.max_rounds
             assert len(r.chain) <= limits.max_chain_tokens
             assert all(len(s) <= limits.max_segment_tokens for s in r.segments)
-    assert iterative.n_compilations() == before
+    assert n_compilations() == before
     run(params, questions, spec=dataclasses.replace(SPEC, vocab_limit=20))
-    assert iterative.n_compilations() == before + 1  # the counter does count
+    assert n_compilations() == before + 1  # the counter does count
 
 
-def test_never_writes_pad_or_ids_beyond_the_tokenizer():
+def test_never_writes_pad_or_ids_beyond_the_tokenizer(run):
     params = weights(0)
     kernel = params["decoder"]["logits_dense"]["kernel"]
     # Make pad and the last row the largest logits nearly everywhere.
@@ -216,7 +154,7 @@ def test_never_writes_pad_or_ids_beyond_the_tokenizer():
         assert all(0 < i < VOCAB for i in r.chain)
 
 
-def test_not_finite_logits_break_their_row_alone():
+def test_not_finite_logits_break_their_row_alone(run):
     params = weights(1, eos=1.5)
     questions = make_questions(1)
     clean = run((params,), questions)
@@ -232,32 +170,31 @@ def test_not_finite_logits_break_their_row_alone():
             assert r.broken and not r.done and not r.truncated and r.tokens == 1 and not r.chain
             assert r.log_probability == 0
         else:
-            assert r == before
+            toy.same([r], [before])
     direct = dataclasses.replace(SPEC, single_segment=True)
     for bad, r in zip(hit, run((params,), questions, spec=direct), strict=True):
         assert r.broken == bad and not (bad and r.done)
 
 
-def test_bounds_beyond_the_buffers_are_refused():
+def test_bounds_beyond_the_buffers_are_refused(run):
+    questions = make_questions(0)
     for limits in (Limits(R + 1, L, C), Limits(R, L + 1, C), Limits(R, L, C + 1), Limits(0, L, C)):
         with pytest.raises(UserError, match="must be from 1 to"):
-            generate(MODEL, (weights(0),), as_array([]), limits, SPEC)
+            run((weights(0),), questions, limits)
+    budgets = np.full(ROWS, C)
+    budgets[3] = 0
+    with pytest.raises(UserError, match=r"max_chain_tokens must be from 1 to 40, got 0 \(row 3\)"):
+        run((weights(0),), questions, Limits(R, L, budgets))
 
 
-def test_choose_token():
-    logits = np.log([[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]])
-    ids, log_probability = choose_token(jnp.asarray(logits + 3))
-    assert ids.tolist() == [1, 0]
-    np.testing.assert_allclose(np.exp(log_probability), [0.5, 0.4], rtol=1e-5)
-
-
-def test_predict_keeps_order_and_pads_to_few_shapes():
+def test_predict_keeps_order_and_pads_to_few_shapes(decoder):
     params = (weights(3, eos=1.5),)
     questions = make_questions(8, rows=31)
-    buckets = (6, Q)
-    before = iterative.n_compilations()
-    got = predict(MODEL, params, questions, WIDE, SPEC, 8, buckets)
-    assert iterative.n_compilations() == before + 2
+    own = dataclasses.replace(decoder, batch_size=8, buckets=(6, Q))
+    before = n_compilations()
+    got = predict(MODEL, params, questions, WIDE, SPEC, own)
+    # One for each bucket, or one for all.
+    assert n_compilations() == before + (2 if own.engine == "synchronous" else 1)
     for question, g in zip(questions, got, strict=True):
         want = reference.decode(MODEL, params, question, WIDE, SPEC)
         if want.smallest_margin < 1e-3:
@@ -267,25 +204,29 @@ def test_predict_keeps_order_and_pads_to_few_shapes():
         assert (g.done, g.truncated, g.repeated) == (want.done, want.truncated, want.repeated)
         json.dumps([g.done, g.truncated, g.repeated, g.broken, g.tokens, g.log_probability])
     assert len({len(g.segments) for g in got}) > 2
-    assert predict(MODEL, params, [], WIDE, SPEC, 8, buckets) == []
+    assert predict(MODEL, params, [], WIDE, SPEC, own) == []
 
 
-def test_predict_refuses_long_and_empty_questions():
+def test_predict_refuses_long_and_empty_questions(decoder):
     good = np.arange(2, 8)
     with pytest.raises(UserError, match="question 1 has 13 tokens.* 1 to 12"):
-        predict(MODEL, (weights(0),), [good, np.arange(2, 15)], WIDE, SPEC, 8, (6, Q))
+        predict(MODEL, (weights(0),), [good, np.arange(2, 15)], WIDE, SPEC, decoder)
     with pytest.raises(UserError, match="question 1 has 0 tokens"):
-        predict(MODEL, (weights(0),), [good, good[:0]], WIDE, SPEC, 8, (6, Q))
+        predict(MODEL, (weights(0),), [good, good[:0]], WIDE, SPEC, decoder)
 
 
-def test_predict_on_eight_devices():
-    params = (weights(3, eos=1.5),)
-    questions = make_questions(8, rows=12)
-    alone = predict(MODEL, params, questions, WIDE, SPEC, 16, (Q,))
-    mesh = make_mesh(2, 2, 2)
-    shardings = param_shardings(mesh, rules("fsdp_tp"), t5.logical_axes(MODEL), params[0])
-    placed = (jax.device_put(params[0], shardings),)
-    spread = predict(MODEL, placed, questions, WIDE, SPEC, 16, (Q,), mesh=mesh)
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 1, 2)], ids=str)
+def test_predict_on_many_devices(decoder, shape):
+    params = (weights(3, eos=1.5), weights(13, eos=1.5))
+    questions = make_questions(8, rows=21)
+    own = dataclasses.replace(decoder, batch_size=8)
+    alone = predict(MODEL, params, questions, WIDE, SPEC, own)
+    mesh = make_mesh(*shape, devices=jax.devices()[: math.prod(shape)])
+    on = param_shardings(mesh, rules("fsdp_tp"), t5.logical_axes(MODEL), params[0])
+    placed = tuple(jax.device_put(tree, on) for tree in params)
+    before = n_compilations()
+    spread = predict(MODEL, placed, questions, WIDE, SPEC, own, mesh=mesh)
+    assert n_compilations() == before + 1
     for question, a, b in zip(questions, alone, spread, strict=True):
         if reference.decode(MODEL, params, question, WIDE, SPEC).smallest_margin > 1e-3:
             assert a.ids.tolist() == b.ids.tolist() and a.done == b.done

@@ -97,8 +97,8 @@ def test_generate_answers_questions(finished, capsys, tmp_path):
     assert main([*command, "--input", str(source), "--output", str(target)]) == 0
     answers = [row["chain"] for _, row in read_jsonl(target)]
     assert len(answers) == 3 and len(set(answers)) == 1
-    assert main([*command, "--input", str(source), "--output", str(target)]) == 2
-    assert "nothing is overwritten" in capsys.readouterr().err
+    assert main([*command, "--input", str(source), "--output", str(target)]) == 0
+    assert "is complete: 3 answers" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -50,32 +50,36 @@ def models(tied):
     return theirs, config, params
 
 
-def cut(row):
-    return row[: row.index(1) + 1] if 1 in row else row
+def cut(row, ends):
+    n = next((i + 1 for i, token in enumerate(row) if token in ends), len(row))
+    return row[:n]
 
 
-def search_theirs(model, sources, n, k, penalty, early):
+def search_theirs(model, sources, n, k, penalty, early, ends):
     """Ids of all hypotheses up to their end mark, and their scores where there is a search."""
     tokens = torch.from_numpy(sources).long()
     out = model.generate(
         tokens, attention_mask=(tokens != 0).long(), do_sample=False, num_beams=k,
         num_return_sequences=k, max_new_tokens=n, return_dict_in_generate=True, output_scores=True,
-        suppress_tokens=[0, *range(LIMIT, V)],
+        suppress_tokens=[0, *range(LIMIT, V)], eos_token_id=list(ends),
         **({"length_penalty": penalty, "early_stopping": early} if k > 1 else {}),
     )  # fmt: skip
     # What follows an end mark is filled with padding by the greedy search, with end marks by this.
-    rows = [cut(row[1:]) for row in out.sequences.tolist()]
+    rows = [cut(row[1:], ends) for row in out.sequences.tolist()]
     scores = out.sequences_scores.numpy().reshape(-1, k) if k > 1 else None
     return [rows[i : i + k] for i in range(0, len(rows), k)], scores
 
 
-def search_ours(config, params, sources, n, k, penalty, early):
-    spec = beam.BeamSpec(k, LIMIT, T, penalty, early)
+def search_ours(config, params, sources, n, k, penalty, early, ends):
+    spec = beam.BeamSpec(k, LIMIT, T, penalty, early, ends)
     found = beam.beam_search(config, params, sources, n, spec)
-    ids, length, done = (np.asarray(x) for x in (found.ids, found.length, found.done))
+    ids, length, end = (np.asarray(x) for x in (found.ids, found.length, found.end))
     assert not ids[np.arange(T) >= length[:, :, None]].any()
     rows = [
-        [ids[b, i, : length[b, i]].tolist() + [1] * int(done[b, i]) for i in range(k)]
+        [
+            ids[b, i, : length[b, i]].tolist() + [end[b, i]] * int(end[b, i] > 0)
+            for i in range(k)
+        ]
         for b in range(len(ids))
     ]
     return rows, found
@@ -83,30 +87,32 @@ def search_ours(config, params, sources, n, k, penalty, early):
 
 # Every value of every setting, and those that act together, spread over the two models.
 @pytest.mark.parametrize(
-    "tied,k,penalty,early",
+    "tied,k,penalty,early,ends",
     [
-        (True, 1, 1.0, False),
-        (True, 2, 0.0, True),
-        (True, 4, 1.0, False),
-        (True, 5, 0.6, "never"),
-        (False, 1, 1.0, "never"),
-        (False, 2, -1.0, "never"),
-        (False, 4, 2.0, True),
-        (False, 5, 2.0, False),
-        (False, 5, 0.0, False),
+        (True, 1, 1.0, False, (1,)),
+        (True, 2, 0.0, True, (1,)),
+        (True, 4, 1.0, False, (1,)),
+        (True, 5, 0.6, "never", (1,)),
+        (False, 1, 1.0, "never", (1,)),
+        (False, 2, -1.0, "never", (1,)),
+        (False, 4, 2.0, True, (1,)),
+        (False, 5, 2.0, False, (1,)),
+        (False, 5, 0.0, False, (1,)),
+        (False, 4, 1.0, False, (1, 5)),
+        (True, 3, 0.6, True, (1, 5, 7)),
     ],
 )
-def test_hypotheses_and_scores_are_those_of_transformers(hf, tied, k, penalty, early):
+def test_hypotheses_and_scores_are_those_of_transformers(hf, tied, k, penalty, early, ends):
     theirs, config, params = models(tied)
     sources = hf.prompts(k, ROWS, S, LIMIT)
     for bound in (T, 5):
-        want, scores = search_theirs(theirs, sources, bound, k, penalty, early)
-        got, found = search_ours(config, params, sources, bound, k, penalty, early)
+        want, scores = search_theirs(theirs, sources, bound, k, penalty, early, ends)
+        got, found = search_ours(config, params, sources, bound, k, penalty, early, ends)
         assert got == want
         if k > 1:
             np.testing.assert_allclose(found.score, scores, rtol=1e-4, atol=1e-5)
         if bound == T:  # what was compared was of many kinds
             every = [ids for row in got for ids in row]
-            assert 0.03 < np.mean([ids[-1] == 1 for ids in every]) < 0.9
+            assert 0.03 < np.mean([ids[-1] in ends for ids in every]) < 0.9
             assert len(set(map(len, every))) > 2
             assert len({tuple(row[0]) for row in got}) > ROWS / 4

@@ -1,5 +1,6 @@
 """Meshes, presets and placement on eight virtual devices."""
 
+import dataclasses
 import re
 
 import jax
@@ -11,9 +12,11 @@ from jax.sharding import PartitionSpec as P
 from asesjax.core.config import CHOICES
 from asesjax.core.errors import UserError
 from asesjax.models import t5
+from asesjax.models.layers import ROW_AXES
 from asesjax.models.t5_config import T5Config
-from asesjax.sharding.mesh import make_mesh
+from asesjax.sharding.mesh import _over_slices, make_mesh
 from asesjax.sharding.place import (
+    BATCH_AXES,
     batch_sharding,
     on_mesh,
     param_shardings,
@@ -61,6 +64,37 @@ def test_mesh_fills_the_one_that_is_left_open():
 def test_mesh_of_wrong_size(sizes):
     with pytest.raises(UserError, match=f"mesh.data={sizes[0]}, mesh.fsdp={sizes[1]}"):
         make_mesh(*sizes)
+
+
+def test_slices_lie_along_the_data_axis():
+    flat = make_mesh(4, 2, 1, slices=2).devices
+    assert flat[:2].ravel().tolist() == jax.devices()[:4]
+    with pytest.raises(UserError, match="mesh.slices=3 must divide mesh.data, which is 4"):
+        make_mesh(4, 2, 1, slices=3)
+
+
+def test_slices_that_the_devices_tell():
+    @dataclasses.dataclass(frozen=True)
+    class Chip:
+        id: int
+        slice_index: int
+        process_index: int = 0
+        platform: str = "none"
+        device_kind: str = "none"
+
+    # Not in the order of their slices.
+    chips = [Chip(n, n % 2) for n in range(8)]
+    with pytest.raises(UserError, match="mesh.slices=4, but the devices are of 2 slices"):
+        _over_slices([4, 1, 2], 4, chips)
+    placed = _over_slices([4, 1, 2], 2, chips)
+    assert placed.shape == (4, 1, 2)
+    of = np.vectorize(lambda chip: chip.slice_index)(placed)
+    assert (of[:2] == of[0, 0, 0]).all() and (of[2:] == of[2, 0, 0]).all()
+    assert of[0, 0, 0] != of[2, 0, 0]
+
+
+def test_rows_have_one_name_for_their_axes():
+    assert BATCH_AXES == ROW_AXES
 
 
 def test_presets():

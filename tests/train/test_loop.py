@@ -1,16 +1,13 @@
-"""The loop as a whole: kills, resumes, divergence, signals, what is logged and kept."""
+"""The loop as a whole: resumes, divergence, signals, what is logged and kept."""
 
+import contextlib
 import dataclasses
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -22,16 +19,7 @@ from asesjax.losses import LossSums
 from asesjax.models import t5
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.rules import rules
-from asesjax.train import checkpoint, loop, step
-
-SCRIPT = Path(__file__).with_name("tiny.py")
-# What the clock decides, and so may differ between two runs of the same thing.
-TIMES = ("seconds", "tokens_per_second")
-
-
-def lines(workdir):
-    rows = read_metrics(Path(workdir) / "metrics.jsonl")
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+from asesjax.train import checkpoint, loop, meter, step, stopping
 
 
 def same(tiny, a, b):
@@ -50,7 +38,7 @@ def whole(tiny, tmp_path_factory):
 
 def test_what_a_run_leaves(tiny, whole):
     folder, result = whole
-    rows = lines(folder)
+    rows = tiny.lines(folder)
     assert [(row["kind"], row["step"]) for row in rows] == [
         ("train", 3), ("train", 6), ("train", 9), ("train", 12), ("validation", 12),
         ("train", 15), ("train", 18), ("train", 21), ("train", 24), ("validation", 24),
@@ -77,7 +65,7 @@ def test_tokens_and_padding_are_those_of_the_batches(tiny, whole):
         source += int((batch["encoder_input_tokens"] != 0).sum())
         target += int((batch["decoder_target_tokens"] != 0).sum())
         places += batch["encoder_input_tokens"].size + batch["decoder_target_tokens"].size
-    row = lines(whole[0])[0]
+    row = tiny.lines(whole[0])[0]
     assert (row["source_tokens"], row["target_tokens"]) == (source, target)
     assert row["padding_share"] == pytest.approx(1 - (source + target) / places)
 
@@ -89,7 +77,7 @@ def test_validation_loss_is_that_of_all_of_validation(tiny, whole):
 
     for batch in eval_batches(tiny.examples(20, seed=9), 20, (16,), (8,)):
         sums = step.batch_loss(tiny.DRY, result.params, batch)
-    row = lines(folder)[-1]
+    row = tiny.lines(folder)[-1]
     want = float(sums.nll_sum) / float(sums.weight_sum)
     assert row["validation_loss"] == pytest.approx(want, rel=1e-5)
 
@@ -116,7 +104,7 @@ def test_stopped_and_continued_is_bit_identical(tiny, whole, tmp_path, stop):
     assert checkpoint.steps(tmp_path / "checkpoints") == there
     result = tiny.run(tmp_path)
     same(tiny, result.params, whole[1].params)
-    assert lines(tmp_path) == lines(whole[0])
+    assert tiny.lines(tmp_path) == tiny.lines(whole[0])
     assert (result.tokens, result.examples) == (whole[1].tokens, whole[1].examples)
 
 
@@ -130,7 +118,7 @@ def test_a_damaged_newest_checkpoint_costs_steps_but_not_bits(tiny, whole, tmp_p
     (warning,) = [x for x in capsys.readouterr().err.splitlines() if "warning" in x]
     assert str(newest) in warning and "damaged" in warning
     same(tiny, result.params, whole[1].params)
-    assert lines(tmp_path) == lines(whole[0])
+    assert tiny.lines(tmp_path) == tiny.lines(whole[0])
 
 
 def test_going_on_with_another_mesh_stays_close(tiny, whole, tmp_path):
@@ -138,107 +126,24 @@ def test_going_on_with_another_mesh_stays_close(tiny, whole, tmp_path):
         tiny.run(tmp_path, tiny.config(stop_after_steps=12))
     result = tiny.run(tmp_path, mesh=make_mesh(2, 2, 2), rules=rules("fsdp_tp"))
     assert any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(result.params))
-    for row, want in zip(lines(tmp_path), lines(whole[0]), strict=True):
+    for row, want in zip(tiny.lines(tmp_path), tiny.lines(whole[0]), strict=True):
         assert row.keys() == want.keys()
         if row["kind"] == "train":
             assert row["loss"] == pytest.approx(want["loss"], rel=1e-3)
             assert row["tokens"] == want["tokens"]
 
 
-def start(workdir, out, *fields):
-    environment = {
-        **os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "",
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }  # fmt: skip
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(workdir), str(out), *fields], env=environment,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
-def wait_for_step(process, workdir, wanted, timeout=120):
-    """Wait until the metrics file of a running process has a line of this step or a later one."""
-    path, end = Path(workdir) / "metrics.jsonl", time.monotonic() + timeout
-    while time.monotonic() < end and process.poll() is None:
-        text = path.read_text() if path.exists() else ""
-        if any(int(number) >= wanted for number in re.findall(r'"step": (\d+)', text)):
-            return
-        time.sleep(0.005)
-    raise AssertionError(f"step {wanted} did not come: {process.communicate()[0][-2000:]}")
-
-
-LONG = ("n_steps=400", "steps=400", "save_every_steps=7", "log_every_steps=3")
-
-
-@pytest.fixture(scope="module")
-def long_run(tmp_path_factory):
-    """An uninterrupted run of 400 steps in a process of its own: folder, parameters, seconds."""
-    folder = tmp_path_factory.mktemp("long")
-    process = start(folder / "role", folder / "out.npz", *LONG)
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, output
-    return folder / "role", dict(np.load(folder / "out.npz"))
-
-
-def test_kill_9_again_and_again_changes_no_bit(long_run, tmp_path):
-    folder, want = long_run
-    work, out = tmp_path / "role", tmp_path / "out.npz"
-    resumed_at = []
-    for wanted in (40, 130, 260):
-        process = start(work, out, *LONG)
-        wait_for_step(process, work, wanted)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait(60) == -signal.SIGKILL
-        process.stdout.close()
-        resumed_at.append(checkpoint.steps(work / "checkpoints")[-1])
-    assert 0 < resumed_at[0] < resumed_at[1] < resumed_at[2] < 400
-    process = start(work, out, *LONG)
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, output
-    got = dict(np.load(out))
-    assert got.keys() == want.keys()
-    for name, value in want.items():
-        np.testing.assert_array_equal(got[name], value, err_msg=name)
-    assert lines(work) == lines(folder)
-    times = [row["seconds"] for row in read_metrics(work / "metrics.jsonl")]
-    assert times == sorted(times)
-
-
-def test_sigterm_saves_stops_and_goes_on(long_run, tmp_path):
-    work, out = tmp_path / "role", tmp_path / "out.npz"
-    process = start(work, out, *LONG)
-    wait_for_step(process, work, 50)
-    process.send_signal(signal.SIGTERM)
-    output = process.communicate(timeout=60)[0]
-    found = re.search(r"Preempted: role role stopped by SIGTERM after step (\d+) of 400", output)
-    assert found and not out.exists(), output
-    assert checkpoint.steps(work / "checkpoints")[-1] == int(found[1]) >= 50
-    process = start(work, out, *LONG)
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, output
-    got = dict(np.load(out))
-    for name, value in long_run[1].items():
-        np.testing.assert_array_equal(got[name], value, err_msg=name)
-    assert lines(work) == lines(long_run[0])
-
-
 def test_sigterm_before_the_first_step_is_no_loss(tiny, whole, tmp_path, monkeypatch):
     event = threading.Event()
     event.set()
-
-    @loop.contextmanager
-    def already():
-        yield event
-
-    monkeypatch.setattr(loop, "_on_sigterm", already)
+    monkeypatch.setattr(loop, "on_sigterm", lambda: contextlib.nullcontext(event))
     for _ in range(2):  # the second time there is a checkpoint of step 0
         with pytest.raises(Preempted, match="after step 0 of 24"):
             tiny.run(tmp_path)
         assert checkpoint.steps(tmp_path / "checkpoints") == [0]
     monkeypatch.undo()
     same(tiny, tiny.run(tmp_path).params, whole[1].params)
-    assert lines(tmp_path) == lines(whole[0])
+    assert tiny.lines(tmp_path) == tiny.lines(whole[0])
 
 
 def test_the_handler_of_sigterm_is_put_back(tiny, whole):
@@ -263,7 +168,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path, monkeypatch):
     assert ", ".join(poisoned) in message and "train.learning_rate" in message
     assert str(tmp_path / "checkpoints" / "step_5") in message
     assert checkpoint.steps(tmp_path / "checkpoints") == [5]
-    assert max(row["step"] for row in lines(tmp_path)) < 8
+    assert max(row["step"] for row in tiny.lines(tmp_path)) < 8
 
 
 def test_an_infinite_gradient_stops_before_the_evaluation(tiny, tmp_path):
@@ -271,7 +176,38 @@ def test_an_infinite_gradient_stops_before_the_evaluation(tiny, tmp_path):
     with pytest.raises(UserError, match=r"(loss|gradient norm) is (nan|inf) at step \d+"):
         tiny.run(tmp_path, tiny.config(clip_norm=0.0, learning_rate=1e30), tiny.DRY,
                  init_params=huge)  # fmt: skip
-    assert not [row for row in lines(tmp_path) if row["kind"] == "validation"]
+    assert not [row for row in tiny.lines(tmp_path) if row["kind"] == "validation"]
+
+
+def test_updates_that_are_not_finite_are_left_out_counted_and_too_many_stop(
+    tiny, tmp_path, monkeypatch, capsys
+):
+    real, bad = loop.batch_at, {4, 5}
+
+    def batch_at(plan, examples, i, *share):
+        batch = real(plan, examples, i, *share)
+        if i in bad:
+            batch["decoder_loss_weights"][0, 0] = np.inf
+        return batch
+
+    monkeypatch.setattr(loop, "batch_at", batch_at)
+    skipping = {"skip_nonfinite": True}
+    with pytest.raises(Preempted):  # in a window with a step that was left out
+        tiny.run(tmp_path / "a", tiny.config(stop_after_steps=5, **skipping))
+    result = tiny.run(tmp_path / "a", tiny.config(**skipping))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(result.params))
+    rows = [row for row in tiny.lines(tmp_path / "a") if row["kind"] == "train"]
+    assert [row["skipped"] for row in rows] == [0, 2] + [0] * 6
+    assert all(np.isfinite(row["loss"]) for row in rows)
+    assert "step 6: 2 of 3 updates left out, not finite" in capsys.readouterr().err
+
+    bad |= set(range(4, 24))
+    monkeypatch.setattr(meter, "_MOST_SKIPPED", 7)
+    with pytest.raises(Preempted):
+        tiny.run(tmp_path / "b", tiny.config(stop_after_steps=8, **skipping))
+    # Four of the seven came before the interruption: step 5 was saved, 6, 7 and 8 are done again.
+    with pytest.raises(UserError, match="not finite for the 7th time in a row at step 11, in the"):
+        tiny.run(tmp_path / "b", tiny.config(**skipping))
 
 
 def test_init_params_are_where_training_starts(tiny, whole, tmp_path):
@@ -320,8 +256,8 @@ def test_metrics_are_read_only_when_the_next_step_is_under_way(tiny, tmp_path, m
     dispatched = []
     add = loop.Meter.add
 
-    def spy(self, i, metrics):
-        add(self, i, metrics)
+    def spy(self, i, metrics, *lengths):
+        add(self, i, metrics, *lengths)
         dispatched.append((i, len(reads)))
 
     monkeypatch.setattr(loop.Meter, "add", spy)
@@ -339,3 +275,91 @@ def test_cursor_holds_the_unfinished_window(tiny, tmp_path):
     assert cursor["totals"]["examples"] == 40 and cursor["seconds"] > 0
     shutil.rmtree(tmp_path / "checkpoints/step_5")
     assert checkpoint.steps(tmp_path / "checkpoints") == []
+
+
+LOSSES = [3.0, 2.0, 2.5, 2.0, 1.0, 1.5]  # of the evaluations at steps 4, 8, ..., 24
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Evaluations come out as LOSSES says, one after the other."""
+    evaluated = []
+
+    def validate(eval_fn, params, batches, mesh):
+        loss = LOSSES[len(evaluated)]
+        evaluated.append(loss)
+        return {"validation_loss": loss, "validation_accuracy": 1 / loss}
+
+    monkeypatch.setattr(loop, "validate", validate)
+    return evaluated
+
+
+@pytest.mark.parametrize("metric", ["validation_loss", "validation_accuracy"])
+def test_training_stops_when_validation_gains_no_more(tiny, tmp_path, scripted, capsys, metric):
+    fields = {"evaluate_every_share": 1 / 6, "keep_best": metric}
+    config = tiny.config(patience=2, **fields)
+    with pytest.raises(Preempted):
+        tiny.run(tmp_path, tiny.config(patience=2, stop_after_steps=10, **fields))
+    result = tiny.run(tmp_path, config)  # remembers the evaluations before
+    assert (result.steps, result.best_step, result.kept_steps) == (16, 8, (4, 8, 12, 16))
+    assert f"{metric} has not gained for 2 evaluations; stopped early, the best was at step 8" in (
+        capsys.readouterr().err
+    )
+    assert len(scripted) == 4 and 8 in checkpoint.steps(tmp_path / "checkpoints")
+    again = tiny.run(tmp_path, config)
+    assert again.n_programs == 0 and dataclasses.replace(
+        again, params=None, n_programs=2, compile_seconds=0.0
+    ) == dataclasses.replace(result, params=None, compile_seconds=0.0)
+    # More patience goes on from where it stopped.
+    longer = tiny.run(tmp_path, tiny.config(patience=3, **fields))
+    assert (longer.steps, longer.best_step) == (24, 20)
+    assert dataclasses.replace(longer, params=None).kept_steps == (4, 8, 12, 16, 20, 24)
+
+
+def test_stopping_early_changes_no_bit_of_what_came_before(tiny, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "gave_up", lambda evaluations, train: len(evaluations) == 1)
+    early = tiny.run(tmp_path)
+    assert early.steps == 12 and early.best_step == 12  # keep_best is off: the last
+    assert tiny.lines(tmp_path) == tiny.lines(whole[0])[:5]
+    monkeypatch.undo()
+    same(tiny, tiny.run(tmp_path).params, whole[1].params)
+    assert tiny.lines(tmp_path) == tiny.lines(whole[0])
+
+
+@pytest.mark.parametrize(
+    "fields, n_validation, message",
+    [
+        ({"patience": 2}, 5, "train.patience 2 needs train.keep_best"),
+        ({"patience": -1}, 5, "train.patience -1"),
+        ({"keep_best": "validation_loss"}, 0, "needs validation examples"),
+    ],
+)
+def test_early_stopping_that_cannot_be_is_told(tiny, fields, n_validation, message):
+    with pytest.raises(UserError, match=message):
+        stopping.check_early_stopping(tiny.config(**fields), n_validation)
+
+
+def test_the_best_evaluation_is_the_first_of_equals_and_never_nan():
+    rows = [{"step": i, "validation_loss": x, "validation_accuracy": y}
+            for i, x, y in [(1, np.nan, np.nan), (2, 2.0, 0.5), (3, 2.0, 0.5)]]  # fmt: skip
+    assert stopping.best_step(rows, "validation_loss") == 2
+    assert stopping.best_step(rows, "validation_accuracy") == 2
+
+
+def test_as_many_newest_checkpoints_stay_as_asked(tiny, tmp_path):
+    with pytest.raises(Preempted):
+        tiny.run(tmp_path, tiny.config(stop_after_steps=11, save_every_steps=2, keep_last=4))
+    assert checkpoint.steps(tmp_path / "checkpoints") == [4, 6, 8, 10]
+    with pytest.raises(UserError, match="train.keep_last must be at least 1, got 0"):
+        tiny.run(tmp_path, tiny.config(keep_last=0))
+
+
+def test_steps_are_profiled_when_asked(tiny, whole, tmp_path):
+    result = tiny.run(tmp_path, tiny.config(profile_steps=(3, 5)))
+    (trace,) = (tmp_path / "profile/plugins/profile").glob("*/*.xplane.pb")
+    assert trace.stat().st_size > 0
+    same(tiny, result.params, whole[1].params)
+    assert not (whole[0] / "profile").exists()
+    for steps in ((5, 3), (0, 5), (1, 2, 3), (4,)):
+        with pytest.raises(UserError, match="train.profile_steps must be the first and the last"):
+            tiny.run(tmp_path, tiny.config(profile_steps=steps))

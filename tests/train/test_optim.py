@@ -117,11 +117,105 @@ def test_norms_and_position_tables_are_not_decayed(tiny):
         ({"microbatches": 0}, "microbatches"),
         ({"microbatches": 3}, "must be divisible by train.microbatches 3"),
         ({"log_every_steps": 0}, "log_every_steps"),
+        ({"ema_decay": 1.0}, "ema_decay"),
+        ({"rate_factors": ("encoder",)}, "'encoder': could not convert string to float"),
+        ({"rate_factors": ("=0.1",)}, "'=0.1'.*expected regex=factor"),
+        ({"rate_factors": ("a=-1",)}, "'a=-1': the factor must be a number of at least 0"),
+        ({"rate_factors": ("(=1",)}, "expected regex=factor"),
+        ({"optimizer": "adam", "weight_decay": 0.1}, "adam has no weight decay.*adamw"),
     ],
 )
 def test_fields_out_of_range_are_named(tiny, fields, message):
     with pytest.raises(UserError, match=message):
         optim.make_optimizer(tiny.config(**fields), 10)
+
+
+def three_steps(train, params, gradients):
+    """Updates of three equal gradients, and the last state."""
+    optimizer = optim.make_optimizer(train, 10)
+    state, seen = optimizer.init(params), []
+    for _ in range(3):
+        updates, state = optimizer.update(gradients, state, params)
+        seen.append(updates)
+    return seen, state
+
+
+PLAIN = dict(learning_rate=0.1, schedule="constant", warmup_share=0.0, weight_decay=0.0,
+             clip_norm=0.0)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name, alias",
+    [
+        ("adam", optax.adam(0.1, 0.9, 0.99)), ("lion", optax.lion(0.1, 0.9, 0.99)),
+        ("sgd", optax.sgd(0.1, momentum=0.9)), ("adamw", optax.adamw(0.1, 0.9, 0.99)),
+    ],
+)  # fmt: skip
+def test_optimizers_are_those_of_optax(tiny, name, alias):
+    decay = {"weight_decay": 1e-4} if name == "adamw" else {}
+    train = tiny.config(**PLAIN | {"optimizer": name} | decay)
+    params = {"kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]])}
+    gradients = {"kernel": jnp.array([[0.3, -1.0], [0.0, 2.0]])}
+    if name == "lion":
+        alias = optax.lion(0.1, 0.9, 0.99, weight_decay=0.0)
+    got, _ = three_steps(train, params, gradients)
+    state = alias.init(params)
+    for mine in got:
+        want, state = alias.update(gradients, state, params)
+        np.testing.assert_allclose(mine["kernel"], want["kernel"], rtol=1e-6)
+
+
+def test_rate_factors_by_hand(tiny):
+    """The first match counts; frozen parameters have no state and no part in clipping."""
+    params = {name: {"kernel": jnp.ones((2, 2))} for name in ("encoder", "decoder", "table")}
+    gradients = {
+        "encoder": {"kernel": jnp.full((2, 2), 2.0)}, "decoder": {"kernel": jnp.full((2, 2), 1.0)},
+        "table": {"kernel": jnp.full((2, 2), jnp.inf)},
+    }  # fmt: skip
+    train = tiny.config(**PLAIN | {
+        "optimizer": "sgd", "beta1": 0.0, "clip_norm": 1.0,
+        "rate_factors": ("^table/=0", "coder=0.5", "decoder=7"),
+    })  # fmt: skip
+    (updates, *_), state = three_steps(train, params, gradients)
+    norm = np.sqrt(4 * 4 + 4 * 1)
+    np.testing.assert_allclose(updates["encoder"]["kernel"], -0.1 * 0.5 * 2 / norm, rtol=1e-6)
+    np.testing.assert_allclose(updates["decoder"]["kernel"], -0.1 * 0.5 * 1 / norm, rtol=1e-6)
+    assert (updates["table"]["kernel"] == 0).all()
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(state)]
+    assert any("decoder" in name for name in names) and not any("table" in name for name in names)
+
+
+def test_a_rate_factor_of_no_parameter(tiny):
+    train = tiny.config(rate_factors=("encoder=1", "enkoder=0"))
+    shapes = jax.eval_shape(lambda key: t5.init(tiny.MODEL, key), jax.random.key(0))
+    with pytest.raises(UserError, match="'enkoder' is found in no parameter's name.*decoder/"):
+        optim.make_optimizer(train, 10).init(shapes)
+
+
+def test_frozen_parameters_have_no_gradient(tiny):
+    train = tiny.config(rate_factors=("a=0", "b=0.5"))
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    loss = lambda p: sum(x.sum() for x in optim.without_frozen(train, p).values())  # noqa: E731
+    got = jax.grad(loss)(params)
+    assert got["a"].tolist() == [0, 0] and got["b"].tolist() == [1, 1]
+
+
+def test_the_average_by_hand(tiny):
+    train = tiny.config(**PLAIN | {"optimizer": "sgd", "beta1": 0.0, "ema_decay": 0.15})
+    optimizer = optim.make_optimizer(train, 10)
+    params = {"w": jnp.array([1.0])}
+    state = optimizer.init(params)
+    weight = mean = 1.0
+    for n in range(4):
+        at = optim.training_weights(params, state)
+        np.testing.assert_allclose(at["w"], [weight], rtol=1e-6)
+        updates, state = optimizer.update({"w": 2.0 * at["w"]}, state, params)
+        params = optax.apply_updates(params, updates)
+        weight -= 0.1 * 2 * weight
+        keep = min(0.15, (1 + n) / (10 + n))
+        mean = keep * mean + (1 - keep) * weight
+        np.testing.assert_allclose(params["w"], [mean], rtol=1e-6)
+    assert optim.training_weights(params, ()) is params
 
 
 def test_duration_in_each_unit(tiny):

@@ -1,6 +1,7 @@
 """A tiny role to train, for the tests of this folder, and as a script that can be killed.
 
-``python tiny.py WORKDIR OUT.npz [field=value ...]`` trains it and writes the final parameters.
+``python tiny.py WORKDIR OUT.npz [field=value ...]`` trains it and writes the final parameters; with
+``processes=N process=I port=P [fsdp=F]`` as one of N processes.
 """
 
 import dataclasses
@@ -19,6 +20,11 @@ MODEL = T5Config(
     dropout=0.1,
 )  # fmt: skip
 DRY = dataclasses.replace(MODEL, dropout=0.0)
+# What the clock decides, and so may differ between two runs of the same thing.
+TIMES = (
+    "seconds", "tokens_per_second", "step_seconds", "flops_per_second", "flops_utilisation",
+    "device_memory_bytes",
+)  # fmt: skip
 
 
 def config(**fields):
@@ -55,6 +61,14 @@ def leaves(tree):
     return {jax.tree_util.keystr(p): np.asarray(x) for p, x in jax.tree.leaves_with_path(tree)}
 
 
+def lines(workdir):
+    """The lines of metrics.jsonl without what the clock decides."""
+    from asesjax.core.metric_log import read_metrics
+
+    rows = read_metrics(Path(workdir) / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+
+
 def run(workdir, train_config=None, model=MODEL, n_steps=24, seed=3, **options):
     """Train the tiny role on one device, unless a mesh is given."""
     from asesjax.sharding.mesh import make_mesh
@@ -67,9 +81,30 @@ def run(workdir, train_config=None, model=MODEL, n_steps=24, seed=3, **options):
     )  # fmt: skip
 
 
+def whole(tree):
+    """Copies of arrays that may lie on the devices of several processes."""
+    from asesjax.sharding.place import replicated
+
+    mesh = jax.tree.leaves(tree)[0].sharding.mesh
+    return jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)
+
+
 if __name__ == "__main__":
     workdir, out = sys.argv[1:3]
     given = {name: int(value) for name, value in (pair.split("=") for pair in sys.argv[3:])}
-    n_steps = given.pop("n_steps", 24)
-    result = run(Path(workdir), config(**given), n_steps=n_steps)
-    np.savez(out, **leaves(result.params))
+    n_steps, options = given.pop("n_steps", 24), {}
+    if "processes" in given:
+        from asesjax.core.processes import start
+
+        start(f"localhost:{given.pop('port')}", given.pop("processes"), given.pop("process"))
+        from asesjax.sharding.mesh import make_mesh
+        from asesjax.sharding.rules import rules
+
+        options = {"mesh": make_mesh(fsdp=given.pop("fsdp", 1)), "rules": rules("fsdp")}
+    import asesjax.train.loop  # noqa: F401  (before the line that tests wait for)
+
+    print("ready", flush=True)
+    result = run(Path(workdir), config(**given), n_steps=n_steps, **options)
+    params = whole(result.params)
+    if jax.process_index() == 0:
+        np.savez(out, **leaves(params))

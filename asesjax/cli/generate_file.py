@@ -1,0 +1,328 @@
+"""A file of questions to a file of answers, which may be stopped at any moment and go on.
+
+The output grows in the order of the input, under its own name; ``OUTPUT.run.json`` beside it says
+what it is made from, and whether it is finished. The same command goes on from the rows that are
+there, and what stands in the file at the end is, byte for byte, what a command never stopped
+would have written.
+
+For that, questions are generated in chunks whose borders depend on the input alone: the last bits
+of a log probability may change with the questions that are computed beside it, and so a chunk that
+was stopped is computed again as a whole, though only its missing rows are written.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+import jax
+from tqdm import tqdm
+
+from asesjax.cli.generate_input import Questions, read_questions
+from asesjax.core.config import fingerprint, flatten
+from asesjax.core.errors import UserError
+from asesjax.core.files import read_json, write_json
+from asesjax.data.vocab import load_saved
+from asesjax.evals.runner import FLAGS, check_decode, make_decoder, prediction_row, stream_answers
+from asesjax.methods.method import Method
+from asesjax.methods.registry import get_method
+from asesjax.run import Run, load_method, role_folder, run_mesh
+from asesjax.train.checkpoint import find_checkpoint
+
+# Chains in a chunk, and how many times those that are written at once they are at least: at the
+# end of a chunk some slots of the engine wait for the last chains.
+CHUNK_CHAINS = 1024
+CHUNK_BATCHES = 8
+_LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
+# Configuration that changes what is written, besides all of ``decode``.
+_FIELDS = ("ases.end_of_chain", "ases.stop_text", "evaluate.metric", "data.answer_template",
+           "data.question_field", "data.rationale_field", "data.answer_field",
+           "data.id_field")  # fmt: skip
+
+
+def generate_file(
+    run: Run, name: str, source: str, output: str, log_probabilities: bool = False
+) -> None:
+    """Answer the questions of a JSONL file, or go on with it.
+
+    Args:
+      run: whose method answers.
+      name: of the method.
+      source: the questions, see ``generate_input.read_questions``.
+      output: JSONL of ``runner.prediction_row``, a row for each question, in their order.
+      log_probabilities: see ``prediction_row``.
+
+    Raises:
+      UserError: wrong input, before anything is generated; an output that is not of the same
+        questions, method, checkpoint and configuration; a file that cannot be written.
+    """
+    method = get_method(name)
+    check_decode(run.config)
+    questions = read_questions(source, run.config, method, load_saved(run / "vocab"))
+    path = Path(output)
+    card_path = path.with_name(f"{path.name}.run.json")
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+b")
+    with file:
+        _lock(file, path)
+        card = _card(run, method, questions, log_probabilities)
+        card = _checked_card(path, card_path, card)
+        lines = _rows_there(file, path, questions)
+        flags = [_flags(json.loads(line)) for line in lines]
+        n = len(questions.records)
+        if len(lines) == n:
+            print(f"{path} is complete: {_summary(flags)}")
+        else:
+            if lines:
+                print(f"{path}: goes on behind {len(lines)} of {n} answers", file=sys.stderr)
+            with _writing(card_path):
+                write_json(card_path, card | {"finished": False})
+            rows = _rows(run, name, questions, log_probabilities, len(lines))
+            flags += _append(file, path, rows, lines, n)
+            print(f"{path}: {_summary(flags)}")
+        if not card.get("finished"):
+            with _writing(card_path):
+                write_json(card_path, card | {"finished": True})
+
+
+def chunks(n: int, samples: int, batch_size: int) -> list[tuple[int, int]]:
+    """Return the borders of the chunks that n questions are generated in.
+
+    Args:
+      n: questions.
+      samples: chains of each.
+      batch_size: chains written at once. A last chunk of fewer would be another shape to compile;
+        it is joined to the one before.
+
+    Example:
+      >>> chunks(2500, 1, 100)
+      [(0, 1024), (1024, 2048), (2048, 2500)]
+      >>> chunks(2100, 1, 100)
+      [(0, 1024), (1024, 2100)]
+    """
+    size = -(-max(CHUNK_CHAINS, CHUNK_BATCHES * batch_size) // samples)
+    starts = list(range(0, n, size))
+    if len(starts) > 1 and (n - starts[-1]) * samples < batch_size:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], n], strict=True))
+
+
+def _rows(
+    run: Run, name: str, questions: Questions, log_probabilities: bool, there: int
+) -> Iterator[tuple[int, dict]]:
+    """Yield the place and the row of each question, in order, of every chunk not wholly there."""
+    method, model, params, vocab = load_method(run, name)
+    config, asked = run.config, questions.asked
+    buckets = tuple(config.decode.question_buckets)
+    if config.decode.engine == "continuous" and config.decode.beams == 1:
+        # It pads a call's questions to the bucket of the longest: one shape for the whole file.
+        longest = max(map(len, asked.questions))
+        buckets = (min(bucket for bucket in buckets if bucket >= longest),)
+    decoder = make_decoder(config, buckets)
+    for start, end in chunks(len(questions.records), config.decode.samples, decoder.batch_size):
+        if end <= there:
+            continue
+        answers = stream_answers(
+            method, model, params, config, vocab, asked.part(start, end), decoder, run_mesh(run)
+        )
+        waiting, following = {}, start
+        for place, chains in answers:
+            waiting[start + place] = chains
+            while following in waiting:  # all before it are there
+                record, own = questions.records[following], waiting.pop(following)
+                yield (
+                    following,
+                    prediction_row(record, own, method, config, vocab, log_probabilities),
+                )
+                following += 1
+
+
+def _append(
+    file: IO[bytes], path: Path, rows: Iterator[tuple[int, dict]], there: list[bytes], n: int
+) -> list[dict]:
+    """Write the rows that are not there yet, each as soon as it comes; return their flags."""
+    flags, differs = [], False
+    with contextlib.closing(_Progress(path.name, len(there), n)) as progress:
+        for place, row in rows:
+            line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+            if place < len(there):
+                if there[place] != line and not differs:
+                    differs = True
+                    progress.say(
+                        f"warning: row {place + 1} of {path} comes out otherwise now (another "
+                        "machine or version?); the rows there are kept"
+                    )
+                continue
+            with _writing(path):
+                file.write(line)
+                file.flush()
+            flags.append(_flags(row))
+            progress.show(place + 1)
+        with _writing(path):
+            os.fsync(file.fileno())
+    return flags
+
+
+def _rows_there(file: IO[bytes], path: Path, questions: Questions) -> list[bytes]:
+    """Cut off what a killed process left of a row, and return the whole rows as lines."""
+    file.seek(0)
+    lines = file.read().splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+        with _writing(path):
+            file.truncate(sum(map(len, lines[:-1])))
+        lines.pop()
+    if len(lines) > len(questions.records):
+        raise UserError(
+            f"{path} has {len(lines)} rows for {len(questions.records)} questions; give another "
+            "--output, or remove it to begin anew"
+        )
+    for number, (line, record) in enumerate(zip(lines, questions.records, strict=False), 1):
+        try:
+            row = json.loads(line)
+            same = (row["id"], row["question"]) == (record.id, record.question)
+            same &= _flags(row).keys() == set(FLAGS)
+        except (ValueError, KeyError, TypeError):
+            same = False
+        if not same:
+            raise UserError(
+                f"{path}:{number}: not the answer to question {number} of the input (id "
+                f"{record.id!r}); give another --output, or remove {path} to begin anew"
+            )
+    return lines
+
+
+def _card(run: Run, method: Method, questions: Questions, log_probabilities: bool) -> dict:
+    """What an output is made from, as JSON."""
+    fields = flatten(run.config)
+    kept = [name for name in fields if name.startswith("decode.") and "curve" not in name]
+    checkpoints = {}
+    for role in method.roles:
+        place = find_checkpoint(role_folder(run, method, role))
+        sums = place / "files.json"
+        checkpoints[role] = {
+            "checkpoint": place.name,
+            "fingerprint": fingerprint(read_json(sums)) if sums.exists() else None,
+        }
+    card = {
+        "method": method.name,
+        "roles": checkpoints,
+        "config": {name: fields[name] for name in (*kept, *_FIELDS)},
+        "log_probabilities": log_probabilities,
+        "input": {"sha256": questions.sha256, "questions": len(questions.records)},
+        "chunk": {"chains": CHUNK_CHAINS, "batches": CHUNK_BATCHES},
+        # The rest only warns.
+        "mesh": {name: value for name, value in fields.items() if name.startswith("mesh.")},
+        "versions": {name: version(name) for name in ("asesjax", "jax", "jaxlib")},
+        "devices": [device.device_kind for device in jax.devices()],
+    }
+    return json.loads(json.dumps(card))
+
+
+def _checked_card(path: Path, card_path: Path, card: dict) -> dict:
+    """Refuse an output that this command has not begun; return the card of one it has.
+
+    Raises:
+      UserError: it says what is different, and nothing has been changed.
+    """
+    if not path.stat().st_size:
+        return card
+    if not card_path.is_file():
+        raise UserError(
+            f"{path} exists, and no {card_path.name} beside it says that asesjax generate wrote "
+            "it; nothing is overwritten, give another --output"
+        )
+    old = read_json(card_path)
+    changed = {
+        name: _changes(name, old.get(name), value)
+        for name, value in card.items()
+        if old.get(name) != value
+    }
+    softly = [changed.pop(name) for name in ("mesh", "versions", "devices") if name in changed]
+    if changed:
+        raise UserError(
+            f"{path} holds answers that were made otherwise: {'; '.join(changed.values())}. "
+            "Nothing is overwritten: restore that, give another --output, or remove the file to "
+            "begin anew"
+        )
+    if softly:
+        print(f"warning: {path} was begun otherwise ({'; '.join(softly)}); the last digits of log "
+              "probabilities may differ", file=sys.stderr)  # fmt: skip
+    return old
+
+
+def _changes(name: str, old: Any, new: Any) -> str:
+    """What differs, as ``name.field: old -> new``."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return f"{name}: {old!r} -> {new!r}"
+    return "; ".join(
+        _changes(f"{name}.{key}", old.get(key), new.get(key))
+        for key in sorted(old | new)
+        if old.get(key) != new.get(key)
+    )
+
+
+def _flags(row: dict) -> dict[str, bool]:
+    return {name: row[name] for name in FLAGS}
+
+
+def _summary(flags: list[dict]) -> str:
+    text = f"{len(flags)} answers, {sum(not row['done'] for row in flags)} of them not brought to "
+    text += "an end"
+    if broken := sum(row["broken"] for row in flags):
+        text += (
+            f"; {broken} are flagged broken, the model's output was not finite there: its "
+            "parameters are damaged or too large for model.dtype"
+        )
+    return text
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    """Hold the output for this process alone, until the file is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UserError(f"another process is writing {path}; wait for it") from None
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; the same command goes on when it can"
+        ) from None
+
+
+class _Progress:
+    """A bar on a terminal, a line now and then elsewhere, on standard error."""
+
+    def __init__(self, name: str, there: int, n: int):
+        self._name, self._n, self._last = name, n, time.perf_counter()
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=n, initial=there, desc=name, unit="question", file=sys.stderr)
+
+    def show(self, done: int) -> None:
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+        elif time.perf_counter() - self._last >= _LINE_SECONDS:
+            self._last = time.perf_counter()
+            self.say(f"{self._name}: {done} of {self._n} answers")
+
+    def say(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

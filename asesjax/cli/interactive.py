@@ -1,0 +1,100 @@
+"""Questions from the command line or from a person, each answered as it comes."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from asesjax.core.errors import UserError
+from asesjax.core.types import Record, Segment
+from asesjax.evals.runner import (
+    Asked,
+    check_decode,
+    check_question,
+    make_decoder,
+    prediction_row,
+    stream_answers,
+)
+from asesjax.run import Run, load_method
+from asesjax.viz.segments import segments_text
+
+
+def answer_one(run: Run, name: str, question: str) -> None:
+    """Answer one question and print the chain, the answer and what was out of order.
+
+    Raises:
+      UserError: an empty question, or one that is too long.
+    """
+    _show(_answerer(run, name)(question, 0))
+
+
+def converse(run: Run, name: str) -> None:
+    """Answer questions from standard input, a line each, until it ends.
+
+    A question that cannot be answered gets a message and the next one is read. The program is
+    compiled for the first question and serves all: one at a time, padded to the longest allowed.
+    What is drawn for a question depends on its number.
+    """
+    terminal = sys.stdin.isatty()
+    if hasattr(sys.stdin, "reconfigure"):
+        # Bytes that are no text must not end the conversation.
+        sys.stdin.reconfigure(errors="surrogateescape")
+    answer = _answerer(run, name)
+    if terminal:
+        print("A question a line; Ctrl-D ends. The first answer waits for compiling.")
+    number = 0
+    while True:
+        try:
+            question = input("question> " if terminal else "")
+        except (EOFError, KeyboardInterrupt):
+            if terminal:
+                print()
+            return
+        try:
+            row = answer(question, number)
+        except UserError as error:
+            print(f"asesjax: {error}", file=sys.stderr, flush=True)
+            continue
+        number += 1
+        _show(row)
+
+
+def _answerer(run: Run, name: str) -> Callable[[str, int], dict[str, Any]]:
+    """Load a method and return what answers a question, given its number, with a row."""
+    config = run.config
+    check_decode(config)
+    method, model, params, vocab = load_method(run, name)
+    longest = max(config.decode.question_buckets)
+    decoder = make_decoder(config, (longest,), config.decode.samples)
+
+    def answer(question: str, number: int) -> dict[str, Any]:
+        if not question.strip():
+            raise UserError("the question is empty; type one, such as: How much is 2 + 3?")
+        try:
+            question.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError("the question is not UTF-8 text; type it again") from None
+        ids = vocab.encode(question)
+        check_question(ids, "this question cannot be asked", config)
+        asked = Asked([ids], np.array([number]))
+        ((_, chains),) = stream_answers(
+            method, model, params, config, vocab, asked, decoder
+        )
+        record = Record("question", question, "", "")
+        return prediction_row(record, chains, method, config, vocab)
+
+    return answer
+
+
+def _show(row: dict[str, Any]) -> None:
+    segments = [Segment(part["text"], part["label"]) for part in row["segments"]]
+    if segments:
+        print(segments_text(segments, sys.stdout.isatty()))
+    remarks = [name for name in ("truncated", "repeated", "broken") if row[name]]
+    if "votes" in row:
+        votes = ", ".join(f"{answer}: {count}" for answer, count in row["votes"].items())
+        remarks.append(f"votes of {row['samples']} chains: {votes or 'none'}")
+        remarks += ["tied"] * row["tied"]
+    remark = f"  ({'; '.join(remarks)})" if remarks else ""
+    print(f"answer: {row['answer']}{remark}", flush=True)

@@ -1,0 +1,255 @@
+"""Several examples in a row: how long rows are, which lengths share one, and the arrays.
+
+A row has S source and T target positions, in the proportion of the data, so that both sides fill
+up. The packing is made once, of lengths alone: it says that a row holds examples of such and such
+lengths. Which examples these are is dealt anew in every epoch, among those of equal lengths. So
+the rows of an epoch are always as many and as full, the step alone tells which batch comes next,
+and examples still change their company: 96 % of GSM8K's 39,073 AS-ES examples have others of the
+same two lengths, and of the pairs that share a row in one epoch 2 % do so in the next.
+
+Rows are filled one after another: examples drawn at random until half of either side is taken,
+then whichever comes closest to filling both (the norm-based greedy of Panigrahy et al. 2011,
+"Heuristics for Vector Bin Packing"); the fullest of some tries is kept. Drawing keeps what is left
+like the whole, so that the last rows fill about as well as the first.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+from asesjax.core.errors import UserError
+from asesjax.core.types import Batch, Example
+
+_MULTIPLE = 8  # of both sides of a row
+_SHORTEST_SHARE = 0.75  # of the asked length that a row may have for the sake of its proportions
+_DRAWN_SHARE = 0.5  # of either side, before examples are chosen
+_TRIES = 16  # of filling a row, at most
+_FULL = 0.99  # a row of which more is taken, on average of both sides, is tried no further
+_KEY = 0x5041434B  # of the random numbers; a seed would make runs of other lengths
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Packing:
+    """Rows of slots, each for an example of two given lengths.
+
+    Attributes:
+      shape: (S, T) of every row.
+      starts: [R + 1] int64; row r has the slots ``starts[r]`` to ``starts[r + 1] - 1``.
+      kind_of_slot: [N] int64, which pair of lengths a slot is for.
+      kind_of_example: [N] int64, which pair of lengths an example has.
+    """
+
+    shape: tuple[int, int]
+    starts: np.ndarray
+    kind_of_slot: np.ndarray
+    kind_of_example: np.ndarray
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of an epoch."""
+        return len(self.starts) - 1
+
+    @functools.cached_property
+    def most(self) -> int:
+        """Examples of the row that has most of them."""
+        return int(np.diff(self.starts).max())
+
+
+def pack(examples: Sequence[Example], lengths: np.ndarray, packed_length: int) -> Packing:
+    """Decide how long rows are and which lengths share one.
+
+    Args:
+      examples: all of them; at least one.
+      lengths: [N, 2] int32, their source and target tokens.
+      packed_length: positions that the longer side of a row has at most. It gets three quarters or
+        more of it, the other side what is in proportion, both a multiple of 8.
+
+    Raises:
+      UserError: ``packed_length`` is too short for an example.
+      ValueError: an example without tokens, or with the id 0, which is padding.
+    """
+    _check_ids(examples)
+    return _pack(lengths.tobytes(), _shape(examples, lengths, packed_length))
+
+
+def deal(packing: Packing, order: np.ndarray) -> np.ndarray:
+    """Give every slot an example of its lengths, those of equal lengths by their order.
+
+    Args:
+      packing: from ``pack``.
+      order: a permutation of the examples.
+
+    Returns:
+      [N] int64, the example of each slot; every example has one.
+    """
+    members = np.empty(len(order), np.int64)
+    slots = np.argsort(packing.kind_of_slot, kind="stable")
+    members[slots] = order[np.argsort(packing.kind_of_example[order], kind="stable")]
+    return members
+
+
+def fill_packed(
+    examples: Sequence[Example], rows: Sequence[np.ndarray], shape: tuple[int, int], most: int
+) -> Batch:
+    """Lay examples one behind the other.
+
+    Args:
+      examples: all of them.
+      rows: the examples of each row, in order.
+      shape: (S, T).
+      most: N of ``example_index``.
+
+    Returns:
+      A ``core.types.Batch`` with segment ids 1, 2, ... in every row. Targets are shifted right
+      within their segment, so that each begins with 0.
+    """
+    (source, target), n = shape, len(rows)
+    int_names = {
+        "encoder_input_tokens": source, "encoder_segment_ids": source,
+        "decoder_input_tokens": target, "decoder_target_tokens": target,
+        "decoder_segment_ids": target,
+    }  # fmt: skip
+    batch = {name: np.zeros((n, length), np.int32) for name, length in int_names.items()}
+    batch["decoder_loss_weights"] = np.zeros((n, target), np.float32)
+    batch["example_index"] = np.full((n, most), -1, np.int32)
+    for i, members in enumerate(rows):
+        row = {name: values[i] for name, values in batch.items()}
+        row["example_index"][: len(members)] = members
+        s = t = 0
+        for segment, index in enumerate(members, start=1):
+            example = examples[index]
+            s_end, t_end = s + len(example.inputs), t + len(example.targets)
+            row["encoder_input_tokens"][s:s_end] = example.inputs
+            row["encoder_segment_ids"][s:s_end] = segment
+            row["decoder_input_tokens"][t + 1 : t_end] = example.targets[:-1]
+            row["decoder_target_tokens"][t:t_end] = example.targets
+            row["decoder_segment_ids"][t:t_end] = segment
+            row["decoder_loss_weights"][t:t_end] = example.weights
+            s, t = s_end, t_end
+    return batch
+
+
+def _check_ids(examples):
+    # Padding is told from tokens by the id 0, and a segment without tokens would not be counted.
+    for example in examples:
+        if not (len(example.inputs) and len(example.targets)):
+            raise ValueError(f"example {example.id} has a side without tokens")
+        if not (example.inputs.all() and example.targets.all()):
+            raise ValueError(f"example {example.id} holds the id 0, which is padding")
+
+
+def _shape(examples, lengths, packed_length):
+    """Choose (S, T): the longer side a little shorter than asked where that fits the proportion."""
+    if packed_length < _MULTIPLE:
+        raise UserError(
+            f"train.packed_length must be 0 (no packing) or at least {_MULTIPLE}, got "
+            f"{packed_length}"
+        )
+    totals = lengths.sum(0, dtype=np.int64)
+    long = int(totals.argmax())
+    ratio = totals[1 - long] / totals[long]
+    longest = lengths.max(0)
+    options = []
+    limit = packed_length // _MULTIPLE * _MULTIPLE
+    for side in range(limit, int(_SHORTEST_SHARE * limit) - 1, -_MULTIPLE):
+        wanted = side * ratio
+        below = int(wanted // _MULTIPLE) * _MULTIPLE
+        for other in (below, below + _MULTIPLE):
+            if side >= longest[long] and other >= longest[1 - long]:
+                # The share of the less full side when the other is full.
+                fill = min(wanted / other, other / wanted)
+                options.append((fill, side, other))
+    if not options:
+        raise _too_long(examples, lengths, long, ratio, packed_length)
+    _, side, other = max(options)
+    return (side, other) if long == 0 else (other, side)
+
+
+def _too_long(examples, lengths, long, ratio, packed_length):
+    """Name the example that needs the longest rows."""
+    needed = lengths.astype(np.float64)
+    needed[:, 1 - long] /= ratio
+    i, side = np.unravel_index(needed.argmax(), needed.shape)
+    # The other side may be rounded down by less than one multiple.
+    wanted = lengths[i, side] if side == long else (lengths[i, side] + _MULTIPLE) / ratio
+    enough = int(-(-wanted // _MULTIPLE)) * _MULTIPLE
+    other = "" if side == long else (
+        f"; the {'source' if side == 0 else 'target'} side of a row gets {ratio:.2f} of that, as "
+        "in the whole of the data"
+    )
+    return UserError(
+        f"example {examples[i].id} has {lengths[i, side]} {'source' if side == 0 else 'target'} "
+        f"tokens, too many for rows of train.packed_length {packed_length}{other}; make "
+        f"train.packed_length at least {enough}, or 0 for no packing"
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _pack(raw, shape):
+    """Fill rows with lengths; ``raw`` holds [N, 2] int32."""
+    lengths = np.frombuffer(raw, np.int32).reshape(-1, 2)
+    kinds, kind_of_example, counts = np.unique(
+        lengths, axis=0, return_inverse=True, return_counts=True
+    )
+    bits = np.random.Philox(key=_KEY)  # raw bits never change with numpy's version
+    # In units of which a row has S * T on either side: whole numbers, so nothing is rounded.
+    sizes = (kinds * np.array(shape[::-1])).astype(np.float64)
+    sides = np.ascontiguousarray(sizes.T)
+    alive = np.arange(len(kinds))  # kinds that may have examples left
+    rows, left = [], len(lengths)
+    while left:
+        if (counts == 0).sum() > 0.2 * len(alive):  # ever fewer are looked at
+            alive, sides, counts = (x[..., counts > 0] for x in (alive, sides, counts))
+        best, row = -1.0, []
+        for _ in range(_TRIES):
+            filled, taken = _one_row(sides, counts, left, bits, float(shape[0] * shape[1]))
+            if filled > best:
+                best, row = filled, taken
+            if filled > _FULL:
+                break
+        np.subtract.at(counts, row, 1)
+        left -= len(row)
+        rows.append(alive[row])
+    starts = np.cumsum([0, *map(len, rows)])
+    return Packing(shape, starts, np.concatenate(rows), kind_of_example.reshape(-1))
+
+
+def _one_row(sides, counts, left, bits, whole):
+    """Fill a row once.
+
+    Args:
+      sides: [2, K] float64, how much of either side an example of each kind takes.
+      counts: [K] examples left of each kind; afterwards as before.
+      left: their sum.
+      bits: random bit generator.
+      whole: what a row has of either side.
+
+    Returns:
+      The share that is filled, mean of both sides, and the kinds of the row's examples.
+    """
+    source, target = sides
+    free_source = free_target = whole
+    up_to, row = counts.cumsum(), []
+    drawing = True
+    while len(row) < left:
+        drawing = drawing and min(free_source, free_target) >= (1 - _DRAWN_SHARE) * whole
+        if drawing:
+            kind = int(up_to.searchsorted(bits.random_raw() % left, side="right"))
+            drawing = bool(
+                counts[kind] and source[kind] <= free_source and target[kind] <= free_target
+            )
+        if not drawing:
+            after_source, after_target = free_source - source, free_target - target
+            distance = after_source * after_source + after_target * after_target
+            distance[(after_source < 0) | (after_target < 0) | (counts == 0)] = np.inf
+            kind = int(distance.argmin())
+            if distance[kind] == np.inf:
+                break
+        counts[kind] -= 1
+        row.append(kind)
+        free_source -= source[kind]
+        free_target -= target[kind]
+    np.add.at(counts, row, 1)
+    return 1 - (free_source + free_target) / (2 * whole), row

@@ -1,0 +1,69 @@
+"""Self-consistency (Wang et al. 2022): several chains are drawn, and their answers vote.
+
+The paper takes the answer that most chains give. What it leaves open is ours: how ties are
+broken, and which chain is shown for the answer.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Vote(NamedTuple):
+    """How the answers of a question's chains voted.
+
+    Attributes:
+      answer: the one with most votes; None where no chain gave any.
+      chain: place of the most probable chain with that answer, the first among equals; where none
+        gave an answer, of the most probable chain of all.
+      votes: answer to number of chains, the winner first.
+      tied: another answer had as many votes.
+    """
+
+    answer: str | None
+    chain: int
+    votes: dict[str, int]
+    tied: bool
+
+
+def vote(answers: Sequence[str | None], log_probabilities: Sequence[float]) -> Vote:
+    """Let the answers of chains vote.
+
+    Most votes win; among equals the answer whose chains are together more probable, then the one
+    drawn first. A chain without an answer has no vote.
+
+    Args:
+      answers: one for each chain, in the order drawn; None where there is none to vote with.
+      log_probabilities: natural, of the chains; one that is not a number counts as impossible.
+
+    Example:
+      >>> vote(["5", "7", None, "7"], [-1.0, -3.0, -0.1, -2.0])
+      Vote(answer='7', chain=3, votes={'7': 2, '5': 1}, tied=False)
+    """
+    weights = [-math.inf if math.isnan(x) else float(x) for x in log_probabilities]
+    chains: dict[str | None, list[int]] = {}
+    for place, (answer, _) in enumerate(zip(answers, weights, strict=True)):
+        chains.setdefault(answer, []).append(place)
+    silent = chains.pop(None, [])
+
+    def most_probable(places: list[int]) -> int:
+        return max(places, key=lambda place: (weights[place], -place))
+
+    if not chains:
+        return Vote(None, most_probable(silent), {}, False)
+    ranked = sorted(
+        chains, key=lambda answer: (-len(chains[answer]), -_total(weights, chains[answer]))
+    )  # sorting is stable: what is equal stays in the order drawn
+    counts = {answer: len(chains[answer]) for answer in ranked}
+    best = ranked[0]
+    tied = len(ranked) > 1 and counts[ranked[1]] == counts[best]
+    return Vote(best, most_probable(chains[best]), counts, tied)
+
+
+def _total(weights: Sequence[float], places: Sequence[int]) -> float:
+    """The logarithm of the summed probabilities of some chains, to nine digits: ties stay ties."""
+    highest = max(weights[place] for place in places)
+    if highest == -math.inf:
+        return highest
+    total = math.fsum(math.exp(weights[place] - highest) for place in places)
+    return round(highest + math.log(total), 9)

@@ -1,0 +1,290 @@
+"""Questions a second of iterative generation: transformers against this package; JSON lines.
+
+    .venv/bin/python tests/benchmarks/decode_vs_hf.py --data DIR --size small --batch 32
+
+DIR holds gsm8k/test.jsonl and t5_vocab/spiece.model. All contestants run the same random weights
+on the same questions of GSM8K and write, by force, as many segments of as many tokens as the
+question's own rationale has sentences, so the work is the same; what they write is compared.
+
+  authors      one question at a time, a call of ``generate`` for each segment, text tokenised anew
+               (the ids that go in are the joined ones, or lengths would differ)
+  batched      batches of questions, a call of ``generate`` for each round on those not yet ended,
+               padded to the longest, key-value cache, rows stop on their own
+  synchronous  ``decode.iterative``
+  continuous   ``decode.continuous``
+  int8         the same with int8 weights (not one of the default contestants)
+
+A last line holds the floor of a decode step: bytes and FLOPs against the copy bandwidth and matrix
+product rate measured here, and the step as it is. On an accelerator: --dtype bfloat16 --size base
+--batch 256. Contestants take turns (--repeats); ratios are of medians.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asesjax.core.files import read_jsonl
+from asesjax.data.vocab import load_vocabulary
+from asesjax.decode import continuous
+from asesjax.decode.predict import Decoder, predict
+from asesjax.decode.spec import DecodeSpec, Limits
+from asesjax.models import t5
+from asesjax.models.hf_io import save_hf
+from asesjax.models.presets import preset
+from asesjax.models.t5_config import T5Config
+from asesjax.segment.pieces import piece_texts, split_sentences
+
+TINY = T5Config(32128, 128, 32, 512, 4, 2, 2, tied=False)
+
+
+def load_work(data: Path, n: int, seed: int):
+    """Questions, and the number of tokens of each sentence of their rationales."""
+    vocab = load_vocabulary("sentencepiece", str(data / "t5_vocab/spiece.model"))
+    rows = [row for _, row in read_jsonl(data / "gsm8k/test.jsonl")]
+    order = np.random.default_rng(seed).permutation(len(rows))[:n]
+    questions, plans = [], []
+    for i in order:
+        rationale = re.sub(r"<<.*?>>", "", rows[i]["answer"].partition("####")[0]).strip()
+        texts = piece_texts(rationale, split_sentences(rationale))
+        questions.append(vocab.encode(rows[i]["question"]))
+        plans.append([max(1, len(vocab.encode(text))) for text in texts])
+    return vocab, questions, plans
+
+
+def chaotic(config: T5Config, seed: int):
+    """Random weights so large that what is written depends on what was read."""
+
+    def scale(path, x):
+        name = jax.tree_util.keystr(path)
+        return x * (3.0 if "encoder_decoder_attention" in name else 1.0)
+
+    params = jax.tree_util.tree_map_with_path(scale, t5.init(config, jax.random.key(seed)))
+    head = params["decoder"]["logits_dense"]["kernel"]
+    # The end mark is never the most probable, so that every length is the one asked for.
+    params["decoder"]["logits_dense"]["kernel"] = head.at[:, 1].set(0.0)
+    return params
+
+
+def hugging_face(args, config, params, vocab):
+    """Load the same weights with transformers, and make its two contestants."""
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    with tempfile.TemporaryDirectory() as folder:
+        save_hf(folder, config, params)
+        model = transformers.T5ForConditionalGeneration.from_pretrained(folder)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = model.to(device, getattr(torch, args.dtype)).eval()
+    suppressed = [0, 1, *range(vocab.size, config.vocab_size)]
+
+    class RowLengths(transformers.StoppingCriteria):
+        """Each row stops after a number of tokens of its own."""
+
+        def __init__(self, lengths):
+            self.lengths = torch.tensor(lengths, device=device)
+
+        def __call__(self, input_ids, scores, **kwargs):
+            return input_ids.shape[1] - 1 >= self.lengths
+
+    def write(contexts, lengths):
+        """The next segment of each context."""
+        width = max(map(len, contexts)) + 1
+        ids = np.zeros((len(contexts), width), np.int64)
+        for row, context in zip(ids, contexts, strict=True):
+            row[: len(context)] = context
+            row[len(context)] = 1
+        ids = torch.from_numpy(ids).to(device)
+        with torch.inference_mode():
+            out = model.generate(
+                input_ids=ids, attention_mask=(ids != 0).long(), do_sample=False, num_beams=1,
+                max_new_tokens=max(lengths), suppress_tokens=suppressed,
+                stopping_criteria=transformers.StoppingCriteriaList([RowLengths(lengths)]),
+            )  # fmt: skip
+        out = out[:, 1:].cpu().numpy()
+        return [row[:n].astype(np.int32) for row, n in zip(out, lengths, strict=True)]
+
+    def authors(questions, plans):
+        chains = []
+        for question, plan in zip(questions, plans, strict=True):
+            chain = np.zeros(0, np.int32)
+            for n in plan:
+                context = np.concatenate([question, chain])
+                vocab.encode(vocab.decode(context))  # paid for, and not used
+                chain = np.concatenate([chain, write([context], [n])[0]])
+            chains.append(chain)
+        return chains
+
+    def batched(questions, plans):
+        chains = [np.zeros(0, np.int32) for _ in questions]
+        for start in range(0, len(questions), args.batch):
+            rows = range(start, min(start + args.batch, len(questions)))
+            for n_round in range(max(len(plans[row]) for row in rows)):
+                live = [row for row in rows if len(plans[row]) > n_round]
+                contexts = [np.concatenate([questions[row], chains[row]]) for row in live]
+                lengths = [plans[row][n_round] for row in live]
+                for row, new in zip(live, write(contexts, lengths), strict=True):
+                    chains[row] = np.concatenate([chains[row], new])
+        return chains
+
+    return {"authors": authors, "batched": batched}
+
+
+def ours(args, config, params, vocab, plans):
+    """Our two contestants and what they count."""
+    room = max(map(len, plans))
+    chain = max(map(sum, plans))
+    spec = DecodeSpec(vocab.size, chain, max(map(max, plans)), room)
+    counts = {}
+
+    def contestant(engine):
+        decoder = Decoder(
+            engine="continuous" if engine == "int8" else engine, int8=engine == "int8",
+            batch_size=args.batch, encode_rows=args.encode_rows,
+            buckets=tuple(args.buckets), context_lengths=tuple(args.context_lengths),
+        )  # fmt: skip
+
+        def generate(questions, plans):
+            bounds = np.ones((len(plans), room), np.int64)
+            for row, plan in zip(bounds, plans, strict=True):
+                row[: len(plan)] = plan
+            limits = Limits(np.array([len(plan) for plan in plans]), bounds, chain)
+            own = counts[engine] = {}
+            out = predict(config, (params,), questions, limits, spec, decoder, counts=own)
+            return [generated.ids for generated in out]
+
+        return generate
+
+    return {name: contestant(name) for name in ("synchronous", "continuous", "int8")}, counts
+
+
+def floor(args, config, params):
+    """A decode step against the machine: measured rates, and the step itself."""
+
+    def best(function, *arguments, n):
+        compiled = jax.jit(function).lower(*arguments).compile()
+        jax.block_until_ready(compiled(*arguments))
+        times = []
+        for _ in range(n):
+            start = time.perf_counter()
+            jax.block_until_ready(compiled(*arguments))
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    dtype = config.activation_dtype
+    a = jnp.ones((4096, 4096) if jax.default_backend() != "cpu" else (1024, 1024), dtype)
+    rate = 2 * a.shape[0] ** 3 / best(lambda a: a @ a, a, n=10)
+    x = jnp.ones(2**26, jnp.float32)
+    bandwidth = 2 * x.nbytes / best(lambda x: x + 1, x, n=10)
+    b, s, room, steps = args.batch, args.context, 32, 16
+    tokens = jnp.ones((b, s), jnp.int32)
+    encoded = jnp.zeros((b, s, config.d_model), dtype)
+    cache = t5.start_cache(config, params, encoded, tokens, room)
+
+    def run(params, cache, ids):
+        def one(i, carry):
+            cache, ids = carry
+            logits, cache = t5.decode_step(config, params, cache, ids, jnp.full(b, i))
+            return cache, jnp.argmax(logits, -1).astype(jnp.int32)
+
+        return jax.lax.fori_loop(0, steps, one, (cache, ids))[1]
+
+    seconds = best(run, params, cache, jnp.zeros(b, jnp.int32), n=5) / steps
+    decoder = params["decoder"]
+    weights = sum(x.size for x in jax.tree.leaves(decoder))
+    caches = sum(x.size for layer in cache["layers"] for x in jax.tree.leaves(layer))
+    size = jnp.dtype(dtype).itemsize
+    moved = (weights + caches) * size
+    joined = config.n_heads * config.d_kv
+    flops = 2 * b * (weights - 2 * config.n_decoder_layers * config.d_model * joined)
+    flops += 4 * b * (s + room) * joined * config.n_decoder_layers
+    return {
+        "contestant": "floor of a step", "bytes": moved, "flops": flops,
+        "bandwidth_gb_s": bandwidth / 1e9, "matmul_gflop_s": rate / 1e9,
+        "floor_ms": 1e3 * max(moved / bandwidth, flops / rate), "step_ms": 1e3 * seconds,
+        "over_floor": seconds / max(moved / bandwidth, flops / rate),
+        "share_of_bandwidth": moved / bandwidth / seconds,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--size", choices=("tiny", "small", "base"), default="small")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--encode-rows", type=int, default=0, help="0: the engine's default")
+    parser.add_argument("--buckets", type=int, nargs="+", default=[64, 96, 192])
+    parser.add_argument("--context-lengths", type=int, nargs="*",
+                        default=[48, 64, 80, 96, 112, 128, 160, 192, 256])  # fmt: skip
+    parser.add_argument("--questions", type=int, default=256)
+    parser.add_argument("--authors-questions", type=int, default=8)
+    parser.add_argument("--context", type=int, default=128, help="source length of the floor")
+    parser.add_argument("--contestants", nargs="+",
+                        default=["authors", "batched", "synchronous", "continuous"])  # fmt: skip
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
+    vocab, questions, plans = load_work(args.data, args.questions, args.seed)
+    shape = TINY if args.size == "tiny" else preset(f"t5-v1_1-{args.size}")
+    if args.size == "small":  # t5-small's shape, whose head is tied, with a head of its own
+        shape = T5Config(32128, 512, 64, 2048, 8, 6, 6, tied=False)
+    config = T5Config(**{**vars(shape), "dtype": args.dtype, "dropout": 0.0})
+    params = chaotic(config, args.seed)
+    contestants, counts = ours(args, config, params, vocab, plans)
+    if {"authors", "batched"} & set(args.contestants):
+        contestants = hugging_face(args, config, params, vocab) | contestants
+    machine = {"backend": jax.default_backend(), "device": jax.devices()[0].device_kind}
+    contexts = sum(len(plan) for plan in plans)
+    print(json.dumps({
+        "size": args.size, "dtype": args.dtype, "batch": args.batch, "seed": args.seed,
+        "questions": len(questions), "segments": contexts, "tokens": sum(map(sum, plans)),
+        **machine, "jax": jax.__version__,
+    }), flush=True)  # fmt: skip
+
+    seconds: dict[str, list[float]] = {name: [] for name in args.contestants}
+    chains = {}
+    for repeat in range(args.repeats + 1):  # the first compiles and is not counted
+        for name in args.contestants:
+            n = args.authors_questions if name == "authors" else len(questions)
+            if repeat == 0 and name == "authors":
+                n = 1
+            start = time.perf_counter()
+            chains[name] = contestants[name](questions[:n], plans[:n])
+            if repeat:
+                seconds[name].append((time.perf_counter() - start) / n)
+            print(f"{name}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
+    rates = {name: 1 / statistics.median(times) for name, times in seconds.items()}
+    # Rounding turns near ties, and what follows then differs: what is compared is the work.
+    reference = chains.get("batched") or chains.get("synchronous") or chains["continuous"]
+    for name in args.contestants:
+        times, written = seconds[name], chains[name]
+        if name != "int8":  # other ids may repeat themselves and end early
+            assert all(len(c) == sum(p) for c, p in zip(written, plans, strict=False)), name
+        same = [np.array_equal(*pair) for pair in zip(written, reference, strict=False)]
+        line = {
+            "contestant": name, "questions_per_second": rates[name],
+            "slowest": 1 / max(times), "fastest": 1 / min(times),
+            "same_chains": sum(same), "of": len(same),
+            "ratio_to": {other: rates[name] / rate for other, rate in rates.items()},
+        }  # fmt: skip
+        if own := counts.get(name):
+            line["slot_utilisation"] = own["useful_steps"] / own["slot_steps"]
+            line["encoded_rows_used"] = own["useful_rows"] / own["encoded_rows"]
+        print(json.dumps(line), flush=True)
+    print(json.dumps(floor(args, config, params)), flush=True)
+    print(json.dumps({"compilations": continuous.n_compilations()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,470 @@
+"""The generate verb: files that go on after any interruption, one question, a conversation."""
+
+import io
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from asesjax.cli import generate_file
+from asesjax.cli.generate_input import read_questions
+from asesjax.cli.main import main
+from asesjax.core.config import base_config, finish, flatten
+from asesjax.core.files import read_json, read_jsonl, write_json
+from asesjax.data.vocab import ByteVocabulary
+from asesjax.evals.runner import FLAGS, n_compilations
+from asesjax.methods.registry import get_method
+from asesjax.models import t5
+from asesjax.run import model_config, open_run
+from asesjax.train.checkpoint import save_params
+
+FIELDS = {
+    "methods": "direct,dsm,usm", "vocab.kind": "byte", "vocab.extra_ids": "4",
+    "model.d_model": "16", "model.d_ff": "32", "model.n_heads": "2", "model.d_kv": "8",
+    "model.n_encoder_layers": "1", "model.n_decoder_layers": "1", "model.tied": "false",
+    "decode.batch_size": "4", "decode.max_rounds": "3", "decode.max_segment_tokens": "6",
+    "decode.max_chain_tokens": "12", "decode.question_buckets": "(16, 24)",
+}  # fmt: skip
+SAMPLE = ["--config.decode.mode=sample"]
+VOCAB = ByteVocabulary(4)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run whose roles hold random parameters."""
+    workdir = tmp_path_factory.mktemp("generate") / "run"
+    write_json(workdir / "config.json", flatten(finish(base_config(), FIELDS)))
+    VOCAB.save(workdir / "vocab")
+    config = model_config(open_run(None, workdir), VOCAB)
+    for seed, role in enumerate(("usm/main", "dsm/es", "dsm/as")):
+        params = jax.tree.map(lambda x: 2.5 * x, t5.init(config, jax.random.key(seed)))
+        save_params(workdir / f"roles/{role}/checkpoints", params)
+    return workdir
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(generate_file, "CHUNK_CHAINS", 12)
+    monkeypatch.setattr(generate_file, "CHUNK_BATCHES", 1)
+
+
+def questions(n=30, own=True):
+    """Rows of every kind: bounds and beginnings of their own, or none."""
+    rng = random.Random(3)
+    rows = [{"question": "".join(rng.choices("abc é", k=rng.randint(2, 9))) + "?"}
+            for _ in range(n)]  # fmt: skip
+    for i, row in enumerate(rows if own else []):
+        row |= {"id": f"q{i}", "answer": "3"} if i % 2 else {}
+        row |= {"max_rounds": 1 + i % 3, "max_segment_tokens": [2, 4][: i % 3] or 5}
+        row |= {"max_chain_tokens": 5 + i % 8, "prefix": "b"[: i % 2]}
+    return rows
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def generate(workdir, *more, method="usm"):
+    return main(["generate", "--workdir", str(workdir), "--method", method, *map(str, more)])
+
+
+def read(path):
+    return [row for _, row in read_jsonl(path)]
+
+
+@pytest.fixture(scope="module")
+def whole(workdir, tmp_path_factory):
+    """A file of questions, and the answers of a command that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    source, target = write(folder / "in.jsonl", questions()), folder / "out.jsonl"
+    patch = pytest.MonkeyPatch()
+    with patch.context() as p:
+        p.setattr(generate_file, "CHUNK_CHAINS", 12)
+        p.setattr(generate_file, "CHUNK_BATCHES", 1)
+        assert generate(workdir, *command(source, target)) == 0
+    return source, target
+
+
+def command(source, target):
+    return ["--input", source, "--output", target, "--log-probabilities", *SAMPLE]
+
+
+def test_rows_hold_what_is_promised(whole, capsys):
+    rows = read(whole[1])
+    assert [row["question"] for row in rows] == [row["question"] for row in questions()]
+    assert [row["id"] for row in rows[:4]] == ["1", "q1", "3", "q3"]
+    for given, row in zip(questions(), rows, strict=True):
+        ids = sum((part["ids"] for part in row["segments"]), [])
+        assert VOCAB.decode(ids) == row["chain"] and row["chain"].startswith(given["prefix"])
+        assert row["done"] or row["truncated"] or row["repeated"]
+        assert row["reference_answer"] == given.get("answer", "")
+        sizes = [len(part["ids"]) for part in row["segments"]]
+        assert len(sizes) <= given["max_rounds"] and sum(sizes) <= given["max_chain_tokens"]
+        bounds = given["max_segment_tokens"]
+        bounds = bounds if isinstance(bounds, list) else [bounds]
+        assert all(n <= bounds[min(i, len(bounds) - 1)] for i, n in enumerate(sizes))
+        steps = sum((part["log_probabilities"] for part in row["segments"]), [])
+        assert row["log_probability"] <= sum(steps) + 1e-3  # end marks have theirs too
+    assert len({row["chain"] for row in rows}) > 20
+    assert read_json(f"{whole[1]}.run.json")["finished"] is True
+
+
+def test_a_finished_output_is_left_alone(whole, workdir, capsys):
+    before = whole[1].read_bytes(), whole[1].stat().st_mtime_ns
+    assert generate(workdir, *command(*whole)) == 0
+    assert "is complete: 30 answers" in capsys.readouterr().out
+    assert (whole[1].read_bytes(), whole[1].stat().st_mtime_ns) == before
+
+
+def cuts(content):
+    ends = [i + 1 for i, byte in enumerate(content) if byte == 10]
+    rng = random.Random(5)
+    return [0, 1, ends[0], ends[11], ends[11] - 1, ends[12], ends[-2], len(content) - 1,
+            *rng.sample(range(len(content)), 6)]  # fmt: skip
+
+
+def test_cut_anywhere_it_goes_on_to_the_same_bytes(whole, workdir, tmp_path, capsys):
+    source, target = whole
+    content, card = target.read_bytes(), read_json(f"{target}.run.json")
+    before = n_compilations()
+    for cut in cuts(content):
+        again = tmp_path / f"{cut}.jsonl"
+        again.write_bytes(content[:cut])
+        write_json(f"{again}.run.json", card | {"finished": False})
+        assert generate(workdir, *command(source, again)) == 0
+        assert again.read_bytes() == content, cut
+        assert read_json(f"{again}.run.json") == card
+        captured = capsys.readouterr()
+        assert "30 answers" in captured.out and "warning" not in captured.err
+        assert ("goes on behind" in captured.err) == (b"\n" in content[:cut])
+    assert n_compilations() == before
+
+
+def test_what_stands_together_does_not_depend_on_where_it_stopped(
+    whole, workdir, tmp_path, monkeypatch
+):
+    """On some devices and shapes the last bits depend on it, so that bytes alone prove little."""
+    source, target = whole
+    lines, again = target.read_bytes().splitlines(keepends=True), tmp_path / "out.jsonl"
+    real, asked, call = generate_file.stream_answers, [], []
+
+    def recording(*args):
+        asked.append(args[5].rows.tolist())
+        call.append((args[6], [value.shape for value in args[5].limits], len(args[5].forced[0])))
+        return real(*args)
+
+    monkeypatch.setattr(generate_file, "stream_answers", recording)
+    borders = generate_file.chunks(30, 1, 4)
+    assert len(borders) > 1
+    for there in (0, 1, borders[0][1] - 1, borders[0][1], 29):
+        again.write_bytes(b"".join(lines[:there]))
+        write_json(f"{again}.run.json", read_json(f"{target}.run.json"))
+        asked.clear()
+        assert generate(workdir, *command(source, again)) == 0
+        assert asked == [list(range(*border)) for border in borders if border[1] > there]
+    assert len({str((decoder, [s[1:] for s in shapes], f)) for decoder, shapes, f in call}) == 1
+
+
+def test_stopped_by_hand_it_goes_on(whole, workdir, tmp_path, capsys, monkeypatch):
+    source, target = whole
+    again, seen = tmp_path / "out.jsonl", []
+    real = generate_file.prediction_row
+
+    def stopping(*args):
+        seen.append(read(again))
+        if len(seen) in (1, 9, 30):
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(generate_file, "prediction_row", stopping)
+    for _ in range(3):
+        assert generate(workdir, *command(source, again)) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    # Every row was in the file before the next one was made.
+    assert [len(rows) for rows in seen[1:9]] == list(range(8))
+    monkeypatch.setattr(generate_file, "prediction_row", real)
+    assert generate(workdir, *command(source, again)) == 0
+    assert again.read_bytes() == target.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        (["--config.decode.temperature=0.5"], "config.decode.temperature: 1.0 -> 0.5"),
+        (["--config.decode.seed=1"], "config.decode.seed: 0 -> 1"),
+        (["--method", "dsm"], "method: 'usm' -> 'dsm'"),
+        ([], "log_probabilities: True -> False"),
+    ],
+)
+def test_other_settings_do_not_go_on(whole, workdir, tmp_path, capsys, more, words):
+    source, target = whole
+    content = target.read_bytes()
+    again = tmp_path / "out.jsonl"
+    again.write_bytes(content[:200])
+    write_json(f"{again}.run.json", read_json(f"{target}.run.json"))
+    flag = ["--log-probabilities"] if more else []
+    more = [*flag, *more]
+    assert generate(workdir, "--input", source, "--output", again, *SAMPLE, *more) == 2
+    error = capsys.readouterr().err
+    assert words in error and "Nothing is overwritten" in error
+    assert again.read_bytes() == content[:200]
+
+
+def test_other_questions_or_a_foreign_file_do_not_go_on(whole, workdir, tmp_path, capsys):
+    source, target = whole
+    rows = questions()
+    rows[20]["question"] = "another?"
+    other = write(tmp_path / "in.jsonl", rows)
+    assert generate(workdir, *command(other, target)) == 2
+    assert "input.sha256: " in capsys.readouterr().err
+
+    content = target.read_bytes()
+    foreign = tmp_path / "out.jsonl"
+    foreign.write_bytes(content)
+    assert generate(workdir, *command(source, foreign)) == 2
+    assert "no out.jsonl.run.json beside it" in capsys.readouterr().err
+    write_json(f"{foreign}.run.json", read_json(f"{target}.run.json"))
+    first, second, *rest = content.splitlines(keepends=True)
+    for wrong in (second + first, b"{not json}\n", first * 2):
+        foreign.write_bytes(wrong)
+        assert generate(workdir, *command(source, foreign)) == 2
+        assert "out.jsonl:" in capsys.readouterr().err
+        assert foreign.read_bytes() == wrong
+    foreign.write_bytes(content + first)
+    assert generate(workdir, *command(source, foreign)) == 2
+    assert "31 rows for 30 questions" in capsys.readouterr().err
+
+
+def test_rows_that_come_out_otherwise_are_told(whole, workdir, tmp_path, capsys):
+    source, target = whole
+    first, *rest = target.read_bytes().splitlines(keepends=True)
+    again = tmp_path / "out.jsonl"
+    again.write_bytes(first.replace(b'"tokens": ', b'"tokens": 1'))
+    card = read_json(f"{target}.run.json")
+    write_json(f"{again}.run.json", card | {"versions": card["versions"] | {"jax": "0.1"}})
+    assert generate(workdir, *command(source, again)) == 0
+    error = capsys.readouterr().err
+    assert "versions.jax: '0.1' -> " in error and "row 1 of" in error
+    assert again.read_bytes().splitlines(keepends=True)[1:] == rest
+
+
+def test_two_at_once_are_refused(whole, workdir, tmp_path, capsys):
+    import fcntl
+
+    target = tmp_path / "out.jsonl"
+    with open(target, "a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert generate(workdir, *command(whole[0], target)) == 2
+    assert "another process is writing" in capsys.readouterr().err
+
+
+def test_chunks_cover_all_and_know_only_the_input(monkeypatch):
+    for n in range(1, 80):
+        for samples in (1, 3, 20):
+            for batch in (1, 4, 30):
+                borders = generate_file.chunks(n, samples, batch)
+                assert [i for start, end in borders for i in range(start, end)] == list(range(n))
+                if len(borders) > 1:
+                    assert min(end - start for start, end in borders) * samples >= batch
+
+
+GOOD = {"question": "ab?"}
+
+
+@pytest.mark.parametrize(
+    "row, words",
+    [
+        ({"question": " "}, "in.jsonl:2: field 'question' must be a text"),
+        ({"question": 3}, "in.jsonl:2: field 'question' must be a text"),
+        ({"question": "a" * 25}, "in.jsonl:2: its question has 25 tokens"),
+        (GOOD | {"max_rounds": 0}, "in.jsonl:2: field 'max_rounds' must be a whole number from 1"),
+        (GOOD | {"max_rounds": 4}, "from 1 to 3 (decode.max_rounds)"),
+        (GOOD | {"max_chain_tokens": 2.5}, "in.jsonl:2: field 'max_chain_tokens'"),
+        (GOOD | {"max_chain_tokens": True}, "in.jsonl:2: field 'max_chain_tokens'"),
+        (GOOD | {"max_segment_tokens": [3, 0]}, "or a list of such"),
+        (GOOD | {"max_segment_tokens": []}, "in.jsonl:2: field 'max_segment_tokens'"),
+        (GOOD | {"max_segment_tokens": [2, 2, 2, 2]}, "bounds for 4 segments"),
+        (GOOD | {"prefix": 3}, "in.jsonl:2: field 'prefix' must be a text"),
+        (GOOD | {"prefix": "abcdef"}, "in.jsonl:2: field 'prefix': the prefix has 6 tokens"),
+        (GOOD | {"prefix": "ab", "max_chain_tokens": 2}, "fewer than the 2"),
+        ({"question": "a\ud800"}, "in.jsonl:2: half of a surrogate pair"),
+    ],
+)
+def test_bad_rows_are_named_before_anything_is_generated(workdir, tmp_path, capsys, row, words):
+    source = write(tmp_path / "in.jsonl", [GOOD, row])
+    assert generate(workdir, "--input", source, "--output", tmp_path / "out.jsonl") == 2
+    error = capsys.readouterr().err
+    assert words in error and "Traceback" not in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl"]
+
+
+def test_bad_files_are_named(workdir, tmp_path, capsys):
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    for content, words in (
+        (b'{"question": "a?"}\n{"question": "\xff"}\n', "in.jsonl:2: not UTF-8"),
+        (b"", "holds no questions"),
+        (b"{\n", "in.jsonl:1: not JSON"),
+    ):
+        source.write_bytes(content)
+        assert generate(workdir, "--input", source, "--output", target) == 2
+        assert words in capsys.readouterr().err
+    assert generate(workdir, "--input", tmp_path / "x", "--output", target) == 2
+    assert "cannot read" in capsys.readouterr().err
+    write(source, [GOOD])
+    assert generate(workdir, "--input", source, "--output", tmp_path) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_bounds_of_a_method_of_one_segment(tmp_path):
+    source = write(tmp_path / "in.jsonl", [GOOD, GOOD | {"max_chain_tokens": 3, "max_rounds": 2}])
+    config = finish(base_config(), FIELDS)
+    read = read_questions(source, config, get_method("direct"), VOCAB)
+    assert [value.tolist() for value in read.asked.limits] == [[1, 1], [12, 3], [12, 3]]
+    assert read.asked.forced is None
+
+
+def test_parameters_that_are_not_numbers_are_flagged(workdir, tmp_path, capsys):
+    source = write(tmp_path / "in.jsonl", questions(5, own=False))
+    target, broken = tmp_path / "out.jsonl", tmp_path / "run"
+    (broken / "roles/usm").mkdir(parents=True)
+    (broken / "vocab").symlink_to(workdir / "vocab")
+    shutil.copy(workdir / "config.json", broken)
+    model = model_config(open_run(None, broken), VOCAB)
+    params = t5.init(model, jax.random.key(0))
+    params = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), params)
+    save_params(broken / "roles/usm/main/checkpoints", params)
+    assert generate(broken, "--input", source, "--output", target, *SAMPLE) == 0
+    assert "5 are flagged broken" in capsys.readouterr().out
+    for row in read(target):
+        assert row["broken"] and row["chain"] == "" and row["answer"] is None
+        assert not any(row[name] for name in FLAGS if name != "broken")
+
+
+def test_chains_that_vote(workdir, tmp_path):
+    source = write(tmp_path / "in.jsonl", questions(7, own=False))
+    one, three = tmp_path / "one.jsonl", tmp_path / "three.jsonl"
+    for target in (one, three):
+        more = [*SAMPLE, "--config.decode.samples=3"] if target == three else SAMPLE
+        assert generate(workdir, "--input", source, "--output", target, *more) == 0
+    assert len({row["chain"] for row in read(one)}) > 1
+    for row in read(three):
+        assert row["samples"] == 3 >= sum(row["votes"].values())
+        assert row["answer"] == (next(iter(row["votes"])) if row["votes"] else None)
+        assert row["tied"] in (True, False)
+
+
+def test_one_device_writes_what_eight_do(workdir, tmp_path, monkeypatch):
+    source = write(tmp_path / "in.jsonl", questions(9, own=False))
+    chains = []
+    for name in ("eight", "one"):
+        if name == "one":
+            monkeypatch.setattr(generate_file, "run_mesh", lambda run: None)
+        target = tmp_path / f"{name}.jsonl"
+        assert generate(workdir, "--input", source, "--output", target, *SAMPLE) == 0
+        chains.append([row["chain"] for row in read(target)])
+    assert chains[0] == chains[1]
+
+
+def talk(monkeypatch, content):
+    stdin = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", stdin)
+
+
+# Drawn from one token only, it is greedy; the program is that of all samplings.
+VOTES = [*SAMPLE, "--config.decode.samples=3", "--config.decode.top_k=1"]
+
+
+def test_a_conversation(workdir, monkeypatch, capsys):
+    talk(monkeypatch, b"ab?\n\n  \n" + b"a" * 25 + b"\n\xff\xfe\ncab b?\nab?")
+    before = n_compilations()
+    assert generate(workdir, "--interactive", *VOTES, method="dsm") == 0
+    captured = capsys.readouterr()
+    assert n_compilations() == before + 1
+    assert captured.err.count("the question is empty") == 2
+    assert "25 tokens" in captured.err and "not UTF-8" in captured.err
+    first, other, again, end = re.split("(?<=chains).*\n", captured.out)
+    assert first == again != other and end == ""
+    assert first.startswith("ES | ") and "answer: " in first and "votes of 3 chains" in first
+
+    # Asked by itself, the question has the same answer.
+    assert generate(workdir, "--question", "ab?", *VOTES, method="dsm") == 0
+    assert capsys.readouterr().out.startswith(first)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_on_a_terminal_it_asks(workdir, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", Terminal("ab?\n"))
+    assert generate(workdir, *VOTES, method="dsm") == 0
+    out = capsys.readouterr().out
+    assert out.count("question> ") == 2 and out.count("answer: ") == 1 and out.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        ([], "give either --question or --input, or --interactive"),
+        (["--question", "x", "--interactive"], "give either"),
+        (["--question", "x", "--input", "y", "--output", "z"], "give either"),
+        (["--input", "x"], "--input needs --output"),
+        (["--question", "x", "--output", "y"], "go with --input"),
+        (["--question", ""], "the question is empty"),
+        (["--question", "a" * 25], "has 25 tokens"),
+        (["--question", "x", "--config.decode.mode=smaple"], "did you mean 'sample'"),
+        (["--question", "x", "--config.decode.temperature=0.5"], "add --config.decode.mode=sample"),
+        (["--question", "x", "--config.decode.samples=3"], "set decode.mode=sample"),
+        (["--question", "x", "--config.decode.max_rounds=0"], "decode.max_rounds must be at"),
+        (["--question", "x", "--config.decode.prefix=<extra_id_0>"], "cannot write the prefix"),
+    ],
+)
+def test_mistakes_are_explained(workdir, capsys, more, words):
+    assert generate(workdir, *more) == 2
+    error = capsys.readouterr().err
+    assert words in error and "Traceback" not in error
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on_to_the_same_bytes(workdir, tmp_path):
+    source = write(tmp_path / "in.jsonl", questions(400))
+    lines = [
+        "import sys", "from asesjax.cli import generate_file, main",
+        "generate_file.CHUNK_CHAINS, generate_file.CHUNK_BATCHES = 50, 1",
+        "sys.exit(main.main(sys.argv[1:]))",
+    ]  # fmt: skip
+
+    def start(target):
+        return subprocess.Popen(
+            [sys.executable, "-c", "\n".join(lines), "generate", "--workdir", str(workdir),
+             "--method", "usm", *map(str, command(source, target))],
+            env=os.environ | {"XLA_FLAGS": "", "PYTHONWARNINGS": "error"},
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
+    assert start(whole).wait() == 0
+    stopped = []
+    for share in (0.01, 0.4, 0.7):
+        process = start(killed)
+        deadline = time.time() + 300
+        while not killed.exists() or killed.stat().st_size <= share * whole.stat().st_size:
+            assert process.poll() is None and time.time() < deadline
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        stopped.append(killed.stat().st_size)
+        assert whole.read_bytes().startswith(killed.read_bytes())
+    assert stopped == sorted(set(stopped)) and stopped[-1] < whole.stat().st_size
+    assert start(killed).wait() == 0
+    assert killed.read_bytes() == whole.read_bytes()

@@ -1,0 +1,173 @@
+"""Slots that do not wait: nothing lost, always busy, compiled once, spread over a mesh."""
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from asesjax.core.errors import UserError
+from asesjax.decode import continuous
+from asesjax.decode.predict import Decoder, predict, stream
+from asesjax.decode.spec import Limits
+from asesjax.models import t5
+from asesjax.sharding.mesh import make_mesh
+from asesjax.sharding.place import on_mesh, param_shardings
+from asesjax.sharding.rules import rules
+
+_spec = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("toy.py"))
+toy = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(toy)
+
+
+@pytest.mark.parametrize("phases", [1, 2], ids=["USM", "DSM"])
+def test_ten_thousand_questions_through_32_slots(phases):
+    params = tuple(toy.weights(seed, eos=1.5) for seed in (0, 10)[:phases])
+    kinds = toy.make_questions(0, rows=60)
+    wants = [toy.reference.decode(toy.MODEL, params, q, toy.WIDE, toy.SPEC) for q in kinds]
+    clear = [i for i, want in enumerate(wants) if want.smallest_margin > 1e-3]
+    assert len(clear) > 50
+    n = 10_000
+    which = np.random.default_rng(0).choice(clear, n)
+    decoder = Decoder(32, (toy.Q,), context_lengths=(24,))
+    counts = {}
+    before = continuous.n_compilations()
+    seen = []
+    for index, generated in stream(
+        toy.MODEL, params, [kinds[i] for i in which], toy.WIDE, toy.SPEC, decoder, counts=counts
+    ):
+        seen.append(index)
+        want = wants[which[index]]
+        assert [segment.tolist() for segment in generated.segments] == want.segments
+        assert (generated.done, generated.truncated, generated.repeated, generated.tokens) == (
+            want.done, want.truncated, want.repeated, want.tokens
+        )  # fmt: skip
+    assert sorted(seen) == list(range(n))
+    assert continuous.n_compilations() == before + 1
+    assert counts["useful_steps"] == sum(wants[i].tokens for i in which)
+    assert counts["useful_steps"] / counts["slot_steps"] >= 0.9
+    assert counts["useful_rows"] / counts["encoded_rows"] >= 0.9
+    tokens = [wants[i].tokens for i in clear]  # lengths did vary
+    assert len(set(tokens)) >= 8 and max(tokens) > 10 * min(tokens)
+
+
+@pytest.mark.parametrize("n_slots,rows", [(1, 1), (3, 1), (4, 4), (24, 2)], ids=str)
+def test_sizes_change_nothing(n_slots, rows):
+    params = (toy.weights(0, eos=1.5), toy.weights(10, eos=1.5))
+    questions = toy.make_questions(0)
+    want = toy.run(params, questions, decoder=toy.DECODERS["synchronous"])
+    own = Decoder(n_slots, (toy.Q,), encode_rows=rows, context_lengths=(24,))
+    toy.same(toy.run(params, questions, decoder=own), want)
+    toy.same(toy.run(params, questions[::-1], decoder=own)[::-1], want)
+
+
+def test_a_broken_question_leaves_no_trace_in_its_slot():
+    import jax.numpy as jnp
+
+    params = toy.weights(1, eos=1.5)
+    questions = toy.make_questions(1, rows=60)
+    clean = toy.run((params,), questions, decoder=toy.DECODERS["synchronous"])
+    table = params["token_embedder"]["embedding"]
+    params["token_embedder"]["embedding"] = table.at[19].set(jnp.nan)
+    hit = [19 in q for q in questions]
+    assert sum(hit) > 5
+    own = Decoder(2, (toy.Q,), context_lengths=())  # every slot breaks several times
+    for bad, before, r in zip(hit, clean, toy.run((params,), questions, decoder=own), strict=True):
+        assert r.broken == bad
+        if not bad and 19 not in before.chain:
+            toy.same([r], [before])
+
+
+def test_slots_lie_spread_over_the_mesh():
+    mesh = make_mesh(2, 2, 2)
+    params = toy.weights(0)
+    on = param_shardings(mesh, rules("fsdp_tp"), t5.logical_axes(toy.MODEL), params)
+    params = (jax.device_put(params, on),)
+    slots = continuous.Slots(8, 32, 4, toy.Q, context_lengths=(24,))
+    state = on_mesh(mesh, continuous.start)(toy.MODEL, params, spec=toy.SPEC, slots=slots)
+    drain = np.bool_(True)
+    sampling = continuous.Sampling()
+    run = on_mesh(mesh, continuous.run)
+    after = run(toy.MODEL, params, state, sampling, drain, spec=toy.SPEC, slots=slots)
+    layer = after.pools[0].cache["layers"][0]
+    for name in ("cross_key", "self_value"):
+        rows, heads = layer[name].sharding.shard_shape(layer[name].shape)[:2]
+        assert (rows, heads) == (2, 1), name  # 8 slots over 4, 2 heads over 2
+    assert after.progress.ended.sharding.is_fully_replicated
+
+
+def test_results_come_as_they_are_done():
+    params = (toy.weights(0, eos=1.5),)
+    questions = toy.make_questions(0, rows=60)
+    budget = np.full(60, toy.C)
+    budget[0] = 40
+    budget[1:] = 2
+    order = [
+        index
+        for index, _ in stream(
+            toy.MODEL, params, questions, Limits(toy.R, toy.L, budget), toy.SPEC,
+            Decoder(4, (toy.Q,), context_lengths=()),
+        )
+    ]  # fmt: skip
+    assert sorted(order) == list(range(60)) and order != list(range(60))
+
+
+def test_sizes_out_of_range_are_refused():
+    with pytest.raises(UserError, match="decode.engine"):
+        Decoder(4, (8,), engine="asynchronous")
+    with pytest.raises(UserError, match="decode.batch_size must be at least 1, got 0"):
+        Decoder(0, (8,))
+    for buckets in ((), (8, 4), (0, 4), (4, 4)):
+        with pytest.raises(UserError, match="decode.question_buckets must be rising"):
+            Decoder(4, buckets)
+    params, questions = (toy.weights(0),), toy.make_questions(0)
+    with pytest.raises(UserError, match="decode.context_lengths must be rising"):
+        own = Decoder(4, (toy.Q,), context_lengths=(32, 16))
+        predict(toy.MODEL, params, questions, toy.WIDE, toy.SPEC, own)
+
+
+@pytest.mark.parametrize("engine", toy.DECODERS)
+class TestModes:
+    def test_circles(self, engine):
+        spec = dataclasses.replace(toy.SPEC, repeat_ngram=2)
+        results = []
+        for seed in (0, 3):
+            params = (toy.weights(seed, eos=1.2),)
+            questions = toy.make_questions(seed)
+            results += toy.compare(params, questions, spec=spec, decoder=toy.DECODERS[engine])
+        circling = [
+            r for r in results
+            if r.repeated and r.segments and toy.reference.circles(r.segments[-1], 2)
+        ]  # fmt: skip
+        assert len(circling) >= 5 and len(circling) < len(results)
+
+    def test_forced_prefixes(self, engine):
+        params = (toy.weights(0, eos=1.5), toy.weights(10, eos=1.5))
+        questions = toy.make_questions(0)
+        rng = np.random.default_rng(0)
+        forced = [rng.integers(2, 20, i % 4).astype(np.int32) for i in range(len(questions))]
+        decoder = toy.DECODERS[engine]
+        results = toy.compare(params, questions, decoder=decoder, forced=forced)
+        assert len(results) > 20
+        for prefix, r in zip(forced, toy.run(params, questions, decoder=decoder, forced=forced),
+                             strict=True):  # fmt: skip
+            assert r.chain[: len(prefix)] == prefix.tolist()
+            assert r.token_log_probability[: len(prefix)] == [0] * len(prefix)
+        with pytest.raises(UserError, match="forced prefix must be shorter"):
+            toy.run(params, questions, decoder=decoder, forced=[np.full(toy.L, 3)] * toy.ROWS)
+
+    def test_budgets_of_rows(self, engine):
+        params = (toy.weights(0, eos=1.5), toy.weights(10, eos=1.5))
+        questions = toy.make_questions(0)
+        rng = np.random.default_rng(1)
+        limits = Limits(
+            rng.integers(1, toy.R + 1, toy.ROWS),
+            rng.integers(1, toy.L + 1, toy.ROWS),
+            rng.integers(1, toy.C + 1, toy.ROWS),
+        )
+        decoder = toy.DECODERS[engine]
+        toy.compare(params, questions, limits, decoder=decoder)
+        bounds = rng.integers(1, toy.L + 1, (toy.ROWS, toy.R))  # one for each segment
+        toy.compare(params, questions, Limits(toy.R, bounds, toy.C), decoder=decoder)

@@ -1,0 +1,163 @@
+"""Drawn ids against the exact distribution, and what a draw may depend on."""
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from asesjax.core.errors import UserError
+from asesjax.decode.sampling import choose_token, draw_token
+from asesjax.decode.spec import Limits, Sampling, check_sampling, row_keys
+
+_spec = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("toy.py"))
+toy = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(toy)
+
+draw = jax.jit(draw_token)
+
+
+def exact(logits, sampling):
+    """The distribution after temperature, top k and top p, by sorting, in float64."""
+    scores = np.asarray(logits, np.float64) / sampling.temperature
+    if sampling.top_k and sampling.top_k < len(scores):
+        scores = np.where(scores >= np.sort(scores)[-sampling.top_k], scores, -np.inf)
+    p = np.exp(scores - scores.max())
+    p /= p.sum()
+    order = np.argsort(-p, kind="stable")
+    # Fewest that reach the share, and those as probable as the last of them.
+    needed = np.searchsorted(np.cumsum(p[order]), sampling.top_p - 1e-7)
+    p = np.where(p >= p[order[min(needed, len(p) - 1)]] - 1e-12, p, 0)
+    return p / p.sum()
+
+
+def test_choose_token():
+    logits = np.log([[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]])
+    ids, log_probability = choose_token(jnp.asarray(logits + 3))
+    assert ids.tolist() == [1, 0]
+    np.testing.assert_allclose(np.exp(log_probability), [0.5, 0.4], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(), Sampling(0.6), Sampling(2.0, 7), Sampling(1.0, 0, 0.7), Sampling(1.5, 20, 0.9)],
+    ids=str,
+)
+@pytest.mark.parametrize("n_ids", [5, 300])  # fewer ids than a block, and several blocks
+def test_draws_follow_the_distribution(sampling, n_ids):
+    n = 40_000
+    logits = np.random.default_rng(n_ids).normal(0, 0.8, n_ids).astype(np.float32)
+    logits[3] = -np.inf
+    keys = row_keys(1, np.arange(1000))
+    rows = jnp.tile(jnp.asarray(logits), (1000, 1))
+    drawn = [np.asarray(draw(rows, keys, np.full(1000, i), sampling)[0]) for i in range(n // 1000)]
+    count = np.bincount(np.concatenate(drawn), minlength=n_ids)
+    p = exact(logits, sampling)
+    assert not count[p == 0].any() and p[3] == 0
+    # Ids expected fewer than five times are counted together.
+    often = p * n >= 5
+    seen = np.append(count[often], count[~often].sum())
+    wanted = np.append(p[often], p[~often].sum()) * n
+    seen, wanted = seen[wanted > 0], wanted[wanted > 0]
+    assert stats.chisquare(seen, wanted * (n / wanted.sum())).pvalue > 1e-3
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.floats(-8, 8, width=16), min_size=2, max_size=6),
+    st.integers(0, 8),
+    st.floats(0.05, 1.0),
+    st.integers(0, 2**31),
+)
+def test_only_ids_that_are_left_are_drawn(values, k, share, seed):
+    logits = np.asarray(values, np.float32)
+    sampling = Sampling(1.0, k, share)
+    p = exact(logits, sampling)
+    keys = row_keys(seed, np.arange(64))
+    # One shape for all lengths, so that it compiles once.
+    padded = np.full((64, 6), -np.inf, np.float32)
+    padded[:, : len(logits)] = logits
+    ids, log_p = draw(jnp.asarray(padded), keys, np.zeros(64, np.int32), sampling)
+    assert (p[np.asarray(ids)] > 0).all()
+    model = np.exp(logits.astype(np.float64) - np.logaddexp.reduce(logits.astype(np.float64)))
+    np.testing.assert_allclose(np.exp(log_p), model[np.asarray(ids)], rtol=1e-4)
+
+
+def test_broken_logits_are_told():
+    logits = np.zeros((2, 4), np.float32)
+    logits[0, 2] = np.nan
+    _, log_p = draw(jnp.asarray(logits), row_keys(0, np.arange(2)), np.zeros(2, int), Sampling())
+    assert np.isfinite(log_p).tolist() == [False, True]
+
+
+def test_settings_that_make_no_sense_are_refused():
+    for wrong in (Sampling(0.0), Sampling(float("nan")), Sampling(1.0, -1), Sampling(1.0, 0, 0.0),
+                  Sampling(1.0, 0, 1.1)):  # fmt: skip
+        with pytest.raises(UserError, match=r"decode\.(temperature|top_k|top_p)"):
+            check_sampling(wrong)
+
+
+@pytest.fixture(scope="module")
+def sampled():
+    """The chains that 1,500 keys draw for one question, by both engines."""
+    n = 1500
+    spec = toy.dataclasses.replace(toy.SPEC, sample=True)
+    question = toy.make_questions(4)[:1] * n
+    keys = row_keys(7, np.arange(n))
+    sampling = Sampling(0.8, 0, 0.95)
+    limits = Limits(2, 2, 4)
+    params = (toy.weights(3, eos=1.5), toy.weights(13, eos=1.5))
+
+    def run(engine, rows=slice(None), batch=250):
+        decoder = toy.dataclasses.replace(toy.DECODERS[engine], batch_size=batch, encode_rows=0)
+        return toy.run(params, question[rows], limits, spec, decoder,
+                       sampling=sampling, keys=keys[rows])  # fmt: skip
+
+    return params, question[0], sampling, run
+
+
+def test_chains_follow_the_model(sampled):
+    params, question, sampling, run = sampled
+    chains = run("continuous")
+
+    def distribution(context, written, phase):
+        logits = toy.reference.next_logits(toy.MODEL, params[phase], [*context, 1], written)
+        logits = np.append(-np.inf, logits[1 : toy.VOCAB])
+        return exact(logits, sampling)
+
+    def check(ids, p):
+        seen = np.bincount(ids, minlength=len(p))
+        assert not seen[p == 0].any()
+        often = p * len(ids) >= 5
+        seen = np.append(seen[often], seen[~often].sum())
+        wanted = np.append(p[often], p[~often].sum()) * len(ids)
+        keep = wanted > 0
+        assert keep.sum() > 2
+        assert stats.chisquare(seen[keep], wanted[keep]).pvalue > 1e-3
+
+    p = distribution(question, [], 0)
+    ids = [r.segments[0][0] if r.segments else toy.SENTINEL if r.done else 1 for r in chains]
+    check(ids, p)
+    # The second segment, after the most frequent first one.
+    pairs = toy.collections.Counter(tuple(r.segments[0]) for r in chains if len(r.segments) > 1)
+    segment, n = pairs.most_common(1)[0]
+    assert n > 60
+    second = [r.segments[1][0] for r in chains if len(r.segments) > 1
+              and tuple(r.segments[0]) == segment]  # fmt: skip
+    p = distribution([*question, *segment], [], 1)
+    p[[1, toy.SENTINEL]] = 0  # those chains have no second segment
+    check(second, p / p.sum())
+
+
+def test_draws_do_not_depend_on_batch_engine_or_order(sampled):
+    *_, run = sampled
+    some = slice(100, 160)
+    want = run("continuous")[some]
+    toy.same(run("synchronous", some, 60), want)
+    toy.same(run("continuous", some, 7), want)
+    assert len({tuple(r.chain) for r in want}) > 20
