@@ -33,7 +33,7 @@ MODEL_STRATEGIES = ("entropy", "loss")  # those that ask a trained scorer
 # Fields that change how a run is watched, saved or placed, but not what comes out.
 _FREE = (
     "train.log_every_steps", "train.save_every_steps", "train.stop_after_steps", "train.remat",
-    "train.scan_layers", "train.keep_last", "train.profile_steps",
+    "train.scan_layers", "train.keep_last", "train.profile_steps", "train.skip_nonfinite",
 )  # fmt: skip
 
 
@@ -97,8 +97,9 @@ def make_stages(run: Run) -> list[Stage]:
     # Several chains of a question vote with their answers, which depend on the metric.
     voting = ("evaluate.metric",) if config.decode.samples > 1 else ()
 
+    filtering = ("evaluate.metric",) if config.data.only_right_chains else ()
     stages = [
-        Stage("data", lambda: jobs.prepare_data(run), ("seed", *of("data", "vocab")),
+        Stage("data", lambda: jobs.prepare_data(run), ("seed", *of("data", "vocab"), *filtering),
               outputs=("data", "vocab"))
     ]  # fmt: skip
 

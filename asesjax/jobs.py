@@ -1,6 +1,7 @@
 """The work of each stage: reads files of the workdir, writes others, and can be repeated."""
 
 import dataclasses
+import functools
 from collections import Counter
 from typing import Any
 
@@ -16,6 +17,7 @@ from asesjax.data.batching import examples_per_row, token_counts
 from asesjax.data.examples import chain_text
 from asesjax.data.sources import SPLITS, load_records, read_records, write_records
 from asesjax.data.symbols import ALPHABET
+from asesjax.data.token_cache import cache_key, cached_examples
 from asesjax.data.vocab import (
     Vocabulary,
     load_saved,
@@ -24,6 +26,7 @@ from asesjax.data.vocab import (
     with_symbols,
 )
 from asesjax.decode.score import score_examples
+from asesjax.evals.answers import is_correct
 from asesjax.evals.report import build_report, decode_speed
 from asesjax.evals.runner import answer_questions, prediction_row
 from asesjax.methods.method import Method, Prepared
@@ -47,6 +50,8 @@ from asesjax.train.duration import n_steps
 from asesjax.train.loop import train
 from asesjax.viz.report import write_report
 
+_CACHE_FROM_BYTES = 1 << 20  # of a split's records; fewer are encoded faster than looked up
+
 
 def prepare_data(run: Run) -> None:
     """Write the records of every split and the vocabulary."""
@@ -55,14 +60,18 @@ def prepare_data(run: Run) -> None:
     skipped: dict[str, str] = {}  # place -> reason; splits of one file report the same rows
     texts: list[str] = []
     fields: dict[str, list[str]] = {}
+    is_right = functools.partial(is_correct, metric=config.evaluate.metric)
     for split in SPLITS:
-        records, left_out = load_records(config.data, split, config.seed)
+        records, left_out = load_records(config.data, split, config.seed, is_right)
         write_records(run / f"data/{split}.jsonl", records)
         skipped |= dict(left_out)
         counts[split] = len(records)
         for name in ("question", "rationale", "answer"):
             fields[f"{split}.{name}"] = [getattr(record, name) for record in records]
         run.say(f"  {split}: {len(records)} records")
+        if split != "train":  # a metric that cannot read the references is told of now, not later
+            for record in records:
+                is_right("", record.answer or chain_text(record, config.data.answer_template))
         if split == "train":
             texts = [record.question for record in records]
             texts += [chain_text(record, config.data.answer_template) for record in records]
@@ -72,7 +81,9 @@ def prepare_data(run: Run) -> None:
     v = config.vocab
     if v.kind == "train":
         corpus = [*texts, ALPHABET] if v.symbols else texts
-        vocab = train_vocabulary(corpus, None, v.size, v.split_digits, v.extra_ids)
+        vocab = train_vocabulary(
+            corpus, None, v.size, v.split_digits, v.extra_ids, v.byte_fallback
+        )
     else:
         vocab = load_vocabulary(v.kind, v.path, v.extra_ids)
     if v.symbols:
@@ -102,7 +113,9 @@ def train_method(run: Run, method: Method) -> None:
     """Train the roles of a method, which share the budget evenly."""
     config = run.config
     vocab = load_saved(run / "vocab")
-    examples = {split: _examples(run, method, vocab, split) for split in ("train", "validation")}
+    examples = {
+        split: role_examples(run, method, vocab, split) for split in ("train", "validation")
+    }
     model = model_config(run, vocab)
     start = load_start(run, model)
     for role in method.roles:
@@ -131,7 +144,23 @@ def train_method(run: Run, method: Method) -> None:
             )  # fmt: skip
 
 
-def _examples(
+def role_examples(
+    run: Run, method: Method, vocab: Vocabulary, split: str
+) -> dict[str, list[Example]]:
+    """Return the examples of each role; from the token cache where there are many."""
+    build = functools.partial(_build_examples, run, method, vocab, split)
+    if (run / f"data/{split}.jsonl").stat().st_size < _CACHE_FROM_BYTES:
+        return build()
+    # Every file that building reads, and every field that it may read.
+    files = [run / f"data/{split}.jsonl", run / "vocab/vocab.json", run / "vocab/spiece.model"]
+    files += [run / f"segments/{split}.jsonl"] if method.segmented else []
+    skipped = ("name", "methods", "decode", "evaluate", "mesh", "model", "train")
+    fields = {k: v for k, v in flatten(run.config).items() if k.split(".")[0] not in skipped}
+    key = cache_key(files, fields | {"method": method.name})
+    return cached_examples(run / f"tokens/{method.name}-{split}", key, build, write=is_first())
+
+
+def _build_examples(
     run: Run, method: Method, vocab: Vocabulary, split: str
 ) -> dict[str, list[Example]]:
     records = read_records(run / f"data/{split}.jsonl")

@@ -27,6 +27,7 @@ ALLOWED = {
     "run": None,  # everything
     "jobs": None,
     "experiment": None,
+    "tasks": None,
     "cli": None,
     "__init__": set(),
 }
@@ -68,6 +69,18 @@ def test_flax_stays_in_models_and_orbax_in_checkpoint():
             assert layer(path) == "models", path
         if any(name.split(".")[0] == "orbax" for name in names):
             assert path.name == "checkpoint.py", path
+
+
+def test_tensorflow_stays_in_tasks():
+    """And no other module imports that folder at its top, which would bring TensorFlow along."""
+    packages = {"tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio"}
+    for path in PACKAGE.rglob("*.py"):
+        if layer(path) != "tasks":
+            assert not packages & {name.split(".")[0] for name in imports(path)}, path
+            top = ast.parse(path.read_text()).body
+            names = [a.name for node in top if isinstance(node, ast.Import) for a in node.names]
+            names += [node.module for node in top if isinstance(node, ast.ImportFrom)]
+            assert not any(name.startswith("asesjax.tasks") for name in names), path
 
 
 def test_core_path_without_heavy_packages():

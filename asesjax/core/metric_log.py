@@ -5,9 +5,13 @@ goes on from a checkpoint, lines of later steps are removed first, in one atomic
 that a killed and resumed run leaves the lines of an uninterrupted one.
 """
 
+import contextlib
 import json
 import math
 import os
+import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +31,15 @@ class MetricLog:
           tensorboard: also write TensorBoard files.
 
         Raises:
-          UserError: a line other than the last is not a metrics line.
+          UserError: a line other than the last is not a metrics line, or the files cannot be
+            written; as for the other methods.
         """
         self.path = Path(folder) / "metrics.jsonl"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        truncate(self.path, resume_step)
-        self._file = open(self.path, "a", encoding="utf-8", newline="\n")
-        self._board = None
-        if tensorboard:
-            from tensorboardX import SummaryWriter  # slow to import, and only needed here
-
-            self._board = SummaryWriter(
-                str(Path(folder) / "tensorboard"),
-                purge_step=resume_step + 1,
-                # Its file names count whole seconds: without this, a quick restart overwrites.
-                filename_suffix=f".{os.getpid()}.{resume_step}",
-            )
+        with self._writing():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            truncate(self.path, resume_step)
+            self._file = open(self.path, "a", encoding="utf-8", newline="\n")
+            self._board = _Board(Path(folder) / "tensorboard", resume_step) if tensorboard else None
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """Write one line, and its numbers to TensorBoard as ``kind/name``.
@@ -53,32 +50,87 @@ class MetricLog:
           **values: JSON values; numbers that are not finite are written as null.
         """
         row = {"kind": kind, "step": int(step)} | {k: _plain(v) for k, v in values.items()}
-        # One write call a line: a killed process leaves at most the last line torn.
-        self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        self._file.flush()
-        if self._board is not None:
-            for name, value in row.items():
-                if name != "step" and isinstance(value, int | float):
-                    self._board.add_scalar(f"{kind}/{name}", value, int(step))
+        with self._writing():
+            # One write call a line: a killed process leaves at most the last line torn.
+            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._file.flush()
+            if self._board is not None:
+                numbers = {f"{kind}/{name}": value for name, value in row.items()
+                           if name != "step" and isinstance(value, int | float)}  # fmt: skip
+                self._board.write(int(step), numbers)
 
     def sync(self) -> None:
         """Have the lines on disk before a checkpoint that relies on them is written."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        if self._board is not None:
-            self._board.flush()
+        with self._writing():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            if self._board is not None:
+                self._board.flush()
 
     def close(self) -> None:
         """Close the files."""
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
+        with self._writing():
+            try:
+                self._file.close()
+            finally:
+                if self._board is not None:
+                    self._board.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.path} or the files beside it: {error.strerror}; make room or "
+                "give another --workdir, then run the same command again"
+            ) from error
 
     def __enter__(self) -> "MetricLog":
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        self.close()
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        try:
+            self.close()
+        except UserError:
+            if kind is None:  # else the first failure is the one to tell
+                raise
+
+
+class _Board:
+    """Scalars for TensorBoard, written at once.
+
+    tensorboardX's SummaryWriter writes in a thread, and waits for it for ever when it has died of a
+    full disk.
+    """
+
+    def __init__(self, folder: Path, resume_step: int):
+        from tensorboardX.proto import event_pb2, summary_pb2  # slow to import, only needed here
+        from tensorboardX.record_writer import RecordWriter
+
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        folder.mkdir(parents=True, exist_ok=True)
+        # TensorBoard reads files in the order of their names; the end tells quick restarts apart.
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._records = RecordWriter(str(folder / f"{name}.{resume_step}"))
+        self._add(file_version="brain.Event:2")
+        # What files of before say of later steps is dropped.
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._add(step=resume_step + 1, session_log=start)
+
+    def write(self, step: int, numbers: dict[str, float]) -> None:
+        values = [self._summary.Value(tag=name, simple_value=x) for name, x in numbers.items()]
+        self._add(step=step, summary=self._summary(value=values))
+
+    def flush(self) -> None:
+        self._records.flush()
+
+    def close(self) -> None:
+        self._records.close()
+
+    def _add(self, **what: Any) -> None:
+        event = self._event(wall_time=time.time(), **what)
+        self._records.write(event.SerializeToString())
 
 
 def truncate(path: str | Path, last_step: int) -> None:

@@ -17,7 +17,7 @@ from asesjax.core.files import read_json
 from asesjax.core.types import Record
 from asesjax.data import symbolic
 from asesjax.data.arithmetic import number_text, worked_out
-from asesjax.data.rows import BadRow, Row, read_rows, stable_hash, text_field
+from asesjax.data.rows import FORMATS, BadRow, Row, read_rows, stable_hash, text_field
 from asesjax.data.synthetic import joined
 
 SPLITS = ("train", "validation", "test")
@@ -34,13 +34,15 @@ class Reader:
     Attributes:
       files: settings -> file of each split that the data set tells apart; key ``""`` for a file
         that is to be shared out.
-      rows: (file, split) -> number and row, or what is wrong with it (``rows.read_rows``).
+      form: of the files, as in ``rows.read_rows``.
       parse: (settings, row, file, number) -> record and closed chain; raises ``BadRow``.
+      rows: (file, split) -> what ``rows.read_rows`` gives, where it takes more than that.
     """
 
     files: Callable[[Any], dict[str, Path]]
-    rows: Callable[[Path, str], Iterator[tuple[int, Row | BadRow]]]
+    form: str
     parse: Callable[[Any, Row, Path, int], Parsed]
+    rows: Callable[[Path, str], Iterator[tuple[int, Row | BadRow]]] | None = None
 
 
 def get_reader(source: str) -> Reader:
@@ -120,12 +122,15 @@ def _gsm8k(settings, row: Row, file: Path, number: int) -> Parsed:
 
 
 def _gsm8k_socratic(settings, row: Row, file: Path, number: int) -> Parsed:
-    """The same with a subquestion before each line: ``How many ...? ** Natalia sold ...``."""
+    """The same with a subquestion before each line: ``How many ...? ** Natalia sold ...``.
+
+    Six lines of GSM8K have a subquestion and no step; they are no steps.
+    """
     record, _ = _gsm8k(settings, row, file, number)
     pairs = [line.partition(" ** ") for line in record.rationale.split("\n") if line.strip()]
-    if not all(question.strip() and mark and text.strip() for question, mark, text in pairs):
+    steps = tuple((q.strip(), text.strip()) for q, _, text in pairs if text.strip())
+    if not steps or not all(question.strip() and mark for question, mark, _ in pairs):
         raise BadRow("field 'answer': a line is not '<subquestion> ** <step>'")
-    steps = tuple((question.strip(), text.strip()) for question, _, text in pairs)
     rationale = "\n".join(text for _, text in steps)
     return dataclasses.replace(record, rationale=rationale, steps=steps), rationale
 
@@ -133,20 +138,29 @@ def _gsm8k_socratic(settings, row: Row, file: Path, number: int) -> Parsed:
 # SVAMP (Patel et al. 2021): an equation in the place of reasoning.
 
 
+def _svamp_files(settings) -> dict[str, Path]:
+    return {"": Path(settings.path) / "SVAMP.json"}
+
+
 def _svamp(settings, row: Row, file: Path, number: int) -> Parsed:
     body, question = text_field(row, "Body").strip(), text_field(row, "Question").strip()
     found = worked_out(text_field(row, "Equation"))
-    if found is None or not found[1]:
+    if found is None:
         raise BadRow("field 'Equation' is no sum of + - * /")
     value, lines = found
     if number_text(value) != text_field(row, "Answer").removesuffix(".0"):
         raise BadRow("field 'Equation' does not come to field 'Answer'")
-    rationale = " ".join(f"{line}." for line in lines)
+    rationale = " ".join(f"{line}." for line in lines or [f"It is {number_text(value)}"])
     record = Record(text_field(row, "ID"), f"{body} {question}", rationale, number_text(value))
     return record, rationale
 
 
 # StrategyQA (Geva et al. 2021).
+
+
+def _strategyqa_files(settings) -> dict[str, Path]:
+    folder = Path(settings.path)
+    return {"train": folder / "train.json", "test": folder / "dev.json"}
 
 
 def _strategyqa(settings, row: Row, file: Path, number: int) -> Parsed:
@@ -269,27 +283,16 @@ def _symbolic(settings, row: Row, file: Path, number: int) -> Parsed:
     )
 
 
-def _of(form: str) -> Callable[[Path, str], Iterator[tuple[int, Row | BadRow]]]:
-    return lambda file, _: read_rows(file, form)
-
-
-def _one_file(name: str) -> Callable[[Any], dict[str, Path]]:
-    return lambda settings: {"": Path(settings.path) / name}
-
-
 READERS: dict[str, Reader] = {
-    "jsonl": Reader(_named_files, _of("jsonl"), _mapped),
-    "json": Reader(_named_files, _of("json"), _mapped),
-    "csv": Reader(_named_files, _of("csv"), _mapped),
-    "gsm8k": Reader(_gsm8k_files(""), _of("jsonl"), _gsm8k),
-    "gsm8k_socratic": Reader(_gsm8k_files("_socratic"), _of("jsonl"), _gsm8k_socratic),
-    "svamp": Reader(_one_file("SVAMP.json"), _of("json"), _svamp),
-    "strategyqa": Reader(
-        lambda settings: {"train": Path(settings.path) / "train.json",
-                          "test": Path(settings.path) / "dev.json"},
-        _of("json"), _strategyqa,
-    ),
-    "palm_svamp": Reader(_palm_files("svamp"), _palm_rows, _palm_svamp),
-    "palm_cqa": Reader(_palm_files("cqa"), _palm_rows, _palm_cqa),
-    **{name: Reader(_symbolic_files(name), _symbolic_rows, _symbolic) for name in symbolic.RULES},
-}  # fmt: skip
+    **{form: Reader(_named_files, form, _mapped) for form in FORMATS},
+    "gsm8k": Reader(_gsm8k_files(""), "jsonl", _gsm8k),
+    "gsm8k_socratic": Reader(_gsm8k_files("_socratic"), "jsonl", _gsm8k_socratic),
+    "svamp": Reader(_svamp_files, "json", _svamp),
+    "strategyqa": Reader(_strategyqa_files, "json", _strategyqa),
+    "palm_svamp": Reader(_palm_files("svamp"), "jsonl", _palm_svamp, _palm_rows),
+    "palm_cqa": Reader(_palm_files("cqa"), "jsonl", _palm_cqa, _palm_rows),
+    **{
+        task: Reader(_symbolic_files(task), "json", _symbolic, _symbolic_rows)
+        for task in symbolic.RULES
+    },
+}

@@ -4,6 +4,7 @@ A row that is none is handed on as a ``BadRow``, so that whoever reads may leave
 it; a file that is none is an error.
 """
 
+import codecs
 import csv
 import gzip
 import hashlib
@@ -35,9 +36,9 @@ def format_of(path: str | Path) -> str:
     return suffix if suffix in FORMATS else "jsonl"
 
 
-def place(path: Path, number: int) -> str:
+def place(path: Path, number: int, form: str) -> str:
     """Name a row for people: ``file:line``, or ``file item n`` for a JSON array."""
-    return f"{path} item {number}" if format_of(path) == "json" else f"{path}:{number}"
+    return f"{path} item {number}" if form == "json" else f"{path}:{number}"
 
 
 def read_rows(path: Path, form: str) -> Iterator[tuple[int, Row | BadRow]]:
@@ -100,7 +101,7 @@ def stable_hash(text: str) -> int:
 
 def _json_lines(path, file):
     for number, line in enumerate(file, 1):
-        if not line.strip():
+        if not line.removeprefix(codecs.BOM_UTF8).strip():
             continue
         try:
             row = json.loads(line.decode("utf-8-sig"))

@@ -15,7 +15,7 @@ from asesjax.core.files import read_jsonl, write_jsonl
 from asesjax.core.types import LABELS, Record, Segment
 from asesjax.data.readers import SPLITS, Reader, get_reader, read_steps
 from asesjax.data.reports import make_reports
-from asesjax.data.rows import BadRow, Row, place, stable_hash, text_field
+from asesjax.data.rows import BadRow, Row, place, read_rows, stable_hash, text_field
 from asesjax.data.synthetic import make_math
 
 Skipped = list[tuple[str, str]]
@@ -141,8 +141,9 @@ def _read_rows(
 ) -> tuple[list[tuple[str, Record, str]], Skipped]:
     """Parse every row of a file: place, record and closed chain, and what was skipped."""
     good, skipped = [], []
-    for number, row in reader.rows(file, split):
-        where = place(file, number)
+    found = reader.rows(file, split) if reader.rows else read_rows(file, reader.form)
+    for number, row in found:
+        where = place(file, number, reader.form)
         try:
             if isinstance(row, BadRow):
                 raise row

@@ -399,7 +399,8 @@ def train_vocabulary(
       size: upper bound of the pieces, the three special ids included, sentinels not.
       split_digits: one piece a digit, which makes arithmetic learnable.
       extra_ids: number of sentinels behind the pieces.
-      byte_fallback: spell unseen characters as bytes; costs 256 pieces.
+      byte_fallback: spell unseen characters as bytes; costs 256 pieces. Nothing is normalised
+        then but runs of spaces: full-width punctuation stays what it is.
 
     Raises:
       UserError: no text, or a size below the number of characters in use.
@@ -417,6 +418,8 @@ def train_vocabulary(
             character_coverage=1.0,
             split_digits=split_digits,
             byte_fallback=byte_fallback,
+            # T5's NFKC would write ， as , and there is nothing that bytes cannot spell.
+            normalization_rule_name="identity" if byte_fallback else "nmt_nfkc",
             pad_id=0,
             eos_id=1,
             unk_id=2,

@@ -70,7 +70,7 @@ def last_number(text: str) -> Fraction | None:
     return None if last is None else _value(last)
 
 
-def answer_number(text: str, marker: str = "answer is") -> Fraction | None:
+def answer_number(text: str, marker: str = "the answer is") -> Fraction | None:
     """Return the number that a chain gives as its answer, None where it has no number.
 
     Text may run on behind the answer (another question, say), so the first ``marker`` decides:
@@ -110,7 +110,7 @@ def answer_number(text: str, marker: str = "answer is") -> Fraction | None:
 
 
 def is_correct(
-    prediction_text: str, reference_answer: str, metric: str, marker: str = "answer is"
+    prediction_text: str, reference_answer: str, metric: str, marker: str = "the answer is"
 ) -> bool:
     r"""Tell whether a generated chain ends in the reference answer.
 
@@ -153,7 +153,7 @@ def is_correct(
     raise unknown("evaluate.metric", metric, METRICS)
 
 
-def parse_answer(text: str, metric: str, marker: str = "answer is") -> str | None:
+def parse_answer(text: str, metric: str, marker: str = "the answer is") -> str | None:
     """Return the answer that a generated chain gives, such that equal texts are equal answers.
 
     Args:

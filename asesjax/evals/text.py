@@ -1,5 +1,11 @@
-"""Overlap of generated texts with references over a whole test set, in percent."""
+"""Overlap of generated texts with references over a whole test set, in percent.
 
+Chinese texts are compared in NFKC form (ours): the vocabularies of T5 and mT5 write ， and ： as , and
+:, which is no difference of content. Without it, cPET's impressions so written score BLEU 83
+against themselves.
+"""
+
+import unicodedata
 from collections.abc import Sequence
 
 from asesjax.core.errors import UserError, unknown
@@ -23,7 +29,7 @@ def corpus_bleu(
       >>> round(corpus_bleu(["Ann has 3 dogs ."], ["Ann has 3 dogs ."]), 6)
       100.0
     """
-    _check(predictions, references, language)
+    predictions, references = _checked(predictions, references, language)
     try:
         from sacrebleu.metrics import BLEU
     except ImportError:
@@ -32,7 +38,7 @@ def corpus_bleu(
         ) from None
     # force: texts with spaces around punctuation are meant so; no warning about them.
     bleu = BLEU(tokenize="zh" if language == "zh" else "13a", force=True)
-    return bleu.corpus_score(list(predictions), [list(references)]).score
+    return bleu.corpus_score(predictions, [references]).score
 
 
 def rouge(
@@ -50,7 +56,7 @@ def rouge(
       >>> rouge(["a b c"], ["a b d"])["rouge_2"]
       50.0
     """
-    _check(predictions, references, language)
+    predictions, references = _checked(predictions, references, language)
     sums = {"rouge_1": 0.0, "rouge_2": 0.0, "rouge_l": 0.0}
     for prediction, target in zip(predictions, references, strict=True):
         tokens, reference = words(prediction, language), Reference(words(target, language))
@@ -60,7 +66,10 @@ def rouge(
     return {name: 100.0 * value / len(predictions) for name, value in sums.items()}
 
 
-def _check(predictions: Sequence[str], references: Sequence[str], language: str) -> None:
+def _checked(
+    predictions: Sequence[str], references: Sequence[str], language: str
+) -> tuple[list[str], list[str]]:
+    """Check the arguments and return them as lists, Chinese in NFKC form."""
     if language not in LANGUAGES:
         raise unknown("evaluate.language", language, LANGUAGES)
     if len(predictions) != len(references) or not predictions:
@@ -68,3 +77,7 @@ def _check(predictions: Sequence[str], references: Sequence[str], language: str)
             f"need as many predictions as references and at least one, got {len(predictions)} "
             f"and {len(references)}"
         )
+    if language == "zh":
+        predictions = [unicodedata.normalize("NFKC", text) for text in predictions]
+        references = [unicodedata.normalize("NFKC", text) for text in references]
+    return list(predictions), list(references)

@@ -33,9 +33,10 @@ def run_layers(
 ) -> jax.Array:
     """Run equal layers one after another; every way gives the same numbers, dropout included.
 
-    Scanned, the layers' parameters are stacked first and the program holds one layer, so that it
-    compiles in the same time for any number of them; a second copy of their parameters and
-    gradients is held meanwhile. On a CPU layers that keep less are always scanned.
+    Scanned, the layers' parameters are stacked first and the program holds one layer, whose
+    compile time does not grow with their number; stacking, taking apart and the optimizer's part
+    still do. A second copy of the parameters and gradients is held meanwhile. On a CPU layers that
+    keep less are always scanned.
 
     Args:
       layer: an unbound layer, called as ``layer(x, *args, deterministic)``.

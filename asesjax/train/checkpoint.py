@@ -6,13 +6,16 @@ Orbax writes into a temporary folder and renames it at the end, with ``files.jso
 so a killed process never leaves half a checkpoint; the checksums find what happens to it later.
 """
 
+import contextlib
+import errno
 import json
 import logging
 import math
 import re
+import shutil
 import sys
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +30,9 @@ from asesjax.core.files import read_json, write_json
 from asesjax.core.types import Params
 from asesjax.train.state import TrainState
 
-# Orbax tells about every file it touches, and about items it was not asked for.
-logging.getLogger("absl").setLevel(logging.ERROR)
+# Orbax tells about every file it touches and every thread that fails, with tracebacks; failures
+# come as exceptions all the same.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 _CHECKSUMS = "files.json"
 _PREFIX = "step"
@@ -70,6 +74,7 @@ class Checkpoints:
             raise UserError(f"train.keep_last must be at least 1, got {keep_last}")
         self.folder = Path(folder).absolute()
         self._saving = 0
+        self._failed = False
         keep = [policies.LatestN(keep_last), policies.CustomSteps(list(keep_steps))]
         options = ocp.CheckpointManagerOptions(
             step_prefix=_PREFIX,
@@ -81,6 +86,8 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
+        self._unraisable = sys.unraisablehook
+        sys.unraisablehook = self._drop_echoes
 
     def save(self, state: TrainState, cursor: dict[str, Any]) -> None:
         """Start saving; returns when the arrays may be donated.
@@ -92,19 +99,18 @@ class Checkpoints:
           cursor: JSON values; its ``step`` names the checkpoint.
 
         Raises:
-          UserError: the files cannot be written.
+          UserError: the files cannot be written, or the disk has no room for them.
         """
         self.wait()
         self._saving = step = cursor["step"]
+        self._check_room(state)
         args = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             opt_state=ocp.args.StandardSave(state.opt_state),
             cursor=ocp.args.JsonSave(cursor),
         )
-        try:
+        with self._writing():
             self._manager.save(step, args=args, force=True)
-        except OSError as error:
-            raise _cannot_write(self.folder, error) from error
 
     def wait(self) -> None:
         """Wait until the last save is on disk.
@@ -112,14 +118,48 @@ class Checkpoints:
         Raises:
           UserError: the files cannot be written.
         """
-        try:
+        with self._writing():
             self._manager.wait_until_finished()
-        except OSError as error:
-            raise _cannot_write(self.folder, error) from error
 
     def close(self) -> None:
-        """Wait and release the background threads."""
-        self._manager.close()
+        """Wait and release the background threads; a failure that was told is not told again."""
+        told = self._failed
+        try:
+            with self._writing():
+                self._manager.close()
+        except UserError:
+            if not told:
+                raise
+        finally:
+            sys.unraisablehook = self._unraisable
+
+    def _drop_echoes(self, what: Any) -> None:
+        # When one write fails, Orbax gives the others up, and each says so with a traceback.
+        if str(what.exc_value) != "Event loop is closed":
+            self._unraisable(what)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            # tensorstore's failures are ValueErrors that name the system's.
+            if isinstance(error, ValueError) and "os_error_code" not in str(error):
+                raise
+            self._failed = True
+            raise _cannot_write(self.folder, error) from error
+
+    def _check_room(self, state: TrainState) -> None:
+        """Refuse to begin what will not fit: a failure halfway is told less clearly."""
+        if jax.process_index():
+            return
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        if needed > (free := shutil.disk_usage(self.folder).free):
+            self._failed = True
+            raise _cannot_write(
+                self.folder,
+                OSError(errno.ENOSPC, f"it takes {needed:,} bytes, {free:,} are free on the disk"),
+            )
 
     def _checksum(self) -> None:
         # Called by Orbax between writing and renaming, in its thread.
@@ -386,8 +426,11 @@ def _meet(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def _cannot_write(folder: Path, error: OSError) -> UserError:
+def _cannot_write(folder: Path, error: Exception) -> UserError:
+    # tensorstore: "...: Failed to write 3 bytes to file 4: File too large [os_error_code='27']"
+    told = str(error).partition(" [os_error_code")[0].rpartition(": ")[2]
+    why = getattr(error, "strerror", None) or told
     return UserError(
-        f"cannot write a checkpoint to {folder}: {error.strerror or error}; make room or give "
-        "another --workdir, then run the same command again"
+        f"cannot write a checkpoint to {folder}: {why}; make room or give another --workdir, then "
+        "run the same command again"
     )

@@ -1,6 +1,9 @@
 """Verbs, help, and mistakes that must end in one clear line."""
 
+import errno
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -23,7 +26,8 @@ def test_every_verb_has_help(verb, capsys):
     with pytest.raises(SystemExit) as stop:
         main([verb, "--help"])
     assert stop.value.code == 0
-    assert f"asesjax {verb}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"asesjax {verb}" in out and "Exit status: 0; 2 for" in out and "42 when" in out
 
 
 def test_help_lists_the_verbs(capsys):
@@ -52,6 +56,50 @@ def test_mistakes_are_one_line(argv, words, capsys, tmp_path, monkeypatch):
     error = capsys.readouterr().err
     assert words in error and error.startswith("asesjax: ") and "Traceback" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "extra, words",
+    [
+        (["--coordinator", "host"], "expected the HOST:PORT of process 0"),
+        (["--processes", "2", "--process", "0"], "expected the HOST:PORT of process 0"),
+        (["--coordinator", "h:1", "--processes", "2", "--process", "2"], "--process 2; expected"),
+        (["--coordinator", "auto", "--process", "1"], "leave them out"),
+    ],
+)
+def test_processes_that_cannot_be_are_told(extra, words, capsys, tmp_path):
+    assert main(["run", "--workdir", str(tmp_path / "w"), *extra]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+
+
+def fails(monkeypatch, tmp_path, failure):
+    def open_run(*_):
+        failure()
+
+    monkeypatch.setattr("asesjax.run.open_run", open_run)
+    return main(["run", "--workdir", str(tmp_path / "w")])
+
+
+def test_sigterm_outside_of_training_leaves_with_its_status(monkeypatch, tmp_path, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        fails(monkeypatch, tmp_path, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert stop.value.code == 42
+    assert "the same command goes on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_a_disk_that_cannot_be_written_is_one_line(monkeypatch, tmp_path, capsys, number):
+    def failure():
+        raise OSError(number, os.strerror(number), "w/scores/train.jsonl")
+
+    assert fails(monkeypatch, tmp_path, failure) == 2
+    error = capsys.readouterr().err
+    assert f"cannot write w/scores/train.jsonl: {os.strerror(number)}" in error
+    with pytest.raises(OSError):
+        fails(monkeypatch, tmp_path, lambda: os.stat(tmp_path / "nothing"))
 
 
 def test_segment_a_file(tmp_path, capsys):

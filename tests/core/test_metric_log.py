@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +65,16 @@ def test_lines_are_plain_json_whatever_goes_in(tmp_path):
     assert json.loads(line) == {
         "kind": "train", "step": 5, "loss": 0.5, "bad": None, "worse": None, "n": 3
     }
+
+
+def test_a_disk_that_is_full_is_told_once(tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    with pytest.raises(UserError, match=r"metrics.jsonl or the files beside it: No space left"):
+        with MetricLog(tmp_path, tensorboard=False) as log:
+            log._file.close()
+            log._file = open("/dev/full", "w")
+            log.write("train", 1, loss=1.0)
 
 
 def test_tensorboard_gets_the_numbers_and_purges_what_is_redone(tmp_path):

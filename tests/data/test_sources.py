@@ -266,20 +266,3 @@ def test_gsm8k(data_folder):
             vocab.encode(r.rationale).tolist()
             == vocab.encode(r.rationale.replace("\n", " ")).tolist()
         )
-
-
-@pytest.mark.data
-def test_cpet_as_jsonl(data_folder, tmp_path):
-    """Chinese reports through the jsonl source: question -> impression, no answer."""
-    import csv
-    import gzip
-
-    with gzip.open(data_folder / "cpet/cpet.csv.gz", "rt", encoding="utf-8-sig", newline="") as f:
-        rows = [line for _, line in zip(range(300), csv.DictReader(f), strict=False)]
-    file = write_rows(tmp_path / "cpet.jsonl", rows)
-    data = settings_of(
-        "jsonl", file, rationale_field="answer", answer_field="", id_field="qid",
-        max_skipped_share=0.05,
-    )  # fmt: skip
-    total = sum(len(load_records(data, split, 0)[0]) for split in SPLITS)
-    assert total + len(load_records(data, "train", 0)[1]) == 300

@@ -90,6 +90,30 @@ def test_restore_onto_another_mesh(tiny, saved, preset, sizes):
     assert any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(got.params))
 
 
+def test_from_eight_devices_to_two_to_one_and_back(tiny, tmp_path):
+    """Each restores what the one before wrote, and writes it again."""
+    meshes = [
+        (make_mesh(2, 2, 2), "fsdp_tp"),
+        (make_mesh(1, 2, 1, devices=jax.devices()[3:5]), "fsdp"),
+        (make_mesh(devices=jax.devices()[:1]), "dp"),
+        (make_mesh(1, 8, 1), "fsdp"),
+    ]
+    made = at(random_state(target_on(tiny, *meshes[0])), 5)
+    for i, (mesh, preset) in enumerate(meshes):
+        wanted = target_on(tiny, mesh, preset)
+        if i:
+            got, cursor = checkpoint.restore_newest(tmp_path / str(i - 1), wanted)
+            assert cursor == {"step": 5}
+            for leaf, want in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+                assert leaf.sharding == want.sharding
+        else:
+            got = made
+        same(got, made)
+        saves = checkpoint.Checkpoints(tmp_path / str(i))
+        saves.save(got, {"step": 5})
+        saves.close()
+
+
 def test_parameters_alone_from_a_role_a_folder_or_a_step(saved, target):
     folder, states = saved
     for path, step, want in [
@@ -218,6 +242,27 @@ def test_leftovers_of_killed_saves_are_ignored_and_gone_with_the_next_save(copy,
     saves.close()
     assert sorted(path.name for path in copy.iterdir()) == ["step_10", "step_12", "step_2"]
     same(checkpoint.restore_newest(copy, target)[0], made)
+
+
+def test_an_older_checkpoint_that_is_half_deleted_is_in_nobodys_way(copy, saved, target):
+    shutil.rmtree(copy / "step_8" / "params")
+    (copy / "step_8" / "files.json").unlink()
+    got, cursor = checkpoint.restore_newest(copy, target)
+    same(got, saved[1][10])
+    saves = checkpoint.Checkpoints(copy, [2], keep_last=1)
+    saves.save(at(got, 12), {"step": 12})
+    saves.close()
+    assert checkpoint.steps(copy) == [2, 12]
+
+
+def test_what_does_not_fit_on_the_disk_is_not_begun(copy, target, monkeypatch):
+    usage = shutil.disk_usage(copy)._replace(free=1000)
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda folder: usage)
+    saves = checkpoint.Checkpoints(copy)
+    with pytest.raises(UserError, match=r"it takes [\d,]+ bytes, 1,000 are free on the disk"):
+        saves.save(at(random_state(target), 12), {"step": 12})
+    saves.close()
+    assert checkpoint.steps(copy) == [2, 8, 10]
 
 
 def test_an_unwritable_folder_is_a_user_error(tmp_path, saved):

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import re
+import resource
 import shutil
 import signal
 import threading
@@ -177,6 +178,36 @@ def test_an_infinite_gradient_stops_before_the_evaluation(tiny, tmp_path):
         tiny.run(tmp_path, tiny.config(clip_norm=0.0, learning_rate=1e30), tiny.DRY,
                  init_params=huge)  # fmt: skip
     assert not [row for row in tiny.lines(tmp_path) if row["kind"] == "validation"]
+
+
+@pytest.fixture
+def full_disk():
+    """Let no file grow beyond some bytes: for the program, a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda n: resource.setrlimit(resource.RLIMIT_FSIZE, (n, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("limit, what", [(20_000, "a checkpoint to"), (1_500, "{}/metrics.jsonl")])
+def test_a_full_disk_is_told_and_costs_nothing(tiny, whole, tmp_path, full_disk, limit, what):
+    with pytest.raises(Preempted):
+        tiny.run(tmp_path, tiny.config(stop_after_steps=11))
+    full_disk(limit)
+    with pytest.raises(UserError) as caught:
+        tiny.run(tmp_path)
+    full_disk(resource.RLIM_INFINITY)
+    message = str(caught.value)
+    assert f"cannot write {what.format(tmp_path)}" in message and "File too large" in message
+    assert checkpoint.steps(tmp_path / "checkpoints") == [5, 10]
+    same(tiny, tiny.run(tmp_path).params, whole[1].params)
+    assert tiny.lines(tmp_path) == tiny.lines(whole[0])
+
+
+def test_a_folder_that_cannot_be_made_is_told(tiny, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="cannot write .*Not a directory"):
+        tiny.run(tmp_path / "file" / "role")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_updates_that_are_not_finite_are_left_out_counted_and_too_many_stop(

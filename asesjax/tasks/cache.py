@@ -1,0 +1,92 @@
+"""Offline caches in seqio's own format, read with ``use_cached=True``.
+
+seqio's ``seqio_cache_tasks`` needs Apache Beam and writes examples in another order every time. Here
+they are written in the order of the source, and the same task gives the same bytes.
+"""
+
+import itertools
+import os
+import shutil
+from pathlib import Path
+
+import seqio
+import tensorflow as tf
+
+from asesjax.core.errors import UserError
+from asesjax.core.files import write_json
+from asesjax.tasks.load import get_provider
+
+# What tf.train.Example and seqio's reader give back as it was.
+_STORED = (tf.int32, tf.int64, tf.float32, tf.string, tf.bool)
+
+
+def write_cache(name: str, folder: str | Path, num_shards: int = 1, seed: int = 0) -> Path:
+    """Write every split of a task, preprocessed up to its ``CacheDatasetPlaceholder``.
+
+    ``seqio.add_global_cache_dirs([folder])`` lets seqio find it.
+
+    Args:
+      name: of a registered task.
+      folder: of all caches; the task's is ``folder/name``, whole or absent.
+      num_shards: files of a split; example i goes to file ``i % num_shards``.
+      seed: of random preprocessors.
+
+    Returns:
+      The task's folder.
+
+    Raises:
+      UserError: no such task, or one that has no place for a cache, a split without examples, or
+        something is there already.
+    """
+    task = get_provider(name)
+    if not isinstance(task, seqio.Task) or not task.supports_caching:
+        raise UserError(f"{name} cannot be cached: no task with a seqio.CacheDatasetPlaceholder")
+    folder = Path(folder).joinpath(*name.split(":"))
+    if folder.exists():
+        raise UserError(f"{folder} exists; move it away, or give another folder")
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        for split in task.splits:
+            _write_split(task, split, part, num_shards, seed)
+        (part / "COMPLETED").touch()
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _write_split(task: seqio.Task, split: str, folder: Path, num_shards: int, seed: int) -> None:
+    ds = task.source.get_dataset(split=split, shuffle=False)
+    ds = task.preprocess_precache(ds, seed=seed)
+    wrong = [
+        key
+        for key, spec in ds.element_spec.items()
+        if spec.shape.rank is None or spec.shape.rank > 1 or spec.dtype not in _STORED
+    ]
+    if wrong:
+        raise UserError(f"{task.name}: feature {wrong[0]!r} cannot be cached: "
+                        f"{ds.element_spec[wrong[0]]}")  # fmt: skip
+    stats = {"examples": 0}
+    names = [f"{split}.tfrecord-{i:05d}-of-{num_shards:05d}" for i in range(num_shards)]
+    writers = [tf.io.TFRecordWriter(str(folder / name)) for name in names]
+    for writer, row in zip(itertools.cycle(writers), ds.as_numpy_iterator(), strict=False):
+        example = seqio.utils.dict_to_tfexample(row)
+        writer.write(example.SerializeToString(deterministic=True))
+        stats["examples"] += 1
+        for key in task.output_features:
+            n = len(row.get(key, ()))
+            stats[f"{key}_tokens"] = stats.get(f"{key}_tokens", 0) + n
+            stats[f"{key}_max_tokens"] = max(stats.get(f"{key}_max_tokens", 0), n)
+    for writer in writers:
+        writer.close()
+    if not stats["examples"]:
+        raise UserError(f"split {split} of {task.name} has no examples")
+    features = {
+        key: {"shape": [None] * spec.shape.rank, "dtype": spec.dtype.name}
+        for key, spec in ds.element_spec.items()
+    }
+    info = {"num_shards": num_shards, "features": features, "seqio_version": seqio.__version__}
+    write_json(folder / f"info.{split}.json", info)
+    write_json(folder / f"stats.{split}.json", stats)

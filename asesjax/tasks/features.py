@@ -1,0 +1,184 @@
+"""What seqio needs to know of our examples: vocabularies, features, and the feature converter.
+
+A task of ours has, besides ``inputs`` and ``targets``, the feature ``targets_weights``: float32, as
+long as ``targets``. seqio's own encoder-decoder converter overwrites weights with 0 and 1 and its
+packing casts them to integers; the converter here keeps every bit.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from asesjax.core.types import Example
+from asesjax.data.packing import fill_packed
+from asesjax.data.vocab import Vocabulary
+
+WEIGHTS = "targets_weights"
+_OPEN_ROWS = 16  # rows that wait for more examples while packing
+
+
+class PlainVocabulary(seqio.Vocabulary):
+    """Any vocabulary of ours, in Python: for those that seqio has no equal of (``symbols``)."""
+
+    def __init__(self, vocab: Vocabulary):
+        self._vocab = vocab
+        super().__init__(extra_ids=vocab.extra_ids)
+
+    @property
+    def bos_id(self) -> None:
+        """T5 has none."""
+        return None
+
+    @property
+    def eos_id(self) -> int:
+        """End of sequence."""
+        return self._vocab.eos_id
+
+    @property
+    def unk_id(self) -> int:
+        """Unknown."""
+        return self._vocab.unk_id
+
+    @property
+    def _base_vocab_size(self):
+        return self._vocab.n_pieces
+
+    def _encode(self, s):
+        return self._vocab.encode(s).tolist()
+
+    def _decode(self, ids):
+        return self._vocab.decode(ids)
+
+    def _encode_tf(self, s):
+        encode = lambda text: self._vocab.encode(text.decode())  # noqa: E731
+        ids = tf.numpy_function(encode, [s], tf.int32, stateful=False)
+        return tf.ensure_shape(ids, [None])
+
+    def _decode_tf(self, ids):
+        decode = lambda row: self._vocab.decode(row).encode()  # noqa: E731
+        return tf.ensure_shape(tf.numpy_function(decode, [ids], tf.string, stateful=False), [])
+
+    def __eq__(self, other):
+        return isinstance(other, PlainVocabulary) and self._vocab is other._vocab
+
+
+def seqio_vocabulary(vocab: Vocabulary, folder: str | Path) -> seqio.Vocabulary:
+    """Return the vocabulary of seqio with the same ids.
+
+    Texts that hold ``<extra_id_k>`` may come to other ids: seqio makes sentinels pieces of the
+    model, ours encode the text around them on its own.
+
+    Args:
+      vocab: ours.
+      folder: where ``vocab.save`` wrote it; seqio reads the SentencePiece model from there.
+    """
+    if vocab.symbols:
+        return PlainVocabulary(vocab)
+    if vocab.kind == "byte":
+        return seqio.ByteVocabulary(vocab.extra_ids)
+    return seqio.SentencePieceVocabulary(str(Path(folder) / "spiece.model"), vocab.extra_ids)
+
+
+def output_features(vocab: seqio.Vocabulary) -> dict[str, seqio.Feature]:
+    """Return the features of a task: ids of both sides, and a weight for each target."""
+    ids = seqio.Feature(vocab, add_eos=True, dtype=tf.int32)
+    weights = seqio.Feature(seqio.PassThroughVocabulary(1), add_eos=False, dtype=tf.float32)
+    return {"inputs": ids, "targets": ids, WEIGHTS: weights}
+
+
+class WeightedEncDecFeatureConverter(seqio.FeatureConverter):
+    """Task features to our batches (``core.types.Batch``), float weights unchanged.
+
+    Rows are padded to the lengths of the task features, or packed: examples go, in order, into the
+    first of a few open rows that has room. Nothing is trimmed here; what is longer than the given
+    lengths is an error. (``seqio.get_dataset`` trims before, unless ``trim_output_features`` is
+    False.)
+    """
+
+    TASK_FEATURES = {
+        "inputs": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
+        "targets": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
+        WEIGHTS: seqio.FeatureConverter.FeatureSpec(dtype=tf.float32),
+    }
+    MODEL_FEATURES = {
+        "encoder_input_tokens": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
+        "decoder_input_tokens": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
+        "decoder_target_tokens": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
+        "decoder_loss_weights": seqio.FeatureConverter.FeatureSpec(dtype=tf.float32),
+    }
+    PACKING_FEATURE_DTYPES = {
+        "encoder_segment_ids": tf.int32,
+        "decoder_segment_ids": tf.int32,
+    }
+
+    def _convert_features(self, ds, task_feature_lengths):
+        shape = task_feature_lengths["inputs"], task_feature_lengths["targets"]
+        if task_feature_lengths[WEIGHTS] != shape[1]:
+            raise ValueError(
+                f"{WEIGHTS} must be as long as targets, got {task_feature_lengths[WEIGHTS]} "
+                f"and {shape[1]}"
+            )
+        lengths = self.get_model_feature_lengths(task_feature_lengths)
+        dtypes = {name: spec.dtype for name, spec in self.MODEL_FEATURES.items()}
+        if self.pack:
+            dtypes |= self.PACKING_FEATURE_DTYPES
+        signature = {name: tf.TensorSpec([lengths[name]], dtypes[name]) for name in lengths}
+        rows = _packed if self.pack else _padded
+        return tf.data.Dataset.from_generator(
+            lambda: ({name: batch[name][0] for name in lengths} for batch in rows(ds, shape)),
+            output_signature=signature,
+        )
+
+    def get_model_feature_lengths(self, task_feature_lengths: Mapping[str, int]) -> dict[str, int]:
+        """Return the length of each model feature."""
+        names = [*self.MODEL_FEATURES, *(self.PACKING_FEATURE_DTYPES if self.pack else ())]
+        return {
+            name: task_feature_lengths["inputs" if name.startswith("encoder") else "targets"]
+            for name in names
+        }
+
+
+def example_of(row: Mapping[str, np.ndarray], name: str) -> Example:
+    """Build an example of a row of task features; without ``targets_weights`` each weight is 1.
+
+    Raises:
+      ValueError: not one weight for each target.
+    """
+    inputs, targets = np.asarray(row["inputs"]), np.asarray(row["targets"])
+    weights = np.asarray(row.get(WEIGHTS, np.ones(len(targets), np.float32)))
+    if len(weights) != len(targets):
+        raise ValueError(f"{name}: {len(weights)} {WEIGHTS} for {len(targets)} targets")
+    return Example(name, inputs, targets, weights)
+
+
+def _examples(ds) -> Iterator[Example]:
+    for i, row in enumerate(ds.as_numpy_iterator()):
+        yield example_of(row, f"example {i}")
+
+
+def _padded(ds, shape):
+    for example in _examples(ds):
+        yield fill_packed([example], [np.arange(1)], shape, 1)
+
+
+def _packed(ds, shape):
+    """First fit into a few open rows; the fullest is closed to make room for a new one."""
+    rows: list[tuple[list[Example], np.ndarray]] = []  # the examples, and what is free
+
+    def close(row):
+        return fill_packed(row[0], [np.arange(len(row[0]))], shape, len(row[0]))
+
+    for example in _examples(ds):
+        size = np.array([len(example.inputs), len(example.targets)])
+        place = next((row for row in rows if (size <= row[1]).all()), None)
+        if place is None:
+            if len(rows) == _OPEN_ROWS:
+                yield close(rows.pop(int(np.argmin([row[1].sum() for row in rows]))))
+            place = ([], np.array(shape))
+            rows.append(place)
+        place[0].append(example)
+        place[1][:] -= size
+    yield from map(close, rows)

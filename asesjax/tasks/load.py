@@ -1,0 +1,118 @@
+"""Any task or mixture of seqio as our examples or records."""
+
+import importlib
+import importlib.util
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import seqio
+
+from asesjax.core.errors import UserError, unknown
+from asesjax.core.types import Example
+from asesjax.tasks.features import WEIGHTS, example_of
+
+
+def import_tasks(module: str) -> None:
+    """Run a module that registers tasks: a dotted name, or the path of a ``.py`` file.
+
+    Raises:
+      UserError: there is no such module.
+    """
+    if not module.endswith(".py"):
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise UserError(f"data.module {module!r} cannot be imported: {error}") from None
+        return
+    if not Path(module).is_file():
+        raise UserError(f"data.module: no file {module}")
+    spec = importlib.util.spec_from_file_location("asesjax_tasks_file", module)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+def get_provider(name: str, split: str | None = None) -> seqio.Task | seqio.Mixture:
+    """Return a task or mixture, which has the split if one is named.
+
+    Raises:
+      UserError: nothing of this name is registered, or it has no such split.
+    """
+    names = sorted({*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()})
+    if name not in names:
+        if not names:
+            raise UserError(
+                f"no task {name!r}: none is registered; name the module that does: data.module"
+            )
+        raise unknown("task or mixture", name, names)
+    provider = seqio.get_mixture_or_task(name)
+    if split is not None and split not in provider.splits:
+        raise unknown(f"split of {name}:", split, sorted(provider.splits))
+    return provider
+
+
+def examples_from_task(
+    name: str,
+    split: str,
+    n_examples: int = 0,
+    sequence_length: Mapping[str, int] | None = None,
+    use_cached: bool = False,
+    seed: int = 0,
+) -> list[Example]:
+    """Return the examples of a task or mixture, for ``train.loop.train``.
+
+    Args:
+      name: of a registered task or mixture with 1-D features ``inputs`` and ``targets``; where it
+        has ``targets_weights``, these are the weights, else every target weighs 1.
+      split: one of its splits.
+      n_examples: 0 for every example once, without shuffling; of a mixture then each task's
+        examples once, whatever the rates. Above 0 as many examples of an endless stream, shuffled
+        and in the proportions of the rates.
+      sequence_length: for preprocessors that ask for it (span corruption). Nothing is trimmed.
+      use_cached: read what was cached offline.
+      seed: of shuffling, mixing and random preprocessors.
+
+    Returns:
+      Examples named by the feature ``id`` where a task has it, else ``name/split/number``. End of
+      sequence is where the task puts it.
+
+    Raises:
+      UserError: no such task or split, other features, no examples, or an example that is empty
+        or holds the id 0, which is padding.
+    """
+    provider = get_provider(name, split)
+    features = provider.output_features
+    for side in ("inputs", "targets"):
+        feature = features.get(side)
+        if feature is None or feature.rank != 1 or not feature.dtype.is_integer:
+            raise UserError(f"{name} needs a 1-D feature {side!r} of ids; {_has(features)}")
+    if WEIGHTS in features and not features[WEIGHTS].dtype.is_floating:
+        raise UserError(f"{name}: feature {WEIGHTS!r} must be floating; {_has(features)}")
+    ds = provider.get_dataset(
+        sequence_length=sequence_length, split=split, use_cached=use_cached,
+        shuffle=n_examples > 0, num_epochs=None if n_examples else 1, seed=seed,
+        trim_output_features=False,
+    )  # fmt: skip
+    examples = []
+    for i, row in enumerate(itertools.islice(ds.as_numpy_iterator(), n_examples or None)):
+        where = f"{name}/{split}/{i}"
+        kept = {key: row[key] for key in ("inputs", "targets", WEIGHTS) if key in features}
+        found = example_of(kept, row["id"].decode() if "id" in row else where)
+        if not all(len(side) and side.all() for side in (found.inputs, found.targets)):
+            raise UserError(f"{where}: a side is empty, or holds the id 0, which is padding")
+        if (found.weights < 0).any() or not np.isfinite(found.weights).all():
+            raise UserError(f"{where}: weights must be 0 or more, and finite")
+        examples.append(
+            Example(
+                found.id, found.inputs.astype(np.int32), found.targets.astype(np.int32),
+                found.weights.astype(np.float32),
+            )  # fmt: skip
+        )
+    if not examples:
+        raise UserError(f"split {split} of {name} has no examples")
+    return examples
+
+
+def _has(features):
+    held = ", ".join(f"{k} ({f.dtype.name}, rank {f.rank})" for k, f in features.items())
+    return f"it has {held}"

@@ -1,0 +1,277 @@
+"""Registers what a run prepared as tasks and mixtures of seqio.
+
+Of a run with data set ``gsm8k`` and methods ``direct`` and ``dsm``:
+
+    asesjax_gsm8k_text       questions and chains as text, tokenised by seqio; every weight is 1
+    asesjax_gsm8k_direct     the examples that ``asesjax train`` sees, ids and float weights
+    asesjax_gsm8k_dsm_es     one for each role where a method has several,
+    asesjax_gsm8k_dsm_as
+    asesjax_gsm8k_dsm        and their mixture, each as often as it has examples
+
+All can be cached offline (``cache.py``). Metrics are ours (``evals/``), in percent.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import seqio
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+from asesjax.core.errors import UserError
+from asesjax.core.types import Example, Record
+from asesjax.data.examples import chain_text
+from asesjax.data.readers import get_reader
+from asesjax.data.sources import SPLITS, read_records
+from asesjax.data.vocab import load_saved
+from asesjax.evals.answers import is_correct
+from asesjax.evals.text import corpus_bleu
+from asesjax.jobs import role_examples
+from asesjax.methods.registry import get_method
+from asesjax.run import Run
+from asesjax.tasks.features import WEIGHTS, output_features, seqio_vocabulary
+
+ExamplesOf = Callable[[str], dict[str, list[Example]]]  # split -> role -> examples
+
+
+def register_run(
+    run: Run, dataset: str = "", methods: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Register the text task of a run and the tasks of its methods.
+
+    Args:
+      run: with its data prepared (``asesjax train`` does so), and segmented for methods that need
+        it. Nothing is read before a task is asked for its examples.
+      dataset: in the names of the tasks; ``data.source`` when empty.
+      methods: names; those of the configuration when None.
+
+    Returns:
+      Names of the tasks and mixtures.
+
+    Raises:
+      UserError: the run has no data or segments yet, or a name is taken by a task of other data.
+    """
+    config, dataset = run.config, dataset or run.config.data.source
+    _need(run, "vocab/vocab.json", "its data is not prepared")
+    vocab = load_saved(run / "vocab")
+    features = output_features(seqio_vocabulary(vocab, run / "vocab"))
+    files = {split: str(run / f"data/{split}.jsonl") for split in SPLITS}
+    parse = lambda line: _text_row(_record_of(line), config)  # noqa: E731
+    names = [
+        register_text(
+            f"asesjax_{dataset}_text", seqio.TextLineDataSource(files), [_parsed(parse)], features,
+            chain_metrics(config),
+        )
+    ]  # fmt: skip
+    answers = functools.cache(
+        lambda split: {r.id: r.answer for r in read_records(run / f"data/{split}.jsonl")}
+    )
+    for name in config.methods if methods is None else methods:
+        method = get_method(name)
+        if method.segmented:
+            _need(run, "segments/train.jsonl", f"method {name} needs segments")
+        examples_of = functools.cache(functools.partial(role_examples, run, method, vocab))
+        metrics = chain_metrics(config) if method.single_segment else [bleu_metric(config)]
+        names += register_examples(
+            f"asesjax_{dataset}_{name}", method.roles, examples_of, answers, features, metrics,
+            SPLITS[:2] if method.segmented else SPLITS,
+        )  # fmt: skip
+    return tuple(names)
+
+
+def register_examples(
+    name: str,
+    roles: Sequence[str],
+    examples_of: ExamplesOf,
+    answers: Callable[[str], Mapping[str, str]],
+    features: Mapping[str, seqio.Feature],
+    metric_fns: Sequence[Callable] = (),
+    splits: Sequence[str] = ("train", "validation"),
+) -> list[str]:
+    """Register examples of ours: a task for each role, and their mixture where there are several.
+
+    Args:
+      name: of the task or mixture; tasks of several roles have ``_<role>`` behind it.
+      roles: as ``examples_of`` has them.
+      examples_of: called when a task is asked for a split.
+      answers: the right answer by the example's id, for metrics.
+      features: from ``output_features``.
+      metric_fns: of each task.
+      splits: that ``examples_of`` knows.
+
+    Returns:
+      Names of the tasks, the mixture last.
+    """
+    names = []
+    for role in roles:
+        task = name if len(roles) == 1 else f"{name}_{role}"
+
+        def dataset_fn(split, shuffle_files=False, seed=None, role=role):
+            return _dataset(examples_of(split)[role], answers(split))
+
+        _add_task(
+            task, seqio.FunctionDataSource(dataset_fn, splits),
+            [seqio.CacheDatasetPlaceholder()], features, metric_fns,
+        )  # fmt: skip
+        names.append(task)
+    if len(roles) > 1:
+        n_examples = lambda role: lambda task: len(examples_of("train")[role])  # noqa: E731
+        parts = [
+            (task, n_examples(role)) for task, role in zip(names, roles, strict=True)
+        ]
+        seqio.MixtureRegistry.remove(name)
+        seqio.MixtureRegistry.add(name, parts)
+        names.append(name)
+    return names
+
+
+def register_tfds(
+    name: str, tfds_name: str, config: ConfigDict, features: Mapping[str, seqio.Feature],
+    fields: Sequence[str] = ("question", "answer"),
+) -> str:  # fmt: skip
+    """Register a data set of TensorFlow Datasets as a text task, read only when asked for.
+
+    Args:
+      name: of the task.
+      tfds_name: with its version, ``"gsm8k:1.0.0"``.
+      config: ``data.source`` names the parser of rows (that of ``data/readers.py``; ``jsonl`` maps
+        fields), and the ``data`` section its settings.
+      features: from ``output_features``.
+      fields: of the data set that the parser reads, texts.
+
+    Returns:
+      ``name``.
+    """
+    reader = get_reader(config.data.source)
+
+    def parse(*values):
+        row = {field: value.decode() for field, value in zip(fields, values, strict=True)}
+        return _text_row(reader.parse(config.data, row, Path(tfds_name), 0)[0], config)
+
+    source = seqio.TfdsDataSource(tfds_name)
+    return register_text(name, source, [_parsed(parse, fields)], features, chain_metrics(config))
+
+
+def register_text(
+    name: str,
+    source: seqio.DataSource,
+    preprocessors: Sequence[Callable],
+    features: Mapping[str, seqio.Feature],
+    metric_fns: Sequence[Callable] = (),
+) -> str:
+    """Register a task that seqio tokenises; every target weighs 1.
+
+    Args:
+      name: of the task.
+      source: any.
+      preprocessors: to the texts ``inputs`` and ``targets``, and ``answer`` where metrics ask.
+      features: from ``output_features``.
+      metric_fns: functions of (targets, predictions).
+
+    Returns:
+      ``name``.
+    """
+    tokenised = {key: feature for key, feature in features.items() if key != WEIGHTS}
+    tokenise = functools.partial(seqio.preprocessors.tokenize, output_features=tokenised)
+    close = functools.partial(seqio.preprocessors.append_eos, output_features=tokenised)
+    steps = [*preprocessors, tokenise, seqio.CacheDatasetPlaceholder(), close, _ones]
+    _add_task(name, source, steps, features, metric_fns)
+    return name
+
+
+def chain_metrics(config: ConfigDict) -> list[Callable]:
+    """Return metric functions of whole chains: accuracy by ``evaluate.metric``, and BLEU."""
+
+    def accuracy(targets, predictions):
+        right = [
+            is_correct(prediction, target["answer"] or target["text"], config.evaluate.metric)
+            for target, prediction in zip(targets, predictions, strict=True)
+        ]
+        return {"accuracy": 100 * float(np.mean(right))}
+
+    return [accuracy, bleu_metric(config)]
+
+
+def bleu_metric(config: ConfigDict) -> Callable:
+    """Return the metric function of corpus BLEU in ``evaluate.language``."""
+
+    def bleu(targets, predictions):
+        references = [target["text"] for target in targets]
+        return {"bleu": corpus_bleu(predictions, references, config.evaluate.language)}
+
+    return bleu
+
+
+def _add_task(name, source, preprocessors, features, metric_fns):
+    # Registering anew replaces: a notebook cell may run twice.
+    seqio.TaskRegistry.remove(name)
+    seqio.TaskRegistry.add(
+        name, source, preprocessors=preprocessors, output_features=features,
+        postprocess_fn=_postprocess, metric_fns=metric_fns,
+    )  # fmt: skip
+
+
+def _postprocess(text, example=None, is_target=False):
+    """Hand metrics the right answer beside the target."""
+    if not is_target:
+        return text
+    return {"text": text, "answer": example["answer"].decode() if "answer" in example else ""}
+
+
+def _dataset(examples: Sequence[Example], answers: Mapping[str, str]) -> tf.data.Dataset:
+    """Return examples as a dataset, in order."""
+
+    def ragged(name, dtype):
+        parts = [getattr(example, name) for example in examples]
+        flat = np.concatenate([np.zeros(0, dtype), *parts]).astype(dtype, copy=False)
+        return tf.RaggedTensor.from_row_lengths(flat, [len(part) for part in parts])
+
+    ids = [example.id for example in examples]
+    return tf.data.Dataset.from_tensor_slices(
+        {
+            "inputs": ragged("inputs", np.int32),
+            "targets": ragged("targets", np.int32),
+            WEIGHTS: ragged("weights", np.float32),
+            "id": tf.constant(ids, tf.string),
+            "answer": tf.constant([answers.get(i, "") for i in ids], tf.string),
+        }
+    )
+
+
+def _parsed(parse: Callable[..., tuple[str, str, str]], fields: Sequence[str] = ()) -> Callable:
+    """Return the preprocessor that calls ``parse`` with a line, or with fields of a row."""
+
+    def row(value: Any) -> dict[str, tf.Tensor]:
+        values = [value[field] for field in fields] if fields else [value]
+        texts = lambda *parts: [np.array(t.encode(), object) for t in parse(*parts)]  # noqa: E731
+        found = tf.numpy_function(texts, values, [tf.string] * 3, stateful=False)
+        names = ("inputs", "targets", "answer")
+        return {key: tf.ensure_shape(t, []) for key, t in zip(names, found, strict=True)}
+
+    return lambda ds: ds.map(row, num_parallel_calls=1)
+
+
+def _record_of(line: bytes) -> Record:
+    row = json.loads(line)
+    return Record(row["id"], row["question"], row["rationale"], row["answer"])
+
+
+def _text_row(record: Record, config: ConfigDict) -> tuple[str, str, str]:
+    return record.question, chain_text(record, config.data.answer_template), record.answer
+
+
+def _ones(ds: tf.data.Dataset) -> tf.data.Dataset:
+    """Give every target the weight 1."""
+    return ds.map(lambda row: row | {WEIGHTS: tf.ones_like(row["targets"], tf.float32)})
+
+
+def _need(run: Run, name: str, what: str) -> None:
+    if not (run / name).is_file():
+        raise UserError(
+            f"{run.workdir}: {what}: {name} does not exist; run 'asesjax segment --workdir "
+            f"{run.workdir}' first"
+        )

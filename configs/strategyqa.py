@@ -1,0 +1,20 @@
+"""AS-ES on StrategyQA: yes or no, with facts as reasoning; its dev.json is the test split.
+
+    asesjax run --config configs/strategyqa.py --config.data.path=DIR --workdir runs/strategyqa
+
+DIR holds train.json and dev.json. A small model from scratch: it shows that everything works.
+"""
+
+from asesjax.core.config import base_config
+
+
+def get_config(arg: str = ""):
+    c = base_config()
+    c.data.source = "strategyqa"
+    c.data.n_train = c.data.n_validation = c.data.n_test = 0
+    c.vocab.size, c.vocab.byte_fallback = 4000, True
+    t, g = c.train, c.decode
+    t.source_buckets, t.target_buckets = (32, 64, 128, 256), (16, 32, 64, 192)
+    g.max_segment_tokens, g.max_chain_tokens = 96, 192
+    c.evaluate.metric = "exact"
+    return c
