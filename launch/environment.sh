@@ -58,3 +58,18 @@ add_parity_packages() {
     "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$root[hf]"
   fi
 }
+
+# TensorFlow and seqio, for the tests of asesjax/tasks. Not in .venv: everything else has to run
+# where they are not.
+make_data_environment() {
+  local root python wanted
+  root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+  python="$root/.venv-data/bin/python"
+  wanted="$(cksum < "$root/setup.py")"
+  if [ "$(cat "$root/.venv-data/installed" 2>/dev/null)" = "$wanted" ]; then return; fi
+  echo "installing asesjax[data,eval,dev] into $root/.venv-data (a few minutes)"
+  "$root/.venv/bin/python" -m venv "$root/.venv-data"
+  "$python" -m pip install --quiet --disable-pip-version-check -e "$root[data,eval,dev]"
+  TF_CPP_MIN_LOG_LEVEL=3 "$python" -c "import seqio"  # else every test would be skipped
+  echo "$wanted" > "$root/.venv-data/installed"
+}

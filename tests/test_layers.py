@@ -1,11 +1,14 @@
 """Imports go one way, and the core path needs no TensorFlow, torch or transformers."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from asesjax.core.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[1] / "asesjax"
 
@@ -81,6 +84,14 @@ def test_tensorflow_stays_in_tasks():
             names = [a.name for node in top if isinstance(node, ast.Import) for a in node.names]
             names += [node.module for node in top if isinstance(node, ast.ImportFrom)]
             assert not any(name.startswith("asesjax.tasks") for name in names), path
+
+
+def test_tasks_without_seqio_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "seqio", None)
+    for name in [name for name in sys.modules if name.startswith("asesjax.tasks")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(UserError, match=r"pip install 'asesjax\[data\]'"):
+        importlib.import_module("asesjax.tasks.load")
 
 
 def test_core_path_without_heavy_packages():

@@ -17,6 +17,7 @@ VERBS = {
     "run": "the whole job: train, score, segment, train the roles, decode, report",
     "train": "train one method, and what it needs before",
     "score": "score the pieces of the training rationales with the direct model",
+    "data": "look at the data: counts, lengths, padding, decoded examples, segments",
     "segment": "cut and label rationales, of a run or of any JSONL file",
     "generate": "answer questions with a trained method",
     "evaluate": "measure a file of predictions",

@@ -2,10 +2,13 @@
 
 Of a run:        asesjax segment --workdir DIR [--config FILE]
 Of any file:     asesjax segment --input records.jsonl --output segments.jsonl --strategy location
-The second needs no model; its strategies are location, bleu and rouge. --show prints examples.
+The second needs no model; its strategies are location, bleu and rouge. The file is JSON lines, a
+JSON array (.json) or .csv, perhaps with .gz behind. --show prints chains coloured by label, --html
+writes them all as a page.
 """
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -17,9 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE.py[:ARG]", help="config file")
     parser.add_argument("--workdir", help="folder of a run")
     parser.add_argument("--redo", action="store_true", help="as in asesjax run")
-    parser.add_argument("--input", help="JSONL file of records, instead of --workdir")
+    parser.add_argument("--input", help="file of records, instead of --workdir")
     parser.add_argument("--output", help="segments file to write; must not exist")
     parser.add_argument("--strategy", help=f"with --input; one of {', '.join(STRATEGIES)}")
+    parser.add_argument("--html", metavar="FILE", help="page to write; must not exist")
     parser.add_argument("--show", type=int, default=0, metavar="N", help="print N segmentations")
     parser.epilog = "--config.section.field=value changes one field of the configuration."
 
@@ -29,10 +33,14 @@ def main(args: argparse.Namespace) -> None:
     from asesjax.core.errors import UserError
 
     if bool(args.input) == bool(args.workdir):
-        raise UserError("give either --workdir (of a run) or --input (a JSONL file)")
+        raise UserError("give either --workdir (of a run) or --input (a file of records)")
+    if args.html and Path(args.html).exists():
+        raise UserError(f"{args.html} exists; nothing is overwritten, give another --html")
     path = _segment_file(args) if args.input else _segment_run(args)
     if args.show:
         _show(path, args.show)
+    if args.html:
+        _write_page(path, args.html)
 
 
 def _segment_run(args: argparse.Namespace) -> Path:
@@ -52,7 +60,9 @@ def _segment_run(args: argparse.Namespace) -> Path:
 def _segment_file(args: argparse.Namespace) -> Path:
     from asesjax.core.config import base_config, finish, load_config
     from asesjax.core.errors import UserError
+    from asesjax.data.rows import format_of
     from asesjax.data.sources import load_records
+    from asesjax.evals.answers import is_correct
     from asesjax.methods.scoring import score_records, segment_scored
     from asesjax.segment.records import write_segments
 
@@ -60,7 +70,7 @@ def _segment_file(args: argparse.Namespace) -> Path:
         raise UserError("--input needs --output, the segments file to write")
     if Path(args.output).exists():
         raise UserError(f"{args.output} exists; nothing is overwritten, give another --output")
-    fields = {"data.source": "jsonl", "data.path": args.input, "data.n_train": "0",
+    fields = {"data.source": format_of(args.input), "data.path": args.input, "data.n_train": "0",
               "data.validation_share": "0.0", "data.test_share": "0.0"}  # fmt: skip
     if args.strategy:
         fields["segment.strategy"] = args.strategy
@@ -68,7 +78,8 @@ def _segment_file(args: argparse.Namespace) -> Path:
     config = (
         load_config(args.config, fields) if args.config else finish(base_config(), fields)
     )
-    records, skipped = load_records(config.data, "train", config.seed)
+    is_right = functools.partial(is_correct, metric=config.evaluate.metric)
+    records, skipped = load_records(config.data, "train", config.seed, is_right)
     for place, reason in skipped:
         print(f"skipped {place}: {reason}", file=sys.stderr)
     strategy, beta = config.segment.strategy, config.segment.beta
@@ -89,3 +100,16 @@ def _show(path: Path, n: int) -> None:
     for row in rows[:n]:
         print(f"\n{row.id}")
         print(segments_text(merge_segments(row.texts, row.labels), sys.stdout.isatty()))
+
+
+def _write_page(path: Path, page: str) -> None:
+    from asesjax.core.files import write_text
+    from asesjax.segment.label import merge_segments
+    from asesjax.segment.records import read_segments
+    from asesjax.viz.segments import segments_page
+
+    _, rows = read_segments(path)
+    chains = [(row.id, merge_segments(row.texts, row.labels)) for row in rows]
+    title = f"{len(rows)} chains, labelled by {rows[0].strategy}" if rows else str(path)
+    write_text(page, segments_page(title, chains))
+    print(f"{page}: {len(rows)} chains")

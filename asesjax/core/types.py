@@ -72,9 +72,12 @@ class Example:
       inputs: [S] int32 encoder ids, the end-of-sequence id last.
       targets: [T] int32 decoder targets, the end-of-sequence id last.
       weights: [T] float32 >= 0, the weight of each target in the loss.
+      kind: what the targets are, for losses of each kind: ``"es"``, ``"as"``, or ``"answer"`` for
+        the last segment of a chain; empty for a whole chain.
     """
 
     id: str
     inputs: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
+    kind: str = ""

@@ -153,8 +153,9 @@ def segment_examples(
                 f"record {record_id}: segment {i + 1} has label {segment.label!r}, not ES or AS; "
                 "segment the records first"
             )
-        last = i == len(segments) - 1 and end_of_chain == "sentinel"
-        closing = [vocab.sentinel(0), vocab.eos_id] if last else [vocab.eos_id]
+        last = i == len(segments) - 1
+        closes = last and end_of_chain == "sentinel"
+        closing = [vocab.sentinel(0), vocab.eos_id] if closes else [vocab.eos_id]
         target = np.concatenate([target, closing]).astype(np.int32)
         weight = gamma if segment.label == AS else 1.0
         examples.append(
@@ -163,6 +164,7 @@ def segment_examples(
                 inputs=context_ids(vocab, question_ids, ids[: cuts[i]]),
                 targets=target,
                 weights=np.full(len(target), weight, np.float32),
+                kind="answer" if last else segment.label.lower(),
             )
         )
     return examples

@@ -67,9 +67,12 @@ def _bpe_json(model: dict, vocab: Vocabulary) -> dict:
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     space = {"type": "Metaspace", "replacement": _SPACE, "prepend_scheme": "always", "split": True}
     charsmap = base64.b64encode(model["charsmap"]).decode()
-    normalizer = None
+    normalizer, words = None, {"type": "WhitespaceSplit"}
     if charsmap:
         normalizer = {"type": "Precompiled", "precompiled_charsmap": charsmap}
+    else:  # nothing is normalised but runs of spaces: line breaks are text
+        words = {"type": "Split", "pattern": {"Regex": " +"}, "behavior": "Removed",
+                 "invert": False}  # fmt: skip
     end = {"SpecialToken": {"id": "</s>", "type_id": 0}}
     a, b = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
     return {
@@ -82,7 +85,7 @@ def _bpe_json(model: dict, vocab: Vocabulary) -> dict:
         "normalizer": normalizer,
         "pre_tokenizer": {
             "type": "Sequence",
-            "pretokenizers": [{"type": "WhitespaceSplit"}, space],
+            "pretokenizers": [words, space],
         },
         "post_processor": {
             "type": "TemplateProcessing",

@@ -1,8 +1,8 @@
 """Overlap of generated texts with references over a whole test set, in percent.
 
-Chinese texts are compared in NFKC form (ours): the vocabularies of T5 and mT5 write ， and ： as , and
-:, which is no difference of content. Without it, cPET's impressions so written score BLEU 83
-against themselves.
+Chinese texts are compared in NFKC form (ours): the vocabularies of T5 and mT5 write full-width
+commas and colons as ASCII ones, which is no difference of content. Without it, cPET's impressions
+so written score BLEU 83 against themselves.
 """
 
 import unicodedata

@@ -1,7 +1,7 @@
 """Offline caches in seqio's own format, read with ``use_cached=True``.
 
-seqio's ``seqio_cache_tasks`` needs Apache Beam and writes examples in another order every time. Here
-they are written in the order of the source, and the same task gives the same bytes.
+seqio's ``seqio_cache_tasks`` needs Apache Beam and writes examples in another order every time.
+Here they are written in the order of the source, and the same task gives the same bytes.
 """
 
 import itertools

@@ -5,7 +5,7 @@ long as ``targets``. seqio's own encoder-decoder converter overwrites weights wi
 packing casts them to integers; the converter here keeps every bit.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,7 @@ class PlainVocabulary(seqio.Vocabulary):
         return self._vocab.decode(ids)
 
     def _encode_tf(self, s):
-        encode = lambda text: self._vocab.encode(text.decode())  # noqa: E731
+        encode = lambda text: self._vocab.encode(_text(text))  # noqa: E731
         ids = tf.numpy_function(encode, [s], tf.int32, stateful=False)
         return tf.ensure_shape(ids, [None])
 
@@ -63,6 +63,12 @@ class PlainVocabulary(seqio.Vocabulary):
 
     def __eq__(self, other):
         return isinstance(other, PlainVocabulary) and self._vocab is other._vocab
+
+
+def _text(value) -> str:
+    """Outside of a graph, ``numpy_function`` hands over an array of one text."""
+    value = value if isinstance(value, bytes) else value.item()
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def seqio_vocabulary(vocab: Vocabulary, folder: str | Path) -> seqio.Vocabulary:
@@ -121,15 +127,17 @@ class WeightedEncDecFeatureConverter(seqio.FeatureConverter):
                 f"{WEIGHTS} must be as long as targets, got {task_feature_lengths[WEIGHTS]} "
                 f"and {shape[1]}"
             )
+        ds = ds.map(_check_weights)
+        if not self.pack:
+            return seqio.utils.trim_and_pad_dataset(ds, task_feature_lengths).map(_shifted)
         lengths = self.get_model_feature_lengths(task_feature_lengths)
         dtypes = {name: spec.dtype for name, spec in self.MODEL_FEATURES.items()}
-        if self.pack:
-            dtypes |= self.PACKING_FEATURE_DTYPES
-        signature = {name: tf.TensorSpec([lengths[name]], dtypes[name]) for name in lengths}
-        rows = _packed if self.pack else _padded
+        dtypes |= self.PACKING_FEATURE_DTYPES
         return tf.data.Dataset.from_generator(
-            lambda: ({name: batch[name][0] for name in lengths} for batch in rows(ds, shape)),
-            output_signature=signature,
+            lambda: ({name: batch[name][0] for name in lengths} for batch in _packed(ds, shape)),
+            output_signature={
+                name: tf.TensorSpec([length], dtypes[name]) for name, length in lengths.items()
+            },
         )
 
     def get_model_feature_lengths(self, task_feature_lengths: Mapping[str, int]) -> dict[str, int]:
@@ -154,14 +162,19 @@ def example_of(row: Mapping[str, np.ndarray], name: str) -> Example:
     return Example(name, inputs, targets, weights)
 
 
-def _examples(ds) -> Iterator[Example]:
-    for i, row in enumerate(ds.as_numpy_iterator()):
-        yield example_of(row, f"example {i}")
+def _check_weights(row):
+    message = f"{WEIGHTS} must be as many as targets"
+    tf.debugging.assert_equal(tf.size(row[WEIGHTS]), tf.size(row["targets"]), message)
+    return row
 
 
-def _padded(ds, shape):
-    for example in _examples(ds):
-        yield fill_packed([example], [np.arange(1)], shape, 1)
+def _shifted(row):
+    return {
+        "encoder_input_tokens": row["inputs"],
+        "decoder_input_tokens": seqio.utils.make_autoregressive_inputs(row["targets"]),
+        "decoder_target_tokens": row["targets"],
+        "decoder_loss_weights": row[WEIGHTS],
+    }
 
 
 def _packed(ds, shape):
@@ -171,12 +184,13 @@ def _packed(ds, shape):
     def close(row):
         return fill_packed(row[0], [np.arange(len(row[0]))], shape, len(row[0]))
 
-    for example in _examples(ds):
+    for row in ds.as_numpy_iterator():
+        example = example_of(row, "an example")
         size = np.array([len(example.inputs), len(example.targets)])
-        place = next((row for row in rows if (size <= row[1]).all()), None)
+        place = next((open_ for open_ in rows if (size <= open_[1]).all()), None)
         if place is None:
             if len(rows) == _OPEN_ROWS:
-                yield close(rows.pop(int(np.argmin([row[1].sum() for row in rows]))))
+                yield close(rows.pop(int(np.argmin([free.sum() for _, free in rows]))))
             place = ([], np.array(shape))
             rows.append(place)
         place[0].append(example)

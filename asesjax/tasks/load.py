@@ -1,4 +1,12 @@
-"""Any task or mixture of seqio as our examples or records."""
+"""Any task or mixture of seqio as our examples, for the one training loop:
+
+    import_tasks("my_tasks.py")
+    examples = examples_from_task("my_mixture", "train", n_examples=100_000)
+    vocab_size = -(-task.output_features["targets"].vocabulary.vocab_size // 128) * 128
+    train(config.train, T5Config(vocab_size=vocab_size, ...), examples, ..., n_steps=10_000)
+
+They are held in memory, as the loop needs them: a batch is a function of the step alone.
+"""
 
 import importlib
 import importlib.util
@@ -24,10 +32,10 @@ def import_tasks(module: str) -> None:
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
-            raise UserError(f"data.module {module!r} cannot be imported: {error}") from None
+            raise UserError(f"module {module!r} cannot be imported: {error}") from None
         return
     if not Path(module).is_file():
-        raise UserError(f"data.module: no file {module}")
+        raise UserError(f"there is no file {module} to import tasks from")
     spec = importlib.util.spec_from_file_location("asesjax_tasks_file", module)
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
@@ -42,7 +50,8 @@ def get_provider(name: str, split: str | None = None) -> seqio.Task | seqio.Mixt
     if name not in names:
         if not names:
             raise UserError(
-                f"no task {name!r}: none is registered; name the module that does: data.module"
+                f"no task {name!r}: none is registered; import the module that registers it first "
+                "(import_tasks)"
             )
         raise unknown("task or mixture", name, names)
     provider = seqio.get_mixture_or_task(name)
@@ -65,9 +74,10 @@ def examples_from_task(
       name: of a registered task or mixture with 1-D features ``inputs`` and ``targets``; where it
         has ``targets_weights``, these are the weights, else every target weighs 1.
       split: one of its splits.
-      n_examples: 0 for every example once, without shuffling; of a mixture then each task's
-        examples once, whatever the rates. Above 0 as many examples of an endless stream, shuffled
-        and in the proportions of the rates.
+      n_examples: 0 for every example once, without shuffling; of a mixture those of one task after
+        the other, of every task that has the split, whatever the rates. (Asked for one epoch of a
+        mixture, seqio stops as soon as one task is used up.) Above 0 as many examples of an endless
+        stream, shuffled and in the proportions of the rates.
       sequence_length: for preprocessors that ask for it (span corruption). Nothing is trimmed.
       use_cached: read what was cached offline.
       seed: of shuffling, mixing and random preprocessors.
@@ -88,13 +98,18 @@ def examples_from_task(
             raise UserError(f"{name} needs a 1-D feature {side!r} of ids; {_has(features)}")
     if WEIGHTS in features and not features[WEIGHTS].dtype.is_floating:
         raise UserError(f"{name}: feature {WEIGHTS!r} must be floating; {_has(features)}")
-    ds = provider.get_dataset(
-        sequence_length=sequence_length, split=split, use_cached=use_cached,
-        shuffle=n_examples > 0, num_epochs=None if n_examples else 1, seed=seed,
-        trim_output_features=False,
+    parts = [provider] if n_examples else seqio.get_subtasks(provider)
+    rows = itertools.chain.from_iterable(
+        part.get_dataset(
+            sequence_length=sequence_length, split=split, use_cached=use_cached,
+            shuffle=n_examples > 0, num_epochs=None if n_examples else 1, seed=seed,
+            trim_output_features=False,
+        ).as_numpy_iterator()
+        for part in parts
+        if split in part.splits
     )  # fmt: skip
     examples = []
-    for i, row in enumerate(itertools.islice(ds.as_numpy_iterator(), n_examples or None)):
+    for i, row in enumerate(itertools.islice(rows, n_examples or None)):
         where = f"{name}/{split}/{i}"
         kept = {key: row[key] for key in ("inputs", "targets", WEIGHTS) if key in features}
         found = example_of(kept, row["id"].decode() if "id" in row else where)

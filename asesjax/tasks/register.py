@@ -43,6 +43,8 @@ def register_run(
 ) -> tuple[str, ...]:
     """Register the text task of a run and the tasks of its methods.
 
+    Tasks of these names that were registered before are replaced.
+
     Args:
       run: with its data prepared (``asesjax train`` does so), and segmented for methods that need
         it. Nothing is read before a task is asked for its examples.
@@ -53,7 +55,7 @@ def register_run(
       Names of the tasks and mixtures.
 
     Raises:
-      UserError: the run has no data or segments yet, or a name is taken by a task of other data.
+      UserError: the run has no data or segments yet.
     """
     config, dataset = run.config, dataset or run.config.data.source
     _need(run, "vocab/vocab.json", "its data is not prepared")

@@ -14,22 +14,36 @@ from asesjax.sharding.place import put_batch
 from asesjax.train.step import PerShape
 
 
-def validation_batches(train: Any, validation: Sequence[Example]) -> list[Batch]:
-    """Return this process's rows of batches that hold every example once.
+def validation_batches(train: Any, validation: Sequence[Example]) -> dict[str, list[Batch]]:
+    """Return this process's rows of batches that hold every example once, for each kind.
 
     Args:
       train: the ``train`` section.
       validation: may be empty.
+
+    Returns:
+      Kind of example -> batches. All kinds have the same batches, whose shapes are compiled once,
+      and weight 0 where an example is of another kind.
     """
     if not validation:
-        return []
+        return {}
+    kinds = np.array([example.kind for example in validation])
     buckets = train.source_buckets, train.target_buckets
     share = jax.process_index(), jax.process_count()
-    return list(eval_batches(validation, train.batch_size, *buckets, *share))
+    batches = list(eval_batches(validation, train.batch_size, *buckets, *share))
+
+    def only(kind: str, batch: Batch) -> Batch:
+        wanted = (kinds[batch["example_index"]] == kind)[:, None]
+        return batch | {"decoder_loss_weights": batch["decoder_loss_weights"] * wanted}
+
+    names = np.unique(kinds).tolist()
+    if len(names) == 1:
+        return {names[0]: batches}
+    return {kind: [only(kind, batch) for batch in batches] for kind in names}
 
 
 def validate(
-    eval_fn: PerShape, params: Params, batches: Sequence[Batch], mesh: Mesh
+    eval_fn: PerShape, params: Params, batches: dict[str, list[Batch]], mesh: Mesh
 ) -> dict[str, float]:
     """Compute loss and token accuracy over all of validation.
 
@@ -40,14 +54,27 @@ def validate(
       mesh: of the parameters.
 
     Returns:
-      ``validation_loss`` and ``validation_accuracy``; empty where there are no batches.
+      ``validation_loss`` and ``validation_accuracy``; where there are several kinds of examples
+      also ``validation_loss_<kind>``. Empty where there are no batches.
     """
     if not batches:
         return {}
-    totals = [eval_fn(params, put_batch(mesh, batch)) for batch in batches]
-    sums = LossSums(*np.sum(np.asarray(jax.device_get(totals), np.float64), axis=0).tolist())
-    weight = sums.weight_sum
-    return {
-        "validation_loss": sums.nll_sum / weight if weight else 0.0,
-        "validation_accuracy": sums.correct_sum / weight if weight else 0.0,
+    # Everything is dispatched before anything is waited for.
+    totals = {
+        kind: [eval_fn(params, put_batch(mesh, batch)) for batch in mine]
+        for kind, mine in batches.items()
     }
+    of_kind = {
+        kind: LossSums(*np.sum(np.asarray(jax.device_get(mine), np.float64), axis=0).tolist())
+        for kind, mine in totals.items()
+    }
+    sums = LossSums(*map(sum, zip(*of_kind.values(), strict=True)))
+    mean = lambda total, weight: total / weight if weight else 0.0  # noqa: E731
+    values = {
+        "validation_loss": mean(sums.nll_sum, sums.weight_sum),
+        "validation_accuracy": mean(sums.correct_sum, sums.weight_sum),
+    }
+    if len(of_kind) > 1:
+        for kind, part in of_kind.items():
+            values[f"validation_loss_{kind or 'chain'}"] = mean(part.nll_sum, part.weight_sum)
+    return values

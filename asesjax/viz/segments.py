@@ -37,3 +37,23 @@ def segments_html(segments: Sequence[Segment], question: str = "") -> str:
     )
     head = f"<p><b>{html.escape(question)}</b></p>" if question else ""
     return f"{head}<p>{spans}</p>"
+
+
+def segments_page(title: str, chains: Sequence[tuple[str, Sequence[Segment]]]) -> str:
+    """Write a whole HTML page of questions and their coloured chains, with a legend.
+
+    Args:
+      title: of the page.
+      chains: question and segments of each.
+    """
+    names = {ES: "ES, extractive", AS: "AS, abstractive", None: "no label"}
+    legend = " ".join(
+        f'<span style="background:{PAGE[label]}">{name}</span>' for label, name in names.items()
+    )
+    body = "\n".join(segments_html(segments, question) for question, segments in chains)
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title>'
+    style = "body{max-width:50em;margin:2em auto;font-family:sans-serif;white-space:pre-wrap}"
+    return (
+        f"<!doctype html>\n<html><head>{head}<style>{style}</style></head>\n"
+        f"<body><h1>{html.escape(title)}</h1>\n<p>{legend}</p>\n{body}\n</body></html>\n"
+    )

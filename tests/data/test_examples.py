@@ -92,6 +92,7 @@ def test_segments_by_hand():
         "The answer is 8. <extra_id_0>|",
     ]
     assert [sorted(set(e.weights.tolist())) for e in examples] == [[1.0], [0.5], [1.0]]
+    assert [e.kind for e in examples] == ["es", "as", "answer"]
     assert all(e.weights.shape == e.targets.shape for e in examples)
     assert examples[2].targets[-2] == vocabulary().sentinel(0)
 

@@ -209,6 +209,11 @@ def test_the_authors_rule():
         ("I say yes", "yes", False),
         ("The answer is", "yes", False),
         ("The answer is left  foot", "left foot", True),
+        # Another answer before the closing sentence, as PaLM's chains have it.
+        ("Of these, the best answer is dance. The answer is kiss.", "kiss", True),
+        ("Together they are \"yajo\". The answer is yajo.", "yajo", True),
+        ("The answer is F.", "f", True),
+        ("The answer is (F).", "F", True),
     ],
 )
 def test_exact(prediction, reference, right):

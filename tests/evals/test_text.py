@@ -1,6 +1,7 @@
 """Corpus BLEU and mean ROUGE."""
 
 import sys
+import unicodedata
 
 import pytest
 
@@ -40,6 +41,16 @@ def test_rouge_of_chinese_counts_characters():
     assert rouge(["肝大。"], ["肝不大。"], "zh") == pytest.approx(
         {"rouge_1": 600 / 7, "rouge_2": 200 * 1 / 5, "rouge_l": 600 / 7}
     )
+
+
+def test_chinese_in_half_width_is_no_worse():
+    """The vocabularies of T5 and mT5 write NFKC forms, references have full-width ones."""
+    half = [unicodedata.normalize("NFKC", text) for text in CHINESE[0]]
+    assert half != CHINESE[0]
+    assert rouge(half, CHINESE[1], "zh") == rouge(*CHINESE, "zh")
+    pytest.importorskip("sacrebleu")
+    assert corpus_bleu(half, CHINESE[1], "zh") == corpus_bleu(*CHINESE, "zh")
+    assert corpus_bleu(half, CHINESE[0], "zh") == pytest.approx(100)
 
 
 def test_bleu_without_sacrebleu_names_the_extra(monkeypatch):

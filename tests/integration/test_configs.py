@@ -13,7 +13,13 @@ from asesjax.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
-ARGUMENTS = {"gsm8k": ["", "tiny", "code", "tiny,code"], "quickstart": ["", "epochs"]}
+ARGUMENTS = {
+    "gsm8k": ["", "tiny", "code", "tiny,code"],
+    "quickstart": ["", "epochs"],
+    "cpet": ["", "tiny"],
+    "svamp": ["", "equations"],
+    "symbolic": ["", "coin_flip", "date_understanding", "tracking_shuffled_objects"],
+}
 CASES = [(p, a) for p in CONFIGS for a in ARGUMENTS.get(p.stem, [""])]
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from asesjax.cli.main import main
 from asesjax.core.config import STRATEGIES, load_config
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, read_jsonl, write_json
+from asesjax.jobs import decode_method
+from asesjax.methods.registry import get_method
 from asesjax.models.t5_config import T5Config
-from asesjax.run import Run, load_method, load_start, open_run
+from asesjax.run import Run, load_method, load_role, load_start, open_run
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = str(ROOT / "configs/smoke.py")
@@ -84,6 +87,32 @@ def test_a_changed_configuration_is_refused(finished, capsys):
     assert "stage train-usm: result of stage segment" in error
     assert "train-direct" not in error and "--redo" in error
     assert read_json(finished / "config.json")["segment.beta"] == 1.0
+
+
+def test_the_best_checkpoint_is_handed_on_and_a_role_that_stopped_early_is_no_obstacle(
+    finished, tmp_path
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    run, dsm = open_run(None, workdir), get_method("dsm")
+    place = workdir / "roles/dsm/es/result.json"
+    result = read_json(place)
+    first, last = result["kept_steps"][0], result["kept_steps"][-1]
+    assert result["best_step"] == last > first
+    write_json(place, result | {"kept_steps": [first], "best_step": first})
+
+    handed = jax.tree.leaves(load_role(run, dsm, "es"))
+    for step, equal in ((first, True), (last, False)):
+        there = jax.tree.leaves(load_role(run, dsm, "es", step))
+        assert equal == all(map(np.array_equal, handed, there))
+
+    decode_method(run, dsm)
+    curve = read_json(workdir / "predictions/dsm/curve.json")
+    assert [point["steps"] for point in curve] == [
+        [first, own] for own in read_json(workdir / "roles/dsm/as/result.json")["kept_steps"]
+    ]
+    metrics = [row for _, row in read_jsonl(workdir / "roles/usm/main/metrics.jsonl")]
+    assert {"validation_loss_as", "validation_loss_answer"} <= metrics[-1].keys()
 
 
 def test_generate_answers_questions(finished, capsys, tmp_path):

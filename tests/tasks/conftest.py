@@ -1,13 +1,10 @@
-"""One small prepared run, its tasks registered; without seqio everything here is skipped."""
+"""One small prepared run with its tasks registered. The tests here skip where seqio is absent."""
+
+import os
 
 import pytest
 
-pytest.importorskip("seqio")
-
-from asesjax import jobs  # noqa: E402
-from asesjax.core.config import base_config, finish  # noqa: E402
-from asesjax.run import Run  # noqa: E402
-from asesjax.tasks.register import register_run  # noqa: E402
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported
 
 FIELDS = {
     "data.n_train": "60", "data.n_validation": "12", "data.n_test": "7",
@@ -15,16 +12,29 @@ FIELDS = {
 }  # fmt: skip
 
 
-def prepared_run(folder, **fields):
-    run = Run(finish(base_config(), FIELDS | fields), folder, say=lambda text: None)
-    jobs.prepare_data(run)
-    jobs.score_pieces(run, has_scorer=False)
-    jobs.segment_pieces(run)
-    return run
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """A function that prepares data and segments of a run with some fields changed."""
+    from asesjax import jobs
+    from asesjax.core.config import base_config, finish
+    from asesjax.run import Run
+
+    def prepare(**fields):
+        named = {name.replace("__", "."): value for name, value in fields.items()}
+        config = finish(base_config(), FIELDS | named)
+        run = Run(config, tmp_path_factory.mktemp("run"), say=lambda text: None)
+        jobs.prepare_data(run)
+        jobs.score_pieces(run, has_scorer=False)
+        jobs.segment_pieces(run)
+        return run
+
+    return prepare
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
-    run = prepared_run(tmp_path_factory.mktemp("run"))
+def run(prepared):
+    from asesjax.tasks.register import register_run
+
+    run = prepared()
     register_run(run, "small")
     return run

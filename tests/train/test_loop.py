@@ -20,7 +20,7 @@ from asesjax.losses import LossSums
 from asesjax.models import t5
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.rules import rules
-from asesjax.train import checkpoint, loop, meter, step, stopping
+from asesjax.train import checkpoint, loop, meter, step, stopping, validation
 
 
 def same(tiny, a, b):
@@ -394,3 +394,33 @@ def test_steps_are_profiled_when_asked(tiny, whole, tmp_path):
     for steps in ((5, 3), (0, 5), (1, 2, 3), (4,)):
         with pytest.raises(UserError, match="train.profile_steps must be the first and the last"):
             tiny.run(tmp_path, tiny.config(profile_steps=steps))
+
+
+def test_validation_tells_the_loss_of_each_kind_of_segment(tiny, whole):
+    from asesjax.data.batching import eval_batches
+
+    params, examples = whole[1].params, tiny.examples(20, seed=9)
+    named = [dataclasses.replace(x, kind=("es", "as", "answer")[i % 3])
+             for i, x in enumerate(examples)]  # fmt: skip
+    mesh = make_mesh(devices=jax.devices()[:1])
+    runs = []
+
+    def eval_fn(params, batch):
+        runs.append(batch["encoder_input_tokens"].shape)
+        return np.asarray(step.batch_loss(tiny.DRY, params, batch))
+
+    def mean(some):
+        sums = [LossSums(*step.batch_loss(tiny.DRY, params, batch))
+                for batch in eval_batches(some, 8, (16,), (8,))]  # fmt: skip
+        return float(sum(s.nll_sum for s in sums) / sum(s.weight_sum for s in sums))
+
+    got = validation.validate(
+        eval_fn, params, validation.validation_batches(tiny.config(), named), mesh
+    )
+    assert len(set(runs)) <= 2 and got.keys() == {
+        "validation_loss", "validation_accuracy", "validation_loss_es", "validation_loss_as",
+        "validation_loss_answer",
+    }  # fmt: skip
+    assert got["validation_loss"] == pytest.approx(mean(examples), rel=1e-5)
+    for i, kind in enumerate(("es", "as", "answer")):
+        assert got[f"validation_loss_{kind}"] == pytest.approx(mean(examples[i::3]), rel=1e-5)

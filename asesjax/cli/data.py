@@ -1,0 +1,203 @@
+"""Look at the data of a configuration before training on it; nothing is trained.
+
+    asesjax data --config FILE.py[:ARG] [--output DIR]
+    asesjax data --workdir DIR                  # of a run that has its data
+
+Prints the records of each split, what was skipped and why, what the vocabulary cannot write,
+lengths in tokens, how full batches are (bucketed, and packed), and examples of each role as the
+model sees them, with the weight before each stretch of the target. With --segments also chains
+coloured by label. --output gets lengths.png, segments.html and summary.json.
+
+Segments are those of the run where it has them. Otherwise they are made here, and where the
+strategy needs a trained scorer, location stands in for it.
+"""
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+_FILES = ("lengths.png", "segments.html", "summary.json")
+_PACKED = (512, 1024, 2048, 4096)  # lengths of packed rows to try where none is configured
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--config", metavar="FILE.py[:ARG]", help="config file")
+    parser.add_argument("--workdir", help="folder of a run; without it nothing is kept")
+    parser.add_argument("--output", metavar="DIR", help="folder for the picture, page and numbers")
+    parser.add_argument("--show", type=int, default=10, metavar="N", help="examples of each role")
+    parser.add_argument("--segments", type=int, default=0, metavar="N", help="print N chains")
+    parser.epilog = "--config.section.field=value changes one field of the configuration."
+
+
+def main(args: argparse.Namespace) -> None:
+    """Print the view, and write it to --output."""
+    from asesjax import jobs
+    from asesjax.core.errors import UserError
+    from asesjax.experiment import execute
+    from asesjax.run import open_run
+
+    if args.show < 0 or args.segments < 0:
+        raise UserError("--show and --segments must be 0 or more")
+    for name in _FILES if args.output else ():
+        if (Path(args.output) / name).exists():
+            raise UserError(
+                f"{Path(args.output) / name} exists; nothing is overwritten, give another --output"
+            )
+    if args.workdir:
+        run = open_run(args.config, args.workdir, args.overrides)
+        run = dataclasses.replace(run, say=lambda line: None)
+        execute(run, ("data",))
+        return _view(run, args)
+    if not args.config:
+        raise UserError("give --config FILE.py, --workdir of a run, or both")
+    with tempfile.TemporaryDirectory() as folder:
+        run = open_run(args.config, folder, args.overrides)
+        run = dataclasses.replace(run, say=lambda line: None)
+        jobs.prepare_data(run)
+        _view(run, args)
+
+
+def _view(run, args) -> None:
+    from asesjax.core.files import read_json, write_json, write_text
+    from asesjax.data.batching import token_counts
+    from asesjax.data.examples import chain_text
+    from asesjax.data.sources import SPLITS, read_records
+    from asesjax.data.vocab import load_saved
+    from asesjax.viz.data import histogram_text, length_figure
+    from asesjax.viz.segments import segments_page, segments_text
+
+    colour = sys.stdout.isatty()
+    counts, audit = read_json(run / "data/counts.json"), read_json(run / "data/audit.json")
+    reasons = dict(Counter(counts["skipped"].values()).most_common())
+    for split in SPLITS:
+        print(f"{split}: {counts['records'][split]} records")
+    for reason, n in reasons.items():
+        print(f"skipped {n} rows: {reason}")
+    vocab = load_saved(run / "vocab")
+    print(f"vocabulary: {vocab.size} ids")
+    for row in audit:
+        if row["unknown"]:
+            print(f"  {row['field']}: {row['unknown']} of {row['tokens']} tokens unknown, most "
+                  f"often {', '.join(map(repr, row['lost']))}")  # fmt: skip
+    records = read_records(run / "data/train.jsonl")
+    chains = [chain_text(record, run.config.data.answer_template) for record in records]
+    for name, texts in (("question", [r.question for r in records]), ("chain", chains)):
+        lengths = [len(ids) for ids in vocab.encode_batch(texts)]
+        print("\n" + histogram_text(f"{name} (train), tokens", lengths))
+
+    strategy, segments = _segments(run, records)
+    roles = _roles(run, vocab, records, segments)
+    sides = {name: tuple(token_counts(items).T.tolist()) for name, items in roles.items()}
+    stats = {name: _role_stats(run, items) for name, items in roles.items()}
+    print("\n" + _table(stats))
+    for name, items in roles.items():
+        _show_examples(vocab, name, items[: args.show], colour)
+    if args.segments:
+        print(f"\nchains, labelled by {strategy}")
+    for record, parts in zip(records[: args.segments], segments, strict=False):
+        print(f"\n{record.id}  {record.question}\n{segments_text(parts, colour)}")
+    if args.output:
+        folder = Path(args.output)
+        shown = [(r.question, parts) for r, parts in zip(records[:100], segments, strict=False)]
+        write_json(folder / "summary.json", {
+            "records": counts["records"], "skipped": reasons, "vocabulary": vocab.size,
+            "unknown": audit, "strategy": strategy, "roles": stats,
+        })  # fmt: skip
+        write_text(folder / "segments.html", segments_page(f"{strategy}: first chains", shown))
+        length_figure(sides, folder / "lengths.png")
+        print(f"\nwritten: {', '.join(str(folder / name) for name in _FILES)}")
+
+
+def _segments(run, records):
+    """Return the strategy and the labelled segments of every training chain."""
+    from asesjax.experiment import MODEL_STRATEGIES
+    from asesjax.methods.scoring import score_records, segment_scored
+    from asesjax.segment.label import merge_segments
+    from asesjax.segment.records import read_segments
+
+    strategy = run.config.segment.strategy
+    if (run / "segments/train.jsonl").is_file():
+        rows = read_segments(run / "segments/train.jsonl")[1]
+        strategy = rows[0].strategy
+    else:
+        if strategy in MODEL_STRATEGIES:
+            print(f"\nno scorer has been trained for {strategy}: segments by location")
+            strategy = "location"
+        rows = segment_scored(score_records(records, run.config), strategy, run.config.segment.beta)
+    merge = run.config.segment.merge_adjacent
+    return strategy, [tuple(merge_segments(row.texts, row.labels, merge)) for row in rows]
+
+
+def _roles(run, vocab, records, segments):
+    """Return the training examples of every role of every method, by ``method/role``."""
+    from asesjax.methods.method import Prepared
+    from asesjax.methods.registry import get_method
+
+    questions = vocab.encode_batch([record.question for record in records])
+    roles = {}
+    for name in run.config.methods:
+        method = get_method(name)
+        roles |= {f"{name}/{role}": [] for role in method.roles}
+        for record, question, parts in zip(records, questions, segments, strict=True):
+            prepared = Prepared(record, question, parts if method.segmented else None)
+            for role, items in method.examples(prepared, run.config, vocab).items():
+                roles[f"{name}/{role}"] += items
+    return {name: items for name, items in roles.items() if items}
+
+
+def _role_stats(run, examples):
+    from asesjax.core.errors import UserError
+    from asesjax.data.batching import token_counts
+    from asesjax.data.summary import batch_stats, length_stats
+
+    train = run.config.train
+    source, target = token_counts(examples).T
+    stats = {"source": length_stats(source), "target": length_stats(target)}
+    lengths = (train.packed_length,) if train.packed_length else _PACKED
+    for name, tried in (("bucketed", (0,)), ("packed", lengths)):
+        for length in tried:  # the first that every example fits in
+            try:
+                stats[name] = batch_stats(examples, train, length)
+                break
+            except UserError as error:
+                stats[name] = {"error": str(error)}
+        stats[name]["packed_length"] = length
+    return stats
+
+
+def _table(stats):
+    from asesjax.viz.tables import format_table
+
+    def cell(row, name, share):
+        return f"{row[name]['padding_share']:.0%}" if "padding_share" in row[name] else share
+
+    headings = ["role", "examples", "source: mean", "95 %", "max", "target: mean", "95 %", "max",
+                "padding", "packed rows of", "examples a row", "padding"]  # fmt: skip
+    rows, notes = [], []
+    for role, row in stats.items():
+        sides = [f"{row[side][key]:.0f}" for side in ("source", "target")
+                 for key in ("mean", "p95", "max")]  # fmt: skip
+        per_row = row["packed"].get("examples_per_row")
+        rows.append([
+            role, f"{row['source']['n']:,}", *sides, cell(row, "bucketed", "-"),
+            str(row["packed"]["packed_length"]), f"{per_row:.1f}" if per_row else "-",
+            cell(row, "packed", "-"),
+        ])  # fmt: skip
+        notes += [f"{role}: {row[how]['error']}" for how in ("bucketed", "packed")
+                  if "error" in row[how]]  # fmt: skip
+    return "\n".join([format_table(headings, rows), *notes])
+
+
+def _show_examples(vocab, role, examples, colour):
+    from asesjax.data.summary import shown, weight_runs
+    from asesjax.viz.data import example_text
+
+    if examples:
+        print(f"\nexamples of {role}: (weight) target")
+    for example in examples:
+        runs = weight_runs(vocab, example)
+        print(example_text(example.id, shown(vocab, example.inputs), runs, colour))

@@ -1,0 +1,96 @@
+"""Data for people: histograms as text and as a picture, examples with the weights of targets."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from asesjax.viz.curves import COLOURS, _pyplot, _save
+
+_DIM, _BOLD, _END = "\x1b[2m", "\x1b[1m", "\x1b[0m"
+
+
+def histogram_text(title: str, lengths: Sequence[int], bins: int = 10, width: int = 40) -> str:
+    """Draw the spread of some lengths, a line a bin.
+
+    Args:
+      title: the first line.
+      lengths: whole numbers of 0 or more, at least one.
+      bins: at most so many, each of the same whole width.
+      width: characters of the longest bar.
+
+    Example:
+      >>> print(histogram_text("tokens", [1, 2, 2, 9], bins=3, width=4))
+      tokens
+         0..3  3 ####
+         4..7  0
+        8..11  1 ##
+    """
+    values = np.asarray(lengths, np.int64)
+    step = max(1, -(-(int(values.max()) + 1) // bins))
+    counts = np.bincount(values // step)
+    names = [
+        f"{i * step}..{(i + 1) * step - 1}" if step > 1 else str(i) for i in range(len(counts))
+    ]
+    most = int(counts.max())
+    left, right = max(map(len, names)), len(str(most))
+    lines = [
+        f"  {name:>{left}}  {count:>{right}} {'#' * -(-count * width // most)}".rstrip()
+        for name, count in zip(names, counts.tolist(), strict=True)
+    ]
+    return "\n".join([title, *lines])
+
+
+def example_text(
+    name: str, source: str, runs: Sequence[tuple[str, float]], colour: bool = True
+) -> str:
+    """Write an example: its input, and its target with the weight before each stretch of it.
+
+    Args:
+      name: of the example.
+      source: the decoded input.
+      runs: stretches of the target and the weight of each of their tokens.
+      colour: for a terminal: heavier than 1 is bold, lighter is dim.
+
+    Example:
+      >>> print(example_text("q/1", "Ann has 3.</s>", [("So 6.", 2.0), ("</s>", 1.0)], False))
+      q/1
+        input   Ann has 3.</s>
+        target  (2) So 6. (1) </s>
+    """
+    parts = []
+    for text, weight in runs:
+        start = "" if not colour or weight == 1 else _BOLD if weight > 1 else _DIM
+        parts.append(f"({weight:g}) {start}{text}{_END if start else ''}")
+    lines = [name, f"  input   {source}", f"  target  {' '.join(parts)}"]
+    return "\n".join(lines)
+
+
+def length_figure(
+    lengths: dict[str, tuple[Sequence[int], Sequence[int]]], path: str | Path
+) -> Path:
+    """Draw histograms of source and target tokens, a line of two plots for each name.
+
+    Args:
+      lengths: name to the source and target lengths of its examples.
+      path: PNG file to write.
+
+    Raises:
+      UserError: matplotlib is not installed.
+    """
+    pyplot = _pyplot()
+    figure, grid = pyplot.subplots(
+        len(lengths), 2, figsize=(8, 1 + 1.8 * len(lengths)), layout="constrained", squeeze=False
+    )
+    for axes, (name, sides) in zip(grid, lengths.items(), strict=True):
+        for plot, values, side, colour in zip(axes, sides, ("source", "target"), COLOURS,
+                                              strict=False):  # fmt: skip
+            step = -(-(max(values) - min(values) + 1) // 40)  # whole, so that no bin holds more
+            plot.hist(values, bins=range(min(values), max(values) + step + 1, step), color=colour)
+            plot.set_title(f"{name}: {side}", fontsize="medium")
+            plot.set_xlim(0)
+            plot.grid(alpha=0.3)
+    for plot in grid[-1]:
+        plot.set_xlabel("tokens")
+    figure.supylabel("examples")
+    return _save(figure, path)

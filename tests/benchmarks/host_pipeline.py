@@ -1,0 +1,99 @@
+"""What the host does before the device can train: examples, token cache, batches; JSON lines.
+
+    .venv/bin/python tests/benchmarks/host_pipeline.py --data DIR
+
+DIR holds gsm8k/train.jsonl and t5_vocab/spiece.model. The examples are the AS-ES ones (USM) of
+GSM8K's training questions, segmented by location, in T5's vocabulary, made by the functions that
+``asesjax train`` calls. Lines:
+
+  first start    seconds to encode the examples and write the token cache
+  second start   seconds to read them from there, in a fresh process
+  packed, padded examples a second of an epoch's batches, from the memory-mapped arrays, first and
+                 second epoch (the first reads the pages), and the seconds of planning before them
+
+Goal: 20,000 packed examples a second.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from asesjax import jobs
+from asesjax.core.config import base_config, finish
+from asesjax.data.batching import batch_at, examples_per_row, make_plan
+from asesjax.data.vocab import load_saved
+from asesjax.methods.registry import get_method
+from asesjax.run import Run
+
+SOURCE_BUCKETS = (64, 80, 96, 112, 128, 160, 192, 256, 448)
+TARGET_BUCKETS = (16, 24, 32, 48, 72)
+
+
+def show(what, **facts):
+    facts = {k: round(v, 3) if isinstance(v, float) else v for k, v in facts.items()}
+    print(json.dumps({"measured": what} | facts), flush=True)
+
+
+def timed_examples(run, what):
+    """Seconds and examples of a start, as ``asesjax train`` begins it."""
+    start = time.perf_counter()
+    vocab = load_saved(run / "vocab")
+    examples = jobs.role_examples(run, get_method("usm"), vocab, "train")["main"]
+    show(what, seconds=time.perf_counter() - start, examples=len(examples))
+    return examples
+
+
+def time_epochs(examples, packed_length, batch):
+    start = time.perf_counter()
+    rows = max(1, round(batch / examples_per_row(examples, packed_length)))
+    plan = make_plan(examples, rows, SOURCE_BUCKETS, TARGET_BUCKETS, 0, packed_length=packed_length)
+    seconds = time.perf_counter() - start
+    speeds = []
+    for epoch in range(2):
+        steps = range(plan.epoch_start(epoch), plan.epoch_start(epoch + 1))
+        start = time.perf_counter()
+        n = sum(int((batch_at(plan, examples, s)["example_index"] >= 0).sum()) for s in steps)
+        speeds.append(round(n / (time.perf_counter() - start)))
+    show("packed" if packed_length else "padded", examples_per_second=speeds, plan_seconds=seconds,
+         rows=rows, batches=len(steps))  # fmt: skip
+
+
+def prepared(args, folder):
+    fields = {
+        "data.source": "gsm8k", "data.path": str(args.data / "gsm8k"), "data.n_train": "0",
+        "data.n_validation": "100", "data.n_test": "10", "vocab.kind": "sentencepiece",
+        "vocab.path": str(args.data / "t5_vocab/spiece.model"), "vocab.max_unknown_share": "0.05",
+        "segment.strategy": "location",
+    }  # fmt: skip
+    return Run(finish(base_config(), fields), Path(folder), say=lambda text: None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--batch", type=int, default=64, help="examples a batch")
+    parser.add_argument("--packed-length", type=int, default=512)
+    parser.add_argument("--second-start", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.second_start:
+        examples = timed_examples(prepared(args, args.second_start), "second start")
+        time_epochs(examples, args.packed_length, args.batch)
+        time_epochs(examples, 0, args.batch)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        run = prepared(args, folder)
+        jobs.prepare_data(run)
+        jobs.score_pieces(run, has_scorer=False)
+        jobs.segment_pieces(run)
+        timed_examples(run, "first start")
+        files = (run / "tokens").glob("*/*")
+        show("cache on disk", megabytes=sum(file.stat().st_size for file in files) / 1e6)
+        subprocess.run([sys.executable, *sys.argv, "--second-start", folder], check=True)
+
+
+if __name__ == "__main__":
+    main()
