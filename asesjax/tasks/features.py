@@ -72,10 +72,12 @@ def _text(value) -> str:
 
 
 def seqio_vocabulary(vocab: Vocabulary, folder: str | Path) -> seqio.Vocabulary:
-    """Return the vocabulary of seqio with the same ids.
+    """Return the vocabulary of seqio with the same pieces at the same ids.
 
-    Texts that hold ``<extra_id_k>`` may come to other ids: seqio makes sentinels pieces of the
-    model, ours encode the text around them on its own.
+    Some texts come to other ids. Those that hold ``<extra_id_k>``: seqio makes sentinels pieces of
+    the model, ours encode the text around them on its own. And where two ways to cut a text are
+    equally probable, TensorFlow Text may take the other one: with T5's vocabulary in one of 6,732
+    training records of GSM8K (666 as 66 6 instead of 6 66).
 
     Args:
       vocab: ours.

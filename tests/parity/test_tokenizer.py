@@ -15,7 +15,8 @@ import re
 import pytest
 import sentencepiece
 
-from asesjax.data.vocab import SentencePieceVocabulary, load_vocabulary
+from asesjax.data.hf_tokenizer import write_hf_tokenizer
+from asesjax.data.vocab import SentencePieceVocabulary, load_vocabulary, train_vocabulary
 
 if os.environ.get("ASESJAX_REQUIRE_DATA") == "1":  # CI: a skip would be a failure
     import transformers
@@ -138,3 +139,15 @@ def test_cpet_with_a_multilingual_vocabulary(data_folder, tmp_path):
     vocab = SentencePieceVocabulary(model.getvalue(), 100)
     assert sum((ids == vocab.unk_id).sum() for ids in vocab.encode_batch(texts)) == 0
     assert not differing(vocab, load_theirs(tmp_path, vocab.model), texts + gsm8k)
+
+
+def test_an_exported_vocabulary_with_bytes(data_folder, tmp_path):
+    """What ``vocab.byte_fallback`` trains normalises nothing but runs of spaces, there as here."""
+    with gzip.open(data_folder / "cpet/cpet.csv.gz", "rt", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    texts = [row[name] for row in rows for name in ("question", "answer")]
+    vocab = train_vocabulary(texts[:500], None, 4000, extra_ids=4, byte_fallback=True)
+    assert write_hf_tokenizer(vocab, tmp_path) == ""
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
+    texts = [*texts[:2000], "a\nb", "a\t b", "a\u3000\u3000b", "龘x", "  ，½  "]
+    assert not differing(vocab, theirs, texts)
