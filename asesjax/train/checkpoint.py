@@ -14,7 +14,6 @@ import math
 import re
 import shutil
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,38 +21,32 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from asesjax.core.errors import UserError
-from asesjax.core.files import read_json, write_json
+from asesjax.core.files import read_json
 from asesjax.core.types import Params
+from asesjax.train.checkpoint_files import (
+    PREFIX,
+    find_checkpoint,
+    find_damage,
+    has_checksums,
+    set_aside,
+    step_folder,
+    steps,
+    write_checksums,
+)
 from asesjax.train.state import TrainState
 
 # Orbax tells about every file it touches and every thread that fails, with tracebacks; failures
 # come as exceptions all the same.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 
-_CHECKSUMS = "files.json"
-_PREFIX = "step"
-_ITEMS = ("params", "opt_state", "cursor")
-
 
 def warn(line: str) -> None:
     """Print one line to standard error, in process 0 alone."""
     if jax.process_index() == 0:
         print(line, file=sys.stderr, flush=True)
-
-
-def steps(folder: str | Path) -> list[int]:
-    """List the steps of the finished checkpoints in a folder, in increasing order."""
-    names = (entry.name for entry in Path(folder).glob(f"{_PREFIX}_*") if entry.is_dir())
-    return sorted(int(m[1]) for name in names if (m := re.fullmatch(rf"{_PREFIX}_(\d+)", name)))
-
-
-def step_folder(folder: str | Path, step: int) -> Path:
-    """Return where the checkpoint of a step lies."""
-    return Path(folder) / f"{_PREFIX}_{step}"
 
 
 class Checkpoints:
@@ -77,7 +70,7 @@ class Checkpoints:
         self._failed = False
         keep = [policies.LatestN(keep_last), policies.CustomSteps(list(keep_steps))]
         options = ocp.CheckpointManagerOptions(
-            step_prefix=_PREFIX,
+            step_prefix=PREFIX,
             cleanup_tmp_directories=True,
             preservation_policy=policies.AnyPreservationPolicy(keep),
             async_options=ocp.AsyncOptions(post_finalization_callback=self._checksum),
@@ -165,9 +158,9 @@ class Checkpoints:
         # Called by Orbax between writing and renaming, in its thread.
         if jax.process_index():
             return
-        for place in self.folder.glob(f"{_PREFIX}_{self._saving}*"):
-            if re.fullmatch(rf"{_PREFIX}_{self._saving}(\..*)?", place.name):
-                write_json(place / _CHECKSUMS, _checksums(place))
+        for place in self.folder.glob(f"{PREFIX}_{self._saving}*"):
+            if re.fullmatch(rf"{PREFIX}_{self._saving}(\..*)?", place.name):
+                write_checksums(place)
 
 
 def save_params(folder: str | Path, params: Params) -> Path:
@@ -192,13 +185,13 @@ def save_params(folder: str | Path, params: Params) -> Path:
         params=ocp.args.StandardSave(params, save_args=pieces),
         cursor=ocp.args.JsonSave({"step": 0}),
     )
-    options = ocp.CheckpointManagerOptions(step_prefix=_PREFIX, enable_async_checkpointing=False)
+    options = ocp.CheckpointManagerOptions(step_prefix=PREFIX, enable_async_checkpointing=False)
     handlers = {"params": frugal, "cursor": ocp.JsonCheckpointHandler()}
     place = step_folder(folder, 0)
     try:
         with ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as manager:
             manager.save(0, args=args, force=True)
-        write_json(place / _CHECKSUMS, _checksums(place))
+        write_checksums(place)
     except OSError as error:
         raise _cannot_write(folder, error) from error
     return place
@@ -241,12 +234,12 @@ def restore_newest(
                 raise
             except Exception as error:  # Orbax raises many kinds for unreadable files
                 damage = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-                if (place / _CHECKSUMS).exists():
+                if has_checksums(place):
                     raise UserError(
                         f"checkpoint {place} is whole but cannot be restored: {damage}; it may be "
                         "of another optimizer or version of the packages; give another workdir"
                     ) from error
-        aside = _set_aside(place)
+        aside = set_aside(place)
         then = f"going back to step {there[-1]}" if there else "none is left, starting over"
         say(f"warning: checkpoint {place} is damaged ({damage}); renamed to {aside.name}, {then}")
     return None
@@ -286,70 +279,6 @@ def read_cursor(path: str | Path, step: int | None = None) -> dict[str, Any]:
     return read_json(find_checkpoint(path, step) / "cursor" / "metadata")
 
 
-def find_checkpoint(path: str | Path, step: int | None = None) -> Path:
-    """Return the folder of one checkpoint.
-
-    Args:
-      path: of a role, of its ``checkpoints`` folder, or of one checkpoint.
-      step: wanted; the newest when None.
-
-    Raises:
-      UserError: there is none, or not this one.
-    """
-    path = Path(path).absolute()
-    if (path / "params").is_dir():
-        return path
-    for folder in (path / "checkpoints", path):
-        if there := steps(folder):
-            if step is None or step in there:
-                return step_folder(folder, there[-1] if step is None else step)
-            raise UserError(
-                f"{folder} has no checkpoint of step {step}; it has those of steps "
-                f"{', '.join(map(str, there))}"
-            )
-    raise UserError(
-        f"no checkpoint in {path}; expected a role's folder with checkpoints/{_PREFIX}_<n>, or "
-        f"one folder {_PREFIX}_<n>"
-    )
-
-
-def find_damage(place: Path) -> str:
-    """Compare the files of a checkpoint with its checksums.
-
-    Args:
-      place: folder of one checkpoint.
-
-    Returns:
-      What is wrong, or an empty string; also empty where the checkpoint has no checksums.
-    """
-    if not (place / _CHECKSUMS).exists():
-        return ""
-    try:
-        expected = read_json(place / _CHECKSUMS)
-        found = _checksums(place)
-    except (UserError, UnicodeDecodeError, OSError) as error:
-        return str(error)
-    for name, (size, crc) in expected.items():
-        if name not in found:
-            return f"{name} is missing"
-        if found[name] != [size, crc]:
-            return f"{name} has {found[name][0]} bytes, {size} were written; contents differ"
-    return ""
-
-
-def _checksums(place: Path) -> dict[str, list[int]]:
-    sums = {}
-    # Orbax writes marks of its own beside the items, and into them, when ours is done.
-    for path in sorted(path for item in _ITEMS for path in (place / item).rglob("*")):
-        if path.is_file() and path.name != "commit_success.txt":
-            size = crc = 0
-            with open(path, "rb") as file:
-                while block := file.read(1 << 22):
-                    size, crc = size + len(block), zlib.crc32(block, crc)
-            sums[path.relative_to(place).as_posix()] = [size, crc]
-    return sums
-
-
 def _read_cursor(place: Path, step: int) -> dict[str, Any]:
     try:
         cursor = json.loads((place / "cursor" / "metadata").read_text(encoding="utf-8"))
@@ -377,7 +306,7 @@ def _read(place: Path, **targets: Any) -> Any:
             primary_host=min(readers), active_processes=readers, barrier_sync_key_prefix="alone"
         )
     options = ocp.CheckpointManagerOptions(
-        step_prefix=_PREFIX, read_only=True, create=False, multiprocessing_options=together
+        step_prefix=PREFIX, read_only=True, create=False, multiprocessing_options=together
     )
     items = {name: ocp.args.StandardRestore(target) for name, target in targets.items()}
     with ocp.CheckpointManager(place.parent.absolute(), options=options) as manager:
@@ -406,24 +335,6 @@ def _check_shapes(place: Path, target: Params) -> None:
 
 def _name(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _set_aside(place: Path) -> Path:
-    number, aside = 1, place.with_name(f"damaged_{place.name}")
-    while aside.exists():
-        number += 1
-        aside = place.with_name(f"damaged_{place.name}_{number}")
-    # Every process finds the same damage; one renames, when all have looked.
-    _meet(f"found {place.name}")
-    if jax.process_index() == 0:
-        place.rename(aside)
-    _meet(f"renamed {place.name}")
-    return aside
-
-
-def _meet(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
 
 
 def _cannot_write(folder: Path, error: Exception) -> UserError:

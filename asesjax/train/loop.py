@@ -297,7 +297,7 @@ def _result(
 ) -> TrainResult:
     totals, step = cursor["totals"], cursor["step"]
     best = step
-    if train_config.keep_best:
+    if train_config.keep_best and cursor.get("evaluations"):
         best = best_step(cursor["evaluations"], train_config.keep_best)
     return TrainResult(
         params=params,
