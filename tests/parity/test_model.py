@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asesjax.decode.iterative import DecodeSpec, Limits
-from asesjax.decode.predict import predict
+from asesjax.decode.predict import Decoder, predict
+from asesjax.decode.spec import DecodeSpec, Limits
 from asesjax.models import hf_names, t5
 from asesjax.models.hf_io import load_params
 
@@ -111,7 +111,8 @@ def test_greedy_ids(hf, pair, kind, shape):
     want = hf.greedy(theirs, source, n)
     spec = DecodeSpec(hf.LIMIT, n, n, 1, single_segment=True)
     questions = [row[: np.count_nonzero(row) - 1] for row in source]  # the end mark is added
-    found = predict(config, (params,), questions, Limits(1, n, n), spec, 125, (s,))
+    decoder = Decoder(125, (s,), context_lengths=())
+    found = predict(config, (params,), questions, Limits(1, n, n), spec, decoder)
     got = [[*chain.ids.tolist(), *([1] * chain.done)] for chain in found]
     assert got == want
     # What was compared was of many kinds.
