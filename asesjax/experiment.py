@@ -9,6 +9,8 @@ Everything a run knows lies in its workdir:
     data/  vocab/                     records of each split; the vocabulary
     roles/<method>/<role>/            checkpoints, metrics.jsonl, TensorBoard files
     scores/  segments/                pieces with scores; labelled segments; agreement with gold
+    chunks/  skip/                    where rationales are cut; which chunks their answers need
+    kpod/                             token weights; what is given of each rationale at each stage
     predictions/<method>/             chains for the test split and for the learning curve
     report.json  report.md  figures/  what came out
 """
@@ -18,18 +20,26 @@ import functools
 
 import jax
 
-from asesjax import jobs
 from asesjax.core.config import flatten
 from asesjax.core.files import locked, write_json
 from asesjax.core.processes import follow, is_first, leading
 from asesjax.core.run_card import add_run_card
 from asesjax.core.stages import Stage, run_stages
 from asesjax.evals.runner import check_decode
-from asesjax.methods.method import Method
+from asesjax.jobs.chunks import train_cwt
+from asesjax.jobs.data import prepare_data
+from asesjax.jobs.decoding import decode_method, make_report
+from asesjax.jobs.in_context import stages as in_context_stages
+from asesjax.jobs.kpod import stages as kpod_stages
+from asesjax.jobs.segmentation import score_pieces, segment_pieces
+from asesjax.jobs.skipping import stages as skipping_stages
+from asesjax.jobs.training import train_method
 from asesjax.methods.registry import get_method
-from asesjax.run import Run
+from asesjax.run import Run, one_seed
 
 MODEL_STRATEGIES = ("entropy", "loss")  # those that ask a trained scorer
+# Methods that are trained in a way of their own, and what they write besides their roles.
+_TRAINING = {"cwt": (train_cwt, ("chunks",))}
 # Fields that change how a run is watched, saved or placed, but not what comes out.
 _FREE = (
     "train.log_every_steps", "train.save_every_steps", "train.stop_after_steps", "train.remat",
@@ -50,6 +60,7 @@ def execute(run: Run, until: tuple[str, ...] = ("report",), redo: bool = False) 
     Raises:
       UserError: anything a user can mend; what was written before stays.
     """
+    one_seed(run)
     stages = {stage.name: stage for stage in make_stages(run)}
     wanted: set[str] = set()
 
@@ -86,57 +97,74 @@ def make_stages(run: Run) -> list[Stage]:
     config = run.config
     fields = [name for name in flatten(config) if name not in _FREE]
     of = lambda *sections: tuple(n for n in fields if n.split(".")[0] in sections)  # noqa: E731
-    methods = [get_method(name) for name in config.methods]
+    methods = [get_method(name, config) for name in config.methods]
     check_decode(config)
-    segmented = [m for m in methods if m.segmented]
-    scorer = config.segment.strategy in MODEL_STRATEGIES and segmented
-    trained = [m for m in methods if not m.segmented]
-    if scorer and "direct" not in config.methods:
-        trained.append(get_method("direct"))
+    # Methods that the configuration does not list, but that listed ones build on.
+    scorer = config.segment.strategy in MODEL_STRATEGIES and any(m.segmented for m in methods)
+    trained = list(methods)
+    more = ["direct"] if scorer else []
+    more += [method.start_from for method in methods if method.start_from]
+    for name in more:
+        if name not in {method.name for method in trained}:
+            trained.append(get_method(name, config))
     has_scorer = any(m.name == "direct" for m in trained)
+    segmented = [m for m in methods if m.segmented]
     # Several chains of a question vote with their answers, which depend on the metric.
     voting = ("evaluate.metric",) if config.decode.samples > 1 else ()
 
     filtering = ("evaluate.metric",) if config.data.only_right_chains else ()
     stages = [
-        Stage("data", lambda: jobs.prepare_data(run), ("seed", *of("data", "vocab"), *filtering),
+        Stage("data", lambda: prepare_data(run), ("seed", *of("data", "vocab"), *filtering),
               outputs=("data", "vocab"))
     ]  # fmt: skip
-
-    def train_stage(method: Method, needs: tuple[str, ...], more: tuple[str, ...] = ()) -> Stage:
-        return Stage(
-            f"train-{method.name}",
-            functools.partial(jobs.train_method, run, method),
-            ("seed", *of("model", "train"), *more),
-            needs,
-            outputs=(f"roles/{method.name}",),
-            together=True,
-        )
-
-    stages += [train_stage(method, ("data",)) for method in trained]
     if segmented:
         cut = ("segment.short", "segment.min_words", "segment.given", "segment.reduce")
         stages += [
-            Stage("score", lambda: jobs.score_pieces(run, has_scorer), (*cut, "evaluate.language"),
+            Stage("score", lambda: score_pieces(run, has_scorer), (*cut, "evaluate.language"),
                   ("data", *(("train-direct",) if has_scorer else ())), outputs=("scores",)),
-            Stage("segment", lambda: jobs.segment_pieces(run), of("segment"), ("score",),
+            Stage("segment", lambda: segment_pieces(run), of("segment"), ("score",),
                   outputs=("segments",)),
         ]  # fmt: skip
-        more = ("ases.gamma", "ases.end_of_chain")
-        stages += [train_stage(method, ("data", "segment"), more) for method in segmented]
+    for method in trained:
+        before = (f"train-{method.start_from}",) if method.start_from else ()
+        work, written = _TRAINING.get(method.name, (train_method, ()))
+        stages.append(
+            Stage(
+                f"train-{method.name}",
+                functools.partial(work, run, method),
+                ("seed", *of("model", "train"), *method.train_fields),
+                ("data", *method.needs, *before),
+                outputs=(f"roles/{method.name}", *written),
+                together=True,
+            )
+        )
+    stages += skipping_stages(run, methods)
+    stages += in_context_stages(run, methods)
+    stages += kpod_stages(run, trained, of)
     for method in methods:
         stages.append(
             Stage(
                 f"decode-{method.name}",
-                functools.partial(jobs.decode_method, run, method),
-                (*of("decode"), *(of("ases") if method.segmented else ()), *voting),
+                functools.partial(decode_method, run, method),
+                (*of("decode"), *method.decode_fields, *voting),
                 (f"train-{method.name}",),
                 outputs=(f"predictions/{method.name}",),
             )
         )
     needs = [f"decode-{method.name}" for method in methods] + (["segment"] if segmented else [])
     stages.append(
-        Stage("report", lambda: jobs.make_report(run), ("name", "methods", *of("evaluate")),
+        Stage("report", lambda: make_report(run), ("name", "methods", *of("evaluate")),
               tuple(needs), outputs=("report.json", "report.md", "figures"))
     )  # fmt: skip
-    return stages
+    return _in_order(stages)
+
+
+def _in_order(stages: list[Stage]) -> list[Stage]:
+    """Put every stage behind those it needs, and otherwise leave the order."""
+    left, out = list(stages), []
+    while left:
+        done = {stage.name for stage in out}
+        ready = next(stage for stage in left if done.issuperset(stage.needs))
+        left.remove(ready)
+        out.append(ready)
+    return out

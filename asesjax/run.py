@@ -1,8 +1,9 @@
 """A run: its configuration, its folder, and how to load what lies there."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -14,11 +15,9 @@ from asesjax.core.errors import UserError
 from asesjax.core.files import read_json
 from asesjax.core.processes import say
 from asesjax.core.types import Params
-from asesjax.data.vocab import (
-    Vocabulary,
-    load_saved,
-)
-from asesjax.methods.method import Method
+from asesjax.data.sources import read_records
+from asesjax.data.vocab import Vocabulary, load_saved
+from asesjax.methods.method import Method, Trained
 from asesjax.methods.registry import get_method
 from asesjax.models import t5
 from asesjax.models.presets import configured
@@ -66,6 +65,19 @@ def open_run(spec: str | None, workdir: str | Path, overrides: dict[str, str] | 
     return Run(finish(config, overrides or {}, str(saved)), workdir)
 
 
+def one_seed(run: Run) -> None:
+    """Refuse what a single run can do alone.
+
+    Raises:
+      UserError: the configuration is of several seeds.
+    """
+    if run.config.seeds:
+        raise UserError(
+            f"{run.workdir} is of several seeds, {tuple(run.config.seeds)}, which asesjax run and "
+            f"report take; give one of its runs, such as {run / f'seed-{run.config.seeds[0]}'}"
+        )
+
+
 def model_config(run: Run, vocab: Vocabulary) -> T5Config:
     """Return the model's shape: as many rows as ids, rounded up to a multiple of 128 as in T5."""
     return configured(run.config.model, -(-vocab.size // 128) * 128)
@@ -78,21 +90,34 @@ def role_folder(run: Run, method: Method, role: str) -> Path:
 
 def load_role(run: Run, method: Method, role: str, step: int | None = None) -> Params:
     """Restore the parameters of a role, those it hands on unless a step is given."""
-    config, folder = model_config(run, load_saved(run / "vocab")), role_folder(run, method, role)
-    if step is None and (folder / "result.json").exists():
-        step = read_json(folder / "result.json").get("best_step")
-    return restore_params(folder, placed_shapes(run, config, own_mesh(run)), step)
+    config = model_config(run, load_saved(run / "vocab"))
+    shapes = placed_shapes(run, config, own_mesh(run))
+    return restore_params(role_folder(run, method, role), shapes, step)
 
 
-def load_method(run: Run, name: str) -> tuple[Method, T5Config, tuple[Params, ...], Vocabulary]:
-    """Load everything that decoding with a trained method takes.
-
-    Returns:
-      The method, the model's shape, the parameters of each role, and the vocabulary.
-    """
-    method, vocab = get_method(name), load_saved(run / "vocab")
+def load_method(run: Run, name: str) -> Trained:
+    """Load everything that decoding with a trained method takes."""
+    method, vocab = get_method(name, run.config), load_saved(run / "vocab")
     params = tuple(load_role(run, method, role) for role in method.roles)
-    return method, model_config(run, vocab), params, vocab
+    return trained(run, method, params, vocab)
+
+
+def trained(
+    run: Run, method: Method, params: tuple[Params, ...], vocab: Vocabulary
+) -> Trained:
+    """Put together what answering with some parameters of a method takes."""
+    examples = functools.partial(read_records, run / "data/train.jsonl")
+    return Trained(method, model_config(run, vocab), params, vocab, examples)
+
+
+def untouched(run: Run, model: T5Config) -> Params:
+    """Return the parameters that roles start from, drawn where nothing is loaded."""
+    start = load_start(run, model)
+    if start is not None:
+        return start
+    # As the training loop draws them.
+    init_key, _ = jax.random.split(jax.random.key(run.config.seed))
+    return jax.jit(functools.partial(t5.init, model))(init_key)
 
 
 def load_start(run: Run, model: T5Config) -> Params | None:
@@ -135,7 +160,12 @@ def own_mesh(run: Run) -> Mesh:
     """
     if jax.process_count() == 1:
         return run_mesh(run)
-    devices, mesh = jax.local_devices(), run.config.mesh
+    return host_mesh(run, jax.local_devices())
+
+
+def host_mesh(run: Run, devices: Sequence[jax.Device]) -> Mesh:
+    """Arrange the devices of one process among several, see ``own_mesh``."""
+    mesh = run.config.mesh
     tensor = math.gcd(len(devices), max(mesh.tensor, 0))
     fsdp = math.gcd(len(devices) // tensor, max(mesh.fsdp, 0))
     return make_mesh(-1, fsdp, tensor, devices)

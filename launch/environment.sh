@@ -73,3 +73,16 @@ make_data_environment() {
   TF_CPP_MIN_LOG_LEVEL=3 "$python" -c "import seqio"  # else every test would be skipped
   echo "$wanted" > "$root/.venv-data/installed"
 }
+
+# libtpu, for the tests that compile for TPUs. Not in .venv: jax would look for a TPU at every start.
+make_tpu_environment() {
+  local root python wanted
+  root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+  python="$root/.venv-tpu/bin/python"
+  wanted="$(cksum < "$root/setup.py")"
+  if [ "$(cat "$root/.venv-tpu/installed" 2>/dev/null)" = "$wanted" ]; then return; fi
+  echo "installing asesjax[tpu,dev] into $root/.venv-tpu (a few minutes)"
+  "$root/.venv/bin/python" -m venv "$root/.venv-tpu"
+  "$python" -m pip install --quiet --disable-pip-version-check -e "$root[tpu,dev]"
+  echo "$wanted" > "$root/.venv-tpu/installed"
+}

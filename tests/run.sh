@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Makes .venv and runs the tests. Arguments go to pytest:
 #   bash tests/run.sh                    everything but what is marked slow or gpu
-#   bash tests/run.sh --all              everything: what is slow, and both of the below
+#   bash tests/run.sh --all              everything: what is slow, and all of the below
 #   bash tests/run.sh tests/decode -k beam
 #   TEST_PARITY=1 bash tests/run.sh      also installs torch and transformers, which the tests in
 #                                        tests/parity compare with and otherwise skip without
 #   TEST_DATA=1 bash tests/run.sh        first runs tests/tasks with TensorFlow and seqio, in an
 #                                        environment of their own, .venv-data (3.4 GB)
+#   TEST_TPU=1 bash tests/run.sh         first runs tests/aot/test_tpu.py, which compiles for TPUs,
+#                                        with libtpu in an environment of its own, .venv-tpu (1.6 GB)
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$root/launch/environment.sh"
@@ -17,6 +19,7 @@ for argument in "$@"; do
     marks=()
     TEST_PARITY=1
     TEST_DATA=1
+    if [ "$(uname -sm)" = "Linux x86_64" ]; then TEST_TPU=1; fi  # the one that libtpu is for
   else
     arguments+=("$argument")
   fi
@@ -28,6 +31,11 @@ if [ "${TEST_DATA:-}" = 1 ]; then
   make_data_environment
   echo "pytest tests/tasks"
   .venv-data/bin/python -m pytest tests/tasks
+fi
+if [ "${TEST_TPU:-}" = 1 ]; then
+  make_tpu_environment
+  echo "pytest tests/aot/test_tpu.py"
+  ASESJAX_REQUIRE_TPU=1 .venv-tpu/bin/python -m pytest tests/aot/test_tpu.py
 fi
 echo "ruff"
 .venv/bin/ruff check .

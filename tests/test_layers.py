@@ -28,7 +28,9 @@ ALLOWED = {
     "evals": MODEL | {"segment", "data", "train", "decode", "methods"},
     "viz": CORE,
     "run": None,  # everything
+    "aot": None,
     "jobs": None,
+    "seeds": None,
     "experiment": None,
     "tasks": None,
     "cli": None,

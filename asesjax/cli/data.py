@@ -35,9 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Print the view, and write it to --output."""
-    from asesjax import jobs
     from asesjax.core.errors import UserError
     from asesjax.experiment import execute
+    from asesjax.jobs.data import prepare_data
     from asesjax.run import open_run
 
     if args.show < 0 or args.segments < 0:
@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = open_run(args.config, folder, args.overrides)
         run = dataclasses.replace(run, say=lambda line: None)
-        jobs.prepare_data(run)
+        prepare_data(run)
         _view(run, args)
 
 
@@ -140,12 +140,11 @@ def _roles(run, vocab, records, segments):
     questions = vocab.encode_batch([record.question for record in records])
     roles = {}
     for name in run.config.methods:
-        method = get_method(name)
-        roles |= {f"{name}/{role}": [] for role in method.roles}
-        for record, question, parts in zip(records, questions, segments, strict=True):
-            prepared = Prepared(record, question, parts if method.segmented else None)
-            for role, items in method.examples(prepared, run.config, vocab).items():
-                roles[f"{name}/{role}"] += items
+        method = get_method(name, run.config)
+        parts = segments if method.segmented else [None] * len(records)
+        prepared = map(Prepared, records, questions, parts)
+        made = method.examples_by_role(prepared, run.config, vocab)
+        roles |= {f"{name}/{role}": items for role, items in made.items()}
     return {name: items for name, items in roles.items() if items}
 
 

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Decode and print or write."""
     from asesjax.core.errors import UserError, unknown
-    from asesjax.run import open_run
+    from asesjax.run import one_seed, open_run
 
     what = [name for name in ("question", "input") if getattr(args, name) is not None]
     what += ["interactive"] * args.interactive
@@ -64,6 +64,7 @@ def main(args: argparse.Namespace) -> None:
         if not name.startswith("decode."):
             raise UserError(f"generate takes --config.decode.* only, got --config.{name}")
     run = open_run(args.config, args.workdir, args.overrides)
+    one_seed(run)
     if args.method not in run.config.methods:
         raise unknown("--method", args.method, run.config.methods)
     for name in ("temperature", "top_k", "top_p", "seed"):

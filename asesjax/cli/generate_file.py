@@ -15,19 +15,18 @@ import fcntl
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
 import jax
-from tqdm import tqdm
 
 from asesjax.cli.generate_input import Questions, read_questions
 from asesjax.core.config import fingerprint, flatten
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, write_json
+from asesjax.core.progress import Progress
 from asesjax.data.vocab import load_saved
 from asesjax.evals.runner import FLAGS, check_decode, make_decoder, prediction_row, stream_answers
 from asesjax.methods.method import Method
@@ -39,7 +38,6 @@ from asesjax.train.checkpoint import find_checkpoint
 # end of a chunk some slots of the engine wait for the last chains.
 CHUNK_CHAINS = 1024
 CHUNK_BATCHES = 8
-_LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
 # Configuration that changes what is written, besides all of ``decode``.
 _FIELDS = ("ases.end_of_chain", "ases.stop_text", "evaluate.metric", "data.answer_template",
            "data.question_field", "data.rationale_field", "data.answer_field",
@@ -62,7 +60,7 @@ def generate_file(
       UserError: wrong input, before anything is generated; an output that is not of the same
         questions, method, checkpoint and configuration; a file that cannot be written.
     """
-    method = get_method(name)
+    method = get_method(name, run.config)
     check_decode(run.config)
     questions = read_questions(source, run.config, method, load_saved(run / "vocab"))
     path = Path(output)
@@ -118,7 +116,7 @@ def _rows(
     run: Run, name: str, questions: Questions, log_probabilities: bool, there: int
 ) -> Iterator[tuple[int, dict]]:
     """Yield the place and the row of each question, in order, of every chunk not wholly there."""
-    method, model, params, vocab = load_method(run, name)
+    trained = load_method(run, name)
     config, asked = run.config, questions.asked
     buckets = tuple(config.decode.question_buckets)
     if config.decode.engine == "continuous" and config.decode.beams == 1:
@@ -130,16 +128,15 @@ def _rows(
         if end <= there:
             continue
         answers = stream_answers(
-            method, model, params, config, vocab, asked.part(start, end), decoder, run_mesh(run)
+            trained, config, asked.part(start, end), decoder, run_mesh(run)
         )
         waiting, following = {}, start
         for place, chains in answers:
             waiting[start + place] = chains
             while following in waiting:  # all before it are there
                 record, own = questions.records[following], waiting.pop(following)
-                yield (
-                    following,
-                    prediction_row(record, own, method, config, vocab, log_probabilities),
+                yield following, prediction_row(
+                    record, own, trained.method, config, trained.vocab, log_probabilities
                 )
                 following += 1
 
@@ -149,7 +146,7 @@ def _append(
 ) -> list[dict]:
     """Write the rows that are not there yet, each as soon as it comes; return their flags."""
     flags, differs = [], False
-    with contextlib.closing(_Progress(path.name, len(there), n)) as progress:
+    with contextlib.closing(Progress(path.name, n, len(there), "question")) as progress:
         for place, row in rows:
             line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
             if place < len(there):
@@ -299,30 +296,3 @@ def _writing(path: Path) -> Iterator[None]:
         raise UserError(
             f"cannot write {path}: {error.strerror}; the same command goes on when it can"
         ) from None
-
-
-class _Progress:
-    """A bar on a terminal, a line now and then elsewhere, on standard error."""
-
-    def __init__(self, name: str, there: int, n: int):
-        self._name, self._n, self._last = name, n, time.perf_counter()
-        self._bar = None
-        if sys.stderr.isatty():
-            self._bar = tqdm(total=n, initial=there, desc=name, unit="question", file=sys.stderr)
-
-    def show(self, done: int) -> None:
-        if self._bar is not None:
-            self._bar.update(done - self._bar.n)
-        elif time.perf_counter() - self._last >= _LINE_SECONDS:
-            self._last = time.perf_counter()
-            self.say(f"{self._name}: {done} of {self._n} answers")
-
-    def say(self, line: str) -> None:
-        if self._bar is not None:
-            self._bar.write(line, file=sys.stderr)
-        else:
-            print(line, file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()

@@ -13,8 +13,8 @@ from asesjax.core.files import read_jsonl
 from asesjax.core.types import Record
 from asesjax.data.vocab import Vocabulary
 from asesjax.decode.spec import Limits
-from asesjax.evals.runner import Asked, check_question, decode_plan, encode_prefix
-from asesjax.methods.method import Method
+from asesjax.evals.runner import check_question, decode_plan, encode_prefix
+from asesjax.methods.method import Asked, Method
 
 # Fields of a row that bound its own chain, by the names of the bounds of all.
 BUDGETS = ("max_rounds", "max_segment_tokens", "max_chain_tokens")
@@ -73,9 +73,9 @@ def read_questions(
     for where, ids in zip(lines, questions, strict=True):
         check_question(ids, where, config)
     _, plan = decode_plan(method, config, vocab)
-    limits = _limits(budgets, method, config)
+    limits = _limits(budgets, plan, config)
     forced = _forced(prefixes, lines, limits or plan, vocab)
-    asked = Asked(questions, np.arange(len(questions)), limits, forced)
+    asked = Asked(questions, np.arange(len(questions)), limits, forced, records=records)
     return Questions(records, asked, sha256)
 
 
@@ -123,15 +123,15 @@ def _budget(row: dict, name: str, where: str, config: ConfigDict) -> int | list[
     return numbers if several else value
 
 
-def _limits(budgets: list[dict], method: Method, config: ConfigDict) -> Limits | None:
+def _limits(budgets: list[dict], plan: Limits, config: ConfigDict) -> Limits | None:
     """The bounds of all rows, [N] and [N, segments]; None where no row has its own."""
     if not any(value is not None for row in budgets for value in row.values()):
         return None
     decode = config.decode
     chain = [row["max_chain_tokens"] or decode.max_chain_tokens for row in budgets]
-    if method.single_segment:
+    if plan.max_rounds == 1:
         return Limits(np.ones(len(chain), int), np.array(chain), np.array(chain))
-    rounds = [row["max_rounds"] or decode.max_rounds for row in budgets]
+    rounds = [min(row["max_rounds"] or plan.max_rounds, plan.max_rounds) for row in budgets]
     segment = [row["max_segment_tokens"] or [decode.max_segment_tokens] for row in budgets]
     longest = max(map(len, segment))
     segment = [row + row[-1:] * (longest - len(row)) for row in segment]

@@ -9,13 +9,13 @@ import numpy as np
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record, Segment
 from asesjax.evals.runner import (
-    Asked,
     check_decode,
     check_question,
     make_decoder,
     prediction_row,
     stream_answers,
 )
+from asesjax.methods.method import Asked
 from asesjax.run import Run, load_method
 from asesjax.viz.segments import segments_text
 
@@ -64,7 +64,7 @@ def _answerer(run: Run, name: str) -> Callable[[str, int], dict[str, Any]]:
     """Load a method and return what answers a question, given its number, with a row."""
     config = run.config
     check_decode(config)
-    method, model, params, vocab = load_method(run, name)
+    trained = load_method(run, name)
     longest = max(config.decode.question_buckets)
     decoder = make_decoder(config, (longest,), config.decode.samples)
 
@@ -75,14 +75,12 @@ def _answerer(run: Run, name: str) -> Callable[[str, int], dict[str, Any]]:
             question.encode("utf-8")
         except UnicodeEncodeError:
             raise UserError("the question is not UTF-8 text; type it again") from None
-        ids = vocab.encode(question)
+        ids = trained.vocab.encode(question)
         check_question(ids, "this question cannot be asked", config)
         asked = Asked([ids], np.array([number]))
-        ((_, chains),) = stream_answers(
-            method, model, params, config, vocab, asked, decoder
-        )
+        ((_, chains),) = stream_answers(trained, config, asked, decoder)
         record = Record("question", question, "", "")
-        return prediction_row(record, chains, method, config, vocab)
+        return prediction_row(record, chains, trained.method, config, trained.vocab)
 
     return answer
 

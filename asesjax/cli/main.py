@@ -21,6 +21,7 @@ VERBS = {
     "segment": "cut and label rationales, of a run or of any JSONL file",
     "generate": "answer questions with a trained method",
     "evaluate": "measure a file of predictions",
+    "compile": "compile for a TPU slice that is not there: memory, traffic, an estimated time",
     "convert": "read a Hugging Face checkpoint, or write one",
     "report": "table and figures of one run, or of several side by side",
 }

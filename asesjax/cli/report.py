@@ -1,6 +1,7 @@
-"""Print the table of a run, finishing it where it is not; or compare the reports of several runs.
+"""Print the table of a run, finishing it where it is not; or compare several runs.
 
-Of several runs it prints every row and, where runs differ in their seed alone, means and spread.
+Of several runs it prints every row and, where runs differ in their seed alone, means over seeds,
+their intervals and tests against direct. A folder of several seeds stands for all its runs.
 """
 
 import argparse
@@ -18,13 +19,17 @@ def main(args: argparse.Namespace) -> None:
     """Report one run or compare several."""
     from asesjax.core.errors import UserError
     from asesjax.core.files import read_json
-    from asesjax.experiment import execute
     from asesjax.run import open_run
-    from asesjax.viz.compare import comparison
+    from asesjax.seeds import compare_runs, execute_seeds, one_by_one, same_but_for_seed
+    from asesjax.viz.compare import comparison_text, rows_table
 
     if len(args.workdir) == 1:
-        execute(open_run(args.config, args.workdir[0], args.overrides), redo=args.redo)
+        execute_seeds(open_run(args.config, args.workdir[0], args.overrides), redo=args.redo)
         return
     if args.overrides or args.config or args.redo:
         raise UserError("--config, --config.field=value and --redo go with one --workdir only")
-    print(comparison({folder: read_json(f"{folder}/report.json") for folder in args.workdir}))
+    workdirs = one_by_one(args.workdir)
+    print(rows_table({str(folder): read_json(folder / "report.json") for folder in workdirs}))
+    for group in same_but_for_seed(workdirs):
+        if len(group) > 1:
+            print("\n" + comparison_text(compare_runs(group)), end="")

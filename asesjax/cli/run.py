@@ -12,8 +12,8 @@ __all__ = ["add_arguments", "main"]
 
 
 def main(args: argparse.Namespace) -> None:
-    """Run every stage; the last one prints the table."""
-    from asesjax.experiment import execute
+    """Run every stage, for each seed; the last one prints the table."""
     from asesjax.run import open_run
+    from asesjax.seeds import execute_seeds
 
-    execute(open_run(args.config, args.workdir, args.overrides), redo=args.redo)
+    execute_seeds(open_run(args.config, args.workdir, args.overrides), redo=args.redo)

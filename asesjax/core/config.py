@@ -23,7 +23,12 @@ SOURCES = (
     "tracking_shuffled_objects", "jsonl", "json", "csv",
 )  # fmt: skip
 STRATEGIES = ("entropy", "loss", "bleu", "rouge", "location")
-METHODS = ("answer_only", "direct", "dsm", "usm")
+METHODS = (
+    "answer_only", "direct", "dsm", "usm", "cwt", "skip_thinking", "full_thinking", "socratic",
+    "socratic_unified", "step_by_step", "in_context", "diverse", "kpod", "kpod_without_weights",
+    "kpod_without_weights_in_difficulty", "kpod_without_progression", "kpod_without_diversity",
+    "kpod_self_paced", "usm_kpod", "dsm_kpod",
+)  # fmt: skip
 
 # Fields that may hold one of a few names, for the error that lists them.
 CHOICES = {
@@ -34,7 +39,7 @@ CHOICES = {
     "vocab.kind": ("train", "sentencepiece", "byte"),
     "model.mlp": ("relu", "gated-gelu"),
     "model.dtype": ("float32", "bfloat16"),
-    "train.optimizer": ("adamw", "adafactor", "adam", "lion", "sgd"),
+    "train.optimizer": ("adamw", "adafactor", "lion", "sgd"),
     "train.remat": ("none", "dots", "full"),
     "train.keep_best": ("", "validation_loss", "validation_accuracy"),
     "train.schedule": ("cosine", "inverse_square_root", "constant"),
@@ -47,6 +52,16 @@ CHOICES = {
     "decode.engine": ("continuous", "synchronous"),
     "decode.mode": ("greedy", "sample"),
     "evaluate.metric": ("numeric", "authors", "exact"),
+    "chunk.chunking": ("average", "search"),
+    "chunk.objective": ("total", "mean_of_means"),
+    "chunk.skip": ("one_pass", "stages"),
+    "chunk.continuation": ("student", "teacher"),
+    "socratic.plan": ("step", "whole"),
+    "socratic.guidance": ("none", "operators", "equations"),
+    "socratic.guide_source": ("oracle", "planner"),
+    "in_context.ask": ("few_chain", "few_answer", "zero_chain", "zero_answer"),
+    "kpod.schedule": ("progressive", "self_paced", "none"),
+    "kpod.given": ("decoder", "encoder"),
     "mesh.preset": ("dp", "fsdp", "tp", "fsdp_tp"),
 }
 
@@ -56,7 +71,8 @@ def base_config() -> ConfigDict:
     c = ConfigDict()
     c.name = ""  # shown in reports; the config file's name when empty
     c.seed = 0  # of initialisation, batch order and generated data
-    c.methods = METHODS  # the rows of the results table, in this order
+    c.seeds = ()  # the whole job for each of them, in WORKDIR/seed-N, and then all compared
+    c.methods = ("answer_only", "direct", "dsm", "usm")  # rows of the results table, in order
 
     c.data = d = ConfigDict()
     d.source = "synthetic_math"  # one of SOURCES
@@ -72,6 +88,7 @@ def base_config() -> ConfigDict:
     d.answer_field = "answer"
     d.id_field = "id"
     d.steps_field = "steps"  # [[subquestion, text], ...], where rows have it
+    d.others_field = "rationales"  # a list of further rationales, where rows have it
     d.answer_template = "The answer is {answer}."  # closes the chain; "" where answers are empty
     d.strip_calculator = True  # remove <<48/2=24>> marks
     d.max_skipped_share = 0.0  # stop when more records than this share cannot be used
@@ -86,6 +103,8 @@ def base_config() -> ConfigDict:
     d.wording = "plain"  # "varied" draws among templates
     d.fact_order = "in_order"  # or "shuffled"
     d.held_out_templates = False  # test questions use templates that training never shows
+    d.n_fillers = 0  # sentences in each rationale that nobody needs (synthetic_math)
+    d.n_rationales = 1  # rationales of a question, worded in different ways (synthetic_math)
 
     c.vocab = v = ConfigDict()
     v.kind = "train"  # train a SentencePiece model on the training texts, or load one, or bytes
@@ -199,6 +218,59 @@ def base_config() -> ConfigDict:
     x.fsdp = 1
     x.tensor = 1
     x.slices = 1  # TPU slices that the data axis goes over
+
+    c.chunk = k = ConfigDict()  # chunk-wise training and skip-thinking
+    k.n_chunks = 4  # M: chunks a rationale is cut into, fewer where it has fewer sentences
+    k.chunking = "search"  # cuts move where the student's loss wants them; "average": never
+    k.refreshes = 2  # times in training that they move, evenly spread
+    k.threshold = 0.01  # nats a token that a moved cut must gain
+    k.objective = "total"  # what it must gain in: the loss of both chunks' tokens together;
+    # "mean_of_means": the mean of their means
+    k.mark_from = 1  # sentinel that marks the first stage; M + 2 more follow: [answer], skip, full
+    k.skip = "one_pass"  # how kept chunks are written: at once, or in "stages" that name the next
+    k.continuation = "student"  # who goes on behind a chunk left out on trial; or the "teacher"
+    k.protect_first = False  # never leave out the first chunk
+    k.protect_last = False
+    k.mix = 0.25  # share of the chunk-wise items that skip_thinking and full_thinking train on too
+
+    c.socratic = o = ConfigDict()
+    o.plan = "step"  # each subquestion when those before are answered; "whole": all at once
+    o.guidance = "none"  # what the decomposer sees of the steps: their "operators" or "equations"
+    o.guide_source = "oracle"  # of guides at test time: the record's steps, or a role "planner"
+    o.history = True  # the solver reads all steps so far, not the last subquestion alone
+    o.single_steps = False  # a rationale without steps is one step, and no error
+    o.ask_mark = "ask:"  # begin the inputs of socratic_unified, whose tasks share parameters
+    o.solve_mark = "solve:"
+    o.guide_mark = "guide:"
+
+    c.step_by_step = b = ConfigDict()
+    b.alpha = 0.5  # share of a question's weight that its answer gets; 1 answers alone, 0 none
+    b.predict_prefix = "predict:"  # before questions that ask for the answer
+    b.explain_prefix = "explain:"  # for the rationale; marks like <extra_id_1> are shorter
+
+    c.in_context = i = ConfigDict()
+    i.formats = CHOICES["in_context.ask"]  # rows of each question: worked examples or not, chain
+    i.ask = "few_chain"  # or answer; and which of them is used when questions are answered
+    i.shots = 2  # worked examples a question is shown, training records
+    i.chain_prompt = "Let's think step by step."  # behind questions that ask for the chain
+    i.answer_prompt = "The answer:"
+
+    c.kpod = p = ConfigDict()  # weighted tokens, and rationales learned from their end
+    p.weight_epochs = 5.0  # passes over the training questions that the token weights train for
+    p.alpha = 0.5  # price of keeping a whole rationale, in nats (the paper says 0.5 and 0.7)
+    p.temperature = 1.0  # of the relaxed masks
+    p.weighted_loss = True  # of the student; False: every token weighs 1
+    p.weighted_difficulty = True  # False: a step's difficulty is its plain mean loss
+    p.schedule = "progressive"  # of what is given; "self_paced": whole rationales; "none": nothing
+    p.n_stages = 10  # T; one epoch each in the paper, half of all epochs together
+    p.progressive_share = 0.5  # of training that the stages take
+    p.start_share = 0.3  # C0 / B: share of the whole difficulty asked for before the first stage
+    p.power = 0.5  # p: the ceiling rises with the (p + 1)th power of time
+    p.steps_at_once = 1  # steps that a chosen question stops being given in a stage
+    p.beta = 12.0  # worth of choosing questions from many clusters, in nats
+    p.n_clusters = 5
+    p.word_vectors = ""  # GloVe's text format; "": clusters of the student's encoder states
+    p.given = "decoder"  # where given steps stand: a prefix without weight, or the "encoder"
     return c
 
 
@@ -303,10 +375,17 @@ def fingerprint(fields: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _kind(name: str, default: tuple) -> type:
+    """What a tuple holds; an empty one holds text, but for numbers of seeds."""
+    if default:
+        return type(default[0])
+    return int if name == "seeds" else str
+
+
 def _parse(name: str, text: str, default: Any) -> Any:
     if isinstance(default, str):
         return text
-    if isinstance(default, tuple) and (not default or isinstance(default[0], str)):
+    if isinstance(default, tuple) and _kind(name, default) is str:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if isinstance(default, bool):
         if text.lower() in ("true", "false"):
@@ -325,7 +404,7 @@ def _parse(name: str, text: str, default: Any) -> Any:
 
 def _check(name: str, value: Any, default: Any) -> Any:
     if isinstance(default, tuple) and isinstance(value, list | tuple):
-        kind = type(default[0]) if default else str
+        kind = _kind(name, default)
         if not all(type(item) is kind for item in value):
             raise UserError(f"{name} must hold only {kind.__name__}, got {value!r}")
         value = tuple(value)

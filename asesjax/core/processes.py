@@ -6,28 +6,46 @@ into the work that takes all devices, and wait in between.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from asesjax.core.errors import UserError
+from asesjax.core.roll_call import Roll, call_roll
 
+START_TIMEOUT = 300.0  # seconds for all processes to come
+_roll: dict[str, Roll] = {}  # the connections of this run until check_same, as "open"
 _END, _FAILED = -1, -2
 
 
-def start(coordinator: str, processes: int | None = None, process: int | None = None) -> None:
+def start(
+    coordinator: str,
+    processes: int | None = None,
+    process: int | None = None,
+    timeout: float = START_TIMEOUT,
+) -> None:
     """Join the processes of a run; before anything else asks jax for its devices.
+
+    Waits for all of them, saying now and then who is missing, and refuses to start when they are
+    of different commits or packages.
 
     Args:
       coordinator: ``host:port`` of process 0, the same for all; ``"auto"`` on TPU pods, SLURM and
         Open MPI, where jax finds it and the two numbers itself; ``""`` for a process alone.
       processes: how many there are.
       process: number of this one, from 0.
+      timeout: seconds after which a missing process is an error.
 
     Raises:
-      UserError: arguments that do not fit together, or the others did not come.
+      UserError: arguments that do not fit together; processes that did not come, and which; or
+        processes that are not alike.
     """
     numbers = processes is not None, process is not None
     if not coordinator and not any(numbers):
         return
+    if not timeout > 0:
+        raise UserError(f"--start-timeout must be above 0 seconds, got {timeout}")
     if coordinator == "auto" and any(numbers):
         raise UserError("--coordinator auto finds --processes and --process itself; leave them out")
     if coordinator != "auto":
@@ -40,16 +58,65 @@ def start(coordinator: str, processes: int | None = None, process: int | None = 
             )
     import jax
 
+    from asesjax.core.run_card import source_facts
+
+    end = time.monotonic() + timeout
     try:
         if coordinator == "auto":
-            jax.distributed.initialize()
-        else:
-            jax.distributed.initialize(coordinator, processes, process)
+            coordinator, processes, process = _find_out(timeout)
+        left = max(end - time.monotonic(), 1.0)
+        with contextlib.ExitStack() as stack:
+            roll = stack.enter_context(
+                contextlib.closing(call_roll(coordinator, processes, process, left))
+            )
+            roll.compare(source_facts(), START_TIMEOUT)
+            # All have come: what is left is a handshake.
+            jax.distributed.initialize(coordinator, processes, process, initialization_timeout=120)
+            stack.pop_all()
+        _roll["open"] = roll
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"the processes of --coordinator {coordinator} did not find each other: "
             f"{str(error).splitlines()[0]}"
         ) from error
+
+
+def _find_out(timeout: float) -> tuple[str, int, int]:
+    """Ask jax what the machine says: address of process 0, number of processes, and of this one."""
+    # Not public, but what jax.distributed.initialize() calls first; the same in jax 0.10 and 0.11.
+    from jax._src.clusters import ClusterEnv
+
+    why = ""
+    try:
+        found = ClusterEnv.auto_detect_unset_distributed_params(
+            None, None, None, None, None, math.ceil(timeout)
+        )[:3]
+    except (OSError, RuntimeError) as error:  # such as no metadata server, off a TPU VM
+        found, why = (None,), f" ({str(error).splitlines()[0][:200]})"
+    if None in found:
+        raise UserError(
+            f"--coordinator auto found neither a TPU pod nor SLURM nor Open MPI here{why}; give "
+            "--coordinator HOST:PORT --processes N --process I instead, or none of them for one "
+            "process alone"
+        )
+    return found
+
+
+def check_same(facts: Mapping[str, Any]) -> None:
+    """Compare what all processes are about to do; every one calls this, before any other work.
+
+    It does not need jax's devices, which would wait without a word for a process that has stopped.
+
+    Args:
+      facts: JSON values by name that must be the same everywhere, such as the configuration.
+
+    Raises:
+      UserError: in every process, naming the processes and fields that differ, or a process that
+        has stopped.
+    """
+    if (roll := _roll.pop("open", None)) is not None:
+        with contextlib.closing(roll):
+            roll.compare(facts, START_TIMEOUT)
 
 
 def several() -> bool:

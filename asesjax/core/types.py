@@ -12,6 +12,9 @@ import numpy as np
 ES = "ES"  # extractive segment: restates what the context already says
 AS = "AS"  # abstractive segment: infers something new
 LABELS = (ES, AS)
+FILLER = "FILLER"  # in gold segments alone: says nothing that the answer needs
+
+BATCH_AXES = ("data", "fsdp")  # axes of the device mesh that the rows of a batch are spread over
 
 # One training or evaluation batch, with T5X's names:
 #   encoder_input_tokens   [B, S] int32, 0 is padding
@@ -34,7 +37,8 @@ class Segment:
 
     Attributes:
       text: the characters, white space included, so that segments joined give the text back.
-      label: ``"ES"``, ``"AS"``, or None where nothing has labelled it.
+      label: ``"ES"``, ``"AS"``, or None where nothing has labelled it; in gold segments also
+        ``"FILLER"``.
     """
 
     text: str
@@ -53,6 +57,7 @@ class Record:
       gold: labelled segments whose texts joined are ``rationale``; None for real data.
       steps: the rationale as pairs (subquestion, text), in order; None where the source asks no
         subquestions. The last text may be the answer itself.
+      others: further rationales of the same question, each as ``rationale``.
     """
 
     id: str
@@ -61,6 +66,7 @@ class Record:
     answer: str
     gold: tuple[Segment, ...] | None = None
     steps: tuple[tuple[str, str], ...] | None = None
+    others: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +80,10 @@ class Example:
       weights: [T] float32 >= 0, the weight of each target in the loss.
       kind: what the targets are, for losses of each kind: ``"es"``, ``"as"``, or ``"answer"`` for
         the last segment of a chain; empty for a whole chain.
+      starts: [T] float32 in [0, 1], never rising: the share of training after which a target
+        counts; before, it is given (KPOD's schedule). None where all count from the beginning.
+      given_to_encoder: targets that are given stand at the end of the source, before its last
+        token; otherwise they stay in the decoder, with weight 0.
     """
 
     id: str
@@ -81,3 +91,35 @@ class Example:
     targets: np.ndarray
     weights: np.ndarray
     kind: str = ""
+    starts: np.ndarray | None = None
+    given_to_encoder: bool = False
+
+    @property
+    def most_tokens(self) -> tuple[int, int]:
+        """Source and target tokens that it has at most, at any time of training."""
+        moved = 0
+        if self.given_to_encoder and self.starts is not None:
+            moved = int((self.starts > 0).sum())
+        return len(self.inputs) + moved, len(self.targets)
+
+    def at(self, progress: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return inputs, targets and weights when a share of training is over.
+
+        Example:
+          >>> starts = np.float32([0.5, 0.5, 0])
+          >>> example = Example("1", np.array([7, 1]), np.array([4, 5, 6]), np.ones(3), "", starts)
+          >>> [values.tolist() for values in example.at(0.2)]
+          [[7, 1], [4, 5, 6], [0.0, 0.0, 1.0]]
+          >>> [values.tolist() for values in dataclasses.replace(
+          ...     example, given_to_encoder=True).at(0.2)]
+          [[7, 4, 5, 1], [6], [1.0]]
+        """
+        if self.starts is None:
+            return self.inputs, self.targets, self.weights
+        given = int((self.starts > progress).sum())
+        if not self.given_to_encoder:
+            weights = self.weights.copy()
+            weights[:given] = 0
+            return self.inputs, self.targets, weights
+        inputs = np.concatenate([self.inputs[:-1], self.targets[:given], self.inputs[-1:]])
+        return inputs, self.targets[given:], self.weights[given:]

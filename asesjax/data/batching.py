@@ -34,6 +34,8 @@ class Plan:
       seed: of the order.
       window: batches ordered by shape together.
       packing: which lengths share a row; None where row i is example i.
+      n_steps: of the training, for examples that change with its progress; 0 where it is over
+        (evaluation).
     """
 
     batch_size: int
@@ -43,6 +45,11 @@ class Plan:
     seed: int
     window: int
     packing: Packing | None = None
+    n_steps: int = 0
+
+    def progress(self, step: int) -> float:
+        """Return the share of training that is over before a step."""
+        return step / self.n_steps if self.n_steps else 1.0
 
     def epoch_start(self, epoch: int) -> int:
         """Return the first step whose batch begins in an epoch (0, 1, ...).
@@ -72,6 +79,7 @@ def make_plan(
     window: int = 32,
     max_shapes: int = 6,
     packed_length: int = 0,
+    n_steps: int = 0,
 ) -> Plan:
     """Decide the shapes and the order of the batches of a training run.
 
@@ -86,6 +94,7 @@ def make_plan(
       max_shapes: upper bound of the pairs of buckets in use.
       packed_length: above 0, several examples share a row, whose longer side is so long at most
         (see ``packing.pack``); the buckets are not looked at.
+      n_steps: of the training; 0 where all targets count (see ``Example.starts``).
 
     Raises:
       UserError: no examples, wrong buckets, or an example longer than the largest bucket or than
@@ -101,9 +110,9 @@ def make_plan(
         first = deal(packing, np.arange(len(examples)))
         lengths = np.add.reduceat(lengths[first], packing.starts[:-1], axis=0, dtype=np.int32)
         rank = np.zeros(len(lengths), np.int32)
-        return Plan(batch_size, (packing.shape,), rank, lengths, seed, window, packing)
+        return Plan(batch_size, (packing.shape,), rank, lengths, seed, window, packing, n_steps)
     shapes, rank = _choose_shapes(examples, lengths, source_buckets, target_buckets, max_shapes)
-    return Plan(batch_size, shapes, rank, lengths, seed, window)
+    return Plan(batch_size, shapes, rank, lengths, seed, window, None, n_steps)
 
 
 def batch_at(
@@ -133,9 +142,11 @@ def batch_at(
     mine = _slice(plan.batch_size, process_index, process_count)
     if plan.packing is not None:
         members = [_members(plan, place) for place in places[mine].tolist()]
-        return fill_packed(examples, members, plan.packing.shape, plan.packing.most)
+        return fill_packed(
+            examples, members, plan.packing.shape, plan.packing.most, plan.progress(step)
+        )
     rows = places % len(plan.lengths)
-    return _fill(examples, rows[mine], plan.shapes[_shape(plan, rows)])
+    return _fill(examples, rows[mine], plan.shapes[_shape(plan, rows)], plan.progress(step))
 
 
 def eval_batches(
@@ -160,14 +171,14 @@ def eval_batches(
             rows = order[start : start + batch_size]
             shape = plan.shapes[_shape(plan, rows)]
             rows = np.pad(rows, (0, batch_size - len(rows)), constant_values=-1)
-            yield _fill(examples, rows[mine], shape)
+            yield _fill(examples, rows[mine], shape, plan.progress(0))
 
     return batches()
 
 
 def token_counts(examples: Sequence[Example]) -> np.ndarray:
-    """Return the source and target tokens of each example, int32 [N, 2]."""
-    counts = [(len(example.inputs), len(example.targets)) for example in examples]
+    """Return the source and target tokens that each example has at most, int32 [N, 2]."""
+    counts = [example.most_tokens for example in examples]
     return np.asarray(counts, np.int32).reshape(-1, 2)
 
 
@@ -296,7 +307,7 @@ def _slice(batch_size, process_index, process_count):
     return slice(process_index * share, (process_index + 1) * share)
 
 
-def _fill(examples, rows, shape):
+def _fill(examples, rows, shape, progress):
     """Pad the examples of some rows to a shape; row -1 stays empty."""
     source, target = shape
     n = len(rows)
@@ -311,9 +322,9 @@ def _fill(examples, rows, shape):
     weights = batch["decoder_loss_weights"]
     for i, row in enumerate(rows.tolist()):
         if row >= 0:
-            example = examples[row]
-            inputs[i, : len(example.inputs)] = example.inputs
-            targets[i, : len(example.targets)] = example.targets
-            weights[i, : len(example.weights)] = example.weights
+            source_ids, target_ids, target_weights = examples[row].at(progress)
+            inputs[i, : len(source_ids)] = source_ids
+            targets[i, : len(target_ids)] = target_ids
+            weights[i, : len(target_weights)] = target_weights
     batch["decoder_input_tokens"][:, 1:] = targets[:, :-1]
     return batch

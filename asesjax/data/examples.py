@@ -115,6 +115,7 @@ def segment_examples(
     segments: Sequence[Segment],
     gamma: float = 1.0,
     end_of_chain: str = "sentinel",
+    token_weights: np.ndarray | None = None,
 ) -> list[Example]:
     """Build one example a segment: question and earlier segments to this segment (AS-ES, sec. 3).
 
@@ -127,13 +128,15 @@ def segment_examples(
         gamma without saying where it goes).
       end_of_chain: "sentinel" closes the last target with sentinel 0 before the end of sequence;
         "stop_text" adds nothing.
+      token_weights: [C], what the weights of the chain's tokens are multiplied by.
 
     Returns:
       Examples in the order of the segments. End of sequence and sentinel weigh what their
       segment weighs.
 
     Raises:
-      UserError: no label, or a question or segment that comes to no tokens.
+      UserError: no label, a question or segment that comes to no tokens, or token weights of
+        another chain.
     """
     text = "".join(segment.text for segment in segments)
     ends = np.cumsum([len(segment.text) for segment in segments]).tolist()
@@ -142,6 +145,12 @@ def segment_examples(
     if not len(ids):
         raise UserError(_nothing(record_id, "rationale", text))
     _need(question_ids, record_id, "question", "")
+    if token_weights is not None and len(token_weights) != len(ids):
+        raise UserError(
+            f"record {record_id}: there are weights for {len(token_weights)} tokens and the "
+            f"segments have {len(ids)}; weights need segments that hold the whole chain "
+            "(segment.short=merge or keep)"
+        )
     # Tokens of one segment are neighbours: piece never decreases where segments tile the text.
     cuts = np.searchsorted(piece, np.arange(len(segments) + 1))
     examples = []
@@ -157,13 +166,15 @@ def segment_examples(
         closes = last and end_of_chain == "sentinel"
         closing = [vocab.sentinel(0), vocab.eos_id] if closes else [vocab.eos_id]
         target = np.concatenate([target, closing]).astype(np.int32)
-        weight = gamma if segment.label == AS else 1.0
+        weights = np.full(len(target), gamma if segment.label == AS else 1.0, np.float32)
+        if token_weights is not None:
+            weights[: cuts[i + 1] - cuts[i]] *= token_weights[cuts[i] : cuts[i + 1]]
         examples.append(
             Example(
                 id=f"{record_id}/{i + 1}",
                 inputs=context_ids(vocab, question_ids, ids[: cuts[i]]),
                 targets=target,
-                weights=np.full(len(target), weight, np.float32),
+                weights=weights,
                 kind="answer" if last else segment.label.lower(),
             )
         )

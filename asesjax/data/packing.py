@@ -91,7 +91,11 @@ def deal(packing: Packing, order: np.ndarray) -> np.ndarray:
 
 
 def fill_packed(
-    examples: Sequence[Example], rows: Sequence[np.ndarray], shape: tuple[int, int], most: int
+    examples: Sequence[Example],
+    rows: Sequence[np.ndarray],
+    shape: tuple[int, int],
+    most: int,
+    progress: float = 1.0,
 ) -> Batch:
     """Lay examples one behind the other.
 
@@ -100,6 +104,7 @@ def fill_packed(
       rows: the examples of each row, in order.
       shape: (S, T).
       most: N of ``example_index``.
+      progress: share of training that is over, for examples that change with it.
 
     Returns:
       A ``core.types.Batch`` with segment ids 1, 2, ... in every row. Targets are shifted right
@@ -119,14 +124,14 @@ def fill_packed(
         row["example_index"][: len(members)] = members
         s = t = 0
         for segment, index in enumerate(members, start=1):
-            example = examples[index]
-            s_end, t_end = s + len(example.inputs), t + len(example.targets)
-            row["encoder_input_tokens"][s:s_end] = example.inputs
+            inputs, targets, weights = examples[index].at(progress)
+            s_end, t_end = s + len(inputs), t + len(targets)
+            row["encoder_input_tokens"][s:s_end] = inputs
             row["encoder_segment_ids"][s:s_end] = segment
-            row["decoder_input_tokens"][t + 1 : t_end] = example.targets[:-1]
-            row["decoder_target_tokens"][t:t_end] = example.targets
+            row["decoder_input_tokens"][t + 1 : t_end] = targets[:-1]
+            row["decoder_target_tokens"][t:t_end] = targets
             row["decoder_segment_ids"][t:t_end] = segment
-            row["decoder_loss_weights"][t:t_end] = example.weights
+            row["decoder_loss_weights"][t:t_end] = weights
             s, t = s_end, t_end
     return batch
 

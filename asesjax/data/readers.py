@@ -85,7 +85,12 @@ def _named_files(settings) -> dict[str, Path]:
 
 def _mapped(settings, row: Row, file: Path, number: int) -> Parsed:
     question = text_field(row, settings.question_field)
-    rationale = text_field(row, settings.rationale_field)
+    several = _texts(row, settings.others_field) if row.get(settings.others_field) else []
+    if several and row.get(settings.rationale_field) is None:
+        rationale, *several = several
+    else:
+        rationale = text_field(row, settings.rationale_field)
+    others = tuple(text for text in dict.fromkeys(several) if text != rationale)
     answer = text_field(row, settings.answer_field, empty=True) if settings.answer_field else ""
     if settings.id_field in row:
         name = text_field(row, settings.id_field)
@@ -93,7 +98,7 @@ def _mapped(settings, row: Row, file: Path, number: int) -> Parsed:
         name = f"row-{stable_hash(question + chr(0) + rationale):016x}"
     steps = row.get(settings.steps_field)
     pairs = None if steps is None else read_steps(steps)
-    return Record(name, question, rationale, answer, steps=pairs), rationale
+    return Record(name, question, rationale, answer, steps=pairs, others=others), rationale
 
 
 # GSM8K (Cobbe et al. 2021).

@@ -12,7 +12,7 @@ from typing import Any
 
 from asesjax.core.errors import UserError, unknown
 from asesjax.core.files import read_jsonl, write_jsonl
-from asesjax.core.types import LABELS, Record, Segment
+from asesjax.core.types import FILLER, LABELS, Record, Segment
 from asesjax.data.readers import SPLITS, Reader, get_reader, read_steps
 from asesjax.data.reports import make_reports
 from asesjax.data.rows import BadRow, Row, place, read_rows, stable_hash, text_field
@@ -76,7 +76,7 @@ def load_records(
             + (f"raise data.{split}_share" if split in shares else "name another file: data.path")
         )
     if settings.only_right_chains and split != "test":
-        kept = [row for row in rows if is_right(row[2], row[1].answer)]
+        kept = [right for row in rows if (right := _right_chains(row, is_right)) is not None]
         right = {record.id for _, record, _ in kept}
         skipped += [(where, WRONG_CHAIN) for where, record, _ in rows if record.id not in right]
         rows = kept
@@ -95,8 +95,9 @@ def write_records(path: str | os.PathLike, records: Iterable[Record]) -> None:
     rows = []
     for record in records:
         row = dataclasses.asdict(record)
-        for name in ("gold", "steps"):
-            if row[name] is None:
+        row["rationales"] = row.pop("others")
+        for name in ("gold", "steps", "rationales"):
+            if not row[name]:
                 del row[name]
         if record.gold is not None:
             row["gold"] = [[segment.label, segment.text] for segment in record.gold]
@@ -116,11 +117,28 @@ def read_records(path: str | os.PathLike) -> list[Record]:
             text = {name: text_field(row, name) for name in ("id", "question", "rationale")}
             text["answer"] = text_field(row, "answer", empty=True)
             steps = None if row.get("steps") is None else read_steps(row["steps"])
-            records.append(Record(**text, gold=_gold(row), steps=steps))
+            others = tuple(_others(row))
+            records.append(Record(**text, gold=_gold(row), steps=steps, others=others))
         except BadRow as error:
             raise UserError(f"{path}:{line}: {error}") from None
     _check_ids(records, path)
     return records
+
+
+def _right_chains(row: tuple[str, Record, str], is_right) -> tuple[str, Record, str] | None:
+    """Leave out the chains of a record that are wrong; the first right one becomes its own."""
+    where, record, closed = row
+    others = [text for text in record.others if is_right(text, record.answer)]
+    if is_right(closed, record.answer):
+        return where, dataclasses.replace(record, others=tuple(others)), closed
+    if not others:
+        return None
+    first, *others = others
+    # Gold segments and steps are of the rationale that is left out.
+    record = dataclasses.replace(
+        record, rationale=first, others=tuple(others), gold=None, steps=None
+    )
+    return where, record, first
 
 
 def _shares(settings, files: dict[str, Path]) -> dict[str, float]:
@@ -166,6 +184,13 @@ def _read_rows(
     return good, skipped
 
 
+def _others(row: Row) -> list[str]:
+    others = row.get("rationales", [])
+    if not isinstance(others, list) or not all(isinstance(text, str) for text in others):
+        raise BadRow("field 'rationales' must be a list of texts")
+    return others
+
+
 def _gold(row: Row):
     gold = row.get("gold")
     if gold is None:
@@ -173,12 +198,12 @@ def _gold(row: Row):
     form = isinstance(gold, list) and all(
         isinstance(pair, list)
         and len(pair) == 2
-        and pair[0] in (*LABELS, None)
+        and pair[0] in (*LABELS, FILLER, None)
         and isinstance(pair[1], str)
         for pair in gold
     )
     if not form:
-        raise BadRow('field \'gold\' must be a list of ["ES" or "AS", text]')
+        raise BadRow('field \'gold\' must be a list of ["ES", "AS" or "FILLER", text]')
     if "".join(text for _, text in gold) != row["rationale"]:
         raise BadRow("field 'gold': its texts joined are not the rationale")
     return tuple(Segment(text, label) for label, text in gold)

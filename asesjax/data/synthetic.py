@@ -17,10 +17,10 @@ import hashlib
 import random
 import re
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from asesjax.core.errors import UserError
-from asesjax.core.types import AS, ES, Record, Segment
+from asesjax.core.types import AS, ES, FILLER, Record, Segment
 
 NAMES = ("Amy", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana", "Ivan", "Jade")
 ITEMS = (("apple", "apples"), ("book", "books"), ("coin", "coins"), ("shell", "shells"))
@@ -65,6 +65,22 @@ TEMPLATES = {
         "{x} has the {s} of {y} plus the {s} of {z}.",
     ),
 }
+# Wordings of a computation: the chain's own, and those of further rationales of the question.
+COMPUTATIONS = (
+    "{x} has {a} {sign} {b} = {count}.",
+    "{a} {sign} {b} = {value} so {x} has {count}.",
+    "As {a} {sign} {b} = {value} we know that {x} has {count}.",
+    "For {x} that makes {a} {sign} {b} = {count}.",
+)
+# Sentences that help nobody.
+FILLERS = (
+    "Let us go on with the story.",
+    "This is a nice problem about {s}.",
+    "We keep that in mind.",
+    "{x} likes {s} very much.",
+    "Now comes the next part.",
+    "That was not hard to see.",
+)
 _SHARES = (("train", 70), ("validation", 10), ("test", 20))  # percent of all problems
 _TRIES = {"train": 12, "validation": 20000, "test": 20000}  # draws for one new problem
 _ANONYMOUS = re.compile(
@@ -77,18 +93,19 @@ def make_math(settings: Any, split: str, n: int, seed: int) -> list[Record]:
 
     Args:
       settings: section ``data`` of the config (min_steps, max_steps, max_value, n_distractors,
-        wording, fact_order, held_out_templates). Given and computed numbers are 1 to max_value.
-        "varied" wording draws among templates and items, and adds the relation "as many as two
-        others together". A distractor gives somebody off the chain a number, half the time in
-        terms of somebody on it.
+        wording, fact_order, held_out_templates, n_fillers, n_rationales). Given and computed
+        numbers are 1 to max_value. "varied" wording draws among templates and items, and adds the
+        relation "as many as two others together". A distractor gives somebody off the chain a
+        number, half the time in terms of somebody on it. Fillers stand anywhere in the rationale
+        but at its end.
       split: "train", "validation" or "test".
       n: number of problems; step counts take turns, so that each is equally frequent.
       seed: of the draw.
 
     Returns:
-      Records with gold segments; ids ``math-<split>-<index>``. Validation and test problems
-      differ from each other even without names and items. So do training problems, until no new
-      one of a step count turns up; then problems return under other names.
+      Records with gold segments and steps; ids ``math-<split>-<index>``. Validation and test
+      problems differ from each other even without names and items. So do training problems, until
+      no new one of a step count turns up; then problems return under other names.
 
     Raises:
       UserError: settings out of range, or without that many distinct problems.
@@ -102,6 +119,12 @@ def make_math(settings: Any, split: str, n: int, seed: int) -> list[Record]:
             f"data.max_steps {settings.max_steps} and data.n_distractors "
             f"{settings.n_distractors} need {n_people} names and there are {len(NAMES)}; "
             "lower one of them"
+        )
+    if settings.n_fillers < 0:
+        raise UserError(f"data.n_fillers must be 0 or more, got {settings.n_fillers}")
+    if not 1 <= settings.n_rationales <= len(COMPUTATIONS):
+        raise UserError(
+            f"data.n_rationales must be from 1 to {len(COMPUTATIONS)}, got {settings.n_rationales}"
         )
     return generate("math", settings, split, n, seed, _draw_math, _write_math)
 
@@ -123,6 +146,16 @@ def anonymous_key(record: Record) -> str:
     return _ANONYMOUS.sub(anonymise, record.question)
 
 
+class Written(NamedTuple):
+    """A problem in words; the fields are those of ``Record``."""
+
+    question: str
+    segments: list[Segment]
+    answer: str
+    steps: tuple[tuple[str, str], ...] | None = None
+    others: tuple[str, ...] = ()
+
+
 def generate(
     kind: str,
     settings: Any,
@@ -130,7 +163,7 @@ def generate(
     n: int,
     seed: int,
     draw: Callable[[Any, random.Random, int], Hashable],
-    write: Callable[[Any, random.Random, Any, bool], tuple[str, list[Segment], str]],
+    write: Callable[[Any, random.Random, Any, bool], Written],
 ) -> list[Record]:
     """Draw problems of one split; shared by the generators.
 
@@ -142,7 +175,7 @@ def generate(
       seed: of the draw.
       draw: ``(settings, rng, n_steps) -> problem``, equal where only names, wording or order
         would differ.
-      write: ``(settings, rng, problem, test) -> question, segments, answer``.
+      write: ``(settings, rng, problem, test) -> Written``.
 
     Returns:
       ``n`` records of which no two have the same question, see ``make_math``.
@@ -165,7 +198,7 @@ def generate(
             if split_of(problem) != split or not (is_new or split == "train"):
                 continue
             written = write(settings, rng, problem, split == "test")
-            if written[0] not in questions:
+            if written.question not in questions:
                 found = written
                 problems.add(problem)
                 if is_new:
@@ -176,10 +209,14 @@ def generate(
                 f"({i} of {n} made); raise data.max_value, data.min_steps or data.n_distractors, "
                 f"or lower data.n_{split}"
             )
-        question, segments, answer = found
-        questions.add(question)
-        rationale = "".join(segment.text for segment in segments)
-        records.append(Record(f"{kind}-{split}-{i}", question, rationale, answer, tuple(segments)))
+        questions.add(found.question)
+        rationale = "".join(segment.text for segment in found.segments)
+        records.append(
+            Record(
+                f"{kind}-{split}-{i}", found.question, rationale, found.answer,
+                tuple(found.segments), found.steps, found.others,
+            )
+        )  # fmt: skip
     return records
 
 
@@ -303,7 +340,13 @@ def _write_math(settings, rng, problem, test):
         text = template(settings, rng, TEMPLATES[relation], test)
         return text.format(x=x, y=y, z=z, k=k, i=one if k == 1 else many, s=many)
 
-    facts, solution, values = [], [], []
+    def computed(i, a, b, sign, style=0):
+        value = values[i]
+        return COMPUTATIONS[style].format(
+            x=names[i], a=a, b=b, sign=sign, value=value, count=count(value)
+        )
+
+    facts, solution, values, operations = [], [], [], {}
     for i, (relation, other, k) in enumerate(steps):
         before = names[i - 1] if i else None
         facts.append(fact(relation, names[i], before, names[other] if other is not None else "", k))
@@ -312,8 +355,9 @@ def _write_math(settings, rng, problem, test):
             continue
         a, b, sign = _operation(relation, values[-1], k, None if other is None else values[other])
         values.append({"+": a + b, "-": a - b, "*": a * b, "/": a // b}[sign])
+        operations[i] = a, b, sign
         solution.append((facts[-1], ES))
-        solution.append((f"{names[i]} has {a} {sign} {b} = {count(values[-1])}.", AS))
+        solution.append((computed(i, a, b, sign), AS))
     order = list(range(n))
     for j, (relation, whom, k) in enumerate(distractors):
         whose = names[whom] if relation != "base" else None
@@ -325,7 +369,24 @@ def _write_math(settings, rng, problem, test):
         order = shuffled(rng, order)
     question = " ".join(facts[i] for i in order)
     question += f" How many {many} does {names[n - 1]} have?"
-    return question, joined(solution), str(values[-1])
+    others = tuple(
+        " ".join(f"{facts[i]} {computed(i, *own, style)}" for i, own in operations.items())
+        for style in range(1, settings.n_rationales)
+    )
+    step = [i for i in range(1, n) for _ in range(2)]  # of each sentence
+    for _ in range(settings.n_fillers):
+        text = FILLERS[pick(rng, len(FILLERS))].format(x=names[pick(rng, n)], s=many)
+        place = pick(rng, len(solution))  # never behind the last sentence
+        solution.insert(place, (text, FILLER))
+        step.insert(place, step[place])
+    steps = tuple(
+        (
+            f"How many {many} does {names[i]} have?",
+            " ".join(text for (text, _), of in zip(solution, step, strict=True) if of == i),
+        )
+        for i in range(1, n)
+    )
+    return Written(question, joined(solution), str(values[-1]), steps, others)
 
 
 def _operation(relation, value, k, other):

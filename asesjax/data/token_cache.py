@@ -1,10 +1,11 @@
 """Examples kept on disk as flat arrays, so that a second start encodes nothing.
 
 A folder holds ``inputs.npy`` and ``targets.npy`` (the ids of all examples one behind the other),
-``weights.npy`` (one for each target), ``lengths.npy`` (of both sides of each example) and
-``cache.json`` (a key, the names of the examples, how many each role has). It is whole or absent,
-and used only where its key is the one asked for: a hash of everything that the examples were made
-of. The arrays are memory-mapped, so processes of one machine share their pages.
+``weights.npy`` (one for each target), ``starts.npy`` (likewise, of the examples that have them),
+``lengths.npy`` (of both sides of each example) and ``cache.json`` (a key, names and kinds of the
+examples, how many each role has). It is whole or
+absent, and used only where its key is the one asked for: a hash of everything that the examples
+were made of. The arrays are memory-mapped, so processes of one machine share their pages.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from asesjax.core.errors import UserError
 from asesjax.core.files import read_json
 from asesjax.core.types import Example
 
-_FORMAT = 1
+_FORMAT = 3
 # Code that examples come from: another version of it may make others of the same records.
 _CODE = ("data", "methods", "segment")
 
@@ -77,10 +78,14 @@ def save_examples(folder: str | os.PathLike, key: str, examples: dict[str, list[
     """Write examples through a neighbouring folder, so that a killed process leaves no half one."""
     folder = Path(folder)
     rows = [example for role in examples.values() for example in role]
+    no_starts = np.zeros(0, np.float32)
     flat = {
         "inputs": _joined([row.inputs for row in rows], np.int32),
         "targets": _joined([row.targets for row in rows], np.int32),
         "weights": _joined([row.weights for row in rows], np.float32),
+        "starts": _joined(
+            [no_starts if row.starts is None else row.starts for row in rows], np.float32
+        ),
         "lengths": np.asarray(
             [(len(row.inputs), len(row.targets)) for row in rows], np.int64
         ).reshape(-1, 2),
@@ -89,6 +94,9 @@ def save_examples(folder: str | os.PathLike, key: str, examples: dict[str, list[
         "key": key,
         "roles": {name: len(role) for name, role in examples.items()},
         "names": [row.id for row in rows],
+        "kinds": [row.kind for row in rows],
+        "with_starts": [i for i, row in enumerate(rows) if row.starts is not None],
+        "given_to_encoder": [i for i, row in enumerate(rows) if row.given_to_encoder],
     }
     part = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(part, ignore_errors=True)
@@ -120,23 +128,35 @@ def load_examples(folder: str | os.PathLike, key: str) -> dict[str, list[Example
         facts = read_json(folder / "cache.json")
         if facts["key"] != key:
             return None
-        inputs, targets, weights, lengths = (
-            _mapped(folder / f"{name}.npy") for name in ("inputs", "targets", "weights", "lengths")
+        names = ("inputs", "targets", "weights", "starts", "lengths")
+        inputs, targets, weights, starts, lengths = (
+            _mapped(folder / f"{name}.npy") for name in names
         )
     except (OSError, EOFError, ValueError, KeyError, UserError):
         return None
-    names, roles = facts["names"], facts["roles"]
+    names, kinds, roles = facts["names"], facts["kinds"], facts["roles"]
     ends = lengths.cumsum(0)
     n_tokens = ends[-1].tolist() if len(ends) else [0, 0]
     if [len(inputs), len(targets)] != n_tokens or len(weights) != n_tokens[1]:
         return None
-    if len(names) != len(lengths) or sum(roles.values()) != len(names):
+    if not len(names) == len(kinds) == len(lengths) == sum(roles.values()):
         return None
-    starts = (ends - lengths).tolist()
+    own_starts, end = {}, 0
+    for i in facts["with_starts"]:
+        own_starts[i] = starts[end : end + lengths[i, 1]]
+        end += lengths[i, 1]
+    if end != len(starts):
+        return None
+    to_encoder = set(facts["given_to_encoder"])
     rows = [
-        Example(name, inputs[s:s_end], targets[t:t_end], weights[t:t_end])
-        for name, (s, t), (s_end, t_end) in zip(names, starts, ends.tolist(), strict=True)
-    ]
+        Example(
+            name, inputs[s:s_end], targets[t:t_end], weights[t:t_end], kind,
+            own_starts.get(i), i in to_encoder,
+        )
+        for i, (name, kind, (s, t), (s_end, t_end)) in enumerate(
+            zip(names, kinds, (ends - lengths).tolist(), ends.tolist(), strict=True)
+        )
+    ]  # fmt: skip
     places = np.cumsum([0, *roles.values()]).tolist()
     return {
         name: rows[start:end] for name, start, end in zip(roles, places, places[1:], strict=False)

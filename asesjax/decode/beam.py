@@ -19,7 +19,7 @@ import numpy as np
 
 from asesjax.core.errors import UserError
 from asesjax.core.types import Params
-from asesjax.decode.segment import Segment
+from asesjax.decode.segment import Segment, stage_named
 from asesjax.decode.spec import PAD, DecodeSpec
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
@@ -302,15 +302,15 @@ def write_segment(
     Returns:
       The segment after its last.
     """
-    ends = (spec.eos_id, spec.sentinel_id) if spec.sentinel_id >= 0 else (spec.eos_id,)
     found = search(
         config,
         params,
         jnp.where(segment.over[:, None], PAD, context),
         jnp.where(segment.over, 1, segment.bound),
         BeamSpec(
-            spec.beams, spec.vocab_limit, spec.segment_buffer, spec.length_penalty, end_ids=ends
-        ),
+            spec.beams, spec.vocab_limit, spec.segment_buffer, spec.length_penalty,
+            end_ids=spec.end_ids,
+        ),  # fmt: skip
     )
     end, live = found.end[:, 0], ~segment.over
     return segment._replace(
@@ -319,6 +319,7 @@ def write_segment(
         log_probabilities=found.token_log_probability[:, 0],
         over=jnp.ones_like(live),
         by_sentinel=live & (end == spec.sentinel_id),
+        jump=jnp.where(live, stage_named(end, spec), -1),
         cut=live & (end == 0) & ~found.broken,
         broken=live & found.broken,
         log_probability=jnp.where(live, found.log_probability[:, 0], 0.0),

@@ -7,10 +7,9 @@ share. Shapes as in ``models.t5.start_cache``.
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from asesjax.models import t5
-from asesjax.sharding.place import BATCH_AXES
+from asesjax.models.layers import rows_apart, whole
 
 OWN = ("self_key", "self_value")
 CROSS = ("cross_key", "cross_value")
@@ -53,37 +52,8 @@ def padded(cache: t5.Cache, length: int) -> t5.Cache:
 
 def spread(cache: t5.Cache) -> t5.Cache:
     """Rows over the data axes of the mesh that is known, heads over its tensor axis."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return cache
-
-    def one(x):  # [B, H, L, K]
-        heads = "tensor" if x.shape[1] % mesh.shape["tensor"] == 0 else None
-        return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES, heads))
-
     return {
-        **cache,
-        "layers": jax.tree.map(one, cache["layers"]),
-        "cross_mask": rows_spread(cache["cross_mask"]),
+        "layers": jax.tree.map(lambda x: rows_apart(x, "tensor"), cache["layers"]),
+        "cross_mask": rows_apart(cache["cross_mask"]),
         "bias": whole(cache["bias"]),
     }
-
-
-def rows_spread(x: jax.Array) -> jax.Array:
-    """Rows over the data axes of the mesh that is known, where they divide them."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return x
-    parts = 1
-    for axis in BATCH_AXES:
-        parts *= mesh.shape[axis]
-    return jax.lax.with_sharding_constraint(
-        x, PartitionSpec(BATCH_AXES if x.shape[0] % parts == 0 else None)
-    )
-
-
-def whole(x: jax.Array) -> jax.Array:
-    """On every device of the mesh that is known."""
-    if jax.sharding.get_abstract_mesh().empty:
-        return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec())

@@ -39,6 +39,7 @@ from asesjax.decode.segment import (
 )
 from asesjax.decode.spec import PAD, DecodeSpec, Limits, Sampling, Work
 from asesjax.models import t5
+from asesjax.models.layers import rows_apart, whole
 from asesjax.models.t5_config import T5Config
 
 
@@ -52,7 +53,8 @@ class Slots:
         host.
       encode_rows: E, contexts encoded at once.
       question_length: Q.
-      forced_length: F, longest forced prefix.
+      forced_shape: (P, F) of ``Work.forced``.
+      hint_length: N.
       n_bounds: second axis of ``Work.limits.max_segment_tokens``.
       context_lengths: rising, lengths that contexts are padded to and caches are read to; S, the
         longest context there can be, is added.
@@ -65,7 +67,8 @@ class Slots:
     n_entries: int
     encode_rows: int
     question_length: int
-    forced_length: int = 0
+    forced_shape: tuple[int, int] = (0, 0)
+    hint_length: int = 0
     n_bounds: int = 1
     context_lengths: tuple[int, ...] = ()
 
@@ -288,8 +291,8 @@ def _fill(config, spec, slots, n_phases, params, phase, state: State) -> State:
     work = _rows(state.work, entry)
     progress = _rows(state.progress, entry)
     progress = progress._replace(ended=progress.ended | ~both)
-    context = context_tokens(work.question, progress.chains, spec.eos_id)
-    context = caches.rows_spread(jnp.where(both[:, None], context, PAD))
+    context = context_tokens(work, progress, spec)
+    context = rows_apart(jnp.where(both[:, None], context, PAD))
     length = (context != PAD).sum(axis=1)
     lengths = _lengths(slots, spec)
 
@@ -353,12 +356,12 @@ def _placed(state: State) -> State:
     """The table whole on every device of the mesh, the slots spread over them."""
     pools = tuple(
         pool._replace(
-            segment=jax.tree.map(caches.rows_spread, pool.segment),
+            segment=jax.tree.map(rows_apart, pool.segment),
             cache=caches.spread(pool.cache),
         )
         for pool in state.pools
     )
-    return jax.tree.map(caches.whole, state._replace(pools=()))._replace(pools=pools)
+    return jax.tree.map(whole, state._replace(pools=()))._replace(pools=pools)
 
 
 def _ready(state: State, phase: int, n_phases: int) -> jax.Array:
@@ -369,7 +372,7 @@ def _ready(state: State, phase: int, n_phases: int) -> jax.Array:
 
 def _lengths(slots: Slots, spec: DecodeSpec) -> tuple[int, ...]:
     """The lengths of contexts, the longest possible last."""
-    longest = slots.question_length + spec.chain_buffer + 1
+    longest = spec.context_room(slots.question_length, slots.hint_length)
     return (*(length for length in slots.context_lengths if length < longest), longest)
 
 
@@ -379,7 +382,9 @@ def _no_work(rows: int, slots: Slots) -> Work:
         question=jnp.zeros((rows, slots.question_length), jnp.int32),
         limits=Limits(one, jnp.ones((rows, slots.n_bounds), jnp.int32), one),
         key=jnp.zeros((rows, 2), jnp.uint32),
-        forced=jnp.zeros((rows, slots.forced_length), jnp.int32),
+        forced=jnp.zeros((rows, *slots.forced_shape), jnp.int32),
+        hint=jnp.zeros((rows, slots.hint_length), jnp.int32),
+        stage=jnp.zeros(rows, jnp.int32),
     )
 
 

@@ -78,6 +78,8 @@ def generate(
     sampling: Sampling = MODEL_ITSELF,
     keys: jax.Array | None = None,
     forced: jax.Array | None = None,
+    hint: jax.Array | None = None,
+    stage: jax.Array | None = None,
 ) -> tuple[Chains, Counts]:
     """Generate the chains of a batch of questions.
 
@@ -94,7 +96,9 @@ def generate(
       spec: what is compiled in.
       sampling: how ids are drawn where ``spec.sample``.
       keys: [B, 2] uint32, from ``spec.row_keys``.
-      forced: [B, F] int32, ids each chain begins with.
+      forced: [B, F] int32, ids each chain begins with, or [B, P, F], each of its first segments.
+      hint: [B, N] int32, see ``spec.Frame``.
+      stage: [B] int32, of the first segment; 0 when None.
 
     Returns:
       ``Chains`` and ``Counts``, on the device.
@@ -102,7 +106,7 @@ def generate(
     Raises:
       UserError: limits below 1 or beyond the spec's buffers.
     """
-    work = make_work(questions, limits, spec, keys, forced)
+    work = make_work(questions, limits, spec, keys, forced, hint, stage)
     return generate_work(config, tuple(params_by_phase), work, sampling, spec)
 
 
@@ -120,7 +124,7 @@ def generate_work(
     spec: DecodeSpec,
 ) -> tuple[Chains, Counts]:
     """``generate`` of what ``spec.make_work`` has checked and put together."""
-    b, s = work.question.shape[0], work.question.shape[1] + spec.chain_buffer + 1
+    b, s = len(work.question), spec.context_room(work.question.shape[1], work.hint.shape[1])
 
     def phase(params):
         def one(carry: tuple[Progress, Counts]) -> tuple[Progress, Counts]:
@@ -155,7 +159,7 @@ def _write_segment(
     config, params, work: Work, progress: Progress, sampling, spec
 ) -> tuple[Segment, jax.Array]:
     """Write one segment for every row that has not ended, and count the steps."""
-    context = context_tokens(work.question, progress.chains, spec.eos_id)
+    context = context_tokens(work, progress, spec)
     if spec.beams > 1:
         segment = beam.write_segment(config, params, context, begin(work, progress, spec), spec)
         return segment, segment.step.max()

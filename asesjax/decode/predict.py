@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from asesjax.core.errors import UserError, unknown
-from asesjax.core.types import Params
+from asesjax.core.types import BATCH_AXES, Params
 from asesjax.decode import continuous, iterative
 from asesjax.decode.spec import (
     MODEL_ITSELF,
@@ -25,7 +25,7 @@ from asesjax.decode.spec import (
 )
 from asesjax.models.int8 import quantize
 from asesjax.models.t5_config import T5Config
-from asesjax.sharding.place import BATCH_AXES, on_mesh, put_batch, replicated
+from asesjax.sharding.place import on_mesh, put_batch, replicated
 
 ENGINES = ("continuous", "synchronous")
 
@@ -100,25 +100,12 @@ def predict(
     config: T5Config,
     params_by_phase: tuple[Params, ...],
     questions: Sequence[np.ndarray],
-    limits: Limits,
-    spec: DecodeSpec,
-    decoder: Decoder,
-    mesh: Mesh | None = None,
+    *arguments: Any,
     **options: Any,
 ) -> list[Generated]:
-    """Generate the chains of many questions: all of ``stream``, in order.
-
-    Args, raises: see ``stream``.
-
-    Returns:
-      One for each question.
-    """
-    out: list = [None] * len(questions)
-    for index, generated in stream(
-        config, params_by_phase, questions, limits, spec, decoder, mesh, **options
-    ):
-        out[index] = generated
-    return out
+    """Return the chains of many questions: all that ``stream`` yields, in order."""
+    found = dict(stream(config, params_by_phase, questions, *arguments, **options))
+    return [found[index] for index in range(len(questions))]
 
 
 def stream(
@@ -131,7 +118,9 @@ def stream(
     mesh: Mesh | None = None,
     sampling: Sampling = MODEL_ITSELF,
     keys: np.ndarray | None = None,
-    forced: Sequence[np.ndarray] | None = None,
+    forced: Sequence[np.ndarray] | Sequence[Sequence[np.ndarray]] | None = None,
+    hints: Sequence[np.ndarray] | None = None,
+    stages: np.ndarray | None = None,
     counts: dict[str, int] | None = None,
 ) -> Iterator[tuple[int, Generated]]:
     """Generate the chains of many questions, each as soon as it is there.
@@ -146,7 +135,10 @@ def stream(
       mesh: spread the rows over its devices; None for one device.
       sampling: how ids are drawn, where ``spec.sample``.
       keys: [N, 2] uint32 from ``spec.row_keys``; those of seed 0 when None.
-      forced: int32 ids each chain begins with; none when None.
+      forced: int32 ids each chain begins with, or a list of such for its segments (see
+        ``spec.Work``); none when None.
+      hints: int32 ids each, see ``spec.Frame``; none when None.
+      stages: [N] int32, of the first segments; 0 when None.
       counts: gets the engine's counts (``iterative.Counts``) added.
 
     Yields:
@@ -171,9 +163,10 @@ def stream(
         raise UserError("beam search takes no forced prefix; set decode.beams=1")
     check_sampling(sampling)
     keys = row_keys(0, np.arange(n)) if keys is None and spec.sample else keys
-    prefix = None if forced is None else _padded(forced, max(map(len, forced)))
+    prefix = None if forced is None else _forced(forced)
+    hint = None if hints is None else _padded(hints, max(map(len, hints)))
     # Checked as one, so that a wrong bound is named by the question's own number.
-    work = make_work(table, limits, spec, keys, prefix)
+    work = make_work(table, limits, spec, keys, prefix, hint, stages)
     traced = Sampling(np.float32(sampling.temperature), np.int32(sampling.top_k),
                       np.float32(sampling.top_p))  # fmt: skip
     if decoder.int8:
@@ -186,6 +179,16 @@ def _table(questions: Sequence[np.ndarray], buckets: Sequence[int]) -> np.ndarra
     """Questions [N, Q] padded to the smallest bucket that holds all."""
     longest = max(map(len, questions))
     return _padded(questions, min(bucket for bucket in buckets if bucket >= longest))
+
+
+def _forced(forced) -> np.ndarray:
+    """[N, P, F], of ids for each chain, or for each of its segments."""
+    each = [own if isinstance(own, list | tuple) else [own] for own in forced]
+    length = max((len(ids) for own in each for ids in own), default=0)
+    out = np.zeros((len(each), max(map(len, each)), length), np.int32)
+    for place, own in zip(out, each, strict=True):
+        place[: len(own)] = _padded(own, length)
+    return out
 
 
 def _padded(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
@@ -238,7 +241,8 @@ def _continuous(config, params, work: Work, sampling, spec, decoder, mesh, count
         n_entries=4 * n_slots,
         encode_rows=min(n_slots, _share(decoder.encode_rows or max(1, n_slots // 8), mesh)),
         question_length=length,
-        forced_length=work.forced.shape[1],
+        forced_shape=work.forced.shape[1:],
+        hint_length=work.hint.shape[1],
         n_bounds=work.limits.max_segment_tokens.shape[1],
         context_lengths=decoder.context_lengths,
     )

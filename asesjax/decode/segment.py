@@ -19,12 +19,14 @@ class Progress(NamedTuple):
 
     Attributes:
       rounds: [B] int32, segments begun so far.
+      stage: [B] int32, of the next segment.
       ended: [B] bool.
       previous: [B, L] ids of the segment before, 0 after its end.
       chains: so far.
     """
 
     rounds: jax.Array
+    stage: jax.Array
     ended: jax.Array
     previous: jax.Array
     chains: Chains
@@ -40,6 +42,7 @@ class Segment(NamedTuple):
       log_probabilities: [B, L] float32, of ``ids``.
       over: [B] bool.
       by_sentinel, cut, circles, broken: [B] bool, how it ended, if not by its end mark.
+      jump: [B] int32, the stage that its end mark names, -1 for none.
       log_probability: [B] float32, of all steps that were not forced.
       bound: [B] int32, most ids.
       before: [B] int32, decoder steps of the row before this segment.
@@ -56,6 +59,7 @@ class Segment(NamedTuple):
     cut: jax.Array
     circles: jax.Array
     broken: jax.Array
+    jump: jax.Array
     log_probability: jax.Array
     bound: jax.Array
     before: jax.Array
@@ -86,18 +90,45 @@ def start_progress(work: Work, spec: DecodeSpec) -> Progress:
         generated_tokens=zeros,
         log_probability=jnp.zeros(b, jnp.float32),
     )
-    return Progress(zeros, empty, jnp.zeros((b, spec.segment_buffer), jnp.int32), chains)
+    previous = jnp.zeros((b, spec.segment_buffer), jnp.int32)
+    return Progress(zeros, work.stage, empty, previous, chains)
 
 
-def context_tokens(question: jax.Array, chains: Chains, eos_id: int) -> jax.Array:
-    """Encoder input [B, Q + C + 1]: question, chain so far, end of sequence, padding."""
-    place = jnp.arange(question.shape[1] + chains.ids.shape[1] + 1)[None]  # [1, S]
-    start = jnp.sum(question != PAD, axis=1, keepdims=True)  # [B, 1]
-    end = start + chains.length[:, None]
-    in_question = jnp.take_along_axis(question, place, axis=1, mode="clip")
-    in_chain = jnp.take_along_axis(chains.ids, place - start, axis=1, mode="clip")
-    tokens = jnp.where(place < start, in_question, in_chain)
-    return jnp.where(place < end, tokens, jnp.where(place == end, eos_id, PAD))
+def context_tokens(work: Work, progress: Progress, spec: DecodeSpec) -> jax.Array:
+    """Encoder input [B, S] of the next segment, as the ``Frame`` of its stage says.
+
+    S is ``spec.context_room(Q, N)``; end of sequence, then padding, follow the last part.
+    """
+    chains, n_frames = progress.chains, len(spec.frames)
+    frame = progress.stage % n_frames
+
+    def of_frame(values) -> jax.Array:  # one of the stage for each row
+        return jnp.asarray(values)[frame]
+
+    n_lead = [len(f.lead) for f in spec.frames]
+    lead = jnp.asarray([f.lead + (PAD,) * (max(n_lead) - len(f.lead)) for f in spec.frames],
+                       jnp.int32)  # fmt: skip
+    parts = [(work.question, 0, (work.question != PAD).sum(axis=1))]
+    if max(n_lead):
+        parts.insert(0, (lead[frame], 0, of_frame(n_lead)))
+    if any(f.hint for f in spec.frames) and work.hint.shape[1]:
+        n_hint = (work.hint != PAD).sum(axis=1)
+        parts.append((work.hint, 0, jnp.where(of_frame([f.hint for f in spec.frames]), n_hint, 0)))
+    first = jnp.zeros_like(chains.length)
+    if not all(f.history for f in spec.frames):
+        ends = jnp.take_along_axis(chains.segment_ends, chains.n_segments[:, None] - 2, 1,
+                                   mode="clip")[:, 0]  # fmt: skip
+        before_last = jnp.where(chains.n_segments > 1, ends, 0)
+        first = jnp.where(of_frame([f.history for f in spec.frames]), 0, before_last)
+    parts.append((chains.ids, first[:, None], chains.length - first))
+
+    place = jnp.arange(spec.context_room(work.question.shape[1], work.hint.shape[1]))[None]
+    tokens, start = jnp.zeros((len(frame), place.shape[1]), jnp.int32), 0
+    for ids, offset, n in parts:
+        here = jnp.take_along_axis(ids, place - start + offset, axis=1, mode="clip")
+        tokens = jnp.where(place >= start, here, tokens)
+        start = start + n[:, None]
+    return jnp.where(place < start, tokens, jnp.where(place == start, spec.eos_id, PAD))
 
 
 def begin(work: Work, progress: Progress, spec: DecodeSpec) -> Segment:
@@ -109,6 +140,12 @@ def begin(work: Work, progress: Progress, spec: DecodeSpec) -> Segment:
     # One bound for all segments or one for each; past the end the last.
     bound = work.limits.max_segment_tokens
     bound = jnp.take_along_axis(bound, progress.rounds[:, None], axis=1, mode="clip")[:, 0]
+    n_forced = work.forced.shape[1]
+    forced = jnp.zeros((b, 0), jnp.int32)
+    if n_forced:
+        mine = progress.rounds[:, None, None]
+        forced = jnp.take_along_axis(work.forced, mine, axis=1, mode="clip")[:, 0]
+        forced = jnp.where((progress.rounds < n_forced)[:, None], forced, PAD)
     return Segment(
         step=zeros,
         last=zeros,
@@ -119,11 +156,12 @@ def begin(work: Work, progress: Progress, spec: DecodeSpec) -> Segment:
         cut=no,
         circles=no,
         broken=no,
+        jump=jnp.full(b, -1),
         log_probability=jnp.zeros(b, jnp.float32),
         bound=jnp.minimum(bound, left),
         before=chains.generated_tokens,
         key=work.key,
-        forced=jnp.where((progress.rounds == 0)[:, None], work.forced, PAD),
+        forced=forced,
     )
 
 
@@ -149,7 +187,8 @@ def advance(
         log_p = jnp.where(is_forced, 0.0, log_p)
     by_sentinel = ~broken & (token == spec.sentinel_id)
     by_eos = ~broken & (token == spec.eos_id)
-    keep = ~broken & ~by_sentinel & ~by_eos
+    jump = stage_named(token, spec)
+    keep = ~broken & ~by_sentinel & ~by_eos & (jump < 0)
     at_step = keep[:, None] & (jnp.arange(s.ids.shape[1]) == s.step[:, None])
     written = jnp.where(at_step, token[:, None], s.ids)
     circles = keep & _again(written, s.step, spec.repeat_ngram)
@@ -164,6 +203,7 @@ def advance(
         cut=cut,
         circles=circles,
         broken=broken,
+        jump=jnp.where(broken, -1, jump),
         log_probability=s.log_probability + jnp.where(broken, 0.0, log_p),
     )
 
@@ -177,21 +217,23 @@ def judge(progress: Progress, segment: Segment, work: Work, spec: DecodeSpec) ->
     """Append each row's finished segment to its chain where it is kept, and see which chains end.
 
     In this order: logits not finite end the chain ``broken``, without the segment; the sentinel, a
-    segment with ``stop_ids``, or the end of a ``single_segment`` end it ``done``; a segment that
-    runs in circles is kept and ends it ``repeated``; an empty segment, or the one before again,
-    ends it ``repeated`` without the segment; a full chain or no round left end it ``truncated``.
-    Rows that had ended stay as they are.
+    segment with ``stop_ids``, or the end of the last stage end it ``done``; a segment that runs in
+    circles is kept and ends it ``repeated``; without ``n_stages``, an empty segment, or the one
+    before again, ends it ``repeated`` without the segment; a full chain or no round left end it
+    ``truncated``. Rows that had ended stay as they are.
     """
     chains, live = progress.chains, ~progress.ended
     n_ids = segment.length
     sound = live & ~segment.broken
     circles = sound & segment.circles
     done = segment.by_sentinel | _holds(segment.ids, spec.stop_ids)
-    if spec.single_segment:
-        done |= ~segment.cut
+    is_last = jnp.zeros_like(live)
+    if spec.n_stages:
+        is_last = progress.stage >= spec.n_stages - 1
+        done |= is_last & ~segment.cut
     done &= sound & ~circles
     same = (segment.ids == progress.previous).all(axis=1)  # also the empty first segment
-    again = sound & ~done & ~circles & (same | (n_ids == 0))
+    again = sound & ~done & ~circles & (same | (n_ids == 0)) & (spec.n_stages == 0)
     keep = sound & ~again & (n_ids > 0)
 
     place = jnp.arange(spec.chain_buffer)[None] - chains.length[:, None]
@@ -204,13 +246,14 @@ def judge(progress: Progress, segment: Segment, work: Work, spec: DecodeSpec) ->
     here = keep[:, None] & (jnp.arange(spec.round_buffer) == chains.n_segments[:, None])
     rounds = progress.rounds + live
     full = keep & ~done & (length >= work.limits.max_chain_tokens)
-    if spec.single_segment:
-        full |= live & segment.cut
+    full |= live & is_last & segment.cut
     broken = live & segment.broken
     ended = progress.ended | done | circles | again | full | broken
     used_up = ~ended & (rounds >= work.limits.max_rounds)
+    following = jnp.where(segment.jump >= 0, segment.jump, progress.stage + 1)
     return Progress(
         rounds=rounds,
+        stage=jnp.where(live, following, progress.stage),
         ended=ended | used_up,
         previous=jnp.where(live[:, None], segment.ids, progress.previous),
         chains=Chains(
@@ -230,6 +273,15 @@ def judge(progress: Progress, segment: Segment, work: Work, spec: DecodeSpec) ->
             + jnp.where(live, segment.log_probability, 0.0),
         ),
     )
+
+
+def stage_named(token: jax.Array, spec: DecodeSpec) -> jax.Array:
+    """Return the stage that an end mark names, int32 [B] of ids [B]; -1 for none."""
+    stage = jnp.full(token.shape, -1)
+    for number, mark in enumerate(spec.jump_ids):
+        if mark >= 0:
+            stage = jnp.where(token == mark, number, stage)
+    return stage
 
 
 def _again(ids: jax.Array, step: jax.Array, n: int) -> jax.Array:

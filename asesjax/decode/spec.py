@@ -1,7 +1,10 @@
 """What goes into generation and what comes out of it; shared by every way of running it.
 
-Shapes: B rows, Q question length, F forced ids, C, L, R the buffers for a chain, a segment and the
-number of segments.
+A chain is written in stages, a segment each: stage 0, 1, ... in turn, unless a segment ends with a
+mark that names another. For most methods all stages are alike.
+
+Shapes: B rows, Q question length, N hint length, F forced ids of a segment, P segments with such,
+C, L, R the buffers for a chain, a segment and the number of segments.
 """
 
 import dataclasses
@@ -13,6 +16,20 @@ import numpy as np
 from asesjax.core.errors import UserError
 
 PAD = 0
+
+
+class Frame(NamedTuple):
+    """How the encoder input of a stage is put together: lead, question, hint, chain, end mark.
+
+    Attributes:
+      lead: ids that it begins with: the mark of the stage.
+      hint: whether the row's hint follows the question.
+      history: whether the whole chain follows; otherwise its last segment alone.
+    """
+
+    lead: tuple[int, ...] = ()
+    hint: bool = False
+    history: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +44,11 @@ class DecodeSpec:
       eos_id: ends a segment.
       sentinel_id: ends the chain; -1 for none.
       stop_ids: ends the chain with the segment that holds these ids in a row; empty for none.
-      single_segment: the end of the first segment is the end of the chain.
+      n_stages: above 0, the end of the segment of stage ``n_stages - 1`` is the end of the chain,
+        and segments may be empty; 1 for a method that writes its whole chain at once.
+      frames: of the stages; stage s has ``frames[s % len(frames)]``.
+      jump_ids: a segment may end with ``jump_ids[s]`` instead of ``eos_id``, and the chain goes on
+        with stage s; -1 where no mark leads to a stage. Empty for none.
       sample: draw ids at random as ``Sampling`` says; otherwise the most probable is taken.
       repeat_ngram: n; a segment that writes the same n ids in a row a second time is cut there,
         and its chain ends. 0: never.
@@ -46,7 +67,9 @@ class DecodeSpec:
     eos_id: int = 1
     sentinel_id: int = -1
     stop_ids: tuple[int, ...] = ()
-    single_segment: bool = False
+    n_stages: int = 0
+    frames: tuple[Frame, ...] = (Frame(),)
+    jump_ids: tuple[int, ...] = ()
     sample: bool = False
     repeat_ngram: int = 0
     beams: int = 1
@@ -61,6 +84,8 @@ class DecodeSpec:
         for name, room in names.items():
             if room < 1:
                 raise UserError(f"decode.{name} must be at least 1, got {room}")
+        if self.n_stages < 0 or not self.frames:
+            raise UserError(f"a chain needs stages and frames, got {self}")
         if self.repeat_ngram < 0:
             raise UserError(f"decode.repeat_ngram must be 0 or more, got {self.repeat_ngram}")
         if self.beams < 1:
@@ -70,6 +95,17 @@ class DecodeSpec:
                 "beam search neither samples nor looks for repetitions; set decode.beams=1, or "
                 "decode.mode=greedy and decode.repeat_ngram=0"
             )
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The ids that end a segment."""
+        return tuple(i for i in (self.eos_id, self.sentinel_id, *self.jump_ids) if i >= 0)
+
+    def context_room(self, question_length: int, hint_length: int) -> int:
+        """Return the length of the longest encoder input there can be."""
+        lead = max(len(frame.lead) for frame in self.frames)
+        hint = hint_length if any(frame.hint for frame in self.frames) else 0
+        return lead + question_length + hint + self.chain_buffer + 1
 
 
 class Limits(NamedTuple):
@@ -115,13 +151,18 @@ class Work(NamedTuple):
       limits: a ``Limits`` of int32 arrays [B], of which ``max_segment_tokens`` is [B, 1] or
         [B, R].
       key: [B, 2] uint32, what is drawn for a row depends on it and on nothing else.
-      forced: [B, F] int32, ids that the first segment begins with, 0 after the end.
+      forced: [B, P, F] int32, ids that each of the first P segments begins with, 0 after the end;
+        one that ends with an end mark is the whole segment.
+      hint: [B, N] int32, 0 after the end; see ``Frame``.
+      stage: [B] int32, of the first segment.
     """
 
     question: jax.Array
     limits: Limits
     key: jax.Array
     forced: jax.Array
+    hint: jax.Array
+    stage: jax.Array
 
 
 class Chains(NamedTuple):
@@ -162,6 +203,8 @@ def make_work(
     spec: DecodeSpec,
     keys: np.ndarray | None = None,
     forced: np.ndarray | None = None,
+    hint: np.ndarray | None = None,
+    stage: np.ndarray | None = None,
 ) -> Work:
     """Check the bounds and put the inputs of a call together.
 
@@ -170,7 +213,9 @@ def make_work(
       limits: numbers, or arrays [B].
       spec: whose buffers they must fit.
       keys: [B, 2] uint32, from ``row_keys``; zeros when None.
-      forced: [B, F] int32; none when None.
+      forced: [B, P, F] int32, or [B, F] for the first segment alone; none when None.
+      hint: [B, N] int32; none when None.
+      stage: [B] int32; 0 when None.
 
     Raises:
       UserError: limits below 1 or beyond the spec's buffers, or a prefix beyond them, naming the
@@ -194,16 +239,26 @@ def make_work(
     if keys is None:
         keys = np.zeros((b, 2), np.uint32)
     if forced is None:
-        forced = np.zeros((b, 0), np.int32)
-    room = np.minimum(bounds[1][:, 0], bounds[2])
-    n_forced = (forced != PAD).sum(1)
-    wrong = np.flatnonzero((n_forced > 0) & (n_forced >= room))
+        forced = np.zeros((b, 0, 0), np.int32)
+    if forced.ndim == 2:
+        forced = forced[:, None]
+    n_forced = (forced != PAD).sum(2)
+    last = np.take_along_axis(forced, np.maximum(n_forced - 1, 0)[:, :, None], 2)[:, :, 0] \
+        if forced.size else n_forced
+    # An end mark takes a step and no room.
+    n_forced = n_forced - np.isin(last, spec.end_ids)
+    places = np.minimum(np.arange(forced.shape[1]), bounds[1].shape[1] - 1)
+    room = np.minimum(bounds[1][:, places], bounds[2][:, None])
+    wrong = np.argwhere((n_forced > 0) & (n_forced >= room))
     if len(wrong):
+        row, place = wrong[0]
         raise UserError(
             f"a forced prefix must be shorter than max_segment_tokens and max_chain_tokens; that "
-            f"of row {wrong[0]} has {n_forced[wrong[0]]} tokens, and these allow {room[wrong[0]]}"
+            f"of row {row} has {n_forced[row, place]} tokens, and these allow {room[row, place]}"
         )
-    return Work(questions, Limits(*bounds), keys, forced)
+    hint = np.zeros((b, 0), np.int32) if hint is None else hint
+    stage = np.zeros(b, np.int32) if stage is None else np.asarray(stage, np.int32)
+    return Work(questions, Limits(*bounds), keys, forced, hint, stage)
 
 
 def check_sampling(sampling: Sampling) -> None:

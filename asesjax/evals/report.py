@@ -11,6 +11,7 @@ from asesjax.core.files import read_json, read_jsonl
 from asesjax.core.types import Segment
 from asesjax.evals.answers import is_correct
 from asesjax.evals.chains import first_wrong, wilson_interval
+from asesjax.evals.skipping import skipping_report
 from asesjax.evals.text import corpus_bleu, rouge
 
 
@@ -136,6 +137,7 @@ def build_report(
     for row in rows:
         if row["method"] in segmented and agreement:
             row["segmentation_f1"] = agreement[config.segment.strategy]["macro_f1"]
+    skips = "cwt" in roles or "skip_thinking" in roles
     return {
         "name": config.name,
         "seed": config.seed,
@@ -144,6 +146,7 @@ def build_report(
         "strategy": config.segment.strategy if segmented else None,
         "beta": config.segment.beta,
         "segmentation": agreement,
+        "skipping": skipping_report(workdir, rows) if skips else None,
         "metrics_files": {
             f"{name}/{role}": f"roles/{name}/{role}/metrics.jsonl"
             for name, own in roles.items()

@@ -1,48 +1,27 @@
 """Questions in, prediction rows out: a method's decode plan around the one engine."""
 
+import dataclasses
+import functools
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from asesjax.core.errors import UserError
-from asesjax.core.types import ES, Params, Record
+from asesjax.core.types import ES, Record
 from asesjax.data.examples import answer_sentence, chain_text
 from asesjax.data.vocab import Vocabulary
 from asesjax.decode import beam, continuous, iterative
-from asesjax.decode.predict import Decoder, Generated, stream
+from asesjax.decode.predict import Decoder, Generated, predict, stream
 from asesjax.decode.spec import DecodeSpec, Limits, Sampling, check_sampling, row_keys
 from asesjax.evals.answers import parse_answer
 from asesjax.evals.vote import vote
-from asesjax.methods.method import Method
-from asesjax.models.t5_config import T5Config
+from asesjax.methods.method import Asked, Method, Trained
 
 FLAGS = ("done", "truncated", "repeated", "broken")  # of a row, see spec.Chains
-
-
-class Asked(NamedTuple):
-    """Questions, and what some of them bring of their own.
-
-    Attributes:
-      questions: int32 ids each, without end of sequence.
-      rows: [N] int, the place of each in the whole input; what is drawn depends on it.
-      limits: [N] and [N, segments] as in ``spec.Limits``; the configuration's when None.
-      forced: int32 ids each chain begins with; of ``decode.prefix`` when None.
-    """
-
-    questions: Sequence[np.ndarray]
-    rows: np.ndarray
-    limits: Limits | None = None
-    forced: Sequence[np.ndarray] | None = None
-
-    def part(self, start: int, end: int) -> "Asked":
-        """Some questions that follow each other."""
-        limits = self.limits and Limits(*(value[start:end] for value in self.limits))
-        forced = self.forced and self.forced[start:end]
-        return Asked(self.questions[start:end], self.rows[start:end], limits, forced)
 
 
 def decode_plan(
@@ -56,21 +35,21 @@ def decode_plan(
       UserError: see ``check_decode``.
     """
     check_decode(config)
-    decode, ases = config.decode, config.ases
-    single = method.single_segment
+    decode, shape = config.decode, method.shape(config, vocab)
+    single = shape.n_stages == 1
     segment = decode.max_chain_tokens if single else decode.max_segment_tokens
-    rounds = 1 if single else decode.max_rounds
-    by_sentinel = not single and ases.end_of_chain == "sentinel"
-    by_text = not single and ases.end_of_chain == "stop_text"
+    rounds = shape.n_stages or decode.max_rounds
     spec = DecodeSpec(
         vocab_limit=vocab.size,
         chain_buffer=decode.max_chain_tokens,
         segment_buffer=segment,
         round_buffer=rounds,
         eos_id=vocab.eos_id,
-        sentinel_id=vocab.sentinel(0) if by_sentinel else -1,
-        stop_ids=tuple(vocab.encode(ases.stop_text).tolist()) if by_text else (),
-        single_segment=single,
+        sentinel_id=vocab.sentinel(0) if shape.sentinel else -1,
+        stop_ids=tuple(vocab.encode(shape.stop_text).tolist()) if shape.stop_text else (),
+        n_stages=shape.n_stages,
+        frames=shape.frames,
+        jump_ids=shape.jump_ids,
         sample=decode.mode == "sample",
         repeat_ngram=decode.repeat_ngram,
         beams=decode.beams,
@@ -187,11 +166,8 @@ def encode_prefix(
 
 
 def stream_answers(
-    method: Method,
-    model: T5Config,
-    params: tuple[Params, ...],
+    trained: Trained,
     config: ConfigDict,
-    vocab: Vocabulary,
     asked: Asked,
     decoder: Decoder,
     mesh: Mesh | None = None,
@@ -200,11 +176,8 @@ def stream_answers(
     """Decode the chains of some questions, ``decode.samples`` of each.
 
     Args:
-      method: what trained the parameters.
-      model: their shape.
-      params: one tree for each role, in the roles' order.
-      config: sections ``decode`` and ``ases`` are read.
-      vocab: the run's.
+      trained: from ``run.load_method``.
+      config: ``decode`` and the method's sections are read.
       asked: the questions.
       decoder: from ``make_decoder``.
       mesh: spread the rows over its devices.
@@ -217,13 +190,16 @@ def stream_answers(
     Raises:
       UserError: see ``decode_plan`` and ``predict.stream``; before anything is generated.
     """
-    spec, limits = decode_plan(method, config, vocab)
+    spec, limits = decode_plan(trained.method, config, trained.vocab)
+    if trained.method.ask:
+        write = functools.partial(_written, trained, config, decoder, mesh, counts)
+        asked = trained.method.ask(trained, config, asked, write)
     decode = config.decode
     questions, samples = list(asked.questions), decode.samples
-    forced = asked.forced
+    forced, hints, stages = asked.forced, asked.hints, asked.stages
     if forced is None and decode.prefix:
         room = min(limits.max_segment_tokens, limits.max_chain_tokens)
-        forced = [encode_prefix(decode.prefix, vocab, room)] * len(questions)
+        forced = [encode_prefix(decode.prefix, trained.vocab, room)] * len(questions)
     limits = asked.limits or limits
     keys = None
     if decode.mode == "sample":
@@ -233,12 +209,39 @@ def stream_answers(
         each = np.repeat(np.arange(len(questions)), samples)
         questions = [questions[i] for i in each]
         forced = None if forced is None else [forced[i] for i in each]
+        hints = None if hints is None else [hints[i] for i in each]
+        stages = None if stages is None else stages[each]
         limits = Limits(*(value[each] if np.ndim(value) else value for value in limits))
     chains = stream(
-        model, params, questions, limits, spec, decoder, mesh,
-        sampling=sampling(config), keys=keys, forced=forced, counts=counts,
+        trained.model, trained.by_phase, questions, limits, spec, decoder, mesh,
+        sampling=sampling(config), keys=keys, forced=forced, hints=hints, stages=stages,
+        counts=counts,
     )  # fmt: skip
     return _gathered(chains, samples)
+
+
+def _written(
+    trained: Trained,
+    config: ConfigDict,
+    decoder: Decoder,
+    mesh: Mesh | None,
+    counts: dict[str, int] | None,
+    role: str,
+    questions: Sequence[np.ndarray],
+) -> list[np.ndarray]:
+    """Have a role write one segment for each question, the most probable tokens; see Method.ask."""
+    room = config.decode.max_chain_tokens
+    spec = DecodeSpec(trained.vocab.size, room, room, 1, trained.vocab.eos_id, n_stages=1)
+    # More may be asked than the question, and what a model wrote has no set length.
+    buckets, longest = decoder.buckets, max(map(len, questions), default=0)
+    while longest > buckets[-1]:
+        buckets += (2 * buckets[-1],)
+    decoder = dataclasses.replace(decoder, buckets=buckets)
+    found = predict(
+        trained.model, (trained.of(role),), questions, Limits(1, room, room), spec, decoder, mesh,
+        counts=counts,
+    )  # fmt: skip
+    return [generated.ids for generated in found]
 
 
 def _gathered(chains, samples: int):
@@ -253,11 +256,8 @@ def _gathered(chains, samples: int):
 
 
 def answer_questions(
-    method: Method,
-    model: T5Config,
-    params: tuple[Params, ...],
+    trained: Trained,
     config: ConfigDict,
-    vocab: Vocabulary,
     records: Sequence[Record],
     mesh: Mesh | None = None,
     timed: bool = False,
@@ -266,11 +266,8 @@ def answer_questions(
     """Decode the chains of some records' questions.
 
     Args:
-      method: what trained the parameters.
-      model: their shape.
-      params: one tree for each role, in the roles' order.
-      config: sections ``decode`` and ``ases`` are read.
-      vocab: the run's.
+      trained: from ``run.load_method``.
+      config: ``decode`` and the method's sections are read.
       records: only ids and questions are looked at.
       mesh: spread the rows over its devices.
       timed: where the first pass had to compile, decode once more for the time.
@@ -283,19 +280,17 @@ def answer_questions(
     Raises:
       UserError: a question without tokens or longer than the largest of decode.question_buckets.
     """
-    questions = vocab.encode_batch([record.question for record in records])
+    questions = trained.vocab.encode_batch([record.question for record in records])
     for record, ids in zip(records, questions, strict=True):
         check_question(ids, f"record {record.id}", config)
-    asked = Asked(questions, np.arange(len(questions)))
+    asked = Asked(questions, np.arange(len(questions)), records=records)
     counts = {} if counts is None else counts
 
     def decode() -> tuple[list[tuple[Generated, ...]], float]:
         start = time.perf_counter()
         counts.clear()
         answers = dict(
-            stream_answers(
-                method, model, params, config, vocab, asked, make_decoder(config), mesh, counts
-            )
+            stream_answers(trained, config, asked, make_decoder(config), mesh, counts)
         )
         return [answers[i] for i in range(len(records))], time.perf_counter() - start
 
@@ -353,10 +348,10 @@ def prediction_row(
     }
     if len(chains) > 1:
         row |= {"samples": len(chains), "votes": elected.votes, "tied": elected.tied}
-    row |= {
-        "reference_answer": record.answer,
-        "reference_chain": chain_text(record, config.data.answer_template),
-    }
+    row["reference_answer"] = record.answer
+    if method.reference:
+        record = method.reference(record, config)
+    row["reference_chain"] = chain_text(record, config.data.answer_template)
     if record.gold:
         closing = answer_sentence(record, config.data.answer_template)
         gold = [[segment.text, segment.label] for segment in record.gold]

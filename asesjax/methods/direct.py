@@ -22,6 +22,6 @@ def _direct(prepared: Prepared, config: ConfigDict, vocab: Vocabulary) -> dict[s
 
 
 # Question -> answer sentence (Ho et al. 2023, "fine-tune").
-ANSWER_ONLY = Method("answer_only", ("main",), (None,), False, True, _answer_only)
+ANSWER_ONLY = Method("answer_only", _answer_only)
 # Question -> rationale and answer sentence; also the scorer that AS-ES segmentation asks.
-DIRECT = Method("direct", ("main",), (None,), False, True, _direct)
+DIRECT = Method("direct", _direct)

@@ -4,15 +4,17 @@ Parameters are float32 and carry logical axis names; they are cast to the activa
 they are used.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 
+from asesjax.core.types import BATCH_AXES
 from asesjax.models.int8 import Int8
 from asesjax.models.t5_config import T5Config
-
-ROW_AXES = ("data", "fsdp")  # of the mesh, over which rows are spread: sharding.place.BATCH_AXES
 
 
 def param(module: nn.Module, name: str, init, shape: tuple[int, ...], axes: tuple[str, ...]):
@@ -118,20 +120,27 @@ def whole(x: jax.Array) -> jax.Array:
     A lookup in a table cut along its width would cut the activations the same way, and every device
     would end up with all rows of the batch.
     """
-    if jax.sharding.get_abstract_mesh().empty:
-        return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec())
+    return on_known_mesh(x)
 
 
-def rows_apart(x: jax.Array) -> jax.Array:
+def rows_apart(x: jax.Array, *others: str | None) -> jax.Array:
     """Cut [B, ...] along its rows, on the mesh that ``sharding.place.on_mesh`` made known.
 
     For what a loop carries: the compiler does not know that the rows come in cut, would cut it
     along the width like the parameters, and every device would collect all rows in each turn.
+    Further axes of the mesh cut the dimensions that follow.
     """
-    if jax.sharding.get_abstract_mesh().empty:
+    return on_known_mesh(x, BATCH_AXES, *others)
+
+
+def on_known_mesh(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
+    """Lay the dimensions of ``x`` along axes of the known mesh, where these divide them."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
         return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(ROW_AXES))
+    fits = lambda n, axis: axis and n % math.prod(mesh.shape[a] for a in np.atleast_1d(axis)) == 0  # noqa: E731
+    spec = [axis if fits(n, axis) else None for n, axis in zip(x.shape, axes, strict=False)]
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
 
 
 def dropout(config: T5Config) -> nn.Dropout:

@@ -60,7 +60,7 @@ def run_layers(
     if remat != "none":
         # XLA for CPUs drops the barriers that hold recomputing back until backward needs it, so
         # unrolled it would save nothing; a loop does hold it back.
-        scanned = scanned or jax.default_backend() == "cpu"
+        scanned = scanned or _platform() == "cpu"
         one = jax.checkpoint(one, policy=REMAT[remat], prevent_cse=not scanned)
     if not scanned:
         for number, params in enumerate(trees):
@@ -72,3 +72,9 @@ def run_layers(
         return rows_apart(one(x, *each)), None
 
     return jax.lax.scan(step, rows_apart(x), (stacked, keys))[0]
+
+
+def _platform() -> str:
+    """Of the devices that are compiled for: those of the known mesh, or the default ones."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device.platform if device else jax.default_backend()

@@ -174,13 +174,15 @@ class T5(nn.Module):
         self.encoder = Encoder(self.config, self.remat, self.scan_layers)
         self.decoder = Decoder(self.config, self.remat, self.scan_layers)
 
-    def encode(self, tokens, segment_ids, deterministic):
-        """See the function ``encode``."""
+    def encode(self, tokens, segment_ids, deterministic, embeddings=None):
+        """See the functions ``encode`` and ``forward``."""
         if segment_ids is None:
             mask = (tokens != 0)[:, None, None, :]
         else:
             mask = _same_segment(segment_ids, segment_ids)
-        return self.encoder(self.token_embedder(tokens), mask, deterministic)
+        if embeddings is None:
+            embeddings = self.token_embedder(tokens)
+        return self.encoder(embeddings, mask, deterministic)
 
     def decode_train(
         self, encoded, encoder_tokens, tokens, encoder_segments, decoder_segments, deterministic
@@ -206,7 +208,7 @@ class T5(nn.Module):
         """See the function ``forward``."""
         source, segments = batch["encoder_input_tokens"], batch.get("encoder_segment_ids")
         return self.decode_train(
-            self.encode(source, segments, deterministic),
+            self.encode(source, segments, deterministic, batch.get("encoder_embeddings")),
             source,
             batch["decoder_input_tokens"],
             segments,
@@ -359,7 +361,9 @@ def forward(
     Args:
       config: shape of the model.
       params: from ``init``.
-      batch: the keys of ``core.types.Batch``; with segment ids where examples share rows.
+      batch: the keys of ``core.types.Batch``; with segment ids where examples share rows. With
+        ``encoder_embeddings`` [B, S, D] the encoder reads these in the place of the embeddings of
+        ``encoder_input_tokens``, which then only tell what is padding.
       dropout_key: draws dropout; None for none.
       remat: what backward keeps of a layer: ``"none"`` (all), ``"dots"`` or ``"full"``, see
         ``stack.run_layers``. It changes memory and time, no number.

@@ -89,7 +89,7 @@ def gold_labels(pieces: Sequence[Piece], gold: Sequence[Segment]) -> list[str | 
     Args:
       pieces: offsets into a text that begins with the gold segments' texts joined; white space at
         their very end may differ.
-      gold: segments; characters of one without a label have no say.
+      gold: segments; characters of one without a label, or of filler, have no say.
 
     Returns:
       A label a piece; ES on a tie; None where no labelled character lies in the piece.
@@ -99,7 +99,7 @@ def gold_labels(pieces: Sequence[Piece], gold: Sequence[Segment]) -> list[str | 
       ['ES', 'AS']
     """
     text = "".join(segment.text for segment in gold)
-    kinds = np.array([LABELS.index(s.label) if s.label else -1 for s in gold], np.int64)
+    kinds = np.array([LABELS.index(s.label) if s.label in LABELS else -1 for s in gold], np.int64)
     of = np.repeat(kinds, np.array([len(s.text) for s in gold], np.int64))
     solid = np.array([not character.isspace() for character in text], bool)
     before = [np.concatenate([[0], np.cumsum(solid & (of == i))]) for i in range(len(LABELS))]

@@ -9,10 +9,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from asesjax.core.errors import UserError
-from asesjax.core.types import Batch
+from asesjax.core.types import BATCH_AXES, Batch
 from asesjax.sharding.rules import Rules
-
-BATCH_AXES = ("data", "fsdp")
 
 
 def on_mesh(mesh: Mesh, function: Callable) -> Callable:

@@ -30,7 +30,7 @@ from asesjax.data.sources import SPLITS, read_records
 from asesjax.data.vocab import load_saved
 from asesjax.evals.answers import is_correct
 from asesjax.evals.text import corpus_bleu
-from asesjax.jobs import role_examples
+from asesjax.jobs.training import role_examples
 from asesjax.methods.registry import get_method
 from asesjax.run import Run
 from asesjax.tasks.features import WEIGHTS, output_features, seqio_vocabulary
@@ -73,11 +73,12 @@ def register_run(
         lambda split: {r.id: r.answer for r in read_records(run / f"data/{split}.jsonl")}
     )
     for name in config.methods if methods is None else methods:
-        method = get_method(name)
+        method = get_method(name, config)
         if method.segmented:
             _need(run, "segments/train.jsonl", f"method {name} needs segments")
         examples_of = functools.cache(functools.partial(role_examples, run, method, vocab))
-        metrics = chain_metrics(config) if method.single_segment else [bleu_metric(config)]
+        at_once = method.shape(config, vocab).n_stages == 1
+        metrics = chain_metrics(config) if at_once else [bleu_metric(config)]
         names += register_examples(
             f"asesjax_{dataset}_{name}", method.roles, examples_of, answers, features, metrics,
             SPLITS[:2] if method.segmented else SPLITS,

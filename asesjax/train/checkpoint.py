@@ -251,7 +251,7 @@ def restore_params(path: str | Path, target: Params, step: int | None = None) ->
     Args:
       path: of a role, of its ``checkpoints`` folder, or of one checkpoint ``step_<n>``.
       target: ``ShapeDtypeStruct`` leaves with shardings.
-      step: of the checkpoint, where ``path`` is not itself one; the newest when None.
+      step: of the checkpoint, where ``path`` is not itself one; as in ``find_checkpoint``.
 
     Returns:
       The parameters, placed as ``target`` says.
@@ -316,7 +316,7 @@ def _read(place: Path, **targets: Any) -> Any:
 
 def _check_shapes(place: Path, target: Params) -> None:
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-        tree = reader.metadata(place / "params").item_metadata.tree
+        tree = reader.metadata((place / "params").absolute()).item_metadata.tree
     found = {_name(path): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(tree)}
     expected = {_name(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(target)}
     wrong = [

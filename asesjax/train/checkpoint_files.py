@@ -31,7 +31,8 @@ def find_checkpoint(path: str | Path, step: int | None = None) -> Path:
 
     Args:
       path: of a role, of its ``checkpoints`` folder, or of one checkpoint.
-      step: wanted; the newest when None.
+      step: wanted; when None the one that a finished role hands on (``result.json``), else the
+        newest.
 
     Raises:
       UserError: there is none, or not this one.
@@ -39,6 +40,8 @@ def find_checkpoint(path: str | Path, step: int | None = None) -> Path:
     path = Path(path).absolute()
     if (path / "params").is_dir():
         return path
+    if step is None and (path / "result.json").is_file():
+        step = read_json(path / "result.json").get("best_step")
     for folder in (path / "checkpoints", path):
         if there := steps(folder):
             if step is None or step in there:

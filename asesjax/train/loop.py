@@ -6,7 +6,6 @@ for bit.
 """
 
 import dataclasses
-import functools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -18,11 +17,12 @@ from jax.sharding import Mesh
 
 from asesjax.core.errors import Preempted, UserError
 from asesjax.core.metric_log import MetricLog
+from asesjax.core.processes import is_first
+from asesjax.core.progress import Progress
 from asesjax.core.types import Batch, Example, Params
 from asesjax.data.batching import Plan, batch_at, make_plan
 from asesjax.data.loader import prefetch
-from asesjax.models import t5
-from asesjax.models.flops import token_flops
+from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.place import batch_sharding as sharding_of_batches
 from asesjax.sharding.place import param_shardings, put_batch, replicated
@@ -32,7 +32,8 @@ from asesjax.train.checkpoint import Checkpoints
 from asesjax.train.duration import evaluation_steps
 from asesjax.train.hardware import mesh_peak_flops
 from asesjax.train.identity import check_batch_size, check_identity, identity
-from asesjax.train.meter import Clock, Meter, Progress
+from asesjax.train.learner import Learner, as_learner
+from asesjax.train.meter import Clock, Meter
 from asesjax.train.optim import check, make_optimizer
 from asesjax.train.state import init_state, state_from_params, state_target
 from asesjax.train.step import make_eval_step, make_train_step
@@ -76,7 +77,7 @@ class TrainResult:
 
 def train(
     train_config: Any,
-    model_config: t5.T5Config,
+    model: T5Config | Learner,
     examples: Sequence[Example],
     validation: Sequence[Example],
     workdir: str | Path,
@@ -86,6 +87,7 @@ def train(
     init_params: Params | None = None,
     *,
     n_steps: int,
+    until: int | None = None,
     role: str = "",
 ) -> TrainResult:
     """Train one role, or go on where it was interrupted, or return what it finished before.
@@ -95,7 +97,7 @@ def train(
 
     Args:
       train_config: the ``train`` section of the configuration.
-      model_config: shape of the model.
+      model: shape of a T5, or any learner.
       examples: to learn from.
       validation: examples of the validation loss; may be empty.
       workdir: folder of this role alone.
@@ -104,6 +106,8 @@ def train(
       rules: which logical axes are split over which mesh axes; those of "dp" when None.
       init_params: parameters to start from; drawn from ``seed`` when None.
       n_steps: optimizer steps, from ``duration.n_steps``.
+      until: stop, saved, after so many of them, to go on with a later call, perhaps on other
+        examples (their number must be the same); all of them when None.
       role: name in messages; the folder's when empty.
 
     Returns:
@@ -124,12 +128,14 @@ def train(
     rules = rules_of("dp") if rules is None else rules
     batches_on, whole = sharding_of_batches(mesh), replicated(mesh)
     check_batch_size(train_config, batches_on)
+    learner = as_learner(model)
+    last = n_steps if until is None else min(until, n_steps)
     kept = evaluation_steps(n_steps, train_config.evaluate_every_share)
     profile = Profile(workdir / "profile", train_config)
 
     optimizer = make_optimizer(train_config, n_steps)
-    shapes = jax.eval_shape(lambda key: t5.init(model_config, key), jax.random.key(0))
-    on = param_shardings(mesh, rules, t5.logical_axes(model_config), shapes)
+    shapes = jax.eval_shape(learner.init, jax.random.key(0))
+    on = param_shardings(mesh, rules, learner.logical_axes(), shapes)
     target = state_target(optimizer, shapes, on, mesh)
     mine = identity(train_config, n_steps, len(examples), seed)
 
@@ -138,7 +144,7 @@ def train(
     )
     cursor = restored[1] if restored else {}
     evaluations = list(cursor.get("evaluations", ()))
-    finished = lambda: step == n_steps or (step in kept and gave_up(evaluations, train_config))  # noqa: E731
+    finished = lambda: step >= last or (step in kept and gave_up(evaluations, train_config))  # noqa: E731
     step = first = int(cursor.get("step", 0))
     if restored and finished():
         return _result(restored[0].params, cursor, kept, train_config)
@@ -149,7 +155,7 @@ def train(
     if restored:
         state = restored[0]
     elif init_params is None:
-        state = init_state(optimizer, target, lambda key: t5.init(model_config, key), init_key)
+        state = init_state(optimizer, target, learner.init, init_key)
     else:
         state = state_from_params(optimizer, target, init_params)
 
@@ -160,11 +166,10 @@ def train(
         train_config.target_buckets,
         seed,
         packed_length=train_config.packed_length,
+        n_steps=n_steps,
     )
-    step_fn = make_train_step(
-        model_config, train_config, n_steps, optimizer, target, batches_on
-    )
-    eval_fn = make_eval_step(model_config, target, batches_on, train_config.scan_layers)
+    step_fn = make_train_step(learner, train_config, n_steps, optimizer, target, batches_on)
+    eval_fn = make_eval_step(learner, train_config, target, batches_on)
     checked = validation_batches(train_config, validation)
 
     def diverged(step: int, what: str) -> UserError:
@@ -180,21 +185,20 @@ def train(
         )
 
     with ExitStack() as stack:
-        is_first_process = jax.process_index() == 0
-        log = stack.enter_context(MetricLog(workdir, first)) if is_first_process else None
+        log = stack.enter_context(MetricLog(workdir, first)) if is_first() else None
         saves = Checkpoints(folder, kept, train_config.keep_last)
         stack.callback(saves.close)
-        progress = Progress(role, n_steps, first, quiet=not is_first_process)
+        progress = Progress(role, n_steps, first, "step", quiet=not is_first())
         stack.callback(progress.close)
         stack.callback(profile.close)
         stopping = stack.enter_context(on_sigterm())
-        feed = prefetch(_feed(plan, examples, first, n_steps, mesh))
+        feed = prefetch(_feed(plan, examples, first, last, mesh))
         stack.callback(feed.close)
         watch = stack.enter_context(watching(progress.say))
         clock = Clock(cursor.get("seconds", 0.0))
         meter = Meter(
             log, clock, train_config.log_every_steps, n_steps, cursor, diverged, progress,
-            functools.partial(token_flops, model_config), mesh_peak_flops(mesh),
+            learner.token_flops, mesh_peak_flops(mesh),
             mesh.local_devices[0],
         )  # fmt: skip
 
@@ -228,7 +232,8 @@ def train(
         while True:
             if step in kept and step > first:
                 evaluate()
-            if step > first and (step in kept or _is_due(step, train_config.save_every_steps)):
+            due = step in kept or step == last or _is_due(step, train_config.save_every_steps)
+            if step > first and due:
                 cursor, saved = save(), step
             if finished():
                 break
@@ -264,7 +269,7 @@ def train(
                 profile.after(step, metrics)
         saves.wait()
         result = _result(state.params, cursor, kept, train_config)
-        if step < n_steps:
+        if step < last:
             progress.say(
                 f"step {step}: {train_config.keep_best} has not gained for {train_config.patience} "
                 f"evaluations; stopped early, the best was at step {result.best_step}"

@@ -1,7 +1,6 @@
 """Turns the metrics of single steps into log lines, without making the device wait."""
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,14 +8,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from asesjax.core.metric_log import MetricLog
+from asesjax.core.progress import Progress
 from asesjax.train.hardware import peak_memory
 from asesjax.train.step import METRICS, named
 
 _SUMMED = tuple(name for name in METRICS if name != "learning_rate")
-_LINE_SECONDS = 10.0  # between plain progress lines
 _MOST_SKIPPED = 100  # updates in a row that may be left out
 
 
@@ -63,7 +61,7 @@ class Meter:
         total_steps: int,
         carried: dict[str, Any] | None,
         on_divergence: Callable[[int, str], Exception],
-        progress: "Progress",
+        progress: Progress,
         token_flops: Callable[[int, int], tuple[float, float]] = lambda s, t: (0.0, 0.0),
         peak_flops: float | None = None,
         device: jax.Device | None = None,
@@ -187,50 +185,12 @@ class Meter:
             )
         if self._log is not None:
             self._log.write("train", step, **row)
-        self._progress.show(step, row)
+        self._progress.show(
+            step,
+            f"loss {row['loss']:.4f}, lr {row['learning_rate']:.2e}, "
+            f"{row['tokens_per_second']:.0f} tokens/s, {row['seconds']:.0f} s",
+        )
         self._window, self._since = _empty(), seconds
-
-
-class Progress:
-    """A bar on a terminal, a line now and then elsewhere, on standard error."""
-
-    def __init__(self, role: str, total_steps: int, first_step: int, quiet: bool = False):
-        """Show nothing yet; with ``quiet``, ever."""
-        self._stream = sys.stderr
-        self._role, self._total, self._quiet = role, total_steps, quiet
-        self._last = -math.inf
-        self._bar = None
-        if self._stream.isatty() and not quiet:
-            self._bar = tqdm(
-                total=total_steps, initial=first_step, desc=role, unit="step", file=self._stream
-            )
-
-    def show(self, step: int, row: dict[str, float]) -> None:
-        """Show a log line."""
-        if self._bar is not None:
-            self._bar.update(step - self._bar.n)
-            self._bar.set_postfix_str(f"loss {row['loss']:.4f}, lr {row['learning_rate']:.1e}")
-        elif time.perf_counter() - self._last >= _LINE_SECONDS or step == self._total:
-            self._last = time.perf_counter()
-            self.say(
-                f"step {step}/{self._total}: loss {row['loss']:.4f}, lr "
-                f"{row['learning_rate']:.2e}, {row['tokens_per_second']:.0f} tokens/s, "
-                f"{row['seconds']:.0f} s"
-            )
-
-    def say(self, line: str) -> None:
-        """Print one line that belongs to the role, above the bar where there is one."""
-        if self._quiet:
-            return
-        if self._bar is not None:
-            self._bar.write(f"[{self._role}] {line}", file=self._stream)
-        else:
-            print(f"[{self._role}] {line}", file=self._stream, flush=True)
-
-    def close(self) -> None:
-        """Leave the bar where it is."""
-        if self._bar is not None:
-            self._bar.close()
 
 
 def _empty() -> dict[str, float]:

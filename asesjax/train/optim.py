@@ -263,7 +263,7 @@ def make_optimizer(train: Any, total_steps: int) -> optax.GradientTransformation
     ``learning_rate=1e-3``, ``schedule="constant"``, ``warmup_share=0.0``, ``clip_norm=0.0`` and
     ``model.dropout=0.1`` (Raffel et al. 2020, section 3.1.2).
 
-    ``beta1`` is the momentum of sgd, ``beta1`` and ``beta2`` are those of adam, adamw and lion.
+    ``beta1`` is the momentum of sgd, ``beta1`` and ``beta2`` are those of adamw and lion.
     Weight decay is decoupled and multiplied by the learning rate (``optax.adafactor`` would not).
     Frozen parameters have no optimizer state and do not count in the norm that is clipped.
 
@@ -276,25 +276,18 @@ def make_optimizer(train: Any, total_steps: int) -> optax.GradientTransformation
         parameters, a rate factor that is of none of them.
     """
     check(train)
-    adam = optax.scale_by_adam(b1=train.beta1, b2=train.beta2)
     rules = {
-        "adamw": [adam],
+        "adamw": [optax.scale_by_adam(b1=train.beta1, b2=train.beta2)],
         "adafactor": [
             optax.scale_by_factored_rms(),
             optax.clip_by_block_rms(1.0),
             optax.scale_by_param_block_rms(),
         ],
-        "adam": [adam],
         "lion": [optax.scale_by_lion(b1=train.beta1, b2=train.beta2)],
         "sgd": [optax.trace(decay=train.beta1)],
     }
     if train.optimizer not in rules:
         raise unknown("train.optimizer", train.optimizer, rules)
-    if train.optimizer == "adam" and train.weight_decay:
-        raise UserError(
-            f"train.optimizer adam has no weight decay, got train.weight_decay "
-            f"{train.weight_decay}; set train.optimizer=adamw or train.weight_decay=0.0"
-        )
     chain = list(rules[train.optimizer])
     if train.clip_norm:
         chain.insert(0, optax.clip_by_global_norm(train.clip_norm))

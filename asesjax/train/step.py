@@ -18,8 +18,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from asesjax import losses
 from asesjax.core.types import Batch, Params
-from asesjax.models import t5
+from asesjax.models.t5_config import T5Config
 from asesjax.sharding.place import on_mesh, replicated
+from asesjax.train.learner import Learner, as_learner
 from asesjax.train.optim import make_schedule, training_weights, without_frozen
 from asesjax.train.state import TrainState, shardings
 
@@ -73,45 +74,12 @@ class PerShape:
         return program(state, batch, *rest)
 
 
-def batch_loss(
-    model_config: Any,
-    params: Params,
-    batch: Batch,
-    dropout_key: jax.Array | None = None,
-    z_loss: float = 0.0,
-    label_smoothing: float = 0.0,
-    remat: str = "none",
-    scan_layers: bool = False,
-) -> losses.LossSums:
-    """Run the model on a batch with teacher forcing and sum its loss.
-
-    Args:
-      model_config: T5Config.
-      params: of the model.
-      batch: a ``core.types.Batch``.
-      dropout_key: None for no dropout.
-      z_loss: as in ``losses.weighted_cross_entropy``.
-      label_smoothing: as in ``losses.weighted_cross_entropy``.
-      remat: as in ``t5.forward``.
-      scan_layers: as in ``t5.forward``.
-    """
-    hidden = t5.forward(model_config, params, batch, dropout_key, remat, scan_layers)
-    return losses.hidden_cross_entropy(
-        functools.partial(t5.logits, model_config, params),
-        hidden,
-        batch["decoder_target_tokens"],
-        batch["decoder_loss_weights"],
-        z_loss,
-        label_smoothing,
-    )
-
-
 def loss_and_gradients(
-    model_config: Any,
+    model: T5Config | Learner,
     train: Any,
     params: Params,
     batch: Batch,
-    dropout_key: jax.Array | None,
+    key: jax.Array | None,
     split: Callable[[jax.Array], jax.Array] | None = None,
 ) -> tuple[losses.LossSums, jax.Array, Params]:
     """Compute the sums of a batch and the gradient of its normalised loss.
@@ -120,28 +88,26 @@ def loss_and_gradients(
     and gradients are added and divided once, so the result does not depend on the cut.
 
     Args:
-      model_config: T5Config.
+      model: shape of a T5, or any learner.
       train: the ``train`` section.
       params: of the model.
       batch: a ``core.types.Batch``.
-      dropout_key: None for no dropout.
+      key: of what the loss draws (dropout); None where it draws nothing.
       split: places a [M, B/M, ...] array on the mesh.
 
     Returns:
       The sums, the number they are divided by, and the gradient divided by it.
     """
     n_parts = train.microbatches
+    learner = as_learner(model)
 
     def part_loss(p, part, key):
-        sums = batch_loss(
-            model_config, without_frozen(train, p), part, key, train.z_loss,
-            train.label_smoothing, train.remat, train.scan_layers,
-        )  # fmt: skip
+        sums = learner.loss(without_frozen(train, p), part, key, train)
         return sums.loss_sum, sums
 
     gradient = jax.grad(part_loss, has_aux=True)
     if n_parts == 1:
-        grads, sums = gradient(params, batch, dropout_key)
+        grads, sums = gradient(params, batch, key)
     else:
         # [B, ...] -> [M, B/M, ...], every part taking one row of each device's in turn, so that
         # no row changes its device.
@@ -154,8 +120,8 @@ def loss_and_gradients(
 
         def add_part(total, numbered):
             number, part = numbered
-            key = None if dropout_key is None else jax.random.fold_in(dropout_key, number)
-            return jax.tree.map(jnp.add, total, gradient(params, part, key)), None
+            own_key = None if key is None else jax.random.fold_in(key, number)
+            return jax.tree.map(jnp.add, total, gradient(params, part, own_key)), None
 
         zero = jnp.float32(0.0)
         start = jax.tree.map(jnp.zeros_like, params), losses.LossSums(zero, zero, zero, zero)
@@ -166,7 +132,7 @@ def loss_and_gradients(
 
 
 def make_train_step(
-    model_config: Any,
+    model: T5Config | Learner,
     train: Any,
     total_steps: int,
     optimizer: optax.GradientTransformation,
@@ -176,7 +142,7 @@ def make_train_step(
     """Build ``step(state, batch, key) -> (state, metrics)``.
 
     Args:
-      model_config: T5Config.
+      model: shape of a T5, or any learner.
       train: the ``train`` section.
       total_steps: of the run, for the reported learning rate.
       optimizer: from ``optim.make_optimizer``.
@@ -184,19 +150,20 @@ def make_train_step(
       batch_sharding: of every array of a batch.
 
     Returns:
-      A ``PerShape``. ``state`` is donated; ``key`` is the run's PRNG key, replicated (dropout draws
-      from it and the step alone); ``metrics`` is a float32 vector, see ``METRICS``.
+      A ``PerShape``. ``state`` is donated; ``key`` is the run's PRNG key, replicated (what is drawn
+      depends on it and the step alone); ``metrics`` is a float32 vector, see ``METRICS``.
     """
     mesh = batch_sharding.mesh
+    learner = as_learner(model)
     schedule = make_schedule(train, total_steps)
     parts_sharding = NamedSharding(mesh, PartitionSpec(None, *batch_sharding.spec))
     split = functools.partial(jax.lax.with_sharding_constraint, shardings=parts_sharding)
 
     def step(state: TrainState, batch: Batch, key: jax.Array):
-        dropout_key = jax.random.fold_in(key, state.step) if model_config.dropout else None
+        step_key = jax.random.fold_in(key, state.step) if learner.draws else None
         weights = training_weights(state.params, state.opt_state)
         sums, divisor, grads = loss_and_gradients(
-            model_config, train, weights, batch, dropout_key, split
+            learner, train, weights, batch, step_key, split
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -236,22 +203,21 @@ def make_train_step(
 
 
 def make_eval_step(
-    model_config: Any, target: TrainState, batch_sharding: NamedSharding, scan_layers: bool = False
+    model: T5Config | Learner, train: Any, target: TrainState, batch_sharding: NamedSharding
 ) -> PerShape:
-    """Build ``evaluate(params, batch) -> LossSums`` as a float32 vector, without dropout.
-
-    The loss is the plain one: no label smoothing, no z-loss.
+    """Build ``evaluate(params, batch) -> LossSums`` as a float32 vector.
 
     Args:
-      model_config: T5Config.
+      model: shape of a T5, or any learner.
+      train: the ``train`` section.
       target: the described state.
       batch_sharding: of every array of a batch.
-      scan_layers: as in ``t5.forward``.
     """
     mesh = batch_sharding.mesh
+    learner = as_learner(model)
 
     def evaluate(params: Params, batch: Batch):
-        return jnp.stack(batch_loss(model_config, params, batch, scan_layers=scan_layers))
+        return jnp.stack(learner.evaluate(params, batch, train))
 
     return PerShape(
         jax.jit(

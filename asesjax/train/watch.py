@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from asesjax.core.errors import UserError
+from asesjax.core.processes import is_first
 
 _TIMES = 10  # a step is slow at so many times the median
 _REMEMBERED = 100  # steps the median is of
@@ -129,7 +130,7 @@ class Profile:
 
     def before(self, step: int) -> None:
         """Start, if the step that is dispatched next is to be profiled."""
-        wanted = self._first <= step <= self._last and jax.process_index() == 0
+        wanted = self._first <= step <= self._last and is_first()
         if wanted and not self._on:
             jax.profiler.start_trace(str(self._folder))
             self._on = True

@@ -12,7 +12,12 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 KINDS = ("ES", "AS", "missing", "extra")
 
 
-def _pyplot() -> Any:
+def load_pyplot() -> Any:
+    """Import matplotlib for files alone.
+
+    Raises:
+      UserError: it is not installed.
+    """
     try:
         import matplotlib
     except ImportError:
@@ -32,7 +37,7 @@ def learning_curves(rows: Sequence[dict], path: str | Path, axis: str = "tokens"
       path: PNG file to write.
       axis: ``"tokens"`` or ``"seconds"``.
     """
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     figure, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
     for row, colour in zip(rows, COLOURS * 9, strict=False):
         points = row["curve"]
@@ -45,12 +50,36 @@ def learning_curves(rows: Sequence[dict], path: str | Path, axis: str = "tokens"
     axes.set_ylim(0, 100)
     axes.grid(alpha=0.3)
     axes.legend()
-    return _save(figure, path)
+    return save_figure(figure, path)
+
+
+def accuracy_by_length(rows: Sequence[dict], path: str | Path) -> Path:
+    """Draw accuracy on test questions against the tokens written for one, a point a method.
+
+    Args:
+      rows: report rows with ``method``, ``tokens_per_question``, ``accuracy`` and
+        ``accuracy_interval``.
+      path: PNG file to write.
+    """
+    pyplot = load_pyplot()
+    figure, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
+    for row, colour in zip(rows, COLOURS * 9, strict=False):
+        x, y = row["tokens_per_question"], 100 * row["accuracy"]
+        low, high = (100 * end for end in row["accuracy_interval"])
+        axes.errorbar(x, y, [[y - low], [high - y]], fmt="o", color=colour, capsize=3,
+                      label=row["method"])
+    axes.set_xlabel("tokens written for a question")
+    axes.set_ylabel("accuracy, % (bar: 95 % interval)")
+    axes.set_xlim(left=0)
+    axes.set_ylim(0, 100)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return save_figure(figure, path)
 
 
 def error_kinds(rows: Sequence[dict], path: str | Path) -> Path:
     """Draw, for each method, the share of chains whose first wrong sentence is of each kind."""
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     figure, axes = pyplot.subplots(figsize=(6.4, 3.2), layout="constrained")
     names = [row["method"] for row in rows]
     left = [0.0] * len(rows)
@@ -62,12 +91,12 @@ def error_kinds(rows: Sequence[dict], path: str | Path) -> Path:
     axes.set_xlim(0, 100)
     axes.set_xlabel("chains, % (the rest are right sentence by sentence)")
     figure.legend(title="first wrong sentence", ncols=len(KINDS), loc="outside upper center")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def loss_curves(metrics: dict[str, Path], path: str | Path) -> Path:
     """Draw the training loss of each role against training tokens, from its metrics.jsonl."""
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     figure, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
     for (name, file), colour in zip(metrics.items(), COLOURS * 9, strict=False):
         points = read_metrics(file, "train")
@@ -78,12 +107,13 @@ def loss_curves(metrics: dict[str, Path], path: str | Path) -> Path:
     axes.set_yscale("log")
     axes.grid(alpha=0.3)
     axes.legend()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
-def _save(figure: Any, path: str | Path) -> Path:
+def save_figure(figure: Any, path: str | Path) -> Path:
+    """Write a figure, its folder made if absent, and forget it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
-    _pyplot().close(figure)
+    load_pyplot().close(figure)
     return path

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asesjax.viz.curves import COLOURS, _pyplot, _save
+from asesjax.viz.curves import COLOURS, load_pyplot, save_figure
 
 _DIM, _BOLD, _END = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 
@@ -78,7 +78,7 @@ def length_figure(
     Raises:
       UserError: matplotlib is not installed.
     """
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     figure, grid = pyplot.subplots(
         len(lengths), 2, figsize=(8, 1 + 1.8 * len(lengths)), layout="constrained", squeeze=False
     )
@@ -93,4 +93,4 @@ def length_figure(
     for plot in grid[-1]:
         plot.set_xlabel("tokens")
     figure.supylabel("examples")
-    return _save(figure, path)
+    return save_figure(figure, path)

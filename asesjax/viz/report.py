@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from asesjax.core.files import write_json, write_text
-from asesjax.viz.curves import error_kinds, learning_curves, loss_curves
+from asesjax.viz.curves import accuracy_by_length, error_kinds, learning_curves, loss_curves
+from asesjax.viz.skipping import skipping_lines
 from asesjax.viz.tables import results_table
 
 
@@ -24,6 +25,8 @@ def write_report(workdir: Path, report: dict[str, Any]) -> str:
     ]
     if all(row["first_wrong"] for row in rows):
         figures.append(error_kinds(rows, workdir / "figures/first_wrong_sentence.png"))
+    if report.get("skipping"):
+        figures.append(accuracy_by_length(rows, workdir / "figures/accuracy_by_length.png"))
     report = report | {"figures": [str(path.relative_to(workdir)) for path in figures]}
     lines = [
         f"{report['name']}: {rows[0]['questions']} test questions, one run with seed "
@@ -43,6 +46,8 @@ def write_report(workdir: Path, report: dict[str, Any]) -> str:
         lines.append(
             f"Segmentation F1 against gold labels, beta {report['beta']:g} (and 1): {f1}."
         )
+    if report.get("skipping"):
+        lines += ["", *skipping_lines(rows, report["skipping"])]
     lines += [f"Figure: {path}" for path in figures]
     text = "\n".join(lines) + "\n"
     write_text(workdir / "report.md", text)

@@ -3,10 +3,16 @@
 import html
 from collections.abc import Sequence
 
-from asesjax.core.types import AS, ES, Segment
+from asesjax.core.types import AS, ES, FILLER, Segment
 
-TERMINAL = {ES: "\x1b[36m", AS: "\x1b[33m", None: ""}
-PAGE = {ES: "#cdeaf2", AS: "#ffe3a8", None: "#eeeeee"}
+# Colours in terminals and on pages, and names. Labels of other kinds look as if they were none.
+TERMINAL = {ES: "\x1b[36m", AS: "\x1b[33m", FILLER: "\x1b[2m", "question": "\x1b[35m",
+            "answer": "\x1b[32m"}  # fmt: skip
+PAGE = {ES: "#cdeaf2", AS: "#ffe3a8", FILLER: "#f6f6f6", "question": "#e7d9f5",
+        "answer": "#d5efd3"}  # fmt: skip
+NAMES = {ES: "ES, extractive", AS: "AS, abstractive", FILLER: "not needed",
+         "question": "subquestion", "answer": "its answer", None: "no label"}  # fmt: skip
+_PLAIN = "#eeeeee"
 
 
 def segments_text(segments: Sequence[Segment], colour: bool = True) -> str:
@@ -18,7 +24,7 @@ def segments_text(segments: Sequence[Segment], colour: bool = True) -> str:
     """
     lines = []
     for segment in segments:
-        start, end = (TERMINAL[segment.label], "\x1b[0m") if colour else ("", "")
+        start, end = (TERMINAL.get(segment.label, ""), "\x1b[0m") if colour else ("", "")
         lines.append(f"{start}{segment.label or '--'} | {segment.text.strip()}{end}")
     return "\n".join(lines)
 
@@ -31,7 +37,8 @@ def segments_html(segments: Sequence[Segment], question: str = "") -> str:
       '<p><span title="AS" style="background:#ffe3a8">a &lt; b</span></p>'
     """
     spans = "".join(
-        f'<span title="{segment.label or "unlabelled"}" style="background:{PAGE[segment.label]}">'
+        f'<span title="{segment.label or "unlabelled"}" '
+        f'style="background:{PAGE.get(segment.label, _PLAIN)}">'
         f"{html.escape(segment.text)}</span>"
         for segment in segments
     )
@@ -44,11 +51,13 @@ def segments_page(title: str, chains: Sequence[tuple[str, Sequence[Segment]]]) -
 
     Args:
       title: of the page.
-      chains: question and segments of each.
+      chains: question and segments of each; the legend has the labels that occur.
     """
-    names = {ES: "ES, extractive", AS: "AS, abstractive", None: "no label"}
+    there = {segment.label for _, segments in chains for segment in segments}
+    labels = [*(label for label in NAMES if label in there), *sorted(there - NAMES.keys())]
     legend = " ".join(
-        f'<span style="background:{PAGE[label]}">{name}</span>' for label, name in names.items()
+        f'<span style="background:{PAGE.get(label, _PLAIN)}">{NAMES.get(label, label)}</span>'
+        for label in labels
     )
     body = "\n".join(segments_html(segments, question) for question, segments in chains)
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title>'

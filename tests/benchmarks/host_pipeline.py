@@ -22,10 +22,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from asesjax import jobs
 from asesjax.core.config import base_config, finish
 from asesjax.data.batching import batch_at, examples_per_row, make_plan
 from asesjax.data.vocab import load_saved
+from asesjax.jobs import data as data_jobs
+from asesjax.jobs import segmentation, training
 from asesjax.methods.registry import get_method
 from asesjax.run import Run
 
@@ -42,7 +43,7 @@ def timed_examples(run, what):
     """Seconds and examples of a start, as ``asesjax train`` begins it."""
     start = time.perf_counter()
     vocab = load_saved(run / "vocab")
-    examples = jobs.role_examples(run, get_method("usm"), vocab, "train")["main"]
+    examples = training.role_examples(run, get_method("usm"), vocab, "train")["main"]
     show(what, seconds=time.perf_counter() - start, examples=len(examples))
     return examples
 
@@ -86,9 +87,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         run = prepared(args, folder)
-        jobs.prepare_data(run)
-        jobs.score_pieces(run, has_scorer=False)
-        jobs.segment_pieces(run)
+        data_jobs.prepare_data(run)
+        segmentation.score_pieces(run, has_scorer=False)
+        segmentation.segment_pieces(run)
         timed_examples(run, "first start")
         files = (run / "tokens").glob("*/*")
         show("cache on disk", megabytes=sum(file.stat().st_size for file in files) / 1e6)

@@ -159,8 +159,9 @@ def test_what_stands_together_does_not_depend_on_where_it_stopped(
     real, asked, call = generate_file.stream_answers, [], []
 
     def recording(*args):
-        asked.append(args[5].rows.tolist())
-        call.append((args[6], [value.shape for value in args[5].limits], len(args[5].forced[0])))
+        _, _, part, decoder, _ = args
+        asked.append(part.rows.tolist())
+        call.append((decoder, [value.shape for value in part.limits], len(part.forced[0])))
         return real(*args)
 
     monkeypatch.setattr(generate_file, "stream_answers", recording)

@@ -1,8 +1,10 @@
 """One process alone; several are started in tests/train/test_processes.py."""
 
+import socket
+
 import pytest
 
-from asesjax.core import processes
+from asesjax.core import processes, run_card
 from asesjax.core.errors import UserError
 
 
@@ -19,6 +21,44 @@ def test_one_process_is_first_and_leads_nobody(capsys):
 def test_errors_of_the_leader_are_its_own():
     with pytest.raises(KeyError), processes.leading() as together:
         together(0, {}.popitem)()
+
+
+def test_a_process_alone_has_nobody_to_differ_from():
+    processes.check_same({"seed": object()})
+
+
+def test_start_timeout_must_be_a_time():
+    with pytest.raises(UserError, match="--start-timeout must be above 0 seconds, got 0"):
+        processes.start("host:80", 2, 0, timeout=0)
+
+
+def test_nobody_comes():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(UserError, match=rf"waited 1 s at localhost:{port} for process 1 of 2\."):
+        processes.start(f"localhost:{port}", 2, 0, timeout=0.5)
+    assert not processes.several()
+
+
+def test_auto_where_there_is_nothing_to_find(monkeypatch):
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")  # where libtpu is installed, jax would ask
+    with pytest.raises(UserError, match="found neither a TPU pod nor SLURM nor Open MPI"):
+        processes.start("auto", timeout=1)
+
+
+def test_source_facts_change_with_the_source(tmp_path, monkeypatch):
+    (tmp_path / "asesjax").mkdir()
+    file = tmp_path / "asesjax/a.py"
+    file.write_text("a = 1\n")
+    monkeypatch.setattr(run_card, "ROOT", tmp_path)
+    first = run_card.source_facts()
+    assert first["commit"] is None and first["package jax"]
+    file.write_text("a = 2\n")
+    second = run_card.source_facts()
+    assert {name for name in first if first[name] != second[name]} == {"source"}
+    monkeypatch.setenv("ASESJAX_COMMIT", "abc")
+    assert run_card.source_facts()["commit"] == "abc"
 
 
 @pytest.mark.parametrize(

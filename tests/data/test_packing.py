@@ -2,6 +2,8 @@
 
 import collections
 import functools
+import importlib.util
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asesjax import losses
-from asesjax.core.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.types import Example
 from asesjax.data import batching, packing
@@ -290,25 +291,11 @@ def test_neighbours_in_a_row_do_not_see_each_other():
 
 
 def test_gsm8k_fills_both_sides(data_folder):
-    from asesjax.data.examples import chain_text
-    from asesjax.data.sources import load_records
-    from asesjax.data.vocab import load_vocabulary
-    from asesjax.methods.method import Prepared
-    from asesjax.methods.registry import get_method
-    from asesjax.segment.label import label_pieces, merge_segments
-    from asesjax.segment.pieces import piece_texts, split_pieces
-
-    fields = {"data.source": "gsm8k", "data.path": str(data_folder / "gsm8k"), "data.n_train": "0"}
-    config = finish(base_config(), fields)
-    vocab = load_vocabulary("sentencepiece", str(data_folder / "t5_vocab/spiece.model"))
-    examples = []
-    for record in load_records(config.data, "train", 0)[0]:
-        text = chain_text(record, config.data.answer_template)
-        pieces = split_pieces(text, config.segment.short, config.segment.min_words)
-        labels = label_pieces(None, "location", 1.0, n_pieces=len(pieces))
-        parts = tuple(merge_segments(piece_texts(text, pieces), labels, True))
-        prepared = Prepared(record, vocab.encode(record.question), parts)
-        examples += get_method("usm").examples(prepared, config, vocab)["main"]
+    path = Path(__file__).parents[1] / "benchmarks/packing.py"
+    spec = importlib.util.spec_from_file_location("packing_benchmark", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    examples = benchmark.gsm8k_examples(data_folder)
     plan = plan_of(examples, 16, 512)
     full = plan.lengths.sum(0) / (len(plan.lengths) * np.array(plan.shapes[0]))
     # 99.7 % of the source and 99.6 % of the target positions, in rows of 472 and 72.

@@ -219,6 +219,37 @@ def test_own_steps_of_json_rows(tmp_path):
             load_records(data, "train", 0)
 
 
+def test_several_rationales_of_a_question(tmp_path):
+    """The wrong ones can be left out; a record stays while one of them is right."""
+
+    def closed(n):
+        return f"It is {n}. The answer is {n}."
+
+    rows = [
+        {"id": "1", "question": "a", "answer": "1", "rationale": closed(1),
+         "rationales": [closed(1), closed(2), "So 1. The answer is 1."]},
+        {"id": "2", "question": "b", "answer": "2", "rationales": [closed(1), closed(2)]},
+        {"id": "3", "question": "c", "answer": "3", "rationale": closed(4)},
+    ]  # fmt: skip
+    path = write_lines(tmp_path / "x.jsonl", rows)
+    data = settings_of("jsonl", path, validation_share=0.0, test_share=0.0)
+    found = {r.id: (r.rationale, r.others) for r in load_records(data, "train", 0)[0]}
+    assert found == {
+        "1": (closed(1), (closed(2), "So 1. The answer is 1.")),
+        "2": (closed(1), (closed(2),)), "3": (closed(4), ()),
+    }  # fmt: skip
+    data.only_right_chains = True
+    records, skipped = load_records(data, "train", 0, lambda text, a: text.endswith(f" {a}."))
+    assert {r.id: (r.rationale, r.others) for r in records} == {
+        "1": (closed(1), ("So 1. The answer is 1.",)), "2": (closed(2), ())
+    }  # fmt: skip
+    assert [reason for _, reason in skipped] == [WRONG_CHAIN]
+    data.only_right_chains = False
+    write_lines(path, [{**rows[0], "rationales": "It is 1."}])
+    with pytest.raises(UserError, match="x.jsonl:1: field 'rationales' must be a list of texts"):
+        load_records(data, "train", 0)
+
+
 def test_split_by_id(tmp_path):
     """With equal questions of several ids, or several questions of one passage."""
     rows = [{"id": i, "question": "Same?", "rationale": "r", "answer": "a"} for i in range(400)]

@@ -6,7 +6,7 @@ import pytest
 
 from asesjax.core.config import base_config
 from asesjax.core.errors import UserError
-from asesjax.core.types import AS, ES, Record, Segment
+from asesjax.core.types import AS, ES, FILLER, Record, Segment
 from asesjax.data.sources import SPLITS, load_records, read_records, write_records
 from asesjax.data.synthetic import make_math
 from asesjax.data.vocab import load_vocabulary
@@ -209,14 +209,18 @@ def test_write_and_read_records(tmp_path):
         Record("a", "问\n题", "Er sagt. So.", "", (Segment("Er sagt. ", ES), Segment("So.", AS))),
         Record("b", "q", "r", "1", None),
         Record("c", "q", "r", "1", (Segment("r", None),)),
-    ]
+        Record("d", "q", "r e", "1", (Segment("r ", AS), Segment("e", FILLER)), (("s", "r e"),),
+               ("t", "u v")),
+    ]  # fmt: skip
     file = tmp_path / "new" / "records.jsonl"
     write_records(file, records)
     assert read_records(file) == records
     assert [path.name for path in file.parent.iterdir()] == ["records.jsonl"]
     # The file is a jsonl source as well.
     data = settings_of("jsonl", file, validation_share=0.0, test_share=0.0)
-    assert {r.id for r in load_records(data, "train", 0)[0]} == {"a", "b", "c"}
+    assert {r.id: r.others for r in load_records(data, "train", 0)[0]} == {
+        "a": (), "b": (), "c": (), "d": ("t", "u v")
+    }  # fmt: skip
 
     def broken():
         yield records[0]

@@ -22,7 +22,7 @@ from asesjax.data.vocab import (
     train_vocabulary,
     with_symbols,
 )
-from asesjax.jobs import prepare_data
+from asesjax.jobs.data import prepare_data
 from asesjax.run import Run
 from asesjax.segment.pieces import split_pieces
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from asesjax.core.config import base_config
 from asesjax.core.errors import UserError
-from asesjax.core.types import AS, ES
-from asesjax.data.synthetic import NAMES, anonymous_key, make_math, split_of
+from asesjax.core.types import AS, ES, FILLER
+from asesjax.data.synthetic import FILLERS, NAMES, anonymous_key, make_math, split_of
 from asesjax.segment.pieces import split_pieces
 
 SPLITS = ("train", "validation", "test")
@@ -318,3 +318,47 @@ def test_twenty_thousand_problems_take_seconds():
     start = time.perf_counter()
     assert len(make_math(settings_of(), "train", 20000, 0)) == 20000
     assert time.perf_counter() - start < 30  # 3 s measured on an idle core
+
+
+def test_steps_are_the_chain_with_its_questions():
+    for record in make_math(settings_of(n_fillers=1), "train", 40, 0):
+        assert " ".join(text for _, text in record.steps) == record.rationale
+        asked = [re.fullmatch(rf"How many {I} does {N} have\?", question)[1]
+                 for question, _ in record.steps]  # fmt: skip
+        computed = [match[1] for match in COMPUTATION.finditer(record.rationale)]
+        assert asked == computed
+        assert record.question.endswith(record.steps[-1][0])
+
+
+def test_fillers_are_all_that_is_added():
+    worded = [re.escape(text).replace(r"\{x\}", N).replace(r"\{s\}", I) for text in FILLERS]
+    pattern = "|".join(worded)
+    plain = make_math(settings_of(), "train", 60, 0)
+    places = set()
+    for n in (1, 3):
+        for record in make_math(settings_of(n_fillers=n), "train", 60, 0):
+            kinds = [segment.label for segment in record.gold]
+            assert kinds.count(FILLER) == n and kinds[-1] == AS
+            places |= {i for i, kind in enumerate(kinds) if kind == FILLER}
+            for segment in record.gold:
+                is_filler = re.fullmatch(pattern, segment.text.strip())
+                assert bool(is_filler) == (segment.label == FILLER)
+            needed = [segment.label for segment in record.gold if segment.label != FILLER]
+            assert needed == [ES, AS] * len(record.steps)
+    assert places >= set(range(6))
+    assert all(s.label != FILLER for record in plain for s in record.gold)
+
+
+def test_other_rationales_compute_the_same():
+    plain = make_math(settings_of(), "train", 30, 0)
+    several = make_math(settings_of(n_rationales=4), "train", 30, 0)
+    computing = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
+    for one, record in zip(plain, several, strict=True):
+        assert dataclasses.replace(record, others=()) == one and len(set(record.others)) == 3
+        for text in record.others:
+            assert text != record.rationale
+            assert computing.findall(text) == computing.findall(record.rationale)
+    for changed, message in (({"n_rationales": 5}, "n_rationales must be from 1 to 4, got 5"),
+                             ({"n_fillers": -1}, "n_fillers must be 0 or more, got -1")):
+        with pytest.raises(UserError, match=message):
+            make_math(settings_of(**changed), "train", 3, 0)

@@ -1,17 +1,20 @@
 """The token cache: the same examples to the last bit, whole or absent, never stale."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asesjax import jobs
 from asesjax.core.config import base_config, finish
 from asesjax.core.types import Example
 from asesjax.data import token_cache
 from asesjax.data.batching import batch_at, make_plan
 from asesjax.data.token_cache import cache_key, cached_examples, load_examples, save_examples
 from asesjax.data.vocab import load_saved
+from asesjax.jobs import data as data_jobs
+from asesjax.jobs import segmentation, training
 from asesjax.methods.registry import get_method
 from asesjax.run import Run
 
@@ -23,6 +26,7 @@ def example(i, source, target, seed=0):
         inputs=rng.integers(1, 1 << 31, source, dtype=np.int32),
         targets=rng.integers(1, 1 << 31, target, dtype=np.int32),
         weights=rng.random(target, np.float32),
+        kind=("", "es", "answer")[i % 3],
     )
 
 
@@ -31,10 +35,13 @@ def assert_equal(left, right):
     for role in left:
         assert len(left[role]) == len(right[role])
         for a, b in zip(left[role], right[role], strict=True):
-            assert a.id == b.id
-            for side in ("inputs", "targets", "weights"):
-                x, y = getattr(a, side), getattr(b, side)
-                assert x.dtype == y.dtype and x.tobytes() == y.tobytes()
+            for field in dataclasses.fields(Example):  # whatever an example has, or comes to have
+                x, y = getattr(a, field.name), getattr(b, field.name)
+                assert type(x) is type(y)
+                if isinstance(x, np.ndarray):
+                    assert x.dtype == y.dtype and x.tobytes() == y.tobytes()
+                else:
+                    assert x == y
 
 
 LENGTHS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=9)
@@ -128,21 +135,21 @@ def prepared(tmp_path_factory):
     fields = {"data.n_train": "40", "data.n_validation": "5", "data.n_test": "5",
               "segment.strategy": "location", "ases.gamma": "0.37"}  # fmt: skip
     run = Run(finish(base_config(), fields), tmp_path_factory.mktemp("run"), say=lambda text: None)
-    jobs.prepare_data(run)
-    jobs.score_pieces(run, has_scorer=False)
-    jobs.segment_pieces(run)
+    data_jobs.prepare_data(run)
+    segmentation.score_pieces(run, has_scorer=False)
+    segmentation.segment_pieces(run)
     return run
 
 
 @pytest.mark.parametrize("name", ["direct", "usm", "dsm"])
 def test_a_second_start_encodes_nothing_and_sees_the_same_batches(prepared, monkeypatch, name):
     method, vocab = get_method(name), load_saved(prepared / "vocab")
-    plain = jobs.role_examples(prepared, method, vocab, "train")
+    plain = training.role_examples(prepared, method, vocab, "train")
     assert not (prepared / f"tokens/{name}-train").exists()  # too few to be worth it
-    monkeypatch.setattr(jobs, "_CACHE_FROM_BYTES", 0)
-    assert_equal(jobs.role_examples(prepared, method, vocab, "train"), plain)
-    monkeypatch.setattr(jobs, "_build_examples", lambda *args: pytest.fail("built again"))
-    cached = jobs.role_examples(prepared, method, vocab, "train")
+    monkeypatch.setattr(training, "_CACHE_FROM_BYTES", 0)
+    assert_equal(training.role_examples(prepared, method, vocab, "train"), plain)
+    monkeypatch.setattr(training, "_build_examples", lambda *args: pytest.fail("built again"))
+    cached = training.role_examples(prepared, method, vocab, "train")
     assert_equal(cached, plain)
     role = method.roles[0]
     for packed_length in (0, 256):
@@ -156,13 +163,13 @@ def test_a_second_start_encodes_nothing_and_sees_the_same_batches(prepared, monk
 
 
 def test_other_weights_records_or_segments_are_not_taken_from_the_cache(prepared, monkeypatch):
-    monkeypatch.setattr(jobs, "_CACHE_FROM_BYTES", 0)
+    monkeypatch.setattr(training, "_CACHE_FROM_BYTES", 0)
     vocab = load_saved(prepared / "vocab")
 
     def made(name, **fields):
         named = {key.replace("__", "."): value for key, value in fields.items()}
         run = Run(finish(prepared.config.copy_and_resolve_references(), named), prepared.workdir)
-        return jobs.role_examples(run, get_method(name), vocab, "train")["main"]
+        return training.role_examples(run, get_method(name), vocab, "train")["main"]
 
     before = made("usm")
     assert {w for e in before for w in e.weights.tolist()} == {1.0, float(np.float32(0.37))}
@@ -170,7 +177,7 @@ def test_other_weights_records_or_segments_are_not_taken_from_the_cache(prepared
     assert weights == {1.0, 0.5}
     fields = {"segment.strategy": "bleu", "segment.beta": "2.0"}
     segmented = finish(prepared.config.copy_and_resolve_references(), fields)
-    jobs.segment_pieces(Run(segmented, prepared.workdir, say=prepared.say))
+    segmentation.segment_pieces(Run(segmented, prepared.workdir, say=prepared.say))
     assert len(made("usm")) < len(before)
     n_records = len(made("direct"))
     file = prepared / "data/train.jsonl"

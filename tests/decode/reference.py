@@ -51,13 +51,23 @@ def circles(segment, n):
     )
 
 
-def decode(config, params_by_phase, question, limits, spec, prefix=()):
+def context(question, hint, result, stage, spec):
+    frame = spec.frames[stage % len(spec.frames)]
+    chain = result.chain if frame.history else [i for s in result.segments[-1:] for i in s]
+    return [*frame.lead, *question, *(hint if frame.hint else ()), *chain, spec.eos_id]
+
+
+def decode(config, params_by_phase, question, limits, spec, prefix=(), hint=(), stage=0):
+    """``prefix``: ids of the first segment, or a list of such for the first segments."""
     result = Result([])
+    if not len(prefix) or np.ndim(prefix[0]) == 0:
+        prefix = [prefix]
     max_segment = np.atleast_1d(limits.max_segment_tokens)
     for n_round in range(limits.max_rounds):
         params = params_by_phase[n_round % len(params_by_phase)]
-        source = [*question, *result.chain, spec.eos_id]
-        segment, log_ps, end = [], [], None
+        source = context(question, hint, result, stage, spec)
+        segment, log_ps, end, following = [], [], None, stage + 1
+        forced = prefix[n_round] if n_round < len(prefix) else ()
         room = max_segment[min(n_round, len(max_segment) - 1)]
         while end is None:
             logits = next_logits(config, params, source, segment)[: spec.vocab_limit].copy()
@@ -71,13 +81,15 @@ def decode(config, params_by_phase, question, limits, spec, prefix=()):
             token = int(logits.argmax())
             wide = logits[1:].astype(np.float64)
             log_p = float(wide.max() - np.log(np.exp(wide).sum()))
-            if n_round == 0 and len(segment) < len(prefix):
-                token, log_p = int(prefix[len(segment)]), 0.0
+            if len(segment) < len(forced):
+                token, log_p = int(forced[len(segment)]), 0.0
             result.log_probability += log_p
             if token == spec.eos_id:
                 end = "eos"
             elif token == spec.sentinel_id:
                 end = "sentinel"
+            elif token in spec.jump_ids:
+                end, following = "jump", spec.jump_ids.index(token)
             else:
                 segment.append(token)
                 log_ps.append(log_p)
@@ -88,15 +100,16 @@ def decode(config, params_by_phase, question, limits, spec, prefix=()):
                 if circles(segment, spec.repeat_ngram):
                     end = "circles"
         result.truncated |= end == "cut"
+        is_last = 0 < spec.n_stages <= stage + 1
         text, pattern = f",{','.join(map(str, segment))},", ",".join(map(str, spec.stop_ids))
         result.done = end != "circles" and (
             end == "sentinel"
             or (bool(pattern) and f",{pattern}," in text)
-            or (spec.single_segment and end == "eos")
+            or (is_last and end != "cut")
         )
         if end == "circles":
             result.repeated = True
-        elif not result.done:
+        elif not result.done and not spec.n_stages:
             if not segment or (result.segments and segment == result.segments[-1]):
                 result.repeated = True
                 return result
@@ -105,8 +118,9 @@ def decode(config, params_by_phase, question, limits, spec, prefix=()):
             result.token_log_probability += log_ps
         if result.done or result.repeated:
             return result
-        if len(result.chain) == limits.max_chain_tokens or spec.single_segment:
+        if len(result.chain) == limits.max_chain_tokens and segment or is_last:
             result.truncated = True
             return result
+        stage = following
     result.truncated = True
     return result

@@ -118,7 +118,7 @@ def test_one_beam_is_greedy(early):
     params, sources = weights(), make_sources()
     questions = np.where(sources == 1, 0, sources)[:, : S - 1]
     limits = Limits(1, 8, 8)
-    greedy = DecodeSpec(LIMIT, T, T, 1, single_segment=True)
+    greedy = DecodeSpec(LIMIT, T, T, 1, n_stages=1)
     want, _ = jax.device_get(iterative.generate(MODEL, (params,), questions, limits, greedy))
     got = search(params, sources, 8, n_beams=1, early_stopping=early)
     assert 0 < want.done.sum() < len(sources)
@@ -245,7 +245,7 @@ def test_broken_logits_end_their_row_alone():
 def test_predict_searches_over_a_mesh_too():
     params = weights()
     questions = [row[: np.argmax(row == 1)] for row in make_sources(rows=21)]
-    spec = DecodeSpec(LIMIT, T, T, 1, single_segment=True, beams=3)
+    spec = DecodeSpec(LIMIT, T, T, 1, n_stages=1, beams=3)
     args = (MODEL, (params,), questions, Limits(1, T, T), spec, Decoder(8, (6, S)))
     one = predict(*args)
     assert 0 < sum(g.done for g in one) < len(one)

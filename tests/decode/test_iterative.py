@@ -103,7 +103,7 @@ def test_equals_python_with_stop_ids(run, compare):
 
 
 def test_single_segment(compare):
-    spec = dataclasses.replace(SPEC, single_segment=True, segment_buffer=C, round_buffer=1)
+    spec = dataclasses.replace(SPEC, n_stages=1, segment_buffer=C, round_buffer=1)
     spec = dataclasses.replace(spec, sentinel_id=-1)
     results = []
     for seed in (0, 3, 5):
@@ -171,7 +171,7 @@ def test_not_finite_logits_break_their_row_alone(run):
             assert r.log_probability == 0
         else:
             toy.same([r], [before])
-    direct = dataclasses.replace(SPEC, single_segment=True)
+    direct = dataclasses.replace(SPEC, n_stages=1)
     for bad, r in zip(hit, run((params,), questions, spec=direct), strict=True):
         assert r.broken == bad and not (bad and r.done)
 

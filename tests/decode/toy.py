@@ -83,11 +83,14 @@ def compare(params, questions, limits=WIDE, spec=SPEC, decoder=DECODERS["continu
     clear = 0
     wants = []
     forced = more.get("forced") or [()] * len(questions)
-    rows = zip(questions, forced, run(params, questions, limits, spec, decoder, **more),
-               strict=True)  # fmt: skip
-    for i, (question, prefix, got) in enumerate(rows):
+    hints = more.get("hints") or [()] * len(questions)
+    stages = more.get("stages", [0] * len(questions))
+    found = run(params, questions, limits, spec, decoder, **more)
+    for i, (question, got) in enumerate(zip(questions, found, strict=True)):
         own = Limits(*(value if np.ndim(value) == 0 else value[i] for value in limits))
-        want = reference.decode(MODEL, params, question, own, spec, list(prefix))
+        want = reference.decode(
+            MODEL, params, question, own, spec, list(forced[i]), hints[i], int(stages[i])
+        )
         if want.smallest_margin < 1e-3:
             continue
         clear += 1

@@ -14,7 +14,6 @@ from asesjax.decode.predict import Generated
 from asesjax.decode.spec import Limits
 from asesjax.evals.report import is_right
 from asesjax.evals.runner import (
-    Asked,
     answer_questions,
     check_decode,
     make_decoder,
@@ -23,6 +22,7 @@ from asesjax.evals.runner import (
     stream_answers,
 )
 from asesjax.experiment import make_stages
+from asesjax.methods.method import Asked, Trained
 from asesjax.methods.registry import get_method
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
@@ -52,7 +52,7 @@ def params():
 def ask(params, config, records=RECORDS, rows=None, counts=None, **own):
     questions = VOCAB.encode_batch([record.question for record in records])
     asked = Asked(questions, np.arange(len(records)) if rows is None else rows, **own)
-    args = (USM, MODEL, params, config, VOCAB, asked, make_decoder(config))
+    args = (Trained(USM, MODEL, params, VOCAB), config, asked, make_decoder(config))
     return dict(stream_answers(*args, counts=counts))
 
 
@@ -124,7 +124,7 @@ def test_every_chain_begins_with_the_prefix(params):
 def test_time_and_counts_are_of_one_pass(params):
     counts, again = {}, {"slot_steps": 1000}
     settings = config(max_chain_tokens=11)  # a program of its own
-    args = (USM, MODEL, params, settings, VOCAB, RECORDS)
+    args = (Trained(USM, MODEL, params, VOCAB), settings, RECORDS)
     before = n_compilations()
     answers, seconds = answer_questions(*args, timed=True, counts=counts)  # two passes
     assert n_compilations() == before + 1 and seconds > 0

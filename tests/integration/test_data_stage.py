@@ -12,7 +12,7 @@ from asesjax.core.files import read_json
 from asesjax.data.sources import WRONG_CHAIN, read_records
 from asesjax.data.vocab import load_saved
 from asesjax.experiment import execute
-from asesjax.jobs import prepare_data
+from asesjax.jobs.data import prepare_data
 from asesjax.run import Run, open_run
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,7 +18,7 @@ from asesjax.cli.main import main
 from asesjax.core.config import STRATEGIES, load_config
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, read_jsonl, write_json
-from asesjax.jobs import decode_method
+from asesjax.jobs.decoding import decode_method
 from asesjax.methods.registry import get_method
 from asesjax.models.t5_config import T5Config
 from asesjax.run import Run, load_method, load_role, load_start, open_run
@@ -183,7 +183,7 @@ def environment():
 
 
 def final_params(workdir):
-    _, _, (params,), _ = load_method(open_run(None, workdir), "direct")
+    (params,) = load_method(open_run(None, workdir), "direct").params
     return jax.tree.leaves(jax.tree.map(np.asarray, params))
 
 

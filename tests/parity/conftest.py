@@ -20,3 +20,11 @@ def hf():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def saved(hf, tmp_path):
+    """A function that saves a model and returns the folder."""
+    return lambda kind, shape="shallow", **more: hf.save(
+        hf.make(kind, shape), tmp_path / f"{kind}-{shape}", **more
+    )

@@ -1,10 +1,15 @@
-"""Random T5s of every kind, made and saved by transformers."""
+"""Random T5s of every kind, made and saved by transformers; converting and changing them."""
 
 import functools
 
+import jax
 import numpy as np
 import torch
 import transformers
+from safetensors.numpy import load_file, save_file
+
+from asesjax.cli.main import main
+from asesjax.core.files import read_json, write_json
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -110,3 +115,30 @@ def greedy(model, source: np.ndarray, n: int) -> list[list[int]]:
     )  # fmt: skip
     rows = [row[1:] for row in out.tolist()]
     return [row[: row.index(1) + 1] if 1 in row else row for row in rows]
+
+
+def convert(*arguments):
+    return main(["convert", *map(str, arguments)])
+
+
+def refuse(capsys, *arguments):
+    """Run a conversion that must be refused, and return the message."""
+    capsys.readouterr()
+    assert convert(*arguments) == 2
+    return capsys.readouterr().err
+
+
+def edit(folder, change_tensors=None, **fields):
+    """Change the tensors and the config of a saved model; a field of None is removed."""
+    config = read_json(folder / "config.json") | fields
+    write_json(folder / "config.json", {k: v for k, v in config.items() if v is not None})
+    if change_tensors:
+        tensors = dict(load_file(folder / "model.safetensors"))
+        change_tensors(tensors)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def equal(one, other):
+    same = jax.tree.map(lambda a, b: a.dtype == b.dtype and np.array_equal(a, b), one, other)
+    return all(jax.tree.leaves(same))

@@ -109,7 +109,7 @@ def test_greedy_ids(hf, pair, kind, shape):
     n, s = 14, 12
     source = hf.prompts(7, 250, s)
     want = hf.greedy(theirs, source, n)
-    spec = DecodeSpec(hf.LIMIT, n, n, 1, single_segment=True)
+    spec = DecodeSpec(hf.LIMIT, n, n, 1, n_stages=1)
     questions = [row[: np.count_nonzero(row) - 1] for row in source]  # the end mark is added
     decoder = Decoder(125, (s,), context_lengths=())
     found = predict(config, (params,), questions, Limits(1, n, n), spec, decoder)

@@ -12,11 +12,9 @@ from jax.sharding import PartitionSpec as P
 from asesjax.core.config import CHOICES
 from asesjax.core.errors import UserError
 from asesjax.models import t5
-from asesjax.models.layers import ROW_AXES
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import _over_slices, make_mesh
 from asesjax.sharding.place import (
-    BATCH_AXES,
     batch_sharding,
     on_mesh,
     param_shardings,
@@ -91,10 +89,6 @@ def test_slices_that_the_devices_tell():
     of = np.vectorize(lambda chip: chip.slice_index)(placed)
     assert (of[:2] == of[0, 0, 0]).all() and (of[2:] == of[2, 0, 0]).all()
     assert of[0, 0, 0] != of[2, 0, 0]
-
-
-def test_rows_have_one_name_for_their_axes():
-    assert BATCH_AXES == ROW_AXES
 
 
 def test_presets():

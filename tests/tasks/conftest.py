@@ -15,17 +15,18 @@ FIELDS = {
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory):
     """A function that prepares data and segments of a run with some fields changed."""
-    from asesjax import jobs
     from asesjax.core.config import base_config, finish
+    from asesjax.jobs import data as data_jobs
+    from asesjax.jobs import segmentation
     from asesjax.run import Run
 
     def prepare(**fields):
         named = {name.replace("__", "."): value for name, value in fields.items()}
         config = finish(base_config(), FIELDS | named)
         run = Run(config, tmp_path_factory.mktemp("run"), say=lambda text: None)
-        jobs.prepare_data(run)
-        jobs.score_pieces(run, has_scorer=False)
-        jobs.segment_pieces(run)
+        data_jobs.prepare_data(run)
+        segmentation.score_pieces(run, has_scorer=False)
+        segmentation.segment_pieces(run)
         return run
 
     return prepare

@@ -20,7 +20,7 @@ from asesjax.losses import LossSums
 from asesjax.models import t5
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.rules import rules
-from asesjax.train import checkpoint, loop, meter, step, stopping, validation
+from asesjax.train import checkpoint, learner, loop, meter, stopping, validation
 
 
 def same(tiny, a, b):
@@ -55,6 +55,24 @@ def test_what_a_run_leaves(tiny, whole):
     assert list((folder / "tensorboard").iterdir())
 
 
+def test_parts_of_a_run_are_the_run(tiny, whole, tmp_path):
+    """Stopped at given steps and gone on, on the same examples: the same bits; a part is kept."""
+    for until, steps in ((7, 7), (7, 7), (15, 15), (10, 15), (None, 24)):
+        result = tiny.run(tmp_path, until=until)
+        assert result.steps == steps == checkpoint.steps(tmp_path / "checkpoints")[-1]
+    same(tiny, result.params, whole[1].params)
+    assert tiny.lines(tmp_path)[-1]["step"] == 24
+
+
+def test_a_part_may_have_other_examples(tiny, whole, tmp_path):
+    tiny.run(tmp_path, until=12)
+    result = tiny.run(tmp_path, items=tiny.examples(seed=1))
+    again = tiny.run(tmp_path)
+    same(tiny, result.params, again.params)  # finished: nothing is trained
+    other = tiny.leaves(result.params)
+    assert any((other[name] != value).any() for name, value in tiny.leaves(whole[1].params).items())
+
+
 def test_tokens_and_padding_are_those_of_the_batches(tiny, whole):
     from asesjax.data.batching import batch_at, make_plan
 
@@ -77,7 +95,7 @@ def test_validation_loss_is_that_of_all_of_validation(tiny, whole):
     from asesjax.data.batching import eval_batches
 
     for batch in eval_batches(tiny.examples(20, seed=9), 20, (16,), (8,)):
-        sums = step.batch_loss(tiny.DRY, result.params, batch)
+        sums = learner.batch_loss(tiny.DRY, result.params, batch)
     row = tiny.lines(folder)[-1]
     want = float(sums.nll_sum) / float(sums.weight_sum)
     assert row["validation_loss"] == pytest.approx(want, rel=1e-5)
@@ -151,22 +169,25 @@ def test_the_handler_of_sigterm_is_put_back(tiny, whole):
     assert signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, None)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize("packed_length", [0, 32])
+def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path, monkeypatch, packed_length):
     real, poisoned = loop.batch_at, []
 
     def batch_at(plan, examples, i, *share):
         batch = real(plan, examples, i, *share)
         if i == 7:
             batch["decoder_loss_weights"][0, 0] = np.inf
-            poisoned[:] = [examples[k].id for k in batch["example_index"]]
+            poisoned[:] = [examples[k].id for k in batch["example_index"].ravel() if k >= 0]
         return batch
 
     monkeypatch.setattr(loop, "batch_at", batch_at)
     with pytest.raises(UserError) as caught:
-        tiny.run(tmp_path, role="direct/main")
+        tiny.run(tmp_path, tiny.config(packed_length=packed_length), role="direct/main")
     message = str(caught.value)
     assert "role direct/main: loss is inf at step 8" in message
-    assert ", ".join(poisoned) in message and "train.learning_rate" in message
+    assert ", ".join(poisoned[:8]) in message and "train.learning_rate" in message
+    assert (f" and {len(poisoned) - 8} more" in message) == (len(poisoned) > 8)
+    assert (len(poisoned) > 8) == bool(packed_length)
     assert str(tmp_path / "checkpoints" / "step_5") in message
     assert checkpoint.steps(tmp_path / "checkpoints") == [5]
     assert max(row["step"] for row in tiny.lines(tmp_path)) < 8
@@ -407,10 +428,10 @@ def test_validation_tells_the_loss_of_each_kind_of_segment(tiny, whole):
 
     def eval_fn(params, batch):
         runs.append(batch["encoder_input_tokens"].shape)
-        return np.asarray(step.batch_loss(tiny.DRY, params, batch))
+        return np.asarray(learner.batch_loss(tiny.DRY, params, batch))
 
     def mean(some):
-        sums = [LossSums(*step.batch_loss(tiny.DRY, params, batch))
+        sums = [LossSums(*learner.batch_loss(tiny.DRY, params, batch))
                 for batch in eval_batches(some, 8, (16,), (8,))]  # fmt: skip
         return float(sum(s.nll_sum for s in sums) / sum(s.weight_sum for s in sums))
 

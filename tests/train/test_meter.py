@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from asesjax.core.progress import Progress
 from asesjax.train import watch
-from asesjax.train.meter import Clock, Meter, Progress
+from asesjax.train.meter import Clock, Meter
 from asesjax.train.step import METRICS
 
 
@@ -23,7 +24,7 @@ def make(log, carried=None, clock=None, **options):
     def diverged(step, what):
         return ValueError(f"{what} at {step}")
 
-    quiet = Progress("role", 100, 0, quiet=True)
+    quiet = Progress("role", 100, 0, "step", quiet=True)
     return Meter(log, clock or Clock(), 2, 100, carried, diverged, quiet, **options)
 
 

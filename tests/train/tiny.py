@@ -69,15 +69,15 @@ def lines(workdir):
     return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
 
 
-def run(workdir, train_config=None, model=MODEL, n_steps=24, seed=3, **options):
+def run(workdir, train_config=None, model=MODEL, n_steps=24, seed=3, items=None, **options):
     """Train the tiny role on one device, unless a mesh is given."""
     from asesjax.sharding.mesh import make_mesh
     from asesjax.train.loop import train
 
     options.setdefault("mesh", make_mesh(devices=jax.devices()[:1]))
     return train(
-        train_config or config(), model, examples(), examples(20, seed=9), workdir, seed,
-        n_steps=n_steps, **options,
+        train_config or config(), model, items or examples(), examples(20, seed=9), workdir,
+        seed, n_steps=n_steps, **options,
     )  # fmt: skip
 
 

@@ -1,0 +1,288 @@
+"""The programs of a run, lowered for devices that are only described: no array is ever made.
+
+The functions are those that ``train.loop`` and ``decode.predict`` run; only shapes stand where
+these have arrays.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh
+from ml_collections import ConfigDict
+
+from asesjax.aot.topology import Slice, one_host
+from asesjax.core.errors import UserError
+from asesjax.core.types import BATCH_AXES
+from asesjax.data.vocab import load_vocabulary
+from asesjax.decode import continuous, iterative
+from asesjax.decode.predict import Decoder
+from asesjax.decode.spec import Sampling, Work, make_work
+from asesjax.evals.runner import decode_plan, make_decoder
+from asesjax.methods.method import Trained
+from asesjax.methods.registry import get_method
+from asesjax.models.flops import token_flops
+from asesjax.models.int8 import quantize
+from asesjax.models.presets import configured
+from asesjax.run import Run, host_mesh, placed_shapes
+from asesjax.sharding.mesh import AXES, make_mesh
+from asesjax.sharding.place import batch_sharding, on_mesh, replicated
+from asesjax.train.identity import check_batch_size
+from asesjax.train.optim import make_optimizer
+from asesjax.train.state import state_target
+from asesjax.train.step import make_train_step
+
+_STEPS = 1000  # of the schedule: a constant in the program
+_EXAMPLES_A_ROW = 32  # of a packed batch, the second axis of example_index: a few bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One program of a run, ready to be compiled.
+
+    Attributes:
+      name: ``"train"`` or ``"decode"``.
+      what: its shapes, in words.
+      mesh: the devices it is for.
+      lower: traces it.
+      flops: of the model in one step (an optimizer step, or one token of every slot), on one
+        device; see ``models.flops``.
+      tokens: of one step, all devices together: padded positions, or slots.
+      weights: bytes of the parameters on a device.
+      state: bytes on a device of what lives from step to step, parameters included.
+      held: bytes of what else the run keeps on a device meanwhile.
+      recomputed: operations that are really done, for each that the model takes.
+    """
+
+    name: str
+    what: str
+    mesh: Mesh
+    lower: Callable[[], jax.stages.Lowered]
+    flops: float
+    tokens: int
+    weights: int
+    state: int
+    held: int = 0
+    recomputed: float = 1.0
+
+
+def train_program(config: ConfigDict, on: Slice, vocab_rows: int) -> Program:
+    """Describe the optimizer step of the largest batch shape.
+
+    Args:
+      config: sections ``train``, ``model`` and ``mesh`` are read.
+      on: the devices.
+      vocab_rows: rows of the embedding.
+
+    Raises:
+      UserError: a configuration that cannot be trained on these devices.
+    """
+    train, model = config.train, configured(config.model, vocab_rows)
+    mesh = slice_mesh(config, on)
+    rows_on, whole = batch_sharding(mesh), replicated(mesh)
+    optimizer = make_optimizer(train, _STEPS)
+    check_batch_size(train, rows_on)
+    params = placed_shapes(Run(config, Path()), model, mesh)
+    places = jax.tree.map(lambda leaf: leaf.sharding, params)
+    target = state_target(optimizer, params, places, mesh)
+    source, decoder = batch_lengths(train)
+    b = train.batch_size
+    shapes = {
+        "encoder_input_tokens": ((b, source), jnp.int32),
+        "decoder_input_tokens": ((b, decoder), jnp.int32),
+        "decoder_target_tokens": ((b, decoder), jnp.int32),
+        "decoder_loss_weights": ((b, decoder), jnp.float32),
+        "example_index": ((b,), jnp.int32),
+    }
+    if train.packed_length:
+        shapes["encoder_segment_ids"] = shapes["encoder_input_tokens"]
+        shapes["decoder_segment_ids"] = shapes["decoder_input_tokens"]
+        shapes["example_index"] = ((b, _EXAMPLES_A_ROW), jnp.int32)
+    batch = {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=rows_on)
+        for name, (shape, dtype) in shapes.items()
+    }
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=whole)
+
+    def lower() -> jax.stages.Lowered:
+        step = make_train_step(model, train, _STEPS, optimizer, target, rows_on)
+        return step.lower(target, batch, key)
+
+    of_source, of_target = token_flops(model, source, decoder)
+    weights = _held(params)
+    return Program(
+        name="train",
+        what=f"batch {b} x ({source} + {decoder})" + (
+            f" in {train.microbatches} microbatches" if train.microbatches > 1 else ""
+        ),
+        mesh=mesh,
+        lower=lower,
+        flops=3 * b * (source * of_source + decoder * of_target) / mesh.size,
+        tokens=b * (source + decoder),
+        weights=weights,
+        state=_held(target),
+        # The parameters that every role starts from stay the run's own (train_method).
+        held=weights if config.model.init_from else 0,
+        recomputed=4 / 3 if train.remat == "full" else 1.0,
+    )  # fmt: skip
+
+
+def batch_lengths(train: Any) -> tuple[int, int]:
+    """Return the largest source and target lengths of a batch; packed, the most they can be."""
+    if train.packed_length:
+        return train.packed_length, train.packed_length
+    return max(train.source_buckets), max(train.target_buckets)
+
+
+def decode_program(config: ConfigDict, on: Slice, vocab_rows: int) -> Program:
+    """Describe the loop that writes chains, for a full batch of the longest questions.
+
+    A slice of several machines decodes on the devices of one (``run.own_mesh``).
+
+    Args:
+      config: sections ``methods``, ``decode``, ``ases``, ``model`` and ``mesh`` are read; of the
+        methods the one with most roles.
+      on: the devices.
+      vocab_rows: rows of the embedding.
+
+    Raises:
+      UserError: a configuration that cannot be decoded on these devices.
+    """
+    model = configured(config.model, vocab_rows)
+    run, mesh, own = Run(config, Path()), slice_mesh(config, on), one_host(on)
+    if own is not on:
+        mesh = host_mesh(run, own.devices)
+    methods = [get_method(name) for name in config.methods]
+    method = max(reversed(methods), key=lambda m: len(m.phases or m.roles))
+    vocab = load_vocabulary("byte")
+    spec, limits = decode_plan(method, config, vocab)
+    # The ids are other ones than the run's, the shapes the same.
+    spec = dataclasses.replace(spec, vocab_limit=vocab_rows)
+    params = placed_shapes(run, model, mesh)
+    held = 0
+    if config.decode.int8:
+        held = len(method.roles) * _held(params)  # who asks keeps what is rounded
+        params = _outputs(quantize, mesh, params)
+    by_phase = Trained(method, model, (params,) * len(method.roles), vocab).by_phase
+    held += (len(method.roles) - len(by_phase)) * _held(params)
+    decoder = make_decoder(config)
+    rows = share(decoder.batch_size, mesh)
+    no_ids = lambda n: np.zeros((rows, n), np.int32) if n else None  # noqa: E731
+    work = make_work(
+        no_ids(max(decoder.buckets)), limits, spec, None,
+        no_ids(len(vocab.encode(config.decode.prefix))),
+        no_ids(config.decode.max_chain_tokens * any(frame.hint for frame in spec.frames)),
+    )  # fmt: skip
+    synchronous = decoder.engine == "synchronous" or spec.beams > 1
+    lower = _lower_synchronous if synchronous else _lower_continuous
+    longest = spec.context_room(work.question.shape[1], work.hint.shape[1])
+    return Program(
+        name="decode",
+        what=(
+            f"{method.name}, {'synchronous' if synchronous else 'continuous'} engine, {rows} "
+            f"slots, contexts up to {longest}, segments up to {spec.segment_buffer}"
+        ),
+        mesh=mesh,
+        lower=lambda: lower(model, by_phase, work, spec, decoder, mesh),
+        flops=rows * token_flops(model, longest, spec.segment_buffer)[1] / mesh.size,
+        tokens=rows,
+        weights=len(by_phase) * _held(params),
+        state=len(by_phase) * _held(params),
+        held=held,
+    )
+
+
+def slice_mesh(config: ConfigDict, on: Slice) -> Mesh:
+    """Arrange all devices as the run would (``run.run_mesh``).
+
+    Raises:
+      UserError: sizes that do not fit the devices, or that the slice's connections do not offer.
+    """
+    sizes = config.mesh
+    devices = list(on.devices)
+    mesh = make_mesh(sizes.data, sizes.fsdp, sizes.tensor, devices, sizes.slices)
+    if sizes.slices > 1:
+        return mesh
+    shape = tuple(mesh.shape.values())
+    try:  # in jax's order along the connections, which the run gets where it takes all devices
+        return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    except NotImplementedError as error:
+        raise UserError(
+            f"{on.name} cannot be arranged as data {shape[0]} x fsdp {shape[1]} x tensor "
+            f"{shape[2]}: each axis must be a product of sides of the slice; change mesh.data, "
+            "mesh.fsdp or mesh.tensor"
+        ) from error
+
+
+def share(rows: int, mesh: Mesh) -> int:
+    """The next number of rows that the mesh's data axes divide (as ``decode.predict`` has it)."""
+    parts = 1
+    for axis in BATCH_AXES:
+        parts *= mesh.shape[axis]
+    return -(-rows // parts) * parts
+
+
+def decode_slots(work: Work, decoder: Decoder, mesh: Mesh) -> continuous.Slots:
+    """Return the sizes of the continuous engine, as ``decode.predict`` makes them.
+
+    Args:
+      work: a full batch.
+      decoder: how questions are run.
+      mesh: the devices.
+    """
+    n_slots = len(work.question)
+    return continuous.Slots(
+        n_slots=n_slots,
+        n_entries=4 * n_slots,
+        encode_rows=min(n_slots, share(decoder.encode_rows or max(1, n_slots // 8), mesh)),
+        question_length=work.question.shape[1],
+        forced_shape=work.forced.shape[1:],
+        hint_length=work.hint.shape[1],
+        n_bounds=work.limits.max_segment_tokens.shape[1],
+        context_lengths=decoder.context_lengths,
+    )
+
+
+def _lower_continuous(model, params, work, spec, decoder, mesh) -> jax.stages.Lowered:
+    slots = decode_slots(work, decoder, mesh)
+    state = _outputs(continuous.start, mesh, model, params, spec=spec, slots=slots)
+    drain = jax.ShapeDtypeStruct((), jnp.bool_, sharding=replicated(mesh))
+    lower = on_mesh(mesh, continuous.run.lower)
+    return lower(model, params, state, _sampling(), drain, spec=spec, slots=slots)
+
+
+def _lower_synchronous(model, params, work, spec, decoder, mesh) -> jax.stages.Lowered:
+    rows_on = batch_sharding(mesh)
+    work = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows_on), work)
+    return on_mesh(mesh, iterative.generate_work.lower)(model, params, work, _sampling(), spec)
+
+
+def _sampling() -> Sampling:
+    return Sampling(*(jax.ShapeDtypeStruct((), t) for t in (jnp.float32, jnp.int32, jnp.float32)))
+
+
+def _outputs(jitted: Any, mesh: Mesh, *args: Any, **static: Any) -> Any:
+    """Describe what a jitted function returns and where the compiler puts it."""
+    traced = on_mesh(mesh, jitted.trace)(*args, **static)
+    places = traced.lower().compile().output_shardings
+    # Weak types too: a program for other ones would be another.
+    return jax.tree.map(
+        lambda out, place: jax.ShapeDtypeStruct(
+            out.shape, out.dtype, sharding=place, weak_type=out.weak_type
+        ),
+        traced.out_info, places,
+    )  # fmt: skip
+
+
+def _held(tree: Any) -> int:
+    """Bytes of described arrays on a device."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )

@@ -1,0 +1,172 @@
+"""The devices of a TPU slice that is not there, from the compiler that comes with libtpu.
+
+``jax.experimental.topologies`` describes them; nothing can run on them, but programs compile as
+they would on the slice.
+"""
+
+import dataclasses
+import importlib.util
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from asesjax.core.errors import UserError
+
+# libtpu reads these when it is loaded. No TPU is asked for, and no metadata server either.
+_ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_LOG_DIR": "disabled",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+}
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What a chip holds and how fast it is at best.
+
+    Attributes:
+      hbm: bytes that the compiler gives to a program (the chip has a little more); None where
+        nothing is known.
+      hbm_rate: bytes/s of its memory.
+      link_rate: bytes/s that it can send over all its links to other chips of its slice.
+      options: of ``get_topology_desc``, so that a device is a whole chip.
+      single_host: slices that are one machine, beside those of 2 x 2 chips.
+
+    FLOP/s are in ``train.hardware``.
+    """
+
+    hbm: int | None
+    hbm_rate: float = 0.0
+    link_rate: float = 0.0
+    options: tuple[tuple[str, Any], ...] = ()
+    single_host: tuple[str, ...] = ()
+
+
+# Rates from Google's pages on each generation (one direction of the links); memory as the compiler
+# of libtpu 0.0.42 names it when a program does not fit.
+CHIPS = {
+    "v4": Chip(int(30.75 * GIB), 1.2e12, 300e9, (("chip_config_name", "megacore"),)),
+    "v5e": Chip(int(15.75 * GIB), 819e9, 200e9, single_host=("1x1", "2x4")),
+    "v5p": Chip(int(95.74 * GIB), 2765e9, 600e9),
+    "v6e": Chip(int(31.25 * GIB), 1640e9, 448e9, single_host=("1x1", "2x4")),
+}
+# Virtual CPU devices: everything but memory and time can be seen without libtpu.
+CPU = Chip(None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """Devices to compile for.
+
+    Attributes:
+      name: as asked for, ``"v5e:4x4"``.
+      chip: of its generation.
+      devices: descriptions of all of them, of several slices one after the other.
+    """
+
+    name: str
+    chip: Chip
+    devices: tuple[Any, ...]
+
+
+def prepare(topology: str) -> None:
+    """Set what libtpu and jax read when they are loaded; call it before jax is first used.
+
+    Args:
+      topology: as for ``get_slice``.
+
+    Raises:
+      UserError: no name of a slice.
+    """
+    generation, sizes = _parsed(topology)
+    if generation == "cpu":
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        flags = os.environ.get("XLA_FLAGS", "")
+        if "host_platform_device_count" not in flags:
+            flags += f" --xla_force_host_platform_device_count={sizes[0]}"
+            os.environ["XLA_FLAGS"] = flags.strip()
+    else:
+        os.environ.update(_ENVIRONMENT)
+
+
+def get_slice(topology: str, slices: int = 1) -> Slice:
+    """Describe the devices of a slice, or of several.
+
+    Args:
+      topology: ``GENERATION:AxB`` or ``AxBxC`` chips, of a generation in ``CHIPS``; or ``cpu:N``.
+      slices: how many.
+
+    Raises:
+      UserError: an unknown generation, a shape that it does not come in, no libtpu, or fewer CPU
+        devices than asked for.
+    """
+    import jax
+    from jax.experimental import topologies
+
+    generation, sizes = _parsed(topology)
+    if generation == "cpu":
+        devices = jax.devices("cpu")
+        if len(devices) < sizes[0]:
+            raise UserError(
+                f"--topology {topology}: this process has {len(devices)} CPU devices; set "
+                f"XLA_FLAGS=--xla_force_host_platform_device_count={sizes[0]}"
+            )
+        return Slice(topology, CPU, tuple(devices[: sizes[0]]))
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(
+            "compiling for a TPU needs the libtpu package: pip install 'asesjax[tpu]' (0.7 GB, "
+            "Linux); --topology cpu:N needs nothing, and tells nothing of memory"
+        )
+    chip = CHIPS[generation]
+    options = dict(chip.options)
+    if topology.partition(":")[2] in chip.single_host:
+        options["chips_per_host_bounds"] = (*sizes, 1)
+    if slices > 1:
+        options["num_slices"] = slices
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
+    except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"--topology {topology}: the TPU compiler knows no such slice: "
+            f"{str(error).splitlines()[0]}. Expected a shape that {generation} comes in, such as "
+            f"{_EXAMPLES[generation]}"
+        ) from error
+    return Slice(topology, chip, tuple(found.devices))
+
+
+def one_host(on: Slice) -> Slice:
+    """Return the devices of one machine of a slice, which are a slice of 2 x 2 chips by themselves.
+
+    The compiler takes no part of a larger slice.
+    """
+    if len({device.process_index for device in on.devices}) == 1:
+        return on
+    generation, sizes = _parsed(on.name)
+    return get_slice(f"{generation}:{'2x2x1' if len(sizes) == 3 else '2x2'}")
+
+
+_EXAMPLES = {
+    "v4": "v4:2x2x1 or v4:4x4x4",
+    "v5e": "v5e:2x4, v5e:4x4 or v5e:16x16",
+    "v5p": "v5p:2x2x1 or v5p:4x4x4",
+    "v6e": "v6e:2x4, v6e:4x4 or v6e:16x16",
+}
+
+
+def _parsed(topology: str) -> tuple[str, Sequence[int]]:
+    found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", topology)
+    sizes = [int(size) for size in found[2].split("x")] if found else []
+    known = found and (found[1] in CHIPS or (found[1] == "cpu" and len(sizes) == 1))
+    if not known or 0 in sizes:
+        raise UserError(
+            f"--topology {topology!r} is no slice; expected GENERATION:SHAPE in chips, such as "
+            f"{', '.join(e.split(' ')[0].rstrip(',') for e in _EXAMPLES.values())}, or cpu:N for "
+            "N virtual CPU devices"
+        )
+    return found[1], sizes

@@ -1,0 +1,45 @@
+"""How far something is: a bar on a terminal, a line now and then elsewhere, on standard error."""
+
+import math
+import sys
+import time
+
+from tqdm import tqdm
+
+_LINE_SECONDS = 10.0  # between plain lines
+
+
+class Progress:
+    """Shows how many of a known number are done."""
+
+    def __init__(self, name: str, total: int, done: int, unit: str, quiet: bool = False):
+        """Show nothing yet; with ``quiet``, ever."""
+        self._stream = sys.stderr
+        self._name, self._total, self._unit, self._quiet = name, total, unit, quiet
+        self._last = -math.inf
+        self._bar = None
+        if self._stream.isatty() and not quiet:
+            self._bar = tqdm(total=total, initial=done, desc=name, unit=unit, file=self._stream)
+
+    def show(self, done: int, note: str = "") -> None:
+        """Show the number that is done, and what there is to say of it."""
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+            self._bar.set_postfix_str(note)
+        elif time.perf_counter() - self._last >= _LINE_SECONDS or done == self._total:
+            self._last = time.perf_counter()
+            self.say(f"{self._unit} {done}/{self._total}" + (f": {note}" if note else ""))
+
+    def say(self, line: str) -> None:
+        """Print one line of its name, above the bar where there is one."""
+        if self._quiet:
+            return
+        if self._bar is not None:
+            self._bar.write(f"[{self._name}] {line}", file=self._stream)
+        else:
+            print(f"[{self._name}] {line}", file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Leave the bar where it is."""
+        if self._bar is not None:
+            self._bar.close()

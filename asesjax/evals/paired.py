@@ -1,0 +1,192 @@
+"""Methods against each other: over seeds, and over the questions that they have in common.
+
+Two things can move a difference of accuracies: another seed, and other questions. A test over seeds
+needs no model of the first and says whether a new seed would agree, but a few seeds are little to
+go by. A test over questions says whether these very trained models differ, and nothing of seeds.
+"""
+
+import math
+import statistics
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import stdtr, stdtrit
+
+from asesjax.core.errors import UserError
+
+
+class Mean(NamedTuple):
+    """A mean over seeds.
+
+    Attributes:
+      mean: of the values.
+      sd: sample standard deviation; None for a single value.
+      interval: 95 % interval of the mean; None for a single value.
+    """
+
+    mean: float
+    sd: float | None
+    interval: tuple[float, float] | None
+
+
+def mean_interval(values: Sequence[float]) -> Mean:
+    """Return mean, sample standard deviation and the 95 % interval of Student's t.
+
+    It assumes that the values are independent and about normal. With few of them it is wide, and
+    for shares it may go beyond 0 and 1.
+
+    Example:
+      >>> mean_interval([0.25, 0.75])
+      Mean(mean=0.5, sd=0.3535533905932738, interval=(-2.676551184...))
+    """
+    n, mean = len(values), statistics.fmean(values)
+    if n == 1:
+        return Mean(mean, None, None)
+    sd = statistics.stdev(values)
+    half = float(stdtrit(n - 1, 0.975)) * sd / math.sqrt(n)
+    return Mean(mean, sd, (mean - half, mean + half))
+
+
+def paired_t(differences: Sequence[float]) -> float | None:
+    """Return the two-sided p-value of a paired t test; None for a single difference.
+
+    Equal differences, which have no spread to compare with, give 1 where they are 0 and else 0.
+    """
+    n = len(differences)
+    if n == 1:
+        return None
+    mean, sd = statistics.fmean(differences), statistics.stdev(differences)
+    if sd == 0:
+        return float(mean == 0)
+    return float(2 * stdtr(n - 1, -abs(mean) / sd * math.sqrt(n)))
+
+
+def sign_flip(differences: Sequence[int]) -> float:
+    """Return the exact two-sided p-value of a sum of differences, if each could have either sign.
+
+    Where every difference is -1, 0 or 1 this is McNemar's exact test.
+
+    Args:
+      differences: whole numbers, one for each question (or whatever else is independent).
+
+    Returns:
+      The probability that random signs give a sum as far from 0 as this, from 0 (exclusive) to 1.
+
+    Example:
+      >>> sign_flip([1, 1, 1, 1, 1, 0, -1])  # 2 * (1 + 6) / 2**6
+      0.21875
+    """
+    sizes = np.abs([d for d in differences if d]).astype(np.int64)
+    if not len(sizes):
+        return 1.0
+    # Probabilities of the sums -total ... total, one difference after the other.
+    total = int(sizes.sum())
+    chances = np.zeros(2 * total + 1)
+    chances[total] = 1.0
+    for size in sizes.tolist():
+        chances = (np.roll(chances, size) + np.roll(chances, -size)) / 2
+    far = np.abs(np.arange(-total, total + 1)) >= abs(int(np.sum(differences)))
+    return min(1.0, float(chances[far].sum()))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values for their number (Holm 1979).
+
+    Example:
+      >>> holm([0.01, 0.04, 0.03])
+      [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p_values, kind="stable").tolist()
+    out, highest = [0.0] * len(order), 0.0
+    for rank, place in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p_values[place]))
+        out[place] = highest
+    return out
+
+
+class Versus(NamedTuple):
+    """One method against another.
+
+    Attributes:
+      difference: of the accuracies, mean over seeds.
+      interval: its 95 % interval of Student's t over seeds; None for a single seed.
+      p_seeds: of the paired t test over seeds; None for a single seed.
+      p_questions: of the sign-flip test over questions.
+      better: pairs of seed and question that this method alone gets right.
+      worse: those that the other alone gets right.
+    """
+
+    difference: float
+    interval: tuple[float, float] | None
+    p_seeds: float | None
+    p_questions: float
+    better: int
+    worse: int
+
+
+Outcomes = Mapping[Hashable, bool]  # question -> whether it is answered right
+
+
+def versus(own: Sequence[Outcomes], other: Sequence[Outcomes]) -> Versus:
+    """Compare two methods that answered the same questions with the same seeds.
+
+    Over questions, those of all seeds are pooled. A question that several seeds share counts once,
+    with its differences added up: its outcomes depend on each other, so their signs flip together.
+
+    Args:
+      own: for each seed, what the method got right.
+      other: the same of the other method.
+
+    Raises:
+      UserError: the questions of a seed are not the same.
+    """
+    differences, by_question, better, worse = [], {}, 0, 0
+    for mine, theirs in zip(own, other, strict=True):
+        if mine.keys() != theirs.keys():
+            raise UserError(
+                "two methods of a run have answered different test questions; run it again with "
+                "--redo"
+            )
+        signs = {question: int(mine[question]) - int(theirs[question]) for question in mine}
+        differences.append(sum(signs.values()) / len(signs))
+        better += sum(sign > 0 for sign in signs.values())
+        worse += sum(sign < 0 for sign in signs.values())
+        for question, sign in signs.items():
+            by_question[question] = by_question.get(question, 0) + sign
+    mean = mean_interval(differences)
+    return Versus(
+        mean.mean, mean.interval, paired_t(differences), sign_flip([*by_question.values()]),
+        better, worse,
+    )  # fmt: skip
+
+
+def compare(
+    outcomes: Mapping[str, Sequence[Outcomes]], against: str | None
+) -> list[dict[str, Any]]:
+    """Compare all methods over their seeds, and with one of them.
+
+    Args:
+      outcomes: method to what it got right with each seed.
+      against: the method that others are compared with; None for none.
+
+    Returns:
+      A row for each method: ``method``, ``accuracies`` (of the seeds), ``mean``, ``sd`` and
+      ``interval`` (see ``Mean``), and ``versus``: None for ``against`` itself, else the fields of
+      ``Versus`` and its p-values ``p_seeds_holm`` and ``p_questions_holm``, corrected for the
+      number of methods compared.
+    """
+    rows = []
+    for method, own in outcomes.items():
+        accuracies = [sum(right.values()) / len(right) for right in own]
+        row = {"method": method, "accuracies": accuracies, **mean_interval(accuracies)._asdict()}
+        compared = against in outcomes and method != against
+        row["versus"] = versus(own, outcomes[against])._asdict() if compared else None
+        rows.append(row)
+    compared = [row["versus"] for row in rows if row["versus"]]
+    for name in ("p_seeds", "p_questions"):
+        values = [one[name] for one in compared]
+        known = bool(values) and None not in values
+        for one, value in zip(compared, holm(values) if known else values, strict=True):
+            one[f"{name}_holm"] = value
+    return rows

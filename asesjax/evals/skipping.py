@@ -1,0 +1,171 @@
+"""What skip-thinking leaves out, in its training data and in what it writes, by gold labels.
+
+The answer does not need sentences with the gold label ``FILLER``. Leaving sentences out is measured
+as finding them: precision is the share of the sentences left out that are filler, recall the share
+of the filler that is left out. Labels and measure are ours.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from asesjax.core.files import read_json, read_jsonl
+from asesjax.core.types import FILLER, Record, Segment
+from asesjax.segment.pieces import piece_texts, split_sentences
+
+
+def sentence_labels(text: str, gold: Sequence[Segment]) -> list[tuple[str, str | None]]:
+    """Cut a text into sentences and give each the gold label that most of its characters have.
+
+    Args:
+      text: the beginning of the gold segments' texts joined, or all of it.
+      gold: labelled segments.
+
+    Example:
+      >>> gold = [Segment("Now then. ", FILLER), Segment("So 6.", "AS")]
+      >>> sentence_labels("Now then. So 6.", gold)
+      [('Now then.', 'FILLER'), ('So 6.', 'AS')]
+    """
+    of = [segment.label for segment in gold for _ in segment.text]
+    pieces = split_sentences(text)
+    return [
+        (_normal(sentence), Counter(of[start:end]).most_common(1)[0][0])
+        for sentence, (start, end) in zip(piece_texts(text, pieces), pieces, strict=True)
+    ]
+
+
+def skipping_report(workdir: Path, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Collect what a report says about leaving chunks out.
+
+    Args:
+      workdir: of the run.
+      rows: the report's, of methods.
+
+    Returns:
+      ``data``: of the skip data of each split, see ``left_out``; None where there is none.
+      ``methods``: name to ``seconds_per_question``, and where test questions have gold labels what
+      ``written`` says.
+    """
+    path, methods = workdir / "skip/summary.json", {}
+    for row in rows:
+        name = row["method"]
+        methods[name] = {"seconds_per_question": 1 / row["questions_per_second"]}
+        chains = [chain for _, chain in read_jsonl(workdir / f"predictions/{name}/test.jsonl")]
+        if all(chain.get("gold") for chain in chains):
+            methods[name] |= written(chains)
+    return {"data": read_json(path) if path.exists() else None, "methods": methods}
+
+
+def left_out(rows: Sequence[dict[str, Any]], records: Sequence[Record]) -> dict[str, Any]:
+    """Sum up the skip data of a split.
+
+    Args:
+      rows: of ``skip/<split>.jsonl``, see ``jobs.chunks.make_skip_data``.
+      records: the same, in order.
+
+    Returns:
+      ``records``, ``chunks``; ``kept_share`` of the chunks, and ``left_out_by_place``, the shares
+      of the first, last and middle chunks that were left out; ``right_before`` and
+      ``right_after``, the shares of records that the student answers rightly from all chunks and
+      from those kept. Where there are gold labels also ``sentences`` and ``left_out``, counts by
+      label, and ``precision`` and ``recall`` of filler (None where nothing is left out, or there
+      is no filler).
+    """
+    places: Counter[str] = Counter()
+    gone: Counter[str] = Counter()
+    sentences: Counter[str] = Counter()
+    sentences_gone: Counter[str] = Counter()
+    for row, record in zip(rows, records, strict=True):
+        n = len(row["chunks"])
+        for m in range(n):
+            place = "first" if m == 0 else "last" if m == n - 1 else "middle"
+            places[place] += 1
+            gone[place] += m not in row["kept"]
+        if record.gold:
+            own, own_gone = _labels_left_out(row, record.gold)
+            sentences += own
+            sentences_gone += own_gone
+    n_chunks = sum(places.values())
+    summary: dict[str, Any] = {
+        "records": len(rows),
+        "chunks": n_chunks,
+        "kept_share": 1 - sum(gone.values()) / n_chunks,
+        "left_out_by_place": {place: gone[place] / n for place, n in places.items()},
+        "right_before": sum(row["right_before"] for row in rows) / len(rows),
+        "right_after": sum(row["right_after"] for row in rows) / len(rows),
+    }
+    if sentences:
+        summary |= {
+            "sentences": dict(sentences),
+            "left_out": {label: sentences_gone[label] for label in sentences},
+            "precision": _share(sentences_gone[FILLER], sentences_gone.total()),
+            "recall": _share(sentences_gone[FILLER], sentences[FILLER]),
+        }
+    return summary
+
+
+def written(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Compare what a method wrote for questions with gold labels with what it might have left out.
+
+    A needed sentence is left out where the chain does not hold it to the letter; filler is whatever
+    sentence is filler in some gold chain, and counted, since any will do.
+
+    Args:
+      rows: predictions (``evals.runner.prediction_row``), all with ``gold``.
+
+    Returns:
+      ``sentences_per_chain`` without the answer sentence, ``filler_per_chain`` and
+      ``reference_filler`` (of the gold chain), ``needed_present`` (label to share of the gold
+      sentences), ``precision`` and ``recall`` of leaving out filler.
+    """
+    golds = []
+    for row in rows:
+        gold = [Segment(*pair) for pair in row["gold"]]
+        golds.append(sentence_labels("".join(segment.text for segment in gold), gold))
+    filler = {sentence for gold in golds for sentence, label in gold if label == FILLER}
+    total: Counter[str] = Counter()
+    present: Counter[str] = Counter()
+    n_written = n_filler = filler_gone = 0
+    for row, gold in zip(rows, golds, strict=True):
+        text = row["chain"]
+        chain = [_normal(sentence) for sentence in piece_texts(text, split_sentences(text))]
+        n_written += len(chain) - 1
+        n_own = sum(sentence in filler for sentence in chain)
+        n_filler += n_own
+        filler_gone += max(0, sum(label == FILLER for _, label in gold) - n_own)
+        closing = gold[-1][0]  # the answer sentence is no step
+        for sentence, label in gold:
+            total[label] += sentence != closing
+            present[label] += sentence != closing and sentence in chain
+    needed = [label for label in total if label != FILLER]
+    gone = sum(total[label] - present[label] for label in needed)
+    return {
+        "sentences_per_chain": n_written / len(rows),
+        "filler_per_chain": n_filler / len(rows),
+        "reference_filler": total[FILLER] / len(rows),
+        "needed_present": {label: _share(present[label], total[label]) for label in needed},
+        "precision": _share(filler_gone, filler_gone + gone),
+        "recall": _share(filler_gone, total[FILLER]),
+    }
+
+
+def _labels_left_out(row: dict[str, Any], gold: Sequence[Segment]) -> tuple[Counter, Counter]:
+    """Count the sentences of a row of skip data, and those left out, by label."""
+    text, kept, ends = "".join(row["chunks"]), set(row["kept"]), [0]
+    for chunk in row["chunks"]:
+        ends.append(ends[-1] + len(chunk))
+    labels = [label for _, label in sentence_labels(text, gold)]
+    total, gone = Counter(labels), Counter()
+    for piece, label in zip(split_sentences(text), labels, strict=True):
+        m = next(m for m, end in enumerate(ends[1:]) if piece.start < end)
+        gone[label] += m not in kept
+    return total, gone
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _normal(sentence: str) -> str:
+    return " ".join(sentence.split())

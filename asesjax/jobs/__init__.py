@@ -1,0 +1,1 @@
+"""The work of each stage: reads files of the workdir, writes others, and can be repeated."""

@@ -1,0 +1,79 @@
+"""Chains for the test split and for the learning curve, and the report of them all."""
+
+from typing import Any
+
+from asesjax.core.files import read_json, write_json, write_jsonl
+from asesjax.core.types import Record
+from asesjax.data.sources import read_records
+from asesjax.data.vocab import load_saved
+from asesjax.evals.report import build_report, decode_speed
+from asesjax.evals.runner import answer_questions, prediction_row
+from asesjax.methods.method import Method, Trained
+from asesjax.methods.registry import get_method
+from asesjax.run import Run, load_method, load_role, own_mesh, role_folder, trained
+from asesjax.train.checkpoint import read_cursor
+from asesjax.viz.report import write_report
+
+
+def decode_method(run: Run, method: Method) -> None:
+    """Answer the test questions, and validation questions with each kept checkpoint."""
+    config = run.config
+    vocab = load_saved(run / "vocab")
+    results = [read_json(role_folder(run, method, r) / "result.json") for r in method.roles]
+    folder = run / f"predictions/{method.name}"
+    curve = []
+    records = read_records(run / "data/validation.jsonl")[: config.decode.curve_questions]
+    steps = [result["kept_steps"] for result in results]
+    # A role that stopped early stands where it stopped while the other goes on.
+    longest = max(map(len, steps))
+    steps = [own + own[-1:] * (longest - len(own)) for own in steps]
+    for kept in zip(*steps, strict=True):
+        at = [(role, step) for role, step in zip(method.roles, kept, strict=True)]
+        params = tuple(load_role(run, method, role, step) for role, step in at)
+        rows, _ = _predictions(run, trained(run, method, params, vocab), records)
+        cursors = [read_cursor(role_folder(run, method, role), step) for role, step in at]
+        name = f"curve-{len(curve)}.jsonl"
+        write_jsonl(folder / name, rows)
+        curve.append({
+            "file": name, "steps": list(kept),
+            "tokens": sum(sum(c["totals"][k] for k in ("source_tokens", "target_tokens"))
+                          for c in cursors),
+            "seconds": sum(c["seconds"] for c in cursors),
+        })  # fmt: skip
+    write_json(folder / "curve.json", curve)
+    counts: dict[str, int] = {}
+    records = read_records(run / "data/test.jsonl")
+    rows, seconds = _predictions(
+        run, load_method(run, method.name), records, timed=True, counts=counts
+    )
+    write_jsonl(folder / "test.jsonl", rows)
+    decode = {"questions": len(records), "seconds": seconds} | counts
+    write_json(folder / "decode.json", decode)
+    speed = decode_speed(decode)
+    shares = [f", {speed[name]:.0%} of {what} of use" for name, what in
+              (("slot_utilisation", "decoder slots"), ("row_utilisation", "encoded rows"))
+              if speed[name] is not None]  # fmt: skip
+    run.say(f"  {speed['questions_per_second']:.1f} questions/s" + "".join(shares))
+    for row in rows[:1]:
+        run.say(f"  {row['question'][:200]}\n  -> {row['chain'][:300]}")
+
+
+def _predictions(
+    run: Run, using: Trained, records: list[Record], **options: Any
+) -> tuple[list[dict], float]:
+    """Return the prediction rows of some records, and the seconds that decoding took."""
+    answers, seconds = answer_questions(using, run.config, records, own_mesh(run), **options)
+    rows = [
+        prediction_row(record, chains, using.method, run.config, using.vocab)
+        for record, chains in zip(records, answers, strict=True)
+    ]
+    return rows, seconds
+
+
+def make_report(run: Run) -> None:
+    """Measure the predictions, print the table and draw the figures."""
+    methods = [get_method(name, run.config) for name in run.config.methods]
+    roles = {method.name: method.roles for method in methods}
+    segmented = [method.name for method in methods if method.segmented]
+    report = build_report(run.config, run.workdir, roles, segmented)
+    run.say("\n" + write_report(run.workdir, report))

@@ -1,0 +1,211 @@
+"""The data of skip-thinking: which chunks of a rationale its answer needs, as the student has it.
+
+``skip/<split>.jsonl`` has a row for each record, ``skip/summary.json`` what was left out.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from asesjax.core.files import write_json, write_jsonl
+from asesjax.core.stages import Stage
+from asesjax.core.types import FILLER
+from asesjax.decode.predict import predict
+from asesjax.decode.spec import DecodeSpec, Limits
+from asesjax.evals.answers import is_correct
+from asesjax.evals.runner import decode_plan, make_decoder
+from asesjax.evals.skipping import left_out
+from asesjax.jobs.chunks import SPLITS, Sample, read_samples
+from asesjax.methods.chunks import check_chunks
+from asesjax.methods.method import Method, Trained
+from asesjax.run import Run, load_method, own_mesh
+
+
+class Trial(NamedTuple):
+    """A sample's answer is asked for, given some of its chunks.
+
+    Attributes:
+      sample: its place.
+      given: numbers of chunks, from 0.
+      following: number of the chunk that comes next; that of the chunks for the answer alone.
+    """
+
+    sample: int
+    given: Sequence[int]
+    following: int
+
+
+def stages(run: Run, methods: Sequence[Method]) -> list[Stage]:
+    """Return the stage between chunk-wise and skip-thinking training, where it is needed.
+
+    Raises:
+      UserError: see ``check_chunks``.
+    """
+    if any("cwt" in (method.name, method.start_from) for method in methods):
+        check_chunks(run.config)
+    if not any("skip-data" in method.needs for method in methods):
+        return []
+    fields = ("chunk.continuation", "chunk.protect_first", "chunk.protect_last", "evaluate.metric",
+              "decode.max_segment_tokens", "decode.max_chain_tokens", "decode.int8",
+              "decode.repeat_ngram")  # fmt: skip
+    return [Stage("skip-data", lambda: make_skip_data(run), fields, ("train-cwt",), ("skip",))]
+
+
+def make_skip_data(run: Run) -> None:
+    """Find out with the chunk-wise student which chunks its answers need, for each record.
+
+    Writes ``skip/<split>.jsonl``: ``id``, ``boundaries``, ``chunks`` (their texts), ``kept``
+    (numbers from 0), and whether the student answers rightly given all chunks (``right_before``)
+    and given those kept (``right_after``).
+    """
+    student = load_method(run, "cwt")
+    summaries = {}
+    for split in SPLITS:
+        samples = read_samples(run, student.vocab, split)
+        rows = _skip_rows(run, student, samples)
+        write_jsonl(run / f"skip/{split}.jsonl", rows)
+        summaries[split] = left_out(rows, [sample.record for sample in samples])
+        run.say(f"  {split}: {_words(summaries[split])}")
+    write_json(run / "skip/summary.json", summaries)
+
+
+def _skip_rows(run: Run, student: Trained, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    n_chunks = [len(sample.boundaries) - 1 for sample in samples]
+    protect_first, protect_last = run.config.chunk.protect_first, run.config.chunk.protect_last
+
+    def may_go(i: int, m: int) -> bool:
+        return not (protect_first and m == 0 or protect_last and m == n_chunks[i] - 1)
+
+    def right(trials: Sequence[Trial]) -> list[bool]:
+        return answered_rightly(run, student, samples, trials)
+
+    kept, before, after = find_kept(n_chunks, may_go, right)
+    return [
+        {
+            "id": sample.record.id, "boundaries": list(sample.boundaries),
+            "chunks": sample.texts, "kept": own, "right_before": b, "right_after": a,
+        }
+        for sample, own, b, a in zip(samples, kept, before, after, strict=True)
+    ]  # fmt: skip
+
+
+def find_kept(
+    n_chunks: Sequence[int],
+    may_go: Callable[[int, int], bool],
+    right: Callable[[Sequence[Trial]], list[bool]],
+) -> tuple[list[list[int]], list[bool], list[bool]]:
+    """Leave out chunk after chunk, front to back, where the answer stays right without it.
+
+    Chunk m of all samples is tried at once: the student goes on behind it, from what has been kept.
+    The order, that removals add up, and the last test are ours: what is kept must be enough for the
+    answer, or everything is kept.
+
+    Args:
+      n_chunks: of each sample.
+      may_go: whether chunk m (from 0) of a sample may be left out.
+      right: whether the answer of each trial is right.
+
+    Returns:
+      Numbers of the kept chunks, and whether the answer is right from all chunks and from these.
+    """
+    kept: list[list[int]] = [[] for _ in n_chunks]
+    for m in range(max(n_chunks, default=0)):
+        tried = [i for i, n in enumerate(n_chunks) if m < n and may_go(i, m)]
+        results = right([Trial(i, kept[i], m + 1) for i in tried])
+        needless = {i for i, is_right in zip(tried, results, strict=True) if is_right}
+        for i, n in enumerate(n_chunks):
+            if m < n and i not in needless:
+                kept[i] = [*kept[i], m]
+    everything = [list(range(n)) for n in n_chunks]
+    before = right([Trial(i, own, len(own)) for i, own in enumerate(everything)])
+    after = right([Trial(i, own, n_chunks[i]) for i, own in enumerate(kept)])
+    for i, is_right in enumerate(after):
+        if not is_right:
+            kept[i], after[i] = everything[i], before[i]
+    return kept, before, after
+
+
+def answered_rightly(
+    run: Run,
+    student: Trained,
+    samples: Sequence[Sample],
+    trials: Sequence[Trial],
+) -> list[bool]:
+    """Let the student go on from some chunks and judge its answers.
+
+    It writes a chunk for each that the sample still has, or fewer where it marks the end itself,
+    and then the answer; the most probable tokens. With ``chunk.continuation`` "teacher" the
+    sample's own chunks stand for what it would write.
+
+    Args:
+      run: its configuration and devices.
+      student: the chunk-wise one.
+      samples: of a split.
+      trials: what is given.
+    """
+    config, vocab = run.config, student.vocab
+    spec, limits = decode_plan(student.method, config, vocab)
+    answers = dataclasses.replace(spec, sample=False, beams=1)
+    answer_stage = spec.n_stages - 1
+    # The mark of the answer ends a chain here, so that only chunks are written.
+    chunks = dataclasses.replace(
+        answers, n_stages=answer_stage, sentinel_id=spec.jump_ids[-1], jump_ids=()
+    )
+    contexts, left = [], []
+    for i, kept, following in trials:
+        rest = range(following, len(samples[i].boundaries) - 1)
+        by_teacher = config.chunk.continuation == "teacher"
+        own = samples[i].ids([*kept, *rest] if by_teacher else kept)
+        contexts.append(np.concatenate([samples[i].question, *own]).astype(np.int32))
+        left.append(0 if by_teacher else len(rest))
+
+    def write(
+        spec: DecodeSpec, rows: Sequence[int], stages: list[int], rounds: list[int]
+    ) -> list[np.ndarray]:
+        # Always so many rows, some of them idle: batches of one size are compiled once.
+        most = min(len(samples), config.decode.batch_size)
+        idle = [spec.n_stages - 1] * max(0, most - len(rows)) if rows else []
+        asked = [contexts[row] for row in rows] + [contexts[0]] * len(idle)
+        bounds = Limits(np.array(rounds + [1] * len(idle)), *limits[1:])
+        found = predict(
+            student.model, student.by_phase, asked, bounds, spec,
+            make_decoder(config, _buckets(config.decode.question_buckets, asked)), own_mesh(run),
+            stages=np.array(stages + idle),
+        )  # fmt: skip
+        return [chain.ids for chain in found[: len(rows)]]
+
+    rows = [row for row, n in enumerate(left) if n]
+    following = [trials[row].following for row in rows]
+    more = write(chunks, rows, following, [left[row] for row in rows])
+    for row, ids in zip(rows, more, strict=True):
+        contexts[row] = np.concatenate([contexts[row], ids]).astype(np.int32)
+    n = len(trials)
+    said = write(answers, range(n), [answer_stage] * n, [1] * n)
+    return [
+        is_correct(vocab.decode(ids), samples[trial.sample].record.answer, config.evaluate.metric)
+        for ids, trial in zip(said, trials, strict=True)
+    ]
+
+
+def _buckets(buckets: Sequence[int], questions: Sequence[np.ndarray]) -> tuple[int, ...]:
+    """Add lengths to hold the questions, which chunks follow here."""
+    out = list(buckets)
+    while questions and out[-1] < max(map(len, questions)):
+        out.append(2 * out[-1])
+    return tuple(out)
+
+
+def _words(summary: dict) -> str:
+    """Say in a line what was left out."""
+    text = (
+        f"{summary['kept_share']:.1%} of {summary['chunks']:,} chunks kept; answers right from all "
+        f"chunks {summary['right_before']:.1%}, from those kept {summary['right_after']:.1%}"
+    )
+    for label, n in summary.get("sentences", {}).items():
+        what = "filler" if label == FILLER else label
+        text += f"; {what} left out {summary['left_out'][label]} of {n}"
+    return text
+
+

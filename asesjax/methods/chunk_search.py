@@ -1,0 +1,113 @@
+"""Where a student's loss wants the cuts between chunks (Chen et al. 2025, search-based chunking).
+
+Neighbouring chunks are merged, every cut between two sentences is tried, and the cut moves where
+that improves the objective by more than a threshold; one pass from left to right. The order, the
+threshold, the objectives and that a pass is one are ours: the paper's algorithm is not at hand.
+
+What a chunk costs does not depend on where others are cut: its history is the same text. So with
+``"total"``, the sum over a rationale can only fall.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from asesjax.methods.chunks import Boundaries
+
+
+class Asked(NamedTuple):
+    """A chunk whose cost is asked for: sentences [start, end) of a sample, written in a stage."""
+
+    sample: int
+    stage: int
+    start: int
+    end: int
+
+
+class Cost(NamedTuple):
+    """Negative log-likelihood of a chunk and its end mark, in nats, and how many tokens these are.
+
+    Attributes:
+      nll: their sum.
+      tokens: at least 1.
+    """
+
+    nll: float
+    tokens: int
+
+
+Score = Callable[[Sequence[Asked]], Sequence[Cost]]
+
+
+class Searched(NamedTuple):
+    """What a pass did.
+
+    Attributes:
+      boundaries: of every sample.
+      moved: cuts that were moved.
+      cuts: that there are.
+      before: the costs of each sample's chunks; none for samples of one chunk.
+      after: the same with the new boundaries.
+    """
+
+    boundaries: list[Boundaries]
+    moved: int
+    cuts: int
+    before: list[list[Cost]]
+    after: list[list[Cost]]
+
+
+def objective(costs: Sequence[Cost], name: str) -> float:
+    """Return the nats a token of some chunks.
+
+    Args:
+      costs: of the chunks.
+      name: "total": all tokens weigh the same. "mean_of_means": all chunks do; smallest where the
+        tokens that are hard to tell stand in a long chunk.
+
+    Example:
+      >>> costs = [Cost(6.0, 2), Cost(2.0, 2), Cost(1.0, 6)]
+      >>> objective(costs[:2], "total"), objective(costs[:2], "mean_of_means")
+      (2.0, 2.0)
+      >>> objective(costs[::2], "total"), round(objective(costs[::2], "mean_of_means"), 3)
+      (0.875, 1.583)
+    """
+    if name == "total":
+        return sum(cost.nll for cost in costs) / sum(cost.tokens for cost in costs)
+    return sum(cost.nll / cost.tokens for cost in costs) / len(costs)
+
+
+def search(
+    boundaries: Sequence[Boundaries], score: Score, name: str, threshold: float
+) -> Searched:
+    """Move the cuts of many samples, those of one position together.
+
+    Args:
+      boundaries: of every sample.
+      score: returns the cost of every chunk asked for; called once for each position.
+      name: of the objective.
+      threshold: what a cut must gain, in nats a token.
+    """
+    bounds = [list(one) for one in boundaries]
+    after: list[list[Cost]] = [[] for _ in bounds]
+    before: list[list[Cost]] = [[] for _ in bounds]
+    moved = cuts = 0
+    for m in range(1, max((len(one) for one in bounds), default=0) - 1):
+        tried = {i: range(own[m - 1] + 1, own[m + 1]) for i, own in enumerate(bounds)
+                 if m + 1 < len(own)}  # fmt: skip
+        asked = []
+        for i, places in tried.items():
+            low, _, high = bounds[i][m - 1 : m + 2]
+            for cut in places:
+                asked += [Asked(i, m - 1, low, cut), Asked(i, m, cut, high)]
+        costs = iter(score(asked))
+        for i, places in tried.items():
+            pairs = {cut: (next(costs), next(costs)) for cut in places}
+            own = bounds[i]
+            now = pairs[own[m]]
+            before[i] += now if m == 1 else now[1:]
+            cuts += 1
+            best = min(places, key=lambda cut: (objective(pairs[cut], name), cut))  # noqa: B023
+            if objective(now, name) - objective(pairs[best], name) > threshold:
+                own[m], moved = best, moved + 1
+            after[i] = [*after[i][:-1], *pairs[own[m]]]
+    return Searched([tuple(one) for one in bounds], moved, cuts, before, after)

@@ -1,0 +1,316 @@
+"""KPOD's schedule: how many first steps of each rationale are given at each stage.
+
+Feng et al. 2024, section 3.3, equations 9 to 13; N questions, T stages, d step difficulties.
+
+    H(t) = sum of the difficulties that are still to be written        <= D(t)
+    D(t) = C0 + (B - C0) (t / T)^(p + 1),     C0 = start_share * B,  B = the sum of all d
+
+A stage takes steps_at_once steps off what is given of the questions that it chooses. With a what a
+question adds to H and C_k clusters of questions, it chooses the set S that is worth most:
+
+    F(S) = -(D(t) - H(t - 1) - sum of a) + beta * sum_k sqrt(|C_k & S|)
+    sum of a <= D(t) - H(t - 1)
+
+F is monotone and submodular. The paper takes a threshold greedy (FTGP), whose pseudo-code is in
+another paper; here the best of three sets is taken (Leskovec et al. 2007, "Cost-effective outbreak
+detection in networks"): greedy by gain, greedy by gain per cost, and the best single question. It
+is worth at least (1 - 1/e) / 2 of the optimum, counted from F of the empty set. On simulated
+difficulties of GSM8K's size H stays within 0.1 % of D until the last stage. What is left after the
+last stage becomes a target at once.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from asesjax.core.errors import UserError, unknown
+
+KINDS = ("progressive", "self_paced", "none")
+
+
+class Settings(NamedTuple):
+    """What a schedule depends on besides difficulties.
+
+    Attributes:
+      kind: "progressive" is KPOD's; "self_paced" gives a whole rationale, easiest first, until it
+        fits under the ceiling as a whole; "none" gives nothing.
+      n_stages: T, at least 1.
+      start_share: C0 / B, in [0, 1].
+      power: p, at least 0.
+      beta: worth of diversity, at least 0.
+      steps_at_once: at least 1.
+    """
+
+    kind: str
+    n_stages: int
+    start_share: float
+    power: float
+    beta: float
+    steps_at_once: int
+
+
+class Schedule(NamedTuple):
+    """A schedule, for t = 0..T.
+
+    Attributes:
+      given: [T + 1, N] int32, the first steps of each question that are given; 0 after T.
+      ceiling: [T + 1] float64, D(t).
+      difficulty: [T + 1] float64, H(t).
+      chosen: questions that t took steps from; of t = 0 all that its rounds took.
+      solver: which of the three sets was best; empty where nothing was left to choose.
+    """
+
+    given: np.ndarray
+    ceiling: np.ndarray
+    difficulty: np.ndarray
+    chosen: tuple[int, ...]
+    solver: tuple[str, ...]
+
+
+def check(settings: Settings) -> None:
+    """Check the settings.
+
+    Raises:
+      UserError: a value out of its range.
+    """
+    if settings.kind not in KINDS:
+        raise unknown("kpod.schedule", settings.kind, KINDS)
+    for name, low, high in (
+        ("n_stages", 1, math.inf), ("start_share", 0, 1), ("power", 0, math.inf),
+        ("beta", 0, math.inf), ("steps_at_once", 1, math.inf),
+    ):  # fmt: skip
+        value = getattr(settings, name)
+        if not low <= value <= high or value == math.inf:
+            raise UserError(f"kpod.{name} must be from {low} to {high}, got {value}")
+
+
+def step_difficulties(
+    losses: Sequence[float], ends: Sequence[int], weights: Sequence[float] | None
+) -> np.ndarray:
+    """Return the difficulty of each step, equation 8: a weighted mean of its tokens' losses.
+
+    Weights act through a softmax over the step, so two tokens of it differ by a factor of at most
+    e, and a long step is no harder than a short one.
+
+    Args:
+      losses: negative log-likelihood of each token of the rationale, in nats.
+      ends: where steps end, the last at the end of the rationale.
+      weights: in [0, 1], of the tokens of the rationale and perhaps more; all equal when None.
+
+    Returns:
+      float64 [steps], in nats.
+
+    Example:
+      >>> step_difficulties([1.0, 3.0, 4.0], [2, 3], None).tolist()
+      [2.0, 4.0]
+    """
+    losses = np.asarray(losses, np.float64)
+    factors = np.ones(len(losses))
+    if weights is not None:
+        factors = np.exp(np.asarray(weights[: len(losses)], np.float64))
+    starts = [0, *ends[:-1]]
+    return np.add.reduceat(losses * factors, starts) / np.add.reduceat(factors, starts)
+
+
+def make_schedule(
+    difficulties: Sequence[np.ndarray],
+    clusters: np.ndarray,
+    losses: np.ndarray,
+    settings: Settings,
+) -> Schedule:
+    """Decide what is given of every rationale at every stage, before the student is trained.
+
+    Args:
+      difficulties: of the steps of each question, 0 or more; at least one each.
+      clusters: [N] int, 0 or more, where each question belongs.
+      losses: [N], the mean loss of each rationale; "self_paced" orders by it.
+      settings: what else it depends on.
+
+    Raises:
+      UserError: settings out of range.
+    """
+    check(settings)
+    n_steps = np.array([len(steps) for steps in difficulties])
+    # tails[i, c]: what is still to be written of question i when its first c steps are given.
+    tails = np.zeros((len(difficulties), n_steps.max() + 1))
+    for row, steps in zip(tails, difficulties, strict=True):
+        row[: len(steps)] = np.cumsum(steps[::-1])[::-1]
+    ceiling = ceilings(tails[:, 0].sum(), settings)
+    if settings.kind == "none":
+        given = np.zeros((len(ceiling), len(tails)), np.int32)
+        picked = [(0, "")] * len(ceiling)
+    elif settings.kind == "self_paced":
+        given, picked = _self_paced(tails[:, 0], n_steps, losses, ceiling)
+    else:
+        given, picked = _progressive(tails, n_steps, clusters, ceiling, settings)
+    difficulty = np.array([tails[np.arange(len(tails)), row].sum() for row in given])
+    chosen, solver = zip(*picked, strict=True)
+    return Schedule(given, ceiling, difficulty, chosen, solver)
+
+
+def ceilings(total: float, settings: Settings) -> np.ndarray:
+    """Return D(0), ..., D(T), equation 10.
+
+    Example:
+      >>> ceilings(100.0, Settings("progressive", 2, 0.5, 1.0, 0.0, 1)).tolist()
+      [50.0, 62.5, 100.0]
+    """
+    start = settings.start_share * total
+    share = (np.arange(settings.n_stages + 1) / settings.n_stages) ** (settings.power + 1)
+    values = start + (total - start) * share
+    values[-1] = total
+    return values
+
+
+def begins(given: np.ndarray, n_steps: int, progressive_share: float) -> np.ndarray:
+    """Return the share of training after which each step of one rationale is a target.
+
+    Stage t = 1..T lasts from (t - 1) / T to t / T of the progressive share.
+
+    Args:
+      given: [T + 1], a column of ``Schedule.given``.
+      n_steps: of the rationale.
+      progressive_share: of training that the stages take; afterwards all steps are targets.
+
+    Returns:
+      float32 [n_steps], never rising; rounded down, so that a stage begins at its very step.
+
+    Example:
+      >>> begins(np.array([2, 2, 1, 1, 1]), 3, 0.5).tolist()
+      [0.5, 0.125, 0.0]
+    """
+    stages = given[1:]
+    is_target = stages[:, None] <= np.arange(n_steps)
+    before = np.where(is_target.any(0), is_target.argmax(0), len(stages))
+    share = before / len(stages) * progressive_share
+    rounded = share.astype(np.float32)
+    return np.where(rounded > share, np.nextafter(rounded, np.float32(0)), rounded)
+
+
+def value(
+    chosen: np.ndarray, costs: np.ndarray, clusters: np.ndarray, budget: float, beta: float
+) -> float:
+    """Return F of a set, equation 12.
+
+    Args:
+      chosen: [N] bool.
+      costs: [N] float, what each question adds to H.
+      clusters: [N] int, 0 or more.
+      budget: D(t) - H(t - 1).
+      beta: worth of diversity.
+    """
+    counts = np.bincount(clusters[chosen])
+    return float(costs[chosen].sum() - budget + beta * np.sqrt(counts).sum())
+
+
+def select(
+    candidates: np.ndarray, costs: np.ndarray, clusters: np.ndarray, budget: float, beta: float
+) -> tuple[np.ndarray, str]:
+    """Choose questions for a stage, see the head of this file.
+
+    Inside a cluster questions differ by their cost alone, so greedy by gain per cost always offers
+    the cheapest that is left of each cluster, and greedy by gain the dearest that still fits.
+
+    Args:
+      candidates: [N] bool, those of which something is given.
+      costs: [N] float, 0 or more.
+      clusters: [N] int, 0 or more.
+      budget: what the costs of the chosen come to at most.
+      beta: worth of diversity.
+
+    Returns:
+      [N] bool and "density", "gain" or "single"; nothing and "" where no candidate fits.
+    """
+    fits = np.flatnonzero(candidates & (costs <= budget))
+    chosen = {"": np.zeros(len(costs), bool)}
+    if len(fits):
+        # Sorted by cost in each cluster, equal costs by place.
+        order = fits[np.lexsort((fits, costs[fits], clusters[fits]))]
+        queues = np.split(order, np.flatnonzero(np.diff(clusters[order])) + 1)
+        found = {
+            "density": _by_density(queues, costs, budget, beta),
+            "gain": _by_gain(queues, costs, budget, beta),
+            "single": fits[[np.argmax(costs[fits])]],
+        }
+        chosen = {name: np.isin(np.arange(len(costs)), ids) for name, ids in found.items()}
+    # The first of the best.
+    best = max(chosen, key=lambda name: value(chosen[name], costs, clusters, budget, beta))
+    return chosen[best], best
+
+
+def _by_density(queues, costs, budget, beta):
+    queues = [(queue.tolist(), costs[queue].tolist()) for queue in queues]
+    taken, picks, left = [0] * len(queues), [], budget
+    while True:
+        best, pick = (-1.0, 0.0), None
+        for k, (ids, prices) in enumerate(queues):
+            n = taken[k]
+            # The cheapest is offered: where it does not fit, nothing of its cluster ever will.
+            if n < len(ids) and prices[n] <= left:
+                price = prices[n]
+                gain = price + beta * (math.sqrt(n + 1) - math.sqrt(n))
+                offer = (gain / price if price else math.inf, -price)  # of equals the cheaper
+                if offer > best:
+                    best, pick = offer, k
+        if pick is None:
+            return picks
+        ids, prices = queues[pick]
+        picks.append(ids[taken[pick]])
+        left -= prices[taken[pick]]
+        taken[pick] += 1
+
+
+def _by_gain(queues, costs, budget, beta):
+    queues = [(queue.tolist(), costs[queue].tolist()) for queue in queues]
+    taken, picks, left = [0] * len(queues), [], budget
+    while True:
+        best, pick = -1.0, None
+        for k, (ids, prices) in enumerate(queues):
+            while ids and prices[-1] > left:  # what does not fit now never will
+                ids.pop()
+                prices.pop()
+            if ids:
+                gain = prices[-1] + beta * (math.sqrt(taken[k] + 1) - math.sqrt(taken[k]))
+                if gain > best:
+                    best, pick = gain, k
+        if pick is None:
+            return picks
+        ids, prices = queues[pick]
+        picks.append(ids.pop())
+        left -= prices.pop()
+        taken[pick] += 1
+
+
+def _progressive(tails, n_steps, clusters, ceiling, settings):
+    rows = np.arange(len(tails))
+    now, given, picked = n_steps.astype(np.int32), [], []
+
+    def stage(now, limit):
+        """One selection; what is given afterwards, how many were chosen, and by which solver."""
+        after = np.maximum(now - settings.steps_at_once, 0)
+        costs = tails[rows, after] - tails[rows, now]
+        budget = limit - tails[rows, now].sum()
+        chosen, solver = select(now > 0, costs, clusters, budget, settings.beta)
+        return np.where(chosen, after, now), int(chosen.sum()), solver
+
+    for t, limit in enumerate(ceiling):
+        now, chosen, solver = stage(now, limit)
+        total = chosen
+        while t == 0 and chosen:  # C0 is filled by as many selections as find something
+            now, chosen, _ = stage(now, limit)
+            total += chosen
+        given.append(now)
+        picked.append((total, solver))
+    return np.stack(given).astype(np.int32), picked
+
+
+def _self_paced(totals, n_steps, losses, ceiling):
+    order = np.argsort(losses, kind="stable")
+    # Rounding must not shut out the last one.
+    active = np.searchsorted(np.cumsum(totals[order]), ceiling * (1 + 1e-9), side="right")
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    given = np.where(place < active[:, None], 0, n_steps).astype(np.int32)
+    return given, [(int(n), "") for n in np.diff(active, prepend=0)]

@@ -1,0 +1,226 @@
+"""Training of KPOD's token weights (Feng et al. 2024, section 3.1 and equations 4 to 7).
+
+A token of the rationale is kept with the probability of its weight; a T5 predicts the answer from
+the question and a prefix of what is left. With z the logits of ``models.keypoint``:
+
+    m_j = 1 where z_j + logit(u_j) > 0, u_j uniform in (0, 1)
+    L   = E_k[-log P(answer | question, first k tokens of r[m])] + alpha * mean_j m_j
+
+with k uniform in 1..|r|. Gradients take m_j for sigmoid((z_j + logit(u_j)) / tau). This is the
+paper's sum over all prefixes plus alpha times the number of kept tokens, divided by |r|; one k is
+drawn for each example and step, so that the gradient is unbiased and alpha keeps its meaning.
+
+A masked token has the embedding of <extra_id_0>, T5's own mark for text left out (the paper does
+not say how a mask acts). Zeros in its place would meet T5's RMS norm, whose derivative at 0 is a
+thousand, and drown the gradient in noise.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asesjax import losses
+from asesjax.core.types import Batch, Example, Params
+from asesjax.data.examples import context_ids
+from asesjax.data.vocab import Vocabulary
+from asesjax.methods.kpod_steps import Chain
+from asesjax.models import keypoint, t5
+from asesjax.models.flops import token_flops
+from asesjax.models.t5_config import T5Config
+from asesjax.train.learner import Learner
+
+
+class WeightLoss(NamedTuple):
+    """What the loss depends on besides parameters and batch.
+
+    Attributes:
+      alpha: price of keeping a whole rationale, in nats.
+      temperature: of the relaxed masks that gradients go through.
+      mask_id: whose embedding stands for masked tokens.
+      answer_length: A, tokens of the longest answer, the end of sequence included.
+    """
+
+    alpha: float
+    temperature: float
+    mask_id: int
+    answer_length: int
+
+
+def weight_example(
+    vocab: Vocabulary, record_id: str, question_ids: np.ndarray, chain: Chain
+) -> Example:
+    """Return question -> whole chain, with weight 0 on the rationale and 1 on the answer.
+
+    The weights tell the learner which targets are which.
+    """
+    targets = np.append(chain.ids, vocab.eos_id).astype(np.int32)
+    weights = (np.arange(len(targets)) >= chain.n_rationale).astype(np.float32)
+    nothing = np.zeros(0, np.int32)
+    return Example(record_id, context_ids(vocab, question_ids, nothing), targets, weights)
+
+
+@functools.lru_cache(maxsize=8)
+def weights_learner(config: T5Config, settings: WeightLoss) -> Learner:
+    """Return the learner of token weights.
+
+    Its sums count examples: ``weight_sum`` is their number, so both ways of ``train.normalize``
+    are the mean over examples, ``accuracy`` is the share of right answer tokens, and in the
+    metrics of training ``nll`` is that of an answer in nats, ``loss`` is L. So the share of tokens
+    kept is ``(loss - nll) / alpha``. In evaluation ``nll_sum`` is L too, which ``validation_loss``
+    and ``train.keep_best`` then mean; its draws depend on the example alone.
+    """
+
+    def loss(params, batch, key, train):
+        nll, kept, correct, n = batch_sums(config, settings, params, batch, key, train)
+        return losses.LossSums(nll + settings.alpha * kept, jax.lax.stop_gradient(nll), n, correct)
+
+    def evaluate(params, batch, train):
+        key = jax.random.key(0)
+        nll, kept, correct, n = batch_sums(config, settings, params, batch, key, train, False)
+        total = nll + settings.alpha * kept
+        return losses.LossSums(total, total, n, correct)
+
+    def flops(source_length, target_length):
+        # The encoder reads both sides; the decoder writes the answer alone.
+        length = source_length + target_length
+        encoder, decoder = token_flops(config, length, settings.answer_length)
+        return encoder, encoder + decoder * settings.answer_length / target_length
+
+    return Learner(
+        init=functools.partial(keypoint.init, config),
+        logical_axes=functools.partial(keypoint.logical_axes, config),
+        loss=loss,
+        evaluate=evaluate,
+        draws=True,
+        token_flops=flops,
+    )
+
+
+def batch_sums(
+    config: T5Config,
+    settings: WeightLoss,
+    params: Params,
+    batch: Batch,
+    key: jax.Array,
+    train: Any,
+    with_dropout: bool = True,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Draw masks and prefixes and predict the answers.
+
+    Args:
+      config: the student's shape.
+      settings: of the loss.
+      params: from ``keypoint.init``.
+      batch: of ``weight_example``s.
+      key: of all that is drawn; what an example draws depends on it and ``example_index`` alone.
+      train: the ``train`` section.
+      with_dropout: of the predictor, where the configuration has dropout.
+
+    Returns:
+      Float32 sums over examples: negative log-likelihood of the answers, shares of the
+      rationales' tokens that were kept, shares of right answer tokens; and the examples.
+    """
+    tokens, weights = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
+    is_rationale = (tokens != 0) & (weights == 0)
+    length = is_rationale.sum(1)
+    logits = keypoint.weight_logits(config, params, tokens, is_rationale)
+    key, dropout_key = jax.random.split(key)
+    own_keys = jax.vmap(functools.partial(jax.random.fold_in, key))(batch["example_index"])
+    noise, n_given = jax.vmap(functools.partial(_draw, size=tokens.shape[1]))(own_keys, length)
+    masks = _masks(logits, noise, settings.temperature)
+    kept = jnp.sum(masks * is_rationale, axis=1) / jnp.maximum(length, 1)
+
+    source, index = _prefix(batch["encoder_input_tokens"], tokens, n_given)
+    whole = jnp.ones(batch["encoder_input_tokens"].shape, masks.dtype)
+    keep = jnp.take_along_axis(jnp.concatenate([whole, masks], 1), index, 1)[..., None]
+    embedded = keypoint.embed(config, params, source)
+    mask = keypoint.embed(config, params, jnp.int32(settings.mask_id))
+    keep = keep.astype(embedded.dtype)
+    answer, answer_weights = _answers(tokens, weights, length, settings.answer_length)
+    inputs = {
+        "encoder_input_tokens": source,
+        "encoder_embeddings": keep * embedded + (1 - keep) * mask,
+        "decoder_input_tokens": jnp.pad(answer, ((0, 0), (1, 0)))[:, :-1],
+    }
+    if not (config.dropout and with_dropout):
+        dropout_key = None
+    hidden = t5.forward(
+        config, params["predictor"], inputs, dropout_key, train.remat, train.scan_layers
+    )
+    sums = losses.hidden_cross_entropy(
+        functools.partial(t5.logits, config, params["predictor"]), hidden, answer, answer_weights
+    )
+    n = losses.count_examples(batch)
+    correct = sums.correct_sum * n * losses.inverse(sums.weight_sum)
+    return sums.loss_sum, kept.sum(), correct, n
+
+
+def _draw(key: jax.Array, length: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+    """Draw logistic noise [size] and how many tokens, 1 to ``length``, a prefix has."""
+    of_noise, of_prefix = jax.random.split(key)
+    u = jax.random.uniform(of_noise, (size,), minval=jnp.finfo(jnp.float32).tiny)
+    prefix = jax.random.randint(of_prefix, (), 1, jnp.maximum(length, 1) + 1)
+    return jnp.log(u) - jnp.log1p(-u), prefix
+
+
+def _masks(logits: jax.Array, noise: jax.Array, temperature: float) -> jax.Array:
+    """Return 0 or 1, exactly, with the gradient of the binary concrete relaxation."""
+    soft = jax.nn.sigmoid((logits + noise) / temperature)
+    hard = (logits + noise > 0).astype(soft.dtype)
+    return hard + (soft - jax.lax.stop_gradient(soft))
+
+
+def _prefix(
+    question: jax.Array, tokens: jax.Array, n_given: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Lay question, the first tokens of the rationale and end of sequence side by side.
+
+    Args:
+      question: [B, S], its end of sequence last.
+      tokens: [B, T], the rationale first.
+      n_given: [B], tokens of the rationale.
+
+    Returns:
+      ids [B, S + T], padding last, and the place of each in ``question`` and ``tokens`` joined.
+    """
+    n_question = (question != 0).sum(1, keepdims=True) - 1
+    n_given = n_given[:, None]
+    joined = jnp.concatenate([question, tokens], 1)
+    place = jnp.arange(joined.shape[1])[None]
+    in_tokens = question.shape[1] + place - n_question
+    index = jnp.where(place < n_question + n_given, in_tokens, n_question)
+    index = jnp.where(place < n_question, place, jnp.maximum(index, 0))
+    ids = jnp.take_along_axis(joined, index, 1)
+    return jnp.where(place <= n_question + n_given, ids, 0), index
+
+
+def _answers(
+    tokens: jax.Array, weights: jax.Array, start: jax.Array, size: int
+) -> tuple[jax.Array, jax.Array]:
+    """Cut [B, size] out of tokens and weights [B, T], from ``start`` [B] on, 0 behind the end."""
+    place = start[:, None] + jnp.arange(size)
+    inside = place < tokens.shape[1]
+    index = jnp.minimum(place, tokens.shape[1] - 1)
+    cut = lambda x: jnp.where(inside, jnp.take_along_axis(x, index, 1), 0)  # noqa: E731
+    return cut(tokens), cut(weights)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def token_weights(config: T5Config, params: Params, batch: Batch) -> jax.Array:
+    """Return what is used afterwards: the probability w of each token of the rationale.
+
+    Args:
+      config: the student's shape.
+      params: trained.
+      batch: of ``weight_example``s.
+
+    Returns:
+      float32 [B, T]; 1 for tokens of the answer, 0 for padding.
+    """
+    tokens, weights = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
+    is_rationale = (tokens != 0) & (weights == 0)
+    logits = keypoint.weight_logits(config, params, tokens, is_rationale)
+    return jnp.where(is_rationale, jax.nn.sigmoid(logits), (tokens != 0).astype(jnp.float32))

@@ -1,0 +1,211 @@
+"""Socratic chains (Shridhar et al. 2023): subquestions and their answers as one text, and as ids.
+
+    How many clips in May? She sold 48 / 2 = 24. How many in all? 48 + 24 = 72. The answer is 72.
+
+The text is encoded once and cut into runs of ids, a subquestion or an answer each. Inputs are put
+together from these runs, as decoding does from the segments that it has written.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from asesjax.core.errors import UserError
+from asesjax.core.types import ES, Example, Record, Segment
+from asesjax.data.examples import answer_sentence, context_ids, encode_chain
+from asesjax.data.guides import guide_text
+from asesjax.data.vocab import Vocabulary
+from asesjax.segment.pieces import Piece
+
+Steps = tuple[tuple[str, str], ...]
+
+
+class Leads(NamedTuple):
+    """Ids that the inputs of a task begin with; none where a task has parameters of its own."""
+
+    ask: tuple[int, ...] = ()
+    solve: tuple[int, ...] = ()
+    guide: tuple[int, ...] = ()
+
+
+def steps_of(record: Record, settings: ConfigDict) -> Steps:
+    """Return a record's pairs of subquestion and text, without white space around them.
+
+    Args:
+      record: with ``steps``, or with ``settings.single_steps`` any.
+      settings: the section ``socratic``.
+
+    Raises:
+      UserError: there are none, or one lacks its subquestion or its text.
+    """
+    steps = record.steps
+    if not steps and settings.single_steps:
+        steps = ((record.question, record.rationale),)
+    if not steps:
+        raise UserError(
+            f"record {record.id} has no steps (pairs of a subquestion and its answer), which "
+            "Socratic methods need. Those of data.source=synthetic_math and gsm8k_socratic have "
+            "them, most of strategyqa, and rows of jsonl and json may (data.steps_field); "
+            "socratic.single_steps=true takes a whole rationale as one step"
+        )
+    for number, pair in enumerate(steps, 1):
+        for text, what in zip(pair, ("subquestion", "text"), strict=True):
+            if not text.strip():
+                raise UserError(
+                    f"record {record.id}: the {what} of step {number} is empty; mend the record "
+                    "or leave it out"
+                )
+    return tuple((question.strip(), text.strip()) for question, text in steps)
+
+
+def chain_parts(record: Record, config: ConfigDict) -> list[str]:
+    """Return subquestions and answers in turn; joined by blanks they are the chain.
+
+    The last answer holds the answer sentence (``data.answer_template``), as the chains of all
+    methods do, unless it ends with it already; one that is the bare answer gives way to it.
+
+    Raises:
+      UserError: see ``steps_of``.
+
+    Example:
+      >>> from asesjax.core.config import base_config
+      >>> steps = (("How many now?", "2 + 3 = 5."), ("Is that odd?", "yes"))
+      >>> chain_parts(Record("1", "Odd?", "2 + 3 = 5.", "yes", steps=steps), base_config())
+      ['How many now?', '2 + 3 = 5.', 'Is that odd?', 'The answer is yes.']
+    """
+    parts = [text for pair in steps_of(record, config.socratic) for text in pair]
+    closing = answer_sentence(record, config.data.answer_template)
+    if closing and parts[-1] == record.answer:
+        parts[-1] = closing
+    elif closing and not parts[-1].endswith(closing):
+        parts[-1] = f"{parts[-1]} {closing}"
+    return parts
+
+
+def reference(record: Record, config: ConfigDict) -> Record:
+    """Return a record whose rationale is the whole Socratic chain, to compare chains with.
+
+    Subquestions are gold segments without a label. A record without steps stays as it is.
+    """
+    if not record.steps:
+        return record
+    chain = " ".join(chain_parts(record, config))
+    gold = _gold(record, chain) if record.gold else None
+    return dataclasses.replace(record, rationale=chain, answer="", gold=gold)
+
+
+def encode_parts(vocab: Vocabulary, record: Record, config: ConfigDict) -> list[np.ndarray]:
+    """Return the ids of each of ``chain_parts``, int32; joined they are those of the chain.
+
+    Raises:
+      UserError: a part that comes to no tokens.
+    """
+    parts = chain_parts(record, config)
+    texts = [f"{text} " for text in parts[:-1]] + parts[-1:]
+    ends = np.cumsum([len(text) for text in texts]).tolist()
+    spans = [Piece(*span) for span in zip([0, *ends], ends, strict=False)]
+    ids, part = encode_chain(vocab, "".join(texts), spans)
+    cuts = np.searchsorted(part, np.arange(len(parts) + 1))
+    runs = [ids[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+    for run, text in zip(runs, parts, strict=True):
+        if not len(run):
+            raise UserError(
+                f"record {record.id}: {text[:60]!r} comes to no tokens in this vocabulary; mend "
+                "the record or leave it out"
+            )
+    return runs
+
+
+def guide_ids(vocab: Vocabulary, record: Record, settings: ConfigDict) -> np.ndarray:
+    """Return the gold guide of a record, int32; none where ``settings.guidance`` is "none"."""
+    if settings.guidance == "none":
+        return np.zeros(0, np.int32)
+    texts = [text for _, text in steps_of(record, settings)]
+    return vocab.encode(guide_text(texts, settings.guidance))
+
+
+def ask_examples(
+    vocab: Vocabulary, record: Record, head: np.ndarray, runs: list[np.ndarray], plan: str
+) -> list[Example]:
+    """Build the decomposer's examples.
+
+    Args:
+      vocab: the vocabulary.
+      record: names the examples.
+      head: ids that stand before the chain: lead, question, guide.
+      runs: of ``encode_parts``.
+      plan: "step": head and steps so far -> next subquestion, and behind the last step sentinel 0;
+        "whole": head -> all subquestions, sentinel 1 between them.
+    """
+    if plan == "whole":
+        separator = [vocab.sentinel(1)]
+        rest = [ids for run in runs[2::2] for ids in (separator, run)]
+        return [_example(vocab, record, "plan", "plan", head, runs[:0], [runs[0], *rest])]
+    examples = [
+        _example(vocab, record, f"q{i // 2 + 1}", "question", head, runs[:i], [runs[i]])
+        for i in range(0, len(runs), 2)
+    ]
+    return [*examples, _example(vocab, record, "end", "end", head, runs, [[vocab.sentinel(0)]])]
+
+
+def solve_examples(
+    vocab: Vocabulary, record: Record, head: np.ndarray, runs: list[np.ndarray], history: bool
+) -> list[Example]:
+    """Build the solver's examples: head, steps so far and a subquestion -> its answer.
+
+    Args:
+      vocab: the vocabulary.
+      record: names the examples.
+      head: ids that stand before the chain: lead and question.
+      runs: of ``encode_parts``.
+      history: whether the steps so far are there; otherwise the subquestion alone.
+    """
+    return [
+        _example(
+            vocab, record, f"s{i // 2 + 1}", "answer" if i == len(runs) - 1 else "solution",
+            head, runs[0 if history else i - 1 : i], [runs[i]],
+        )
+        for i in range(1, len(runs), 2)
+    ]  # fmt: skip
+
+
+def guide_example(
+    vocab: Vocabulary, record: Record, head: np.ndarray, guide: np.ndarray
+) -> Example:
+    """Build the planner's example: lead and question -> guide."""
+    return _example(vocab, record, "guide", "guide", head, [], [guide])
+
+
+def joined(*parts) -> np.ndarray:
+    """Return runs of ids as one, int32."""
+    return np.concatenate([np.zeros(0, np.int32), *map(np.asarray, parts)]).astype(np.int32)
+
+
+def _example(vocab, record, name, kind, head, context, target) -> Example:
+    targets = joined(*target, [vocab.eos_id])
+    inputs = context_ids(vocab, head, joined(*context))
+    weights = np.ones(len(targets), np.float32)
+    return Example(f"{record.id}/{name}", inputs, targets, weights, kind)
+
+
+def _gold(record: Record, chain: str) -> tuple[Segment, ...] | None:
+    """Put the subquestions before the gold segments of their steps; None where they do not fit."""
+    left, gold = list(record.gold or ()), []
+    for question, text in record.steps or ():
+        own: list[Segment] = []
+        while left and len(_text(own)) < len(text.strip()):
+            own.append(left.pop(0))
+        if _text(own) != text.strip():
+            return None
+        own[-1] = dataclasses.replace(own[-1], text=f"{own[-1].text.rstrip()} ")
+        gold += [Segment(f"{question.strip()} "), *own]
+    written = "".join(segment.text for segment in gold)
+    if left or not chain.startswith(written.rstrip()):
+        return None
+    return (*gold, Segment(chain[len(written) :], ES))
+
+
+def _text(segments: list[Segment]) -> str:
+    return "".join(segment.text for segment in segments).strip()

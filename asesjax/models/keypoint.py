@@ -1,0 +1,109 @@
+"""KPOD's token weighting (Feng et al. 2024, equations 2 and 3) beside the T5 that predicts answers.
+
+One self-attention layer without positions and a two-layer MLP turn the embedding of every token of
+a rationale into the logit of its weight. So equal tokens of a rationale weigh the same, as in the
+paper's figure 2. The parameters are one tree:
+
+    embedding   [V, D], the student's input embedding, never trained
+    weighting   the attention layer and the MLP
+    predictor   a whole T5 of the student's shape, see ``methods.kpod_weights``
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from asesjax.core.types import Params
+from asesjax.models import t5
+from asesjax.models.attention import Attention
+from asesjax.models.layers import Dense, RMSNorm, param, whole
+from asesjax.models.t5_config import T5Config
+
+FROZEN = "^embedding$"  # the name of what is not trained, for ``train.rate_factors``
+
+
+class Weighting(nn.Module):
+    """Embedded rationale to logits; the paper gives neither widths nor norms, these are ours."""
+
+    config: T5Config
+
+    def setup(self) -> None:
+        """Declare the blocks: the student's heads, and a quarter of its width inside the MLP."""
+        c = self.config
+        hidden = max(1, c.d_model // 4)
+        self.pre_attention_layer_norm = RMSNorm(c.layer_norm_epsilon)
+        self.attention = Attention(c)
+        self.pre_mlp_layer_norm = RMSNorm(c.layer_norm_epsilon)
+        self.wi = Dense(hidden, ("embed", "mlp"), c.d_model**-0.5)
+        self.wo = Dense(1, ("mlp", "weight"), hidden**-0.5, jnp.float32)
+        self.bias = param(self, "bias", nn.initializers.zeros, (1,), ("weight",))
+
+    def __call__(self, x, mask):
+        """[B, R, D] and bool [B, R], True on tokens of the rationale -> float32 [B, R]."""
+        y = self.pre_attention_layer_norm(x)
+        x = x + self.attention(y, y, mask[:, None, None, :], None, True)
+        hidden = nn.relu(self.wi(self.pre_mlp_layer_norm(x)))
+        return (self.wo(hidden) + self.bias)[..., 0]
+
+
+def _boxed_init(config: T5Config, key: jax.Array) -> Params:
+    x = jnp.ones((1, 1, config.d_model), config.activation_dtype)
+    return Weighting(config).init(key, x, jnp.ones((1, 1), bool))["params"]
+
+
+def from_student(config: T5Config, student: Params, key: jax.Array) -> Params:
+    """Put the weighting module beside the parameters that a student starts from.
+
+    Args:
+      config: the student's shape.
+      student: its parameters, from ``t5.init`` or a checkpoint.
+      key: draws the weighting module.
+    """
+    return {
+        "embedding": student["token_embedder"]["embedding"],
+        "weighting": nn.unbox(_boxed_init(config, key)),
+        "predictor": student,
+    }
+
+
+def init(config: T5Config, key: jax.Array) -> Params:
+    """Draw parameters; the student that ``t5.init`` draws from the same key is their start."""
+    return from_student(config, t5.init(config, key), jax.random.fold_in(key, 1))
+
+
+@functools.lru_cache
+def logical_axes(config: T5Config) -> Params:
+    """Names of the axes of every parameter, as ``t5.logical_axes``."""
+    boxed = jax.eval_shape(functools.partial(_boxed_init, config), jax.random.key(0))
+    is_box = lambda x: isinstance(x, nn.LogicallyPartitioned)  # noqa: E731
+    return {
+        "embedding": ("vocab", "embed"),
+        "weighting": jax.tree.map(lambda box: box.names, boxed, is_leaf=is_box),
+        "predictor": t5.logical_axes(config),
+    }
+
+
+def embed(config: T5Config, params: Params, tokens: jax.Array) -> jax.Array:
+    """Look ids up in the frozen table: int32 [...] -> [..., D] in the config's dtype."""
+    table = jax.lax.stop_gradient(whole(params["embedding"]))
+    return jnp.take(table, tokens, axis=0).astype(config.activation_dtype)
+
+
+def weight_logits(
+    config: T5Config, params: Params, tokens: jax.Array, is_rationale: jax.Array
+) -> jax.Array:
+    """Return the logits of token weights.
+
+    Args:
+      config: the student's shape.
+      params: from ``init`` or ``from_student``.
+      tokens: [B, R] int32.
+      is_rationale: [B, R] bool; other tokens are not seen.
+
+    Returns:
+      float32 [B, R]; without meaning where there is no rationale.
+    """
+    x = embed(config, params, tokens)
+    return Weighting(config).apply({"params": params["weighting"]}, x, is_rationale)

@@ -1,0 +1,146 @@
+"""The whole job for several seeds, each in a folder of its own, and runs compared over seeds.
+
+``WORKDIR/config.json`` has the seeds, ``WORKDIR/seed-N`` is an ordinary run with seed N, which
+every verb takes, and ``WORKDIR/compare.json`` and ``compare.md`` say what all have in common.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from asesjax.core.config import fingerprint, finish, flatten
+from asesjax.core.errors import UserError
+from asesjax.core.files import read_json, read_jsonl, write_json, write_text
+from asesjax.core.processes import is_first
+from asesjax.evals.paired import Outcomes, compare
+from asesjax.evals.report import is_right
+from asesjax.experiment import execute
+from asesjax.run import Run
+from asesjax.viz.compare import comparison_text
+
+AGAINST = "direct"  # what methods are compared with, where it is among them
+
+
+def execute_seeds(run: Run, until: tuple[str, ...] = ("report",), redo: bool = False) -> None:
+    """Run the stages once, or once for each of the configuration's seeds.
+
+    Finished stages of every seed are kept, so that the same call goes on where it was stopped, and
+    seeds may be added. After the last report the seeds are compared.
+
+    Args:
+      run: from ``open_run``.
+      until: as in ``experiment.execute``.
+      redo: as in ``experiment.execute``.
+
+    Raises:
+      UserError: a seed twice or below 0, a folder that holds a run of the other kind, or see
+        ``experiment.execute``.
+    """
+    seeds = run.config.seeds
+    if not seeds:
+        if (run / "config.json").is_file() and read_json(run / "config.json").get("seeds"):
+            raise UserError(f"{run.workdir} holds runs of several seeds; give another --workdir")
+        return execute(run, until, redo)
+    if len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise UserError(f"seeds must be different numbers from 0 on, got {tuple(seeds)}")
+    if (run / "stages").exists():
+        raise UserError(f"{run.workdir} holds a run of one seed; give another --workdir")
+    fields, saved = flatten(run.config), run / "config.json"
+    if is_first() and not saved.exists():
+        write_json(saved, fields)
+    for seed in seeds:
+        run.say(f"\nseed {seed}: {run / f'seed-{seed}'}")
+        execute(seed_run(run, seed), until, redo)
+        if is_first():  # now that it has been accepted
+            write_json(saved, fields)
+    if "report" in until and is_first():
+        group = compare_runs([run / f"seed-{seed}" for seed in seeds])
+        text = comparison_text(group)
+        write_json(run / "compare.json", group)
+        write_text(run / "compare.md", text)
+        run.say(f"\n{text}The same as JSON: {run / 'compare.json'}")
+
+
+def seed_run(run: Run, seed: int) -> Run:
+    """Return the run of one of several seeds."""
+    config = finish(run.config, {"seed": str(seed), "seeds": "()"})
+    return dataclasses.replace(run, config=config, workdir=run / f"seed-{seed}")
+
+
+def one_by_one(workdirs: Sequence[str | Path]) -> list[Path]:
+    """Replace folders of several seeds by the folders of their runs."""
+    out = []
+    for folder in map(Path, workdirs):
+        saved = folder / "config.json"
+        seeds = read_json(saved).get("seeds") if saved.is_file() else None
+        out += [folder / f"seed-{seed}" for seed in seeds] if seeds else [folder]
+    return out
+
+
+def same_but_for_seed(workdirs: Sequence[Path]) -> list[list[Path]]:
+    """Group runs that differ in nothing but their seed, in the order given.
+
+    A seed that a group has already begins a group of its own: it tells nothing new.
+    """
+    groups: list[tuple[str, dict[int, Path]]] = []
+    for folder in workdirs:
+        fields = read_json(folder / "config.json")
+        seed = fields.pop("seed")
+        key = fingerprint(fields)
+        for other, members in groups:
+            if other == key and seed not in members:
+                members[seed] = folder
+                break
+        else:
+            groups.append((key, {seed: folder}))
+    return [list(members.values()) for _, members in groups]
+
+
+def compare_runs(workdirs: Sequence[Path]) -> dict[str, Any]:
+    """Compare the methods of finished runs that differ in their seed alone.
+
+    Returns:
+      ``name``, ``budget``, ``metric``, ``strategy`` (of segmentation) and ``against`` (the method
+      that others are compared with, or None); ``runs``, ``seeds`` and ``questions`` (of each run);
+      ``rows``: see ``evals.paired.compare``, with means over seeds of ``chain_accuracy`` (None
+      without gold chains), ``bleu``, ``train_tokens`` and ``train_steps``.
+
+    Raises:
+      UserError: reports of different methods, or predictions that are not there.
+    """
+    reports = [read_json(folder / "report.json") for folder in workdirs]
+    names = [row["method"] for row in reports[0]["rows"]]
+    for folder, report in zip(workdirs, reports, strict=True):
+        if [row["method"] for row in report["rows"]] != names:
+            raise UserError(
+                f"{folder} has other methods than {workdirs[0]}; finish both with the same "
+                "configuration"
+            )
+    by_method = [{row["method"]: row for row in report["rows"]} for report in reports]
+    metric = reports[0]["metric"]
+    outcomes = {
+        name: [_outcomes(folder, name, metric) for folder in workdirs] for name in names
+    }
+    against = AGAINST if AGAINST in names and len(names) > 1 else None
+    rows = compare(outcomes, against)
+    for row in rows:
+        own = [one[row["method"]] for one in by_method]
+        for field in ("chain_accuracy", "bleu", "train_tokens", "train_steps"):
+            values = [one[field] for one in own]
+            row[field] = None if None in values else sum(values) / len(values)
+    first = reports[0]
+    return {
+        **{name: first[name] for name in ("name", "budget", "metric", "strategy")},
+        "against": against,
+        "runs": [str(folder) for folder in workdirs],
+        "seeds": [report["seed"] for report in reports],
+        "questions": [report["rows"][0]["questions"] for report in reports],
+        "rows": rows,
+    }
+
+
+def _outcomes(workdir: Path, method: str, metric: str) -> Outcomes:
+    """What a method got right, by id and text of the question."""
+    rows = [row for _, row in read_jsonl(workdir / f"predictions/{method}/test.jsonl")]
+    return {(row["id"], row["question"]): is_right(row, metric) for row in rows}

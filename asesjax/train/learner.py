@@ -1,0 +1,105 @@
+"""What the training loop trains: where parameters come from, and the loss of a batch.
+
+Nearly every role is a T5 with teacher forcing (``sequence_to_sequence``); what has another loss or
+other parameters, such as KPOD's weighting module, brings a ``Learner`` of its own.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from asesjax import losses
+from asesjax.core.types import Batch, Params
+from asesjax.models import t5
+from asesjax.models.flops import token_flops
+from asesjax.models.t5_config import T5Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """A model and its loss.
+
+    Attributes:
+      init: PRNG key -> parameters.
+      logical_axes: -> the names of every parameter's axes, as ``t5.logical_axes``.
+      loss: ``(params, batch, key, train section) -> LossSums`` of training; the key is None where
+        nothing ``draws``.
+      evaluate: ``(params, batch, train section) -> LossSums``, the same for the same arguments.
+      draws: whether the loss of training draws random numbers.
+      token_flops: (S, T) -> forward operations of a source and of a target token, see
+        ``models.flops``.
+    """
+
+    init: Callable[[jax.Array], Params]
+    logical_axes: Callable[[], Params]
+    loss: Callable[[Params, Batch, jax.Array | None, Any], losses.LossSums]
+    evaluate: Callable[[Params, Batch, Any], losses.LossSums]
+    draws: bool
+    token_flops: Callable[[int, int], tuple[float, float]]
+
+
+def as_learner(model: T5Config | Learner) -> Learner:
+    """Return the learner of a model's shape, or the learner itself."""
+    return sequence_to_sequence(model) if isinstance(model, T5Config) else model
+
+
+@functools.lru_cache(maxsize=8)
+def sequence_to_sequence(config: T5Config) -> Learner:
+    """Return T5 with teacher forcing and weighted cross-entropy.
+
+    Evaluation has no dropout, no label smoothing and no z-loss.
+    """
+
+    def loss(params, batch, key, train):
+        return batch_loss(
+            config, params, batch, key, train.z_loss, train.label_smoothing, train.remat,
+            train.scan_layers,
+        )  # fmt: skip
+
+    def evaluate(params, batch, train):
+        return batch_loss(config, params, batch, scan_layers=train.scan_layers)
+
+    return Learner(
+        init=functools.partial(t5.init, config),
+        logical_axes=functools.partial(t5.logical_axes, config),
+        loss=loss,
+        evaluate=evaluate,
+        draws=config.dropout > 0,
+        token_flops=functools.partial(token_flops, config),
+    )
+
+
+def batch_loss(
+    model_config: T5Config,
+    params: Params,
+    batch: Batch,
+    dropout_key: jax.Array | None = None,
+    z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
+    remat: str = "none",
+    scan_layers: bool = False,
+) -> losses.LossSums:
+    """Run the model on a batch with teacher forcing and sum its loss.
+
+    Args:
+      model_config: shape of the model.
+      params: of the model.
+      batch: a ``core.types.Batch``.
+      dropout_key: None for no dropout.
+      z_loss: as in ``losses.weighted_cross_entropy``.
+      label_smoothing: as in ``losses.weighted_cross_entropy``.
+      remat: as in ``t5.forward``.
+      scan_layers: as in ``t5.forward``.
+    """
+    hidden = t5.forward(model_config, params, batch, dropout_key, remat, scan_layers)
+    return losses.hidden_cross_entropy(
+        functools.partial(t5.logits, model_config, params),
+        hidden,
+        batch["decoder_target_tokens"],
+        batch["decoder_loss_weights"],
+        z_loss,
+        label_smoothing,
+    )

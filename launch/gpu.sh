@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# A run on the GPUs of this machine: makes .venv with jax for CUDA, looks whether jax finds the
+# GPUs, then calls `asesjax run` with the arguments:
+#   bash launch/gpu.sh --config configs/gsm8k.py --workdir runs/gsm8k --config.mesh.preset=fsdp
+#   bash launch/gpu.sh --dry-run ...        prints the commands and runs none
+# Given again, it goes on where it stopped. Every GPU is used; CUDA_VISIBLE_DEVICES=0,1 chooses.
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=launch/environment.sh
+source "$root/launch/environment.sh"
+dry=""
+if [ "${1:-}" = --dry-run ]; then
+  dry=yes
+  shift
+fi
+show() {
+  printf '$'
+  printf ' %q' "$@"
+  printf '\n'
+  if [ -z "$dry" ]; then "$@"; fi
+}
+show nvidia-smi --list-gpus || {
+  echo "error: nvidia-smi finds no GPU here; a driver is all that has to be installed" >&2
+  exit 1
+}
+show make_environment cuda,eval,viz
+cd "$root"
+show .venv/bin/python -c '
+import sys, jax
+if jax.default_backend() != "gpu":
+    sys.exit("error: jax finds no GPU, only " + jax.default_backend() + "; is the driver new "
+             "enough for the CUDA version in setup.py, and JAX_PLATFORMS unset?")
+print(len(jax.devices()), "x", jax.devices()[0].device_kind)'
+show exec .venv/bin/asesjax run "$@"

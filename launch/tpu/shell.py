@@ -1,0 +1,145 @@
+"""Runs commands for these scripts: shown first, with a time limit, and never killed half way."""
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+TIMED_OUT, NO_SUCH_COMMAND = 124, 127
+
+
+class Result(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether it succeeded."""
+        return self.status == 0
+
+
+class Stop(BaseException):
+    """A signal that asks to stop; no Exception, which a handler of failures might swallow."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+class Shell:
+    """Runs commands, waits, and tells the time; tests put another in its place."""
+
+    def __init__(self, dry_run: bool = False):
+        """With ``dry_run``, commands are printed and not run, and count as successful."""
+        self.dry_run = dry_run
+        self._holding = self._deaf = False
+        self._pending: int | None = None
+
+    def say(self, line: str) -> None:
+        """Print a line, if there is still a terminal to print it on."""
+        with contextlib.suppress(OSError):
+            print(line, flush=True)
+
+    def now(self) -> float:
+        """Return seconds since some moment."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+    def call(
+        self, argv: Sequence[str], seconds: float, show: bool = True, stream: bool = False
+    ) -> Result:
+        """Run a command to its end.
+
+        Args:
+          argv: the command and its arguments.
+          seconds: after which it is killed, with what it has started, and has failed.
+          show: print it first; off for what is only looked at again and again.
+          stream: let it write to the terminal instead of into the result.
+        """
+        if show or self.dry_run:
+            self.say("$ " + shlex.join(argv))
+        if self.dry_run:
+            return Result(0, "", "")
+        # Files, not pipes: what a killed command leaves running would keep a pipe open.
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            to = {} if stream else {"stdout": out, "stderr": err}
+            try:
+                # Of its own session, so that Ctrl-C on the terminal reaches this script alone.
+                process = subprocess.Popen(
+                    argv, stdin=subprocess.DEVNULL, start_new_session=True, **to
+                )
+            except OSError as error:
+                return Result(NO_SUCH_COMMAND, "", f"cannot run {argv[0]}: {error.strerror}")
+            try:
+                status = self.wait(process, seconds)
+            except subprocess.TimeoutExpired:
+                status = TIMED_OUT
+            finally:
+                if process.poll() is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+            texts = []
+            for file in (out, err):
+                file.seek(0)
+                texts.append(file.read().decode(errors="replace").strip())
+        if status == TIMED_OUT:
+            texts[1] += f"\nno answer within {seconds:.0f} s"
+        return Result(status, *texts)
+
+    def wait(self, process: subprocess.Popen, seconds: float) -> int:
+        """Wait for a command; TimeoutExpired after ``seconds``."""
+        return process.wait(seconds)
+
+    @contextlib.contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Raise Stop on SIGINT, SIGTERM and SIGHUP inside."""
+        before = {
+            number: signal.signal(number, self._on_signal)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def unstoppable(self) -> Iterator[None]:
+        """Put Stop off to the end of the block, for what must not be left half done."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+        if self._pending is not None:
+            number, self._pending = self._pending, None
+            self._stop(number)
+
+    def ignore_signals(self) -> None:
+        """Raise Stop no more."""
+        self._deaf = True
+
+    def _on_signal(self, number: int, _: object) -> None:
+        if self._deaf:
+            self.say("cleaning up; please wait")
+        elif self._holding:
+            self._pending = number
+            self.say("asked to stop; finishing this step first")
+        else:
+            self._stop(number)
+
+    def _stop(self, number: int) -> None:
+        self._deaf = True  # the first is enough, and cleaning up begins
+        raise Stop(number)

@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# The part of launch/tpu that runs on every worker of a slice, called through gcloud:
+#   worker.sh setup BUCKET              environment, and the bucket mounted at ~/asesjax-bucket
+#   worker.sh start ID BUCKET ARGS...   ends what runs, starts `asesjax run ARGS --coordinator auto`
+#   worker.sh status ID                 one line: none, running or exited STATUS
+#   worker.sh log LINES [follow]        the end of its output
+#   worker.sh stop                      asks it to save and end; kills it after two minutes
+# gs://BUCKET/... in ARGS becomes the place where the bucket is mounted.
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+mounted="$HOME/asesjax-bucket"
+state="$HOME/asesjax-state"
+gcsfuse_version=3.11.2
+patience="${ASESJAX_STOP_SECONDS:-120}"
+
+setup() {
+  if ! command -v "${PYTHON:-python3.12}" > /dev/null; then
+    # The images come with Python 3.10.
+    python3 -m pip install --quiet --user uv
+    python3 -m uv python install --quiet 3.12
+    PYTHON="$(python3 -m uv python find 3.12)"
+  fi
+  export PYTHON="${PYTHON:-python3.12}"
+  # shellcheck source=launch/environment.sh
+  source "$root/launch/environment.sh"
+  make_environment tpu,eval,viz
+  if ! command -v gcsfuse > /dev/null; then
+    local package="$HOME/gcsfuse.deb"
+    curl --fail --silent --show-error --location --output "$package" \
+      "https://github.com/GoogleCloudPlatform/gcsfuse/releases/download/v$gcsfuse_version/gcsfuse_${gcsfuse_version}_amd64.deb"
+    # Fresh machines update themselves for a while and hold the lock.
+    sudo apt-get install --yes --quiet -o DPkg::Lock::Timeout=600 "$package"
+  fi
+  mkdir -p "$mounted"
+  if ! mountpoint -q "$mounted"; then
+    # Workers read what others wrote a moment ago, so nothing about files is remembered. fsync has
+    # to put a file into the bucket, which streaming writes do not. A folder that cannot be renamed
+    # at once (a bucket without hierarchical namespace) is an error, not a slow copy.
+    gcsfuse --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0 \
+      --enable-streaming-writes=false --rename-dir-limit=0 "$1" "$mounted"
+  fi
+  echo "ready: $(hostname), $(git -C "$root" rev-parse --short HEAD)"
+}
+
+# Which start of the machine this is; what an earlier one left says nothing.
+boot() { cat /proc/sys/kernel/random/boot_id; }
+
+is_running() {
+  [ -f "$state/pid" ] && [ "$(cat "$state/boot" 2> /dev/null)" = "$(boot)" ] &&
+    kill -0 "$(cat "$state/pid")" 2> /dev/null
+}
+
+stop() {
+  local waited=0
+  if ! is_running; then return; fi
+  kill -TERM "$(cat "$state/pid")" 2> /dev/null || true
+  while is_running; do
+    if [ "$waited" -ge "$patience" ]; then
+      kill -KILL "$(cat "$state/pid")" 2> /dev/null || true
+    fi
+    sleep 1
+    waited=$((waited + 1))
+  done
+}
+
+start() {
+  local id="$1" bucket="$2" arguments=() argument
+  shift 2
+  stop
+  rm -rf "$state"
+  mkdir -p "$state"
+  for argument in "$@"; do arguments+=("${argument//gs:\/\/$bucket\//$mounted/}"); done
+  boot > "$state/boot"
+  echo "$id" > "$state/id"
+  setsid nohup bash "$root/launch/tpu/worker.sh" _run "${arguments[@]}" \
+    > "$state/log" 2>&1 < /dev/null &
+  # Not before there is something to ask about.
+  while [ ! -f "$state/pid" ] && [ ! -f "$state/exit" ]; do sleep 0.1; done
+  status "$id"
+}
+
+# Waits for the run and notes how it ended, out of reach of the connection that started it.
+run() {
+  local code=0 log
+  cd "$root"
+  # shellcheck source=launch/environment.sh
+  source launch/environment.sh
+  echo "$$" > "$state/waiter"
+  .venv/bin/asesjax run "$@" --coordinator auto &
+  echo "$!" > "$state/pid.new" && mv "$state/pid.new" "$state/pid"
+  wait "$!" || code=$?
+  log="$mounted/logs/$(hostname)-$(date -u +%Y%m%dT%H%M%S).log"
+  timeout 60 mkdir -p "$mounted/logs" && timeout 60 cp "$state/log" "$log" ||
+    echo "could not copy the log to $log"
+  echo "$code" > "$state/exit.new" && mv "$state/exit.new" "$state/exit"
+}
+
+status() {
+  local what=none
+  if [ "$(cat "$state/id" "$state/boot" 2> /dev/null)" = "$1"$'\n'"$(boot)" ]; then
+    if [ -f "$state/exit" ]; then
+      what="exited $(cat "$state/exit")"
+    elif [ -f "$state/pid" ] && kill -0 "$(cat "$state/waiter")" 2> /dev/null; then
+      what=running
+    fi
+  fi
+  echo "asesjax-run $(hostname) $what"
+}
+
+case "${1:-}" in
+  setup) setup "$2" ;;
+  start) shift && start "$@" ;;
+  _run) shift && run "$@" ;;
+  status) status "$2" ;;
+  log) exec tail -n "$2" ${3:+-F} "$state/log" ;;
+  stop) stop && echo "stopped: $(hostname)" ;;
+  *)
+    sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,91 @@
+"""What is tried when a program does not fit, in which order, and what --search compares."""
+
+import pytest
+
+from asesjax.aot import choices
+from asesjax.core.config import base_config, finish
+from asesjax.core.errors import UserError
+
+
+def config(**fields):
+    return finish(base_config(), {name.replace("__", "."): str(v) for name, v in fields.items()})
+
+
+def test_what_costs_least_comes_first():
+    c = config(train__batch_size=32, mesh__preset="fsdp", mesh__data=1, mesh__fsdp=-1)
+    found = [dict(change) for change in choices.train_changes(c, 8)]
+    assert found[:6] == [
+        {"train.microbatches": "2"},
+        {"train.microbatches": "4"},  # 8 rows for 8 devices
+        {"train.remat": "dots"},
+        {"train.remat": "full"},
+        {"train.remat": "full", "train.microbatches": "2"},
+        {"train.remat": "full", "train.microbatches": "4"},
+    ]
+    meshes = [f for f in found[6:] if set(f) == {*choices_of_mesh()}]
+    assert [m["mesh.preset"] for m in meshes] == ["dp", "tp", "fsdp_tp", "fsdp_tp"]  # not fsdp
+    # Two devices share a row there, so a microbatch may have 4 rows.
+    assert {**meshes[2], "train.remat": "full", "train.microbatches": "8"} in found
+
+
+def choices_of_mesh():
+    return ("mesh.preset", "mesh.data", "mesh.fsdp", "mesh.tensor")
+
+
+def test_nothing_is_tried_that_is_so_already():
+    c = config(train__batch_size=8, train__remat="full")
+    found = list(choices.train_changes(c, 8))
+    assert all("mesh.preset" in change for change in found)  # no rows to cut, least kept already
+    assert all("train.remat" not in change for change in found)
+
+
+def test_every_change_is_a_configuration():
+    c = config(train__batch_size=64)
+    for change in choices.train_changes(c, 16):
+        done = choices.changed(c, change)
+        for name, value in change.items():
+            section, field = name.split(".")
+            assert str(done[section][field]) == value
+    assert c.train.microbatches == 1  # the first is as it was
+
+
+def test_decoding_gets_fewer_slots_first():
+    found = [dict(change) for change in choices.decode_changes(config(decode__batch_size=6), 4)]
+    assert found[:2] == [{"decode.batch_size": "3"}, {"decode.batch_size": "1"}]
+    assert found[2] == {
+        "mesh.preset": "fsdp", "mesh.data": "1", "mesh.fsdp": "-1", "mesh.tensor": "1"
+    }  # fmt: skip
+
+
+def test_the_first_that_fits_wins_and_refused_ones_are_passed_over():
+    asked = []
+
+    def fits(change):
+        asked.append(change)
+        if change["n"] == "1":
+            raise UserError("8 devices cannot share 3 rows")
+        return change["n"] in ("3", "4")
+
+    changes = iter([{"n": str(n)} for n in range(6)])
+    assert choices.first_that_fits(changes, fits) == {"n": "3"}
+    assert [change["n"] for change in asked] == ["0", "1", "2", "3"]
+    assert choices.first_that_fits(iter([{"n": "0"}]), fits) is None
+
+
+def test_meshes_of_large_slices_keep_some_of_the_data_axis():
+    small, large = list(choices.meshes(16)), list(choices.meshes(64))
+    mixed = {"mesh.preset": "fsdp", "mesh.data": "-1", "mesh.fsdp": "16", "mesh.tensor": "1"}
+    assert mixed in large and mixed not in small
+    assert len(large) == len(small) + 1
+
+
+def test_search_compares_every_mesh_with_most_and_least_kept():
+    found = list(choices.compared(16))
+    assert len(found) == 2 * len(list(choices.meshes(16)))
+    assert {change["train.remat"] for change in found} == {"none", "full"}
+
+
+@pytest.mark.parametrize("change", [{"train.remat": "some"}, {"mesh.no": "1"}])
+def test_a_change_that_no_configuration_has(change):
+    with pytest.raises(UserError):
+        choices.changed(base_config(), change)

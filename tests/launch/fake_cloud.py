@@ -1,0 +1,403 @@
+"""A cloud in a JSON file: a fake ``gcloud`` that checks its arguments and plays scripted states.
+
+It knows the flags of the commands, the accelerator types and their runtime versions from Google's
+reference pages, not from the scripts under test. As a program (``python fake_cloud.py ARGS``, put
+on PATH as ``gcloud``) it keeps its world in the file ``$FAKE_CLOUD``.
+
+What a world may script, each entry used once and the default afterwards:
+
+  creates   ok, quota, capacity, denied, hang-made, hang-lost: what becomes of each request;
+            hang-late: it is made when somebody has looked and found nothing
+  lives     of each slice, the states that are seen one after the other; the last one stays
+  setups    ok, fail, hang: of each setting up
+  runs      of each started run, what it says one after the other; the last one stays
+  looks     ok, fail, hang: of each describe
+  deletes   ok, fail, hang, slow: of each delete
+  signal    [n, number]: sends a signal to the caller during call n
+"""
+
+import functools
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SIZES = {
+    "v4": (8, 16, 32, 64, 128, 256, 512, 1024, 1536, 2048, 4096),
+    "v5litepod": (1, 4, 8, 16, 32, 64, 128, 256),
+    "v5p": (8, 16, 32, 64, 128, 256, 512, 1024, 1536, 2048, 4096, 8192, 12288),
+    "v6e": (1, 4, 8, 16, 32, 64, 128, 256),
+}
+RUNTIMES = {
+    "v4": "tpu-ubuntu2204-base", "v5litepod": "v2-alpha-tpuv5-lite", "v5p": "v2-alpha-tpuv5",
+    "v6e": "v2-alpha-tpuv6e",
+}  # fmt: skip
+HOSTS = {"v5litepod-16": 4, "v5litepod-8": 1, "v4-16": 2, "v6e-16": 4}
+WIDE = {"project": str, "quiet": None, "format": str}
+ZONE = {"zone": str}
+# Of each command: positional arguments, required flags, other flags, flags that exclude each other.
+COMMANDS = {
+    "compute tpus tpu-vm create": (
+        1, {**ZONE, "version": str},
+        {"accelerator-type": str, "spot": None, "reserved": None, "preemptible": None,
+         "async": None, "network": str, "labels": str, "metadata": str},
+        [("spot", "reserved", "preemptible")],
+    ),
+    "compute tpus queued-resources create": (
+        1, {**ZONE, "runtime-version": str, "accelerator-type": str, "node-id": str},
+        {"spot": None, "reserved": None, "guaranteed": None, "async": None,
+         "valid-until-duration": str},
+        [("spot", "reserved", "guaranteed")],
+    ),
+    "compute tpus tpu-vm describe": (1, ZONE, {}, []),
+    "compute tpus queued-resources describe": (1, ZONE, {}, []),
+    "compute tpus tpu-vm delete": (1, ZONE, {"async": None}, []),
+    "compute tpus queued-resources delete": (1, ZONE, {"async": None, "force": None}, []),
+    "compute tpus tpu-vm list": (0, ZONE, {}, []),
+    "compute tpus queued-resources list": (0, ZONE, {}, []),
+    "compute tpus tpu-vm ssh": (1, ZONE, {"worker": str, "command": str}, []),
+    "compute tpus tpu-vm scp": (2, ZONE, {"worker": str, "recurse": None}, []),
+    "storage buckets describe": (1, {}, {}, []),
+}  # fmt: skip
+
+
+class Usage(Exception):
+    """Arguments that the real program would refuse."""
+
+
+def parse(argv):
+    """Return the command, its positional arguments and its flags."""
+    words = [word for word in argv if not word.startswith("--")]
+    name = next((n for n in COMMANDS if words[: len(n.split())] == n.split()), None)
+    if name is None:
+        raise Usage(f"Invalid choice: {' '.join(words[:4])!r}")
+    count, required, others, exclusive = COMMANDS[name]
+    flags = {}
+    known = {**WIDE, **required, **others}
+    for word in argv:
+        if word.startswith("--"):
+            flag, equals, value = word[2:].partition("=")
+            if flag not in known:
+                raise Usage(f"unrecognized arguments: {word}")
+            if flag in flags:
+                raise Usage(f"{word} is given twice")
+            if bool(equals) != (known[flag] is str) or equals and not value:
+                raise Usage(f"argument {word}: needs a value, or takes none")
+            flags[flag] = value
+    if missing := required.keys() - flags.keys():
+        raise Usage(f"argument --{min(missing)}: Must be specified.")
+    for group in exclusive:
+        if len(given := [flag for flag in group if flag in flags]) > 1:
+            raise Usage(f"At most one of {given} can be specified")
+    rest = words[len(name.split()) :]
+    if len(rest) != count:
+        raise Usage(f"expected {count} positional arguments, got {rest}")
+    if "quiet" not in flags:
+        raise Usage("would ask questions without --quiet")
+    return name, rest, flags
+
+
+def check_kind(flags):
+    """Check accelerator type and runtime version."""
+    prefix, _, size = flags["accelerator-type"].rpartition("-")
+    if prefix not in SIZES or not size.isdigit() or int(size) not in SIZES[prefix]:
+        raise Usage(f"INVALID_ARGUMENT: no accelerator type {flags['accelerator-type']}")
+    runtime = flags.get("version") or flags.get("runtime-version")
+    if runtime != RUNTIMES[prefix]:
+        raise Usage(f"INVALID_ARGUMENT: {runtime} does not boot on {prefix}")
+
+
+def new_world(**script):
+    """Return a cloud with nothing in it."""
+    world = {
+        "creates": [], "lives": [], "setups": [], "runs": [], "looks": [], "deletes": [],
+        "signal": None, "bucket": "True", "late": {}, "seen": 0, "calls": [], "bad": [],
+        "slices": {}, "made": 0, "started": 0, "homes": None, **script,
+    }  # fmt: skip
+    return json.loads(json.dumps(world))
+
+
+def following(script, default="ok"):
+    """Take the next entry of a script."""
+    return script.pop(0) if script else default
+
+
+class Hang(Exception):
+    """The command does not come back."""
+
+
+def gcloud(argv, world):
+    """Do one command.
+
+    Returns:
+      Exit status, standard output, standard error.
+
+    Raises:
+      Hang: it would not return.
+    """
+    world["calls"].append(argv)
+    try:
+        name, rest, flags = parse(argv)
+        if flags.get("accelerator-type"):
+            check_kind(flags)
+        return globals()["do_" + re.sub(r"^compute tpus |-", "", name).replace(" ", "_")](
+            world, rest, flags
+        )
+    except Usage as usage:
+        world["bad"].append([str(usage), argv])
+        return 2, "", f"ERROR: (gcloud) {usage}"
+
+
+def error(code, text):
+    """Say that something failed."""
+    return 1, "", f"ERROR: (gcloud) {code}: {text}"
+
+
+def make(world, name, flags, queued):
+    """Do what becomes of a request for a slice."""
+    outcome = following(world["creates"])
+    if name in world["slices"]:
+        return error("ALREADY_EXISTS", f"{name} already exists")
+    if outcome in ("ok", "hang-made", "hang-late"):
+        default = ["ACTIVE"] if queued else ["READY"]
+        world["late" if outcome == "hang-late" else "slices"][name] = {
+            "queued": queued, "life": following(world["lives"], None) or default,
+            "kind": flags["accelerator-type"], "run": None,
+        }  # fmt: skip
+        world["made"] += 1
+    if outcome.startswith("hang"):
+        raise Hang
+    return {
+        "ok": (0, "", ""),
+        "quota": error("RESOURCE_EXHAUSTED", "Quota limit has been exceeded. Limit: 0"),
+        "capacity": error("UNAVAILABLE", "There is no more capacity in the zone"),
+        "denied": error("PERMISSION_DENIED", "tpu.nodes.create denied"),
+    }[outcome]
+
+
+def do_tpuvm_create(world, rest, flags):
+    """Make machines at once."""
+    if "accelerator-type" not in flags:
+        raise Usage("would make a v2-8")
+    return make(world, rest[0], flags, queued=False)
+
+
+def do_queuedresources_create(world, rest, flags):
+    """Put a request in the queue."""
+    return make(world, rest[0], flags, queued=True)
+
+
+def state_of(world, name, step):
+    """Return the state of a slice; ``step`` brings it on."""
+    life = world["slices"][name]["life"]
+    state = life[0]
+    if step and len(life) > 1:
+        life.pop(0)
+        if life[0] == "nothing":
+            del world["slices"][name]
+    return state
+
+
+def looked(world):
+    """Fail to look, where that is scripted."""
+    world["seen"] += 1
+    if world["seen"] % 2 == 0:
+        world["slices"].update(world["late"])
+        world["late"] = {}
+    outcome = following(world["looks"])
+    if outcome == "hang":
+        raise Hang
+    return error("UNAVAILABLE", "The service is currently unavailable") if outcome != "ok" else None
+
+
+def do_queuedresources_describe(world, rest, flags):
+    """Print the state of a request."""
+    if flags["format"] != "value(state.state)":
+        raise Usage("format of another resource")
+    if failure := looked(world):
+        return failure
+    one = world["slices"].get(rest[0])
+    state = state_of(world, rest[0], step=True) if one and one["queued"] else "orphan"
+    if state == "orphan":
+        return error("NOT_FOUND", f"queued resource {rest[0]} was not found")
+    return 0, state.partition("/")[0], ""
+
+
+def node_state(world, name, step):
+    """Return the state of machines, None where there are none."""
+    one = world["slices"].get(name)
+    if one is None:
+        return None
+    state = state_of(world, name, step and not one["queued"])
+    if not one["queued"]:
+        return state
+    request, _, node = state.partition("/")
+    if request == "orphan":
+        return "READY"
+    return (node or "READY") if request == "ACTIVE" and node != "none" else None
+
+
+def do_tpuvm_describe(world, rest, flags):
+    """Print the state of machines."""
+    if flags["format"] != "value(state)":
+        raise Usage("format of another resource")
+    if failure := looked(world):
+        return failure
+    state = node_state(world, rest[0], step=True)
+    if state is None:
+        return error("NOT_FOUND", f"node {rest[0]} was not found")
+    return 0, state, ""
+
+
+def removed(world, name):
+    """Do what becomes of a delete."""
+    outcome = following(world["deletes"])
+    if outcome == "fail":
+        return error("INTERNAL", "an internal error occurred")
+    if outcome == "slow":
+        world["slices"][name]["life"] = ["DELETING", "DELETING", "nothing"]
+    else:
+        del world["slices"][name]
+    if outcome == "hang":
+        raise Hang
+    return 0, "", ""
+
+
+def do_queuedresources_delete(world, rest, flags):
+    """Delete a request."""
+    one = world["slices"].get(rest[0])
+    if one is None or not one["queued"] or one["life"][0] == "orphan":
+        return error("NOT_FOUND", f"queued resource {rest[0]} was not found")
+    if "force" not in flags and one["life"][0] not in ("SUSPENDED", "FAILED", "ACCEPTED"):
+        return error("FAILED_PRECONDITION", "has nodes; use --force")
+    return removed(world, rest[0])
+
+
+def do_tpuvm_delete(world, rest, flags):
+    """Delete machines."""
+    if node_state(world, rest[0], step=False) is None:
+        return error("NOT_FOUND", f"node {rest[0]} was not found")
+    return removed(world, rest[0])
+
+
+def do_tpuvm_list(world, rest, flags):
+    """List machines."""
+    return 0, "\n".join(n for n in world["slices"] if node_state(world, n, False)), ""
+
+
+def do_queuedresources_list(world, rest, flags):
+    """List requests."""
+    return 0, "\n".join(n for n, one in world["slices"].items() if one["queued"]), ""
+
+
+def do_storage_buckets_describe(world, rest, flags):
+    """Print whether a bucket has folders."""
+    if not rest[0].startswith("gs://") or not flags["format"].startswith("value(hierarchical"):
+        raise Usage(f"what is {rest[0]}?")
+    if world["bucket"] is None:
+        return error("NOT_FOUND", f"{rest[0]} not found: 404.")
+    return 0, world["bucket"], ""
+
+
+def do_tpuvm_scp(world, rest, flags):
+    """Copy a file to all workers."""
+    name, _, target = rest[1].partition(":")
+    if flags.get("worker") != "all" or not Path(rest[0]).is_file() or not target:
+        raise Usage(f"copies {rest}")
+    if node_state(world, name, step=False) != "READY":
+        return 1, "", "ERROR: (gcloud) cannot connect"
+    for home in homes(world, name):
+        (home / target).write_bytes(Path(rest[0]).read_bytes())
+    return 0, "", ""
+
+
+def do_tpuvm_ssh(world, rest, flags):
+    """Do, or pretend to do, a line of shell on workers."""
+    if not flags.get("command") or flags.get("worker", "0") not in ("all", "0", "1"):
+        raise Usage("would open a terminal")
+    if node_state(world, rest[0], step=False) != "READY":
+        return 255, "", "ERROR: (gcloud) [/usr/bin/ssh] exited with return code [255]."
+    check_syntax(flags["command"])
+    one, command = world["slices"][rest[0]], shlex.split(flags["command"])
+    if world["homes"]:
+        return run_there(homes(world, rest[0]), flags)
+    if "setup" in command:
+        outcome = following(world["setups"])
+        if outcome == "hang":
+            raise Hang
+        return (0, "ready", "") if outcome == "ok" else (1, "", "no space left on device")
+    if "start" in command:
+        one["run"] = [command[command.index("start") + 1], following(world["runs"], ["exited 0"])]
+        world["started"] += 1
+        return 0, "asesjax-run w-0 running", ""
+    if "status" in command:
+        run, says = one["run"] or (None, ["none"])
+        says = says if run == command[-1] else ["none"]
+        state = says.pop(0) if len(says) > 1 else says[0]
+        if state == "broken":
+            return 255, "", "ERROR: (gcloud) [/usr/bin/ssh] exited with return code [255]."
+        return 0, f"asesjax-run w-0 {state}", ""
+    return 0, "the end of the output", ""
+
+
+@functools.cache
+def check_syntax(command):
+    """Let bash read a line without doing it."""
+    subprocess.run(["bash", "-n", "-c", command], check=True)
+
+
+def homes(world, name):
+    """Return a home folder for each worker, where commands are really run."""
+    if not world["homes"]:
+        return []
+    base = Path(world["homes"]) / f"{name}-{world['made']}"
+    folders = [base / str(i) for i in range(HOSTS[world["slices"][name]["kind"]])]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    return folders
+
+
+def run_there(folders, flags):
+    """Run a line of shell in the home of each worker."""
+    if flags.get("worker", "0") != "all":
+        folders = [folders[int(flags.get("worker", "0"))]]
+    done = [
+        subprocess.run(["bash", "-c", flags["command"]], cwd=folder, capture_output=True,
+                       text=True, env={**os.environ, "HOME": str(folder)}, stdin=subprocess.DEVNULL)
+        for folder in folders
+    ]  # fmt: skip
+    return (max(one.returncode for one in done), "".join(one.stdout for one in done),
+            "".join(one.stderr for one in done))  # fmt: skip
+
+
+def main(argv):
+    """Be ``gcloud``."""
+    path = Path(os.environ["FAKE_CLOUD"])
+    world = json.loads(path.read_text())
+    hangs = False
+    try:
+        status, out, err = gcloud(argv, world)
+    except Hang:
+        hangs, status, out, err = True, 0, "", ""
+    # Replaced at once, for whoever kills this.
+    path.with_suffix(".new").write_text(json.dumps(world))
+    os.replace(path.with_suffix(".new"), path)
+    if world["signal"] and world["signal"][0] == len(world["calls"]):
+        os.kill(os.getppid(), world["signal"][1])
+        time.sleep(0.3)  # so that it arrives while this runs
+    if hangs:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        path.with_suffix(".hangs").touch()
+        time.sleep(600)
+    print(out)
+    print(err, file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

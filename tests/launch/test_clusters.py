@@ -1,0 +1,260 @@
+"""GKE through xpk, Slurm and one box with GPUs, against fakes that check the arguments."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fake_cloud
+import pytest
+import steps
+import xpk
+from in_process import FakeShell
+from shell import Result
+
+HERE = Path(__file__).parent
+LAUNCH = HERE.parents[1] / "launch"
+WHERE = ["--cluster", "c-1", "--zone", "us-west4-a"]
+SUBMIT = ["submit", *WHERE, "--name", "run-1", "--topology", "v5e:4x4", "--bucket", "my-bucket",
+          "--image", "r/asesjax:1"]  # fmt: skip
+RUN = ["--", "--config", "c.py", "--workdir", "gs://my-bucket/runs/x y"]
+
+
+@pytest.fixture
+def box(tmp_path):
+    """A project to launch from, fakes in PATH, and what they were called with."""
+    return Box(tmp_path)
+
+
+class Box:
+    def __init__(self, folder):
+        self.root, self.calls_file, tools = folder / "root", folder / "calls", folder / "bin"
+        shutil.copytree(LAUNCH, self.root / "launch", ignore=shutil.ignore_patterns("__py*"))
+        (self.root / "launch/environment.sh").write_text(
+            'make_environment() { echo "environment $1"; }\n'
+        )
+        (self.root / ".venv/bin").mkdir(parents=True)
+        tools.mkdir()
+        self.tools = tools
+        for name in ("xpk", "sbatch", "srun", "scontrol", "docker"):
+            self.fake(name, f'exec {sys.executable} -I "$FAKES" {name} "$@"')
+        self.environment = {
+            **os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(HERE),
+            "FAKE_CALLS": str(self.calls_file), "ASESJAX_REQUEUE_SECONDS": "0",
+            "FAKES": str(folder / "fakes.py"), "GIT_CONFIG_GLOBAL": os.devnull,
+        }  # fmt: skip
+        (folder / "fakes.py").write_text(
+            f"import runpy, sys\nsys.path.insert(0, {str(HERE)!r})\n"
+            f"runpy.run_path({str(HERE / 'fake_clusters.py')!r}, run_name='__main__')\n"
+        )
+
+    def fake(self, name, body, folder=None):
+        path = (folder or self.tools) / name
+        path.write_text(f"#!/usr/bin/env bash\n{body}\n")
+        path.chmod(0o755)
+
+    def asesjax(self, body):
+        self.fake("asesjax", body, self.root / ".venv/bin")
+
+    def run(self, script, *arguments, **more):
+        return subprocess.run(
+            ["bash", str(self.root / script), *arguments], capture_output=True, text=True,
+            env=self.environment, **more,
+        )  # fmt: skip
+
+    @property
+    def calls(self):
+        lines = self.calls_file.read_text().splitlines() if self.calls_file.exists() else []
+        return [json.loads(line) for line in lines]
+
+
+class Real(FakeShell):
+    """Runs xpk and docker for real, which are fakes; gcloud in memory."""
+
+    def __init__(self, box, **script):
+        super().__init__(fake_cloud.new_world(**script))
+        self.box = box
+
+    def call(self, argv, seconds, show=True, stream=False):
+        if argv[0] == "gcloud":
+            return super().call(argv, seconds)
+        self.say("$ " + " ".join(argv))
+        done = subprocess.run(argv, capture_output=True, text=True, env=self.box.environment)
+        return Result(done.returncode, done.stdout, done.stderr)
+
+
+def test_a_run_is_submitted_to_gke(box):
+    assert xpk.main([*SUBMIT, "--slices", "2", *RUN], Real(box)) == 0
+    (call,) = box.calls
+    assert call[:3] == ["xpk", "workload", "create"]
+    assert {"--tpu-type=v5litepod-16", "--num-slices=2", "--workload=run-1"} <= set(call)
+    command = next(word for word in call if word.startswith("--command="))
+    assert command == (
+        "--command=exec asesjax run --config c.py --workdir '/bucket/runs/x y' --coordinator auto"
+    )
+
+
+@pytest.mark.parametrize("topology", ["v4:2x2x2", "v5e:16x16", "v5p:4x4x4", "v6e:2x4"])
+def test_every_generation_has_the_types_of_xpk(box, topology):
+    arguments = [topology if word == "v5e:4x4" else word for word in SUBMIT]
+    assert xpk.main([*arguments, *RUN], Real(box)) == 0
+
+
+@pytest.mark.parametrize("change, message", [
+    (("v5e:4x4", "v5e:5x5"), "there is no slice"), (("run-1", "Run"), "--name 'Run'"),
+    (("my-bucket", "other"), "--workdir gs://other/FOLDER"),
+])  # fmt: skip
+def test_mistakes_are_told_before_anything_is_submitted(box, change, message):
+    shell = Real(box)
+    assert xpk.main([change[1] if w == change[0] else w for w in [*SUBMIT]] + RUN, shell) == 2
+    assert message in "\n".join(shell.said) and not box.calls
+
+
+def test_a_bucket_is_attached_as_workers_mount_it(box):
+    shell = Real(box)
+    assert xpk.main(["attach", *WHERE, "--bucket", "my-bucket"], shell) == 0
+    (call,) = box.calls
+    assert "--readonly=false" in call and "--mount-point=/bucket" in call
+    options = next(w for w in call if w.startswith("--mount-options=")).partition("=")[2]
+    script = (LAUNCH / "tpu/worker.sh").read_text()
+    for option in options.split(","):
+        name, value = re.fullmatch(r"[a-z-]+:([a-z-]+):(\w+)", option).groups()
+        assert re.search(rf"--(metadata-cache-)?{name}={value}\b", script), option
+    assert xpk.main(["attach", *WHERE, "--bucket", "my-bucket"], Real(box, bucket="False")) == 2
+
+
+def test_runs_are_listed_and_deleted(box):
+    assert xpk.main(["list", *WHERE, "--project", "p"], Real(box)) == 0
+    assert xpk.main(["delete", *WHERE, "--name", "run-1"], Real(box)) == 0
+    assert [call[2] for call in box.calls] == ["list", "delete"]
+    assert "--project=p" in box.calls[0] and "--workload=run-1" in box.calls[1]
+
+
+def test_the_image_is_made_of_the_commit(box, monkeypatch):
+    monkeypatch.setattr(steps, "ROOT", box.root)
+    for command in (["init", "-q"], ["add", "launch"], ["commit", "-qm", "x"]):
+        user = ["-c", "user.name=x", "-c", "user.email=x@x"]
+        subprocess.run(["git", *user, *command], cwd=box.root, check=True, env=box.environment)
+    (box.root / "secret").touch()
+    assert xpk.main(["image", *WHERE, "--image", "r/asesjax:1"], Real(box)) == 0
+    build, push = box.calls
+    assert push == ["docker", "push", "r/asesjax:1"]
+    assert re.search(r"COMMIT=[0-9a-f]{40}\b", " ".join(build)) and "EXTRAS=tpu,eval,viz" in build
+
+
+def test_a_failing_step_ends_the_verb(box, monkeypatch):
+    box.fake("docker", "exit 3")
+    shell = Real(box)
+    assert xpk.main(["image", *WHERE, "--image", "r/a:1"], shell) == 1
+    assert "ended with status 3" in shell.said[-1] and len(shell.said) == 2
+
+
+@pytest.mark.parametrize("verb", [["image", "--image", "i"], ["attach", "--bucket", "bbb"],
+                                  ["list"], ["delete", "--name", "n"]])  # fmt: skip
+def test_dry_runs_of_xpk_run_nothing(box, verb):
+    done = subprocess.run(
+        [sys.executable, str(LAUNCH / "tpu/xpk.py"), verb[0], *WHERE, *verb[1:], "--dry-run"],
+        capture_output=True, text=True, env=box.environment,
+    )  # fmt: skip
+    assert done.returncode == 0 and "$ " in done.stdout and not box.calls, done.stderr
+
+
+SLURM = ["launch/slurm/submit.sh", "--nodes", "2", "--gpus", "4"]
+
+
+def test_a_run_on_slurm(box):
+    box.asesjax('echo "asesjax $*"')
+    done = box.run(*SLURM, "--time", "1:00:00", "--", "--config", "c.py", "--workdir", "runs/x")
+    assert done.returncode == 0, done.stderr
+    assert "environment cuda,eval,viz" in done.stdout and "ended with status 0" in done.stdout
+    assert "asesjax run --config c.py --workdir runs/x --coordinator auto" in done.stdout
+    submitted, task = box.calls
+    assert {"--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4"} <= set(submitted)
+    assert task[:2] == ["srun", "--kill-on-bad-exit=1"]
+
+
+@pytest.mark.parametrize("status, requeued", [(42, True), (2, False), (1, False), (134, False)])
+def test_only_a_preempted_run_goes_back_into_the_queue(box, status, requeued):
+    box.asesjax(f"exit {status}")
+    done = box.run(*SLURM, "--workdir", "w")
+    assert done.returncode == status
+    assert (["scontrol", "requeue", "7"] in box.calls) == requeued
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_the_batch_script_waits_for_the_tasks(box, number):
+    """Its tasks get theirs from Slurm; the script must outlive it to put the job back."""
+    wait = 'while [ ! -f "$FAKE_CALLS.end" ]; do sleep 0.05; done'
+    box.asesjax(f'touch "$FAKE_CALLS.up"; {wait}; exit 42')
+    script = subprocess.Popen(
+        ["bash", "launch/slurm/train.sbatch", "--workdir", "w"], cwd=box.root, text=True,
+        env={**box.environment, "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n"},
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    up, end = (Path(f"{box.calls_file}.{name}") for name in ("up", "end"))
+    try:
+        while not up.exists():
+            time.sleep(0.02)
+        script.send_signal(number)
+        assert script.stdout.readline().startswith("start 1")
+        assert script.stdout.readline().startswith("asked to stop")
+        end.touch()
+        assert script.wait(60) == 42 and ["scontrol", "requeue", "7"] in box.calls
+    finally:
+        end.touch()
+        script.kill()
+        script.stdout.close()
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--nodes", "2", "--workdir", "w"], "--gpus N"),
+    (["--nodes", "0", "--gpus", "1", "--workdir", "w"], "--nodes N"),
+    (["--nodes", "2", "--gpus", "8", "--config", "c"], "--workdir DIR is missing"),
+])  # fmt: skip
+def test_mistakes_for_slurm(box, arguments, message):
+    done = box.run("launch/slurm/submit.sh", *arguments)
+    assert done.returncode == 2 and message in done.stderr and not box.calls
+
+
+def test_a_dry_run_for_slurm(box):
+    done = box.run(*SLURM, "--dry-run", "--workdir", "w")
+    assert done.returncode == 0 and not box.calls
+    assert done.stdout.startswith("$ sbatch --nodes=2") and "environment" not in done.stdout
+
+
+def test_one_box(box):
+    box.fake("nvidia-smi", 'echo "GPU 0: Great"')
+    box.fake("python", 'echo "2 x Great"', box.root / ".venv/bin")
+    box.asesjax('echo "asesjax $*"; exit 42')
+    done = box.run("launch/gpu.sh", "--config", "a b.py", "--workdir", "w", cwd="/")
+    assert done.returncode == 42, done.stderr
+    said = [line for line in done.stdout.split("\n") if line and not line.startswith("$")]
+    assert said == ["GPU 0: Great", "environment cuda,eval,viz", "2 x Great",
+                    "asesjax run --config a b.py --workdir w"]  # fmt: skip
+
+
+def test_one_box_without_a_gpu(box):
+    box.fake("nvidia-smi", "exit 9")
+    done = box.run("launch/gpu.sh", "--workdir", "w")
+    assert done.returncode == 1 and "nvidia-smi finds no GPU" in done.stderr
+    assert "environment" not in done.stdout
+
+
+def test_one_box_whose_jax_finds_no_gpu(box):
+    box.fake("nvidia-smi", "exit 0")
+    box.fake("python", 'exec "$REAL" "$@"', box.root / ".venv/bin")
+    box.environment |= {"REAL": sys.executable, "JAX_PLATFORMS": "cpu"}
+    done = box.run("launch/gpu.sh", "--workdir", "w")
+    assert done.returncode == 1 and "error: jax finds no GPU, only cpu" in done.stderr
+
+
+def test_a_dry_run_on_one_box(box):
+    box.fake("nvidia-smi", "exit 9")
+    done = box.run("launch/gpu.sh", "--dry-run", "--workdir", "w")
+    assert done.returncode == 0 and "\nenvironment" not in done.stdout
+    assert done.stdout.count("\n$ ") >= 3

