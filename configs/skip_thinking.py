@@ -1,7 +1,16 @@
 """Chunk-wise training and skip-thinking, beside plain chains of thought.
 
-On worded arithmetic whose rationales hold sentences that nobody needs, about half an hour on one core:
+Worded arithmetic whose rationales hold sentences that nobody needs, half an hour on one core:
     asesjax run --config configs/skip_thinking.py --workdir runs/skip
+Last letters of words (Ho et al. 2023), where every step is needed; DIR holds the files of
+configs/symbolic.py:
+    asesjax run --config configs/skip_thinking.py:letters --config.data.path=DIR \
+      --workdir runs/skip-letters
+SVAMP with reasoning that PaLM wrote; DIR holds the files of configs/svamp.py:
+    asesjax run --config configs/skip_thinking.py:svamp --config.data.path=DIR \
+      --workdir runs/skip-svamp
+
+The models are small and from scratch. A chunk is about a sentence in the first two.
 """
 
 from asesjax.core.config import base_config
@@ -13,11 +22,26 @@ def get_config(arg: str = ""):
         raise unknown("argument of configs/skip_thinking.py", arg, ("letters", "svamp"))
     c = base_config()
     c.methods = ("direct", "cwt", "skip_thinking", "full_thinking")
-    d, t, g, k = c.data, c.train, c.decode, c.chunk
-    d.n_train, d.n_fillers = 2000, 2
-    d.min_steps = d.max_steps = 2
-    d.n_test = 300
-    k.n_chunks = 6
-    c.vocab.size, c.vocab.extra_ids = 244, 12
-    t.source_buckets, t.target_buckets = (48, 64, 96, 128), (16, 32, 64, 96)
+    d, v, t, g, k = c.data, c.vocab, c.train, c.decode, c.chunk
+    if arg == "letters":
+        d.source, d.max_skipped_share = "last_letter_concatenation", 0.1
+        d.n_train = d.n_validation = d.n_test = 0
+        v.kind = "byte"
+        k.n_chunks = 6
+        t.source_buckets, t.target_buckets = (128, 192, 256, 384), (32, 64, 128, 256)
+        g.max_segment_tokens, g.max_chain_tokens = 64, 256
+        g.question_buckets, g.context_lengths = (128, 192), (128, 192, 256)
+        c.evaluate.metric = "exact"
+    elif arg == "svamp":
+        d.source, d.only_right_chains = "palm_svamp", True
+        d.n_train = d.n_validation = d.n_test = 0
+        v.size, v.split_digits, v.byte_fallback = 2000, True, True
+        t.source_buckets, t.target_buckets = (64, 96, 128, 192, 384), (16, 32, 64, 160)
+        g.max_segment_tokens, g.max_chain_tokens = 96, 160
+    else:
+        d.n_train, d.n_test, d.n_fillers = 2000, 300, 2
+        d.min_steps = d.max_steps = 2
+        v.size, v.extra_ids = 244, 12
+        k.n_chunks = 6  # the sentences of a rationale: two for each step, and the fillers
+        t.source_buckets, t.target_buckets = (48, 64, 96, 128), (16, 32, 64, 96)
     return c

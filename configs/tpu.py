@@ -48,4 +48,5 @@ def get_config(arg: str = "t5-base"):
     g.batch_size = slots
     g.max_rounds, g.max_segment_tokens, g.max_chain_tokens = 16, 128, 320
     g.question_buckets = (64, 128, 256)
+    g.context_lengths = (256,)  # each is a copy of all layers to compile
     return c

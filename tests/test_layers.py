@@ -29,6 +29,7 @@ ALLOWED = {
     "viz": CORE,
     "run": None,  # everything
     "aot": None,
+    "aot": None,
     "jobs": None,
     "seeds": None,
     "experiment": None,

@@ -134,6 +134,7 @@ def _segments(run, records):
 
 def _roles(run, vocab, records, segments):
     """Return the training examples of every role of every method, by ``method/role``."""
+    from asesjax.jobs.training import read_notes
     from asesjax.methods.method import Prepared
     from asesjax.methods.registry import get_method
 
@@ -141,8 +142,12 @@ def _roles(run, vocab, records, segments):
     roles = {}
     for name in run.config.methods:
         method = get_method(name, run.config)
+        if not all((run / file.format(split="train")).is_file() for file in method.notes):
+            print(f"\n{name}: its examples come to be in training; look at the run then")
+            continue
         parts = segments if method.segmented else [None] * len(records)
-        prepared = map(Prepared, records, questions, parts)
+        notes = read_notes(run, method, "train", [record.id for record in records])
+        prepared = map(Prepared, records, questions, parts, notes)
         made = method.examples_by_role(prepared, run.config, vocab)
         roles |= {f"{name}/{role}": items for role, items in made.items()}
     return {name: items for name, items in roles.items() if items}

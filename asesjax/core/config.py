@@ -391,6 +391,8 @@ def _parse(name: str, text: str, default: Any) -> Any:
         if text.lower() in ("true", "false"):
             return text.lower() == "true"
         raise UserError(f"{name} must be true or false, got {text!r}")
+    if isinstance(default, tuple) and not text:
+        return ()
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -5,6 +5,7 @@ it alone prints and writes, and does by itself what needs no other's devices. Th
 into the work that takes all devices, and wait in between.
 """
 
+import atexit
 import contextlib
 import math
 import time
@@ -74,6 +75,8 @@ def start(
             jax.distributed.initialize(coordinator, processes, process, initialization_timeout=120)
             stack.pop_all()
         _roll["open"] = roll
+        # Before what jax does at exit, which waits for the others: they are to hear of it.
+        atexit.register(_hang_up)
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"the processes of --coordinator {coordinator} did not find each other: "
@@ -117,6 +120,11 @@ def check_same(facts: Mapping[str, Any]) -> None:
     if (roll := _roll.pop("open", None)) is not None:
         with contextlib.closing(roll):
             roll.compare(facts, START_TIMEOUT)
+
+
+def _hang_up() -> None:
+    if (roll := _roll.pop("open", None)) is not None:
+        roll.close()
 
 
 def several() -> bool:

@@ -64,14 +64,15 @@ def make_skip_data(run: Run) -> None:
     summaries = {}
     for split in SPLITS:
         samples = read_samples(run, student.vocab, split)
-        rows = _skip_rows(run, student, samples)
+        rows = skip_rows(run, student, samples)
         write_jsonl(run / f"skip/{split}.jsonl", rows)
         summaries[split] = left_out(rows, [sample.record for sample in samples])
         run.say(f"  {split}: {_words(summaries[split])}")
     write_json(run / "skip/summary.json", summaries)
 
 
-def _skip_rows(run: Run, student: Trained, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+def skip_rows(run: Run, student: Trained, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """Make the rows of the skip data of some records, see ``make_skip_data``."""
     n_chunks = [len(sample.boundaries) - 1 for sample in samples]
     protect_first, protect_last = run.config.chunk.protect_first, run.config.chunk.protect_last
 

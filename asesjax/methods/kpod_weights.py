@@ -13,6 +13,10 @@ drawn for each example and step, so that the gradient is unbiased and alpha keep
 A masked token has the embedding of <extra_id_0>, T5's own mark for text left out (the paper does
 not say how a mask acts). Zeros in its place would meet T5's RMS norm, whose derivative at 0 is a
 thousand, and drown the gradient in noise.
+
+Keeping costs nothing in the first part of training (ours, ``kpod.alpha_from``). A predictor that
+does not yet read rationales gives no reason to keep anything, and optimizers such as Adam follow
+even a small price at full speed: without a free start all weights fall to 0 and stay there.
 """
 
 import functools
@@ -38,12 +42,14 @@ class WeightLoss(NamedTuple):
 
     Attributes:
       alpha: price of keeping a whole rationale, in nats.
+      price: what training asks of it: alpha, or 0 while the predictor learns.
       temperature: of the relaxed masks that gradients go through.
       mask_id: whose embedding stands for masked tokens.
       answer_length: A, tokens of the longest answer, the end of sequence included.
     """
 
     alpha: float
+    price: float
     temperature: float
     mask_id: int
     answer_length: int
@@ -69,13 +75,13 @@ def weights_learner(config: T5Config, settings: WeightLoss) -> Learner:
     Its sums count examples: ``weight_sum`` is their number, so both ways of ``train.normalize``
     are the mean over examples, ``accuracy`` is the share of right answer tokens, and in the
     metrics of training ``nll`` is that of an answer in nats, ``loss`` is L. So the share of tokens
-    kept is ``(loss - nll) / alpha``. In evaluation ``nll_sum`` is L too, which ``validation_loss``
+    kept is ``(loss - nll) / price``. In evaluation ``nll_sum`` is L too, which ``validation_loss``
     and ``train.keep_best`` then mean; its draws depend on the example alone.
     """
 
     def loss(params, batch, key, train):
         nll, kept, correct, n = batch_sums(config, settings, params, batch, key, train)
-        return losses.LossSums(nll + settings.alpha * kept, jax.lax.stop_gradient(nll), n, correct)
+        return losses.LossSums(nll + settings.price * kept, jax.lax.stop_gradient(nll), n, correct)
 
     def evaluate(params, batch, train):
         key = jax.random.key(0)

@@ -1,5 +1,6 @@
 """Notebooks run from the first cell to the last on tiny settings, and are kept without outputs."""
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -30,3 +31,23 @@ def test_quickstart_runs(tmp_path, monkeypatch):
             output.get("data", {})]  # fmt: skip
     assert len(html) == 5 and all('title="ES"' in text for text in html[:2])
     assert any("| usm " in output.get("text", "") for output in outputs)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the kernel's machinery, not ours
+def test_tpu_runs_without_a_tpu(tmp_path, monkeypatch):
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("ASESJAX_WORKDIR", str(tmp_path / "run"))
+    monkeypatch.setenv("ASESJAX_TOPOLOGY", "none")  # compiling takes minutes: tests/aot
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    notebook = nbformat.read(ROOT / "notebooks/04_tpu.ipynb", 4)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
+    said = "".join(
+        output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ())
+    )
+    assert "2 devices: cpu\nNo TPU here" in said and "[train-direct] done" in said
+    assert re.search(r"token_embedder/embedding +\((\d+), 16\) .*on each of 2", said)
+    assert "asesjax compile --config configs/tpu.py:t5-base --topology none" in said
+    assert "so nothing was compiled" in said and "v5litepod-16" in said
+    assert "$ gcloud compute tpus queued-resources create my-run" in said
+    assert "$ gcloud compute tpus queued-resources delete my-run --force" in said

@@ -231,7 +231,7 @@ def test_skip_data_equals_plain_python(wild, monkeypatch, continuation):
     run = Run(changed(run.config, fields), run.workdir)
     samples = chunks.read_samples(run, student.vocab, "train")[:20]
     before = n_compilations()
-    found = skipping._skip_rows(run, student, samples)
+    found = skipping.skip_rows(run, student, samples)
     # Chunks and answers are a program each, compiled once for each length that contexts have.
     assert n_compilations() - before <= 3 * 2 * 2
     clear = some = 0
@@ -275,3 +275,22 @@ def changed(config, fields):
         section, _, leaf = name.partition(".")
         out[section][leaf] = value
     return out.lock()
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("argument, folder", [
+    ("svamp", "palm_rationales/svamp"), ("letters", "symbolic"),
+])  # fmt: skip
+def test_real_data_goes_through_every_stage(tmp_path, data_folder, argument, folder):
+    fields = dict(
+        data__path=data_folder / folder, data__n_train=24, data__n_validation=6, data__n_test=6,
+        train__steps=3, methods="skip_thinking,full_thinking", chunk__skip="stages",
+        train__source_buckets="(512,)", train__target_buckets="(256,)",
+        decode__max_chain_tokens=160, vocab__extra_ids=100, data__n_fillers=0,
+    )  # fmt: skip
+    assert main(command(tmp_path, f"{CONFIG}:{argument}", **fields)) == 0
+    report = read_json(tmp_path / "report.json")
+    assert [row["method"] for row in report["rows"]] == ["skip_thinking", "full_thinking"]
+    assert report["skipping"]["data"]["train"]["records"] == 24
+    sizes = {len(row["chunks"]) for row in rows(tmp_path / "skip/train.jsonl")}
+    assert max(sizes) == 4 and (len(sizes) > 1) == (argument == "svamp")

