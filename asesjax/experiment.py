@@ -22,7 +22,7 @@ import jax
 
 from asesjax.core.config import flatten
 from asesjax.core.files import locked, write_json
-from asesjax.core.processes import follow, is_first, leading
+from asesjax.core.processes import check_same, follow, is_first, leading
 from asesjax.core.run_card import add_run_card
 from asesjax.core.stages import Stage, run_stages
 from asesjax.evals.runner import check_decode
@@ -77,6 +77,7 @@ def execute(run: Run, until: tuple[str, ...] = ("report",), redo: bool = False) 
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     fields = flatten(run.config)
     chosen = [stage for name, stage in stages.items() if name in wanted]
+    same_run(run, until=until, redo=redo)
     if not is_first():
         return follow([stage.run for stage in chosen])
     with leading() as together, locked(run.workdir):
@@ -90,6 +91,16 @@ def execute(run: Run, until: tuple[str, ...] = ("report",), redo: bool = False) 
         )
     if "report" in wanted and "report" not in ran:
         run.say("\n" + (run / "report.md").read_text(encoding="utf-8"))
+
+
+def same_run(run: Run, **more: object) -> None:
+    """Check that all processes were started for the same run; only the first call asks.
+
+    Raises:
+      UserError: in every process, naming those that differ and in what.
+    """
+    fields = {f"config.{name}": value for name, value in flatten(run.config).items()}
+    check_same(fields | {"workdir": str(run.workdir)} | more)
 
 
 def make_stages(run: Run) -> list[Stage]:

@@ -49,8 +49,14 @@ def open_run(spec: str | None, workdir: str | Path, overrides: dict[str, str] | 
       overrides: dotted field to text.
 
     Raises:
-      UserError: no such file, no configuration in the workdir, or a wrong field.
+      UserError: no such file, no configuration in the workdir, a wrong field, or a workdir that is
+        an address.
     """
+    if "://" in str(workdir):
+        raise UserError(
+            f"--workdir {workdir} is an address and no folder; mount the bucket and name the "
+            "folder (launch/tpu does that, see launch/README.md)"
+        )
     workdir = Path(workdir)
     if spec:
         return Run(load_config(spec, overrides), workdir)

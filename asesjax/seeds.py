@@ -15,7 +15,7 @@ from asesjax.core.files import read_json, read_jsonl, write_json, write_text
 from asesjax.core.processes import is_first
 from asesjax.evals.paired import Outcomes, compare
 from asesjax.evals.report import is_right
-from asesjax.experiment import execute
+from asesjax.experiment import execute, same_run
 from asesjax.run import Run
 from asesjax.viz.compare import comparison_text
 
@@ -37,6 +37,7 @@ def execute_seeds(run: Run, until: tuple[str, ...] = ("report",), redo: bool = F
       UserError: a seed twice or below 0, a folder that holds a run of the other kind, or see
         ``experiment.execute``.
     """
+    same_run(run, until=until, redo=redo)
     seeds = run.config.seeds
     if not seeds:
         if (run / "config.json").is_file() and read_json(run / "config.json").get("seeds"):

@@ -36,7 +36,7 @@ make_environment() {
   wanted="$(cksum < "$root/setup.py") $extras"
   if [ ! -f "$stamp" ] || ! grep -qxF "$wanted" "$stamp"; then
     echo "installing asesjax[$extras] into $root/.venv (a minute or two)"
-    if ! "$python" -m pip install --quiet --disable-pip-version-check -e "$root[$extras]"; then
+    if ! "$python" -m pip install --quiet --disable-pip-version-check -e "${root}[$extras]"; then
       echo "error: pip could not install the packages; is there a network connection?" >&2
       return 1
     fi
@@ -55,7 +55,7 @@ add_parity_packages() {
   if ! "$root/.venv/bin/python" -c "import torch, transformers" 2>/dev/null; then
     echo "installing torch and transformers into $root/.venv"
     "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check torch==2.13.0
-    "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$root[hf]"
+    "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "${root}[hf]"
   fi
 }
 
@@ -69,7 +69,7 @@ make_data_environment() {
   if [ "$(cat "$root/.venv-data/installed" 2>/dev/null)" = "$wanted" ]; then return; fi
   echo "installing asesjax[data,eval,dev] into $root/.venv-data (a few minutes)"
   "$root/.venv/bin/python" -m venv "$root/.venv-data"
-  "$python" -m pip install --quiet --disable-pip-version-check -e "$root[data,eval,dev]"
+  "$python" -m pip install --quiet --disable-pip-version-check -e "${root}[data,eval,dev]"
   TF_CPP_MIN_LOG_LEVEL=3 "$python" -c "import seqio"  # else every test would be skipped
   echo "$wanted" > "$root/.venv-data/installed"
 }
@@ -83,6 +83,6 @@ make_tpu_environment() {
   if [ "$(cat "$root/.venv-tpu/installed" 2>/dev/null)" = "$wanted" ]; then return; fi
   echo "installing asesjax[tpu,dev] into $root/.venv-tpu (a few minutes)"
   "$root/.venv/bin/python" -m venv "$root/.venv-tpu"
-  "$python" -m pip install --quiet --disable-pip-version-check -e "$root[tpu,dev]"
+  "$python" -m pip install --quiet --disable-pip-version-check -e "${root}[tpu,dev]"
   echo "$wanted" > "$root/.venv-tpu/installed"
 }

@@ -29,7 +29,6 @@ ALLOWED = {
     "viz": CORE,
     "run": None,  # everything
     "aot": None,
-    "aot": None,
     "jobs": None,
     "seeds": None,
     "experiment": None,

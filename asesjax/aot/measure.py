@@ -81,9 +81,8 @@ def measure(program: Program, chip: Chip) -> Measured:
     if chip.hbm is not None and least > chip.hbm:
         words = "parameters and optimizer state alone are more than the chip has; not compiled"
         return Measured(program, 0.0, None, least, False, refusal=words)
-    lowered = program.lower()
     try:
-        compiled = lowered.compile()
+        compiled = program.lower().compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise UserError(

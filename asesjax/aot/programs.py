@@ -158,7 +158,7 @@ def decode_program(config: ConfigDict, on: Slice, vocab_rows: int) -> Program:
     run, mesh, own = Run(config, Path()), slice_mesh(config, on), one_host(on)
     if own is not on:
         mesh = host_mesh(run, own.devices)
-    methods = [get_method(name) for name in config.methods]
+    methods = [get_method(name, config) for name in config.methods]
     method = max(reversed(methods), key=lambda m: len(m.phases or m.roles))
     vocab = load_vocabulary("byte")
     spec, limits = decode_plan(method, config, vocab)
@@ -187,6 +187,7 @@ def decode_program(config: ConfigDict, on: Slice, vocab_rows: int) -> Program:
         what=(
             f"{method.name}, {'synchronous' if synchronous else 'continuous'} engine, {rows} "
             f"slots, contexts up to {longest}, segments up to {spec.segment_buffer}"
+            + ("" if own is on else f", on the {mesh.size} chips of one machine")
         ),
         mesh=mesh,
         lower=lambda: lower(model, by_phase, work, spec, decoder, mesh),

@@ -6,7 +6,8 @@
 Prints the records of each split, what was skipped and why, what the vocabulary cannot write,
 lengths in tokens, how full batches are (bucketed, and packed), and examples of each role as the
 model sees them, with the weight before each stretch of the target. With --segments also chains
-coloured by label. --output gets lengths.png, segments.html and summary.json.
+coloured by label; with --weights, in a run that has trained KPOD's token weights, chains coloured
+by weight. --output gets lengths.png, segments.html and summary.json.
 
 Segments are those of the run where it has them. Otherwise they are made here, and where the
 strategy needs a trained scorer, location stands in for it.
@@ -30,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="DIR", help="folder for the picture, page and numbers")
     parser.add_argument("--show", type=int, default=10, metavar="N", help="examples of each role")
     parser.add_argument("--segments", type=int, default=0, metavar="N", help="print N chains")
+    parser.add_argument("--weights", type=int, default=0, metavar="N",
+                        help="print N chains, coloured by KPOD's token weights")  # fmt: skip
     parser.epilog = "--config.section.field=value changes one field of the configuration."
 
 
@@ -40,8 +43,8 @@ def main(args: argparse.Namespace) -> None:
     from asesjax.jobs.data import prepare_data
     from asesjax.run import open_run
 
-    if args.show < 0 or args.segments < 0:
-        raise UserError("--show and --segments must be 0 or more")
+    if min(args.show, args.segments, args.weights) < 0:
+        raise UserError("--show, --segments and --weights must be 0 or more")
     for name in _FILES if args.output else ():
         if (Path(args.output) / name).exists():
             raise UserError(
@@ -100,6 +103,8 @@ def _view(run, args) -> None:
         print(f"\nchains, labelled by {strategy}")
     for record, parts in zip(records[: args.segments], segments, strict=False):
         print(f"\n{record.id}  {record.question}\n{segments_text(parts, colour)}")
+    if args.weights:
+        _show_weights(run, records[: args.weights], colour)
     if args.output:
         folder = Path(args.output)
         shown = [(r.question, parts) for r, parts in zip(records[:100], segments, strict=False)]
@@ -130,6 +135,24 @@ def _segments(run, records):
         rows = segment_scored(score_records(records, run.config), strategy, run.config.segment.beta)
     merge = run.config.segment.merge_adjacent
     return strategy, [tuple(merge_segments(row.texts, row.labels, merge)) for row in rows]
+
+
+def _show_weights(run, records, colour):
+    from asesjax.core.errors import UserError
+    from asesjax.core.files import read_jsonl
+    from asesjax.methods.kpod import WEIGHT_NOTES
+    from asesjax.viz.weights import weights_text
+
+    path = run / WEIGHT_NOTES.format(split="train")
+    if not path.is_file():
+        raise UserError(
+            f"{path} does not exist: token weights are trained by asesjax run with a method that "
+            "uses them, such as kpod"
+        )
+    print(f"\nchains, {'the redder the heavier' if colour else 'weights in tenths'}")
+    for record, (_, row) in zip(records, read_jsonl(path), strict=False):
+        text = weights_text(row["tokens"], row["weights"], colour)
+        print(f"\n{record.id}  {record.question}\n{text}")
 
 
 def _roles(run, vocab, records, segments):

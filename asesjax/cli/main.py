@@ -91,7 +91,7 @@ def _dispatch(argv: list[str]) -> int:
         raise UserError(f"asesjax {verb} takes no --config.field=value")
     if not hasattr(args, "coordinator"):
         return module.main(args) or 0
-    processes.start(args.coordinator, args.processes, args.process)
+    processes.start(args.coordinator, args.processes, args.process, args.start_timeout)
     with _sigterm_exits():
         return module.main(args) or 0
 
@@ -168,6 +168,10 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--processes", type=int, metavar="N", help="how many there are")
     group.add_argument("--process", type=int, metavar="I", help="number of this one, from 0")
+    group.add_argument(
+        "--start-timeout", type=float, default=processes.START_TIMEOUT, metavar="SECONDS",
+        help="that the processes wait for each other before they name who is missing and stop",
+    )
     parser.epilog = "--config.section.field=value changes one field of the configuration."
 
 

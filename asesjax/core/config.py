@@ -55,6 +55,7 @@ CHOICES = {
     "chunk.chunking": ("average", "search"),
     "chunk.objective": ("total", "mean_of_means"),
     "chunk.skip": ("one_pass", "stages"),
+    "chunk.order": ("front_to_back", "back_to_front"),
     "chunk.continuation": ("student", "teacher"),
     "socratic.plan": ("step", "whole"),
     "socratic.guidance": ("none", "operators", "equations"),
@@ -206,7 +207,7 @@ def base_config() -> ConfigDict:
     g.encode_rows = 0  # contexts the continuous engine encodes at once; 0: batch_size / 8
     g.context_lengths = (64, 128, 192)  # lengths it pads contexts to, besides the longest
     g.int8 = False  # round weights to int8 with a scale a channel: less to read, other ids
-    g.curve_questions = 100  # validation questions decoded at each kept checkpoint
+    g.curve_questions = 100  # validation questions decoded at each kept checkpoint; 0: no curves
 
     c.evaluate = e = ConfigDict()
     e.metric = "numeric"
@@ -228,6 +229,7 @@ def base_config() -> ConfigDict:
     # "mean_of_means": the mean of their means
     k.mark_from = 1  # sentinel that marks the first stage; M + 2 more follow: [answer], skip, full
     k.skip = "one_pass"  # how kept chunks are written: at once, or in "stages" that name the next
+    k.order = "front_to_back"  # in which chunks are left out on trial; or "back_to_front"
     k.continuation = "student"  # who goes on behind a chunk left out on trial; or the "teacher"
     k.protect_first = False  # never leave out the first chunk
     k.protect_last = False
@@ -258,6 +260,7 @@ def base_config() -> ConfigDict:
     c.kpod = p = ConfigDict()  # weighted tokens, and rationales learned from their end
     p.weight_epochs = 5.0  # passes over the training questions that the token weights train for
     p.alpha = 0.5  # price of keeping a whole rationale, in nats (the paper says 0.5 and 0.7)
+    p.alpha_from = 0.25  # share of their training before which keeping costs nothing
     p.temperature = 1.0  # of the relaxed masks
     p.weighted_loss = True  # of the student; False: every token weighs 1
     p.weighted_difficulty = True  # False: a step's difficulty is its plain mean loss

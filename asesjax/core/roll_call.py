@@ -9,7 +9,6 @@ port is left to jax; the connections stay for comparing, until the first step of
 import contextlib
 import dataclasses
 import json
-import select
 import socket
 import sys
 import time
@@ -17,10 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from asesjax.core.errors import UserError
+from asesjax.core.lines import Wait, listen, receive, send
 
-_SAY_SECONDS = 10.0  # between lines about who is missing
 _RETRY_SECONDS = 0.5  # between attempts to reach process 0
-_POLL_SECONDS = 1.0
 _LONGEST_LINE = 1 << 24
 
 
@@ -57,16 +55,15 @@ class Roll:
           UserError: naming processes and facts that differ, or a process that has stopped or did
             not come; in all of them.
         """
-        deadline = time.monotonic() + seconds
+        wait = Wait(seconds, say)
         if self.process:
-            _send(self.lines, {"facts": dict(facts)})
-            answer = _follow(self.lines[0], deadline, say)
+            send(self.lines, {"facts": dict(facts)})
+            answer = _follow(self.lines[0], wait, say)
             if answer != "go":
                 raise UserError(f"no word from process 0 at {self.hosts[0]} to go on: it {answer}")
             return
         told: dict[int, Mapping[str, Any]] = {}
         buffers = {line: b"" for line in self.lines}
-        wait = _Wait(deadline, say)
         while len(told) < len(self.lines):
             absent = [i for i in range(1, len(self.hosts)) if i not in told]
             late = f"process 0 ({self.hosts[0]}) waits to hear what {self._names(absent)} runs"
@@ -75,7 +72,7 @@ class Roll:
             wait.tell(late, self.lines)
             for line in wait.ready([self.lines[i - 1] for i in absent]):
                 number = self.lines.index(line) + 1
-                data = _receive(line)
+                data = receive(line)
                 buffers[line] += data
                 if b"\n" in buffers[line]:
                     told[number] = json.loads(buffers[line])["facts"]
@@ -90,7 +87,7 @@ class Roll:
                 "the processes of this run are not alike:\n  " + "\n  ".join(shown) + "\nbring "
                 "every host to the same commit, packages and command, then start again"
             )
-        _send(self.lines, {"go": True})
+        send(self.lines, {"go": True})
 
     def close(self) -> None:
         """Hang up."""
@@ -101,7 +98,7 @@ class Roll:
         return " and ".join(f"process {i} ({self.hosts[i]})" for i in numbers)
 
     def _stop(self, message: str) -> UserError:
-        _send(self.lines, {"stop": message})
+        send(self.lines, {"stop": message})
         return UserError(message)
 
 
@@ -130,7 +127,7 @@ def call_roll(
         return _answer(host.strip("[]"), int(port), hello, seconds, say)
     if processes == 1:
         return Roll(0, (hello["host"],), ())
-    return _listen(address, int(port), hello, seconds, say)
+    return _gather(address, hello, seconds, say)
 
 
 def differences(facts: Sequence[Mapping[str, Any]], hosts: Sequence[str]) -> list[str]:
@@ -156,34 +153,11 @@ def differences(facts: Sequence[Mapping[str, Any]], hosts: Sequence[str]) -> lis
     return lines
 
 
-class _Wait:
-    """A wait with an end, that says now and then what for."""
-
-    def __init__(self, deadline: float, say: Callable[[str], None]):
-        self._deadline, self._say = deadline, say
-        self._told = time.monotonic()
-
-    def over(self) -> bool:
-        return time.monotonic() > self._deadline
-
-    def left(self) -> float:
-        return max(self._deadline - time.monotonic(), 0.01)
-
-    def tell(self, text: str, others: Sequence[socket.socket] = ()) -> None:
-        if time.monotonic() - self._told >= _SAY_SECONDS:
-            self._told = time.monotonic()
-            self._say(f"{text}; {self.left():.0f} s left")
-            _send(others, {"waits": text})
-
-    def ready(self, lines: Sequence[socket.socket]) -> list[socket.socket]:
-        return select.select(lines, [], [], min(_POLL_SECONDS, self.left()))[0]
-
-
-def _listen(address: str, port: int, mine: dict, seconds: float, say: Callable) -> Roll:
+def _gather(address: str, mine: dict, seconds: float, say: Callable) -> Roll:
     """Wait for all others, as process 0."""
     came: dict[int, tuple[socket.socket, str]] = {}
     unnamed: dict[socket.socket, bytes] = {}
-    wait = _Wait(time.monotonic() + seconds, say)
+    wait = Wait(seconds, say)
 
     def missing() -> str:
         absent = [i for i in range(1, mine["of"]) if i not in came]
@@ -195,12 +169,12 @@ def _listen(address: str, port: int, mine: dict, seconds: float, say: Callable) 
 
     def stop(message: str) -> UserError:
         for line in (lines := [*unnamed, *(line for line, _ in came.values())]):
-            _send([line], {"stop": message})
+            send([line], {"stop": message})
         for line in lines:
             line.close()
         return UserError(message)
 
-    with contextlib.closing(_open(address, port)) as server:
+    with contextlib.closing(listen(address)) as server:
         while len(came) < mine["of"] - 1:
             lines = [line for line, _ in came.values()]
             if wait.over():
@@ -213,7 +187,7 @@ def _listen(address: str, port: int, mine: dict, seconds: float, say: Callable) 
                 if ready is server:
                     unnamed[server.accept()[0]] = b""
                     continue
-                data = _receive(ready)
+                data = receive(ready)
                 if ready in lines:  # has nothing to say yet, so it has hung up
                     for i in [i for i, (line, _) in came.items() if line is ready]:
                         came.pop(i)[0].close()
@@ -231,24 +205,11 @@ def _listen(address: str, port: int, mine: dict, seconds: float, say: Callable) 
                     came[theirs["process"]] = ready, theirs["host"]
         for line in unnamed:
             line.close()
-    _send([line for line, _ in came.values()], {"go": True})
+    send([line for line, _ in came.values()], {"go": True})
     numbers = sorted(came)
     return Roll(
         0, (mine["host"], *(came[i][1] for i in numbers)), tuple(came[i][0] for i in numbers)
     )
-
-
-def _open(address: str, port: int) -> socket.socket:
-    # As jax does: on every address of this machine, of both kinds.
-    both = {"family": socket.AF_INET6, "dualstack_ipv6": True}
-    try:
-        return socket.create_server(("", port), **(both if socket.has_dualstack_ipv6() else {}))
-    except (OSError, OverflowError) as error:
-        raise UserError(
-            f"process 0 cannot listen on port {port} of --coordinator {address}: "
-            f"{getattr(error, 'strerror', error)}; another run may be using it: stop that, or give "
-            "another port to all processes"
-        ) from None
 
 
 def _unfit(theirs: dict, mine: dict, came: Mapping[int, tuple[Any, str]]) -> str:
@@ -269,15 +230,15 @@ def _unfit(theirs: dict, mine: dict, came: Mapping[int, tuple[Any, str]]) -> str
 def _answer(host: str, port: int, hello: dict, seconds: float, say: Callable) -> Roll:
     """Report to process 0 and wait until all have come."""
     me, why = f"process {hello['process']} ({hello['host']})", "not tried yet"
-    wait = _Wait(deadline := time.monotonic() + seconds, say)
+    wait = Wait(seconds, say)
     while not wait.over():
         wait.tell(f"{me} waits for process 0 at {host}:{port} ({why})")
         with contextlib.ExitStack() as stack:
             try:
                 line = socket.create_connection((host, port), min(5.0, wait.left()))
                 stack.enter_context(line)
-                _send([line], hello)
-                why = _follow(line, deadline, say)
+                send([line], hello)
+                why = _follow(line, wait, say)
             except OSError as error:
                 why = error.strerror or str(error)
             if why == "go":
@@ -291,13 +252,13 @@ def _answer(host: str, port: int, hello: dict, seconds: float, say: Callable) ->
     )
 
 
-def _follow(line: socket.socket, deadline: float, say: Callable) -> str:
+def _follow(line: socket.socket, wait: Wait, say: Callable) -> str:
     """Read what process 0 says until it says go; anything else is why it did not."""
     buffer, why = b"", "is silent"
-    while time.monotonic() < deadline + 2 * _POLL_SECONDS:  # its own message comes first
-        if not select.select([line], [], [], _POLL_SECONDS)[0]:
+    while not wait.over(slack=2.0):  # process 0's own message at the end comes first
+        if not wait.ready([line]):
             continue
-        if not (data := _receive(line)):
+        if not (data := receive(line)):
             return "has stopped; what it printed says why"
         buffer += data
         while b"\n" in buffer:
@@ -316,21 +277,6 @@ def _follow(line: socket.socket, deadline: float, say: Callable) -> str:
         if len(buffer) > _LONGEST_LINE:
             return "is not a run of ours"
     return why
-
-
-def _send(lines: Sequence[socket.socket], message: dict) -> None:
-    """Send a line to each; who has hung up is found out when reading."""
-    for line in lines:
-        with contextlib.suppress(OSError):
-            line.settimeout(5.0)
-            line.sendall(json.dumps(message).encode() + b"\n")
-
-
-def _receive(line: socket.socket) -> bytes:
-    try:
-        return line.recv(1 << 16)
-    except OSError:
-        return b""
 
 
 def _parse_hello(text: bytes) -> dict | None:

@@ -27,7 +27,7 @@ def decode_method(run: Run, method: Method) -> None:
     # A role that stopped early stands where it stopped while the other goes on.
     longest = max(map(len, steps))
     steps = [own + own[-1:] * (longest - len(own)) for own in steps]
-    for kept in zip(*steps, strict=True):
+    for kept in zip(*steps, strict=True) if records else ():
         at = [(role, step) for role, step in zip(method.roles, kept, strict=True)]
         params = tuple(load_role(run, method, role, step) for role, step in at)
         rows, _ = _predictions(run, trained(run, method, params, vocab), records)

@@ -60,7 +60,7 @@ def stages(
     weighted = [method for method in methods if WEIGHT_STAGE in method.needs]
     if weighted:
         own = [name for name in of("model", "train") if name not in _OF_STUDENT]
-        loss = ("kpod.weight_epochs", "kpod.alpha", "kpod.temperature")
+        loss = tuple(f"kpod.{n}" for n in ("weight_epochs", "alpha", "alpha_from", "temperature"))
         out += [
             Stage("train-kpod-weights", lambda: train_weights(run), ("seed", *own, *loss),
                   ("data",), outputs=(f"roles/{WEIGHTS.name}",), together=True),
@@ -92,26 +92,34 @@ def train_weights(run: Run) -> None:
     examples, validation = (
         role_examples(run, WEIGHTS, vocab, split)["weights"] for split in ("train", "validation")
     )
-    loss = _weight_loss(run.config, vocab, [*examples, *validation])
+    loss = weight_loss(run.config, vocab, [*examples, *validation])
     start = load_start(run, model)
     if start is not None:
         key = jax.random.key(run.config.seed)
         start = jax.jit(functools.partial(keypoint.from_student, model))(start, key)
     own = dataclasses.replace(run, config=_weights_config(run.config))
     steps = role_steps(own, examples)
-    learner = weights_learner(model, loss)
-    train_role(own, WEIGHTS, "weights", learner, examples, validation, steps, start)
+    free = round(run.config.kpod.alpha_from * steps)
+    for price, until in ((0.0, free), (loss.alpha, steps)):
+        if until:  # what is finished already returns at once
+            learner = weights_learner(model, loss._replace(price=price))
+            train_role(own, WEIGHTS, "weights", learner, examples, validation, steps, start, until)
 
 
-def _weight_loss(config: ConfigDict, vocab: Vocabulary, examples: list[Example]) -> WeightLoss:
+def weight_loss(config: ConfigDict, vocab: Vocabulary, examples: list[Example]) -> WeightLoss:
+    """Return the loss of the token weights as the configuration says.
+
+    Raises:
+      UserError: a field out of its range.
+    """
     kpod = config.kpod
-    if kpod.alpha < 0 or kpod.temperature <= 0:
+    if kpod.alpha < 0 or kpod.temperature <= 0 or not 0 <= kpod.alpha_from < 1:
         raise UserError(
-            f"kpod.alpha must be 0 or more and kpod.temperature above 0, got {kpod.alpha} and "
-            f"{kpod.temperature}"
+            "kpod.alpha must be 0 or more, kpod.temperature above 0 and kpod.alpha_from at least 0 "
+            f"and below 1, got {kpod.alpha}, {kpod.temperature} and {kpod.alpha_from}"
         )
     longest = max(int(example.weights.sum()) for example in examples)
-    return WeightLoss(kpod.alpha, kpod.temperature, vocab.sentinel(0), longest)
+    return WeightLoss(kpod.alpha, kpod.alpha, kpod.temperature, vocab.sentinel(0), longest)
 
 
 def _weights_config(config: ConfigDict) -> ConfigDict:

@@ -29,12 +29,13 @@ class Trial(NamedTuple):
     Attributes:
       sample: its place.
       given: numbers of chunks, from 0.
-      following: number of the chunk that comes next; that of the chunks for the answer alone.
+      following: numbers of the chunks between these and the answer: the teacher's, or so many that
+        the student writes, in the last stages of the sample.
     """
 
     sample: int
     given: Sequence[int]
-    following: int
+    following: Sequence[int] = ()
 
 
 def stages(run: Run, methods: Sequence[Method]) -> list[Stage]:
@@ -47,9 +48,9 @@ def stages(run: Run, methods: Sequence[Method]) -> list[Stage]:
         check_chunks(run.config)
     if not any("skip-data" in method.needs for method in methods):
         return []
-    fields = ("chunk.continuation", "chunk.protect_first", "chunk.protect_last", "evaluate.metric",
-              "decode.max_segment_tokens", "decode.max_chain_tokens", "decode.int8",
-              "decode.repeat_ngram")  # fmt: skip
+    fields = ("chunk.order", "chunk.continuation", "chunk.protect_first", "chunk.protect_last",
+              "evaluate.metric", "decode.max_segment_tokens", "decode.max_chain_tokens",
+              "decode.int8", "decode.repeat_ngram")  # fmt: skip
     return [Stage("skip-data", lambda: make_skip_data(run), fields, ("train-cwt",), ("skip",))]
 
 
@@ -82,7 +83,7 @@ def skip_rows(run: Run, student: Trained, samples: Sequence[Sample]) -> list[dic
     def right(trials: Sequence[Trial]) -> list[bool]:
         return answered_rightly(run, student, samples, trials)
 
-    kept, before, after = find_kept(n_chunks, may_go, right)
+    kept, before, after = find_kept(n_chunks, may_go, right, run.config.chunk.order)
     return [
         {
             "id": sample.record.id, "boundaries": list(sample.boundaries),
@@ -96,32 +97,41 @@ def find_kept(
     n_chunks: Sequence[int],
     may_go: Callable[[int, int], bool],
     right: Callable[[Sequence[Trial]], list[bool]],
+    order: str = "front_to_back",
 ) -> tuple[list[list[int]], list[bool], list[bool]]:
-    """Leave out chunk after chunk, front to back, where the answer stays right without it.
+    """Leave out chunk after chunk where the answer stays right without it.
 
-    Chunk m of all samples is tried at once: the student goes on behind it, from what has been kept.
-    The order, that removals add up, and the last test are ours: what is kept must be enough for the
-    answer, or everything is kept.
+    All samples are at their m-th trial at once. The orders, that removals add up, and the last test
+    are ours: what is kept must be enough for the answer, or everything is kept.
 
     Args:
       n_chunks: of each sample.
       may_go: whether chunk m (from 0) of a sample may be left out.
       right: whether the answer of each trial is right.
+      order: "front_to_back": behind the chunk left out the student writes as many chunks as the
+        rationale has there, from those kept before. It may write what was left out and do without
+        a later chunk that nobody needs. "back_to_front": from all chunks before, it writes no more
+        than were kept behind, in the last stages.
 
     Returns:
       Numbers of the kept chunks, and whether the answer is right from all chunks and from these.
     """
     kept: list[list[int]] = [[] for _ in n_chunks]
-    for m in range(max(n_chunks, default=0)):
-        tried = [i for i, n in enumerate(n_chunks) if m < n and may_go(i, m)]
-        results = right([Trial(i, kept[i], m + 1) for i in tried])
+    backwards = order == "back_to_front"
+    for turn in range(max(n_chunks, default=0)):
+        at = {i: n - 1 - turn if backwards else turn for i, n in enumerate(n_chunks) if turn < n}
+        tried = [i for i, m in at.items() if may_go(i, m)]
+        results = right([
+            Trial(i, range(at[i]), kept[i]) if backwards
+            else Trial(i, kept[i], range(at[i] + 1, n_chunks[i]))
+            for i in tried
+        ])  # fmt: skip
         needless = {i for i, is_right in zip(tried, results, strict=True) if is_right}
-        for i, n in enumerate(n_chunks):
-            if m < n and i not in needless:
-                kept[i] = [*kept[i], m]
+        for i in at.keys() - needless:
+            kept[i] = sorted([*kept[i], at[i]])
     everything = [list(range(n)) for n in n_chunks]
-    before = right([Trial(i, own, len(own)) for i, own in enumerate(everything)])
-    after = right([Trial(i, own, n_chunks[i]) for i, own in enumerate(kept)])
+    before = right([Trial(i, own) for i, own in enumerate(everything)])
+    after = right([Trial(i, own) for i, own in enumerate(kept)])
     for i, is_right in enumerate(after):
         if not is_right:
             kept[i], after[i] = everything[i], before[i]
@@ -136,8 +146,8 @@ def answered_rightly(
 ) -> list[bool]:
     """Let the student go on from some chunks and judge its answers.
 
-    It writes a chunk for each that the sample still has, or fewer where it marks the end itself,
-    and then the answer; the most probable tokens. With ``chunk.continuation`` "teacher" the
+    It writes the chunks that are between, or fewer where it marks the end itself, and then the
+    answer; the most probable tokens. With ``chunk.continuation`` "teacher" the
     sample's own chunks stand for what it would write.
 
     Args:
@@ -155,12 +165,11 @@ def answered_rightly(
         answers, n_stages=answer_stage, sentinel_id=spec.jump_ids[-1], jump_ids=()
     )
     contexts, left = [], []
-    for i, kept, following in trials:
-        rest = range(following, len(samples[i].boundaries) - 1)
+    for i, given, following in trials:
         by_teacher = config.chunk.continuation == "teacher"
-        own = samples[i].ids([*kept, *rest] if by_teacher else kept)
+        own = samples[i].ids([*given, *following] if by_teacher else given)
         contexts.append(np.concatenate([samples[i].question, *own]).astype(np.int32))
-        left.append(0 if by_teacher else len(rest))
+        left.append(0 if by_teacher else len(following))
 
     def write(
         spec: DecodeSpec, rows: Sequence[int], stages: list[int], rounds: list[int]
@@ -168,7 +177,7 @@ def answered_rightly(
         # Always so many rows, some of them idle: batches of one size are compiled once.
         most = min(len(samples), config.decode.batch_size)
         idle = [spec.n_stages - 1] * max(0, most - len(rows)) if rows else []
-        asked = [contexts[row] for row in rows] + [contexts[0]] * len(idle)
+        asked = [contexts[row] for row in rows] + contexts[:1] * len(idle)
         bounds = Limits(np.array(rounds + [1] * len(idle)), *limits[1:])
         found = predict(
             student.model, student.by_phase, asked, bounds, spec,
@@ -178,8 +187,8 @@ def answered_rightly(
         return [chain.ids for chain in found[: len(rows)]]
 
     rows = [row for row, n in enumerate(left) if n]
-    following = [trials[row].following for row in rows]
-    more = write(chunks, rows, following, [left[row] for row in rows])
+    stages = [len(samples[trials[row].sample].boundaries) - 1 - left[row] for row in rows]
+    more = write(chunks, rows, stages, [left[row] for row in rows])
     for row, ids in zip(rows, more, strict=True):
         contexts[row] = np.concatenate([contexts[row], ids]).astype(np.int32)
     n = len(trials)

@@ -291,6 +291,8 @@ def main(argv: Sequence[str], shell: Shell | None = None) -> int:
     shell = Shell(args.dry_run) if shell is None else shell
     with tempfile.TemporaryDirectory() as folder:
         try:
+            if args.poll <= 0 or args.tries < 0:
+                raise Mistake("--poll must be above 0, and --tries 0 or more")
             of = find(args.topology)
             pod = Pod(args.name, args.zone, args.project, queued=not args.at_once)
             steps.check_arguments(args.arguments, args.bucket)

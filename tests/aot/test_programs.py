@@ -10,7 +10,7 @@ import pytest
 
 from asesjax.aot import programs, topology
 from asesjax.aot.topology import CPU, GIB, Slice, get_slice, one_host
-from asesjax.core.config import base_config, finish, load_config
+from asesjax.core.config import METHODS, base_config, finish, load_config
 from asesjax.core.errors import UserError
 from asesjax.core.types import Example
 from asesjax.data.vocab import load_vocabulary
@@ -109,6 +109,12 @@ def test_the_decoding_is_that_of_predict(method, engine, place, monkeypatch):
 def test_the_method_with_most_parameters_is_decoded():
     assert "dsm" in programs.decode_program(tiny(), cpus(), ROWS).what
     assert "usm" in programs.decode_program(tiny(methods="direct,usm"), cpus(), ROWS).what
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_a_decoding(method):
+    mine = programs.decode_program(tiny(methods=method), cpus(), ROWS)
+    assert mine.what.startswith(method) and mine.weights > 0
 
 
 def test_packed_batches_have_segments_and_the_longest_rows():

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from asesjax.core import roll_call
+from asesjax.core import lines, roll_call
 from asesjax.core.errors import UserError
 
 
@@ -20,9 +20,9 @@ def address():
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Quick waits; and no connection stays open."""
-    monkeypatch.setattr(roll_call, "_SAY_SECONDS", 0.1)
+    monkeypatch.setattr(lines, "SAY_SECONDS", 0.1)
+    monkeypatch.setattr(lines, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(roll_call, "_RETRY_SECONDS", 0.02)
-    monkeypatch.setattr(roll_call, "_POLL_SECONDS", 0.05)
     yield
     while Process.all:
         if (process := Process.all.pop()).roll is not None:
@@ -142,7 +142,7 @@ def test_one_that_comes_leaves_and_comes_again(address):
         except OSError:
             time.sleep(0.01)
     with gone:
-        roll_call._send([gone], {"process": 1, "of": 3, "host": "elsewhere"})
+        lines.send([gone], {"process": 1, "of": 3, "host": "elsewhere"})
         while not any("1 (elsewhere) came" in line for line in zero.said):
             time.sleep(0.01)
     while "processes 1-2 of 3" not in zero.said[-1]:

@@ -28,12 +28,13 @@ CONFIG = str(ROOT / "configs/skip_thinking.py")
 _spec = importlib.util.spec_from_file_location("reference", ROOT / "tests/decode/reference.py")
 reference = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(reference)
-METHODS = ["direct", "cwt", "skip_thinking", "full_thinking"]
+METHODS = ["cwt", "skip_thinking", "full_thinking"]
 SMALL = {
     "data.n_train": 40, "data.n_validation": 10, "data.n_test": 12, "data.min_steps": 1,
     "data.n_fillers": 1, "chunk.n_chunks": 4, "chunk.threshold": 0.0, "train.tokens": 0,
     "train.steps": 9, "train.batch_size": 16, "train.evaluate_every_share": 1.0,
-    "train.source_buckets": "(112,)", "train.target_buckets": "(16,80)",
+    "train.source_buckets": "(112,)", "train.target_buckets": "(80,)",
+    "methods": ",".join(METHODS),
     "model.d_model": 16, "model.d_ff": 32, "model.n_heads": 2, "model.d_kv": 8,
     "model.n_encoder_layers": 1, "model.n_decoder_layers": 1,
     "decode.batch_size": 8, "decode.max_segment_tokens": 8, "decode.max_chain_tokens": 32,
@@ -41,10 +42,14 @@ SMALL = {
 }  # fmt: skip
 
 
-def command(workdir, config=CONFIG, **more):
+def command(workdir, config=CONFIG, verb="run", **more):
     fields = SMALL | {name.replace("__", "."): value for name, value in more.items()}
-    return ["run", "--config", config, "--workdir", str(workdir),
+    return [verb, "--config", config, "--workdir", str(workdir),
             *(f"--config.{name}={value}" for name, value in fields.items())]  # fmt: skip
+
+
+def train_cwt(workdir, **more):
+    return [*command(workdir, verb="train", **more), "--method", "cwt"]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +66,7 @@ def rows(path):
 def test_every_stage_ran_and_the_report_says_what_was_left_out(finished, capsys):
     assert main(["run", "--workdir", str(finished)]) == 0
     out = capsys.readouterr().out
-    assert out.count("; kept") == len(list((finished / "stages").iterdir())) == 11
+    assert out.count("; kept") == len(list((finished / "stages").iterdir())) == 9
     report = read_json(finished / "report.json")
     assert [row["method"] for row in report["rows"]] == METHODS
     skips = report["skipping"]
@@ -109,9 +114,9 @@ def same_as(workdir, finished):
 @pytest.mark.parametrize("stop", [2, 4, 7], ids=lambda n: f"step {n}")
 def test_stopped_in_the_middle_of_a_phase_it_goes_on_to_the_same_bits(finished, tmp_path, stop):
     shutil.copytree(finished / "compiled", tmp_path / "compiled")
-    own = dict(methods="cwt", train__save_every_steps=1)
-    assert main(command(tmp_path, train__stop_after_steps=stop, **own)) == 42
-    assert main(command(tmp_path, **own)) == 0
+    own = dict(train__save_every_steps=1)
+    assert main(train_cwt(tmp_path, train__stop_after_steps=stop, **own)) == 42
+    assert main(train_cwt(tmp_path, **own)) == 0
     same_as(tmp_path, finished)
 
 
@@ -142,17 +147,17 @@ def test_killed_between_phases_it_goes_on_to_the_same_bits(finished, tmp_path, w
             phases = iter([train_role, kill])
             patch.setattr(chunks, "train_role", lambda *a, **o: next(phases)(*a, **o))
         with pytest.raises(Killed):
-            main(command(tmp_path, methods="cwt"))
+            main(train_cwt(tmp_path))
     there = (tmp_path / "chunks/1/search.json").exists()
     assert there == (when == "behind it")
     assert (tmp_path / "chunks/1/train.jsonl").exists() == (when != "before the search")
-    assert main(command(tmp_path, methods="cwt")) == 0
+    assert main(train_cwt(tmp_path)) == 0
     same_as(tmp_path, finished)
 
 
 def test_too_few_steps_for_the_phases(finished, tmp_path, capsys):
     shutil.copytree(finished / "compiled", tmp_path / "compiled")
-    assert main(command(tmp_path, methods="cwt", train__steps=2)) == 2
+    assert main(train_cwt(tmp_path, train__steps=2)) == 2
     assert "2 steps of training cannot be divided into the 3 phases" in capsys.readouterr().err
 
 
@@ -166,9 +171,9 @@ def plain_answer(student, config, sample, kept, following):
     """One trial in plain Python: the specification's inner loop, and the smallest margin."""
     spec, limits = decode_plan(student.method, config, student.vocab)
     n, answer, margin = len(sample.boundaries) - 1, spec.n_stages - 1, np.inf
-    stages = [*range(following, n), answer]
+    stages = [*range(n - len(following), n), answer]
     if config.chunk.continuation == "teacher":
-        kept, stages = [*kept, *range(following, n)], [answer]
+        kept, stages = [*kept, *following], [answer]
     ids = [i for run in sample.ids(kept) for i in run]
     while stages:
         stage, token, segment = stages.pop(0), None, []
@@ -198,10 +203,15 @@ def plain_kept(student, config, sample, judge):
         margins.append(margin)
         return judge(text)
 
-    for m in range(n):
-        if not right(kept, m + 1):
-            kept.append(m)
-    before, after = right(range(n), n), right(kept, n)
+    if config.chunk.order == "front_to_back":
+        for m in range(n):
+            if not right(kept, range(m + 1, n)):
+                kept.append(m)
+    else:
+        for m in reversed(range(n)):
+            if not right(range(m), kept):
+                kept.insert(0, m)
+    before, after = right(range(n), ()), right(kept, ())
     return (kept if after else list(range(n))), before, after or before, min(margins)
 
 
@@ -223,11 +233,12 @@ def judge(text, answer="", metric=""):
     return sum(map(ord, text)) % 3 == 0
 
 
+@pytest.mark.parametrize("order", ["front_to_back", "back_to_front"])
 @pytest.mark.parametrize("continuation", ["student", "teacher"])
-def test_skip_data_equals_plain_python(wild, monkeypatch, continuation):
+def test_skip_data_equals_plain_python(wild, monkeypatch, continuation, order):
     run, student = wild
     monkeypatch.setattr(skipping, "is_correct", judge)
-    fields = {"chunk.continuation": continuation}
+    fields = {"chunk.continuation": continuation, "chunk.order": order}
     run = Run(changed(run.config, fields), run.workdir)
     samples = chunks.read_samples(run, student.vocab, "train")[:20]
     before = n_compilations()
@@ -262,7 +273,7 @@ def test_cuts_move_by_the_loss_of_the_items(finished):
         own = [item for item in items if item.id.split("/")[0] == sample.record.id][:-1]
         assert len(own) == len(before) == len(after)
         for item, cost in zip(own, before, strict=True):
-            ((nll, _),) = score_examples(student.model, *student.params, [item], (112,), (16, 80))
+            ((nll, _),) = score_examples(student.model, *student.params, [item], (112,), (80,))
             assert cost.nll == pytest.approx(float(nll.sum()), rel=1e-5)
             assert cost.tokens == len(item.targets)
         assert objective(after, "total") <= objective(before, "total") + 1e-6

@@ -10,27 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, sys.argv[1])
 
-import steps  # noqa: E402
-from shell import Shell  # noqa: E402
+def quick(shell):
+    """Let time pass without waiting."""
+    clock = [0.0]
 
+    def sleep(seconds):
+        clock[0] += seconds
 
-class QuickShell(Shell):
-    """Time passes without waiting."""
-
-    time = 0.0
-
-    def now(self):
-        """Tell how much time would have passed."""
-        return self.time
-
-    def sleep(self, seconds):
-        """Let it pass."""
-        self.time += seconds
-
-    def wait(self, process, seconds):
-        """Wait for real, but not for what hangs."""
+    def wait(process, seconds):
         mark = Path(os.environ["FAKE_CLOUD"]).with_suffix(".hangs")
         for _ in range(6000):
             try:
@@ -41,8 +29,17 @@ class QuickShell(Shell):
                     raise
         raise AssertionError("a command took a minute")
 
+    shell.now, shell.sleep, shell.wait = lambda: clock[0], sleep, wait
+    return shell
 
-steps.ROOT = Path(sys.argv[2])
-module = importlib.import_module(sys.argv[3])
-arguments = sys.argv[4:]
-sys.exit(module.main(arguments, QuickShell("--dry-run" in arguments)))
+
+def main(scripts, root, module, *arguments):
+    """Call the main of a module of the scripts."""
+    sys.path.insert(0, scripts)
+    importlib.import_module("steps").ROOT = Path(root)
+    shell = importlib.import_module("shell").Shell("--dry-run" in arguments)
+    return importlib.import_module(module).main(arguments, quick(shell))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

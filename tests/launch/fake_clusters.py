@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fake_cloud
+import gcloud_reference
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 
@@ -59,9 +59,9 @@ def xpk(argv):
     if getattr(args, "workload", None) and not NAME.fullmatch(args.workload):
         this.error(f"--workload {args.workload}")
     if getattr(args, "tpu_type", None):
-        fake_cloud.check_kind({
+        gcloud_reference.check_kind({
             "accelerator-type": args.tpu_type,
-            "version": fake_cloud.RUNTIMES.get(args.tpu_type.rpartition("-")[0]),
+            "version": gcloud_reference.RUNTIMES.get(args.tpu_type.rpartition("-")[0]),
         })  # fmt: skip
 
 

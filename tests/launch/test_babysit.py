@@ -225,6 +225,7 @@ def test_a_bucket_that_will_not_do_costs_nothing(bucket, message):
     ([], [], "--workdir gs://my-bucket/FOLDER"),
     ([], ["--", "--workdir", "runs/x"], "which outlives the slice"),
     ([], ["--", "--workdir=gs://my-bucket/x", "--config.data.path=gs://other/d"], "gs://my-bucket"),
+    (["--poll", "0"], RUN, "--poll must be above 0"),
     ([], [*RUN, "--coordinator", "auto"], "add --coordinator auto themselves"),
 ])  # fmt: skip
 def test_mistakes_are_told_before_anything_is_made(flags, run, message):

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import fake_cloud
+import gcloud_reference
 import pytest
 
 HERE = Path(__file__).parent
@@ -55,8 +56,13 @@ class Cloud:
         self.file.write_text(json.dumps(fake_cloud.new_world(**script)))
         self.root, tools = folder / "root", folder / "bin"
         tools.mkdir()
-        program = f"runpy.run_path({str(HERE / 'fake_cloud.py')!r}, run_name='__main__')"
-        executable(tools / "gcloud", f"#!{sys.executable} -IS\nimport runpy\n{program}\n")
+        program = f"""#!{sys.executable} -IS
+import sys
+sys.path.insert(0, {str(HERE)!r})
+import fake_cloud
+sys.exit(fake_cloud.main(sys.argv[1:]))
+"""
+        executable(tools / "gcloud", program)
         for name, body in TOOLS.items():
             executable(tools / name, f"#!/usr/bin/env bash\n{body}\n")
         shutil.copytree(SCRIPTS, self.root / "launch/tpu", ignore=shutil.ignore_patterns("__py*"))
@@ -273,7 +279,7 @@ def test_dry_runs_print_their_commands_and_do_nothing(cloud, verb, more):
     assert status == 0 and "$ gcloud" in said and not one.world["calls"], said
     for line in said.split("\n"):
         if line.startswith("$ gcloud"):
-            fake_cloud.parse(shlex.split(line)[2:])
+            gcloud_reference.parse(shlex.split(line)[2:])
 
 
 def test_a_dry_babysit_shows_the_whole_way(cloud):

@@ -1,5 +1,6 @@
 """Shell scripts and guide: shellcheck has nothing to say, a bare TPU machine is set up."""
 
+import doctest
 import importlib
 import os
 import re
@@ -9,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fake_cloud
+import gcloud_reference
 import pytest
 import slices
 import steps
@@ -39,9 +40,14 @@ def test_shellcheck(path):
 def test_every_slice_is_one_that_google_has(topology):
     found = slices.find(topology)
     flags = {"accelerator-type": found.accelerator_type, "runtime-version": found.runtime}
-    fake_cloud.check_kind(flags)
-    assert found.hosts == fake_cloud.HOSTS.get(found.accelerator_type, found.hosts)
+    gcloud_reference.check_kind(flags)
+    assert found.hosts == gcloud_reference.HOSTS.get(found.accelerator_type, found.hosts)
     assert found.chips % found.hosts == 0 and found.chips // found.hosts in (1, 4, 8)
+
+
+def test_examples_of_the_table():
+    done = doctest.testmod(slices, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert done.attempted == 2 and not done.failed
 
 
 def test_scripts_can_ask_the_table():

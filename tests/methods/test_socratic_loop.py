@@ -163,15 +163,15 @@ def test_the_compiled_loop_is_the_plain_one(case, sharing, engine):
 
 
 def test_what_is_told_changes_what_is_written():
-    """Each choice reaches the models: none of the chains are all the same."""
-    cases = [answers(configured(), unified) for unified in (False, True)]
-    cases.append(answers(configured(history=False), False))
-    cases.append(answers(configured(plan="whole"), False))
-    cases += [answers(configured(guidance="equations", plan=plan), False)
-              for plan in ("step", "whole")]  # fmt: skip
-    cases += [answers(configured(guidance="equations", guide_source="planner", plan=plan), False)
-              for plan in ("step", "whole")]  # fmt: skip
-    chains = [[result.chain for result in case] for case in cases]
+    """Each choice reaches the models: no two of them write the same chains."""
+    guided = {"guidance": "equations"}
+    cases = [{}, {"history": False}, {"plan": "whole"}]
+    cases += [{**guided, "plan": plan, "guide_source": source}
+              for plan in ("step", "whole") for source in ("oracle", "planner")]  # fmt: skip
+    chains = []
+    for fields in cases:
+        config = configured(**fields)
+        chains.append([plain(config, False, QUESTIONS[i], RECORDS[i]).chain for i in range(3)])
     assert all(chains[i] != chains[j] for i in range(len(chains)) for j in range(i))
 
 
@@ -220,12 +220,11 @@ def test_a_plan_that_was_cut_has_no_end():
 def test_one_question_after_the_other_compiles_nothing_anew():
     one = {"decode.question_buckets": "(64,)", "decode.batch_size": "1"}
     config = configured(plan="whole", guidance="equations", guide_source="planner", **one)
-    for unified in (False, True):
-        answers(config, unified, QUESTIONS[:1], None)
-        before = n_compilations()
-        for question in QUESTIONS[1:8]:
-            answers(config, unified, [question], None)
-        assert n_compilations() == before
+    answers(config, False, QUESTIONS[:1], None)
+    before = n_compilations()
+    for question in QUESTIONS[1:8]:
+        answers(config, False, [question], None)
+    assert n_compilations() == before
 
 
 def test_hints_have_few_lengths():

@@ -1,0 +1,228 @@
+"""KPOD through the command line: every stage, kills, changed fields, real data."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from asesjax.cli.main import main
+from asesjax.core.config import load_config
+from asesjax.core.files import read_json, read_jsonl
+from asesjax.experiment import make_stages
+from asesjax.methods.kpod import VARIANTS
+from asesjax.run import Run, load_method, open_run
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = str(ROOT / "configs/kpod.py")
+SMALL = {
+    "methods": "direct,kpod,kpod_self_paced,usm_kpod", "data.n_train": 32, "data.n_validation": 8,
+    "data.n_test": 8, "data.min_steps": 2, "data.max_steps": 3, "train.tokens": 0,
+    "train.steps": 24, "train.batch_size": 8, "train.evaluate_every_share": 0.5,
+    "train.save_every_steps": 3, "model.d_model": 16, "model.d_ff": 16, "model.n_heads": 2,
+    "model.d_kv": 8, "model.n_encoder_layers": 1, "model.n_decoder_layers": 1,
+    "train.source_buckets": "(128,)", "train.target_buckets": "(80,)", "decode.batch_size": 8,
+    "decode.curve_questions": 2, "decode.max_chain_tokens": 16, "decode.max_segment_tokens": 8,
+    "decode.max_rounds": 2, "segment.strategy": "location", "kpod.weight_epochs": 6,
+    "kpod.n_stages": 4,
+}  # fmt: skip
+
+
+def command(workdir, **more):
+    fields = SMALL | {name.replace("__", "."): value for name, value in more.items()}
+    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
+    return ["run", "--config", CONFIG, "--workdir", str(workdir), *overrides]
+
+
+def process(arguments):
+    # One device is quicker to compile for than the tests' eight.
+    environment = os.environ | {
+        "XLA_FLAGS": "", "PYTHONWARNINGS": "error", "JAX_PLATFORMS": "cpu",
+    }  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", "asesjax.cli.main", *arguments], env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def rows(path):
+    return [row for _, row in read_jsonl(path)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("kpod") / "run"
+    running = process(command(workdir))
+    output = running.communicate(timeout=1200)[0]
+    assert running.returncode == 0, output
+    return workdir
+
+
+def test_the_report_has_a_row_for_every_variant(finished):
+    report = read_json(finished / "report.json")
+    assert [row["method"] for row in report["rows"]] == SMALL["methods"].split(",")
+    assert "| kpod_self_paced " in (finished / "report.md").read_text()
+    config = load_config(CONFIG)
+    names = [stage.name for stage in make_stages(Run(config, finished))]
+    assert names.count("train-kpod-weights") == names.count("kpod-difficulty") == 1
+    for name in VARIANTS:
+        assert names.index("kpod-weights") < names.index(f"schedule-{name}")
+        assert names.index(f"schedule-{name}") < names.index(f"train-{name}")
+        assert f"decode-{name}" in names
+
+
+def test_what_the_stages_write_fits_together(finished):
+    records = rows(finished / "data/train.jsonl")
+    weights = rows(finished / "kpod/weights/train.jsonl")
+    losses = rows(finished / "kpod/difficulty/train.jsonl")
+    schedule = rows(finished / "kpod/kpod/train.jsonl")
+    for record, w, d, s in zip(records, weights, losses, schedule, strict=True):
+        assert record["id"] == w["id"] == d["id"] == s["id"]
+        assert "".join(w["tokens"]).startswith(record["rationale"])
+        n = w["n_rationale"]
+        assert len(w["tokens"]) == len(w["weights"]) and n == len(d["losses"]) == s["ends"][-1]
+        assert all(0 <= own <= 1 for own in w["weights"]) and set(w["weights"][n:]) == {1.0}
+        assert s["ends"] == d["ends"] and len(s["difficulty"]) == len(s["ends"])
+        assert len(s["given"]) == 5 and s["given"] == sorted(s["given"], reverse=True)
+        steps = np.split(np.array(d["losses"]), s["ends"][:-1])
+        for own, difficulty in zip(steps, s["difficulty"], strict=True):
+            assert own.min() - 1e-5 <= difficulty <= own.max() + 1e-5
+    summary = read_json(finished / "kpod/kpod/schedule.json")
+    total = sum(sum(row["difficulty"]) for row in schedule)
+    assert summary["ceiling"][-1] == pytest.approx(total, abs=1e-3)
+    assert summary["ceiling"][0] == pytest.approx(0.3 * total, abs=1e-3)
+    for h, d in zip(summary["difficulty"], summary["ceiling"], strict=True):
+        assert h <= d + 1e-9
+    assert sum(summary["clusters"]) == 32
+    page = (finished / "kpod/weights/train.html").read_text()
+    assert page.count("<span title=") == 11 + sum(len(w["tokens"]) for w in weights)
+
+
+def test_the_view_of_the_data_shows_weights(finished, capsys):
+    view = ["data", "--workdir", str(finished), "--show", "0"]
+    assert main([*view, "--weights", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "chains, weights in tenths" in out and "kpod/main" in out
+    first = rows(finished / "kpod/weights/train.jsonl")[0]
+    level = min(int(first["weights"][0] * 10), 9)
+    assert f"{first['tokens'][0]}[{level}]" in out
+
+
+def test_weights_are_asked_for_before_they_exist(tmp_path, capsys):
+    small = [a for a in command(tmp_path)[5:] if "methods" not in a]
+    view = ["data", "--config", CONFIG, "--show", "0", "--config.methods=direct,kpod", *small]
+    assert main([*view, "--weights", "1"]) == 2
+    assert "token weights are trained by asesjax run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "field, value, stale, kept",
+    [
+        ("kpod__alpha", 0.7, ("train-kpod-weights", "schedule-kpod", "train-usm_kpod"),
+         ("kpod-difficulty", "train-direct", "segment")),
+        ("kpod__beta", 3.0, ("schedule-kpod", "train-kpod"),
+         ("train-kpod-weights", "kpod-difficulty", "train-usm_kpod")),
+        ("kpod__n_clusters", 2, ("kpod-difficulty", "schedule-kpod"),
+         ("train-kpod-weights", "train-usm_kpod")),
+        ("kpod__given", "encoder", ("train-kpod", "train-kpod_self_paced"),
+         ("schedule-kpod", "train-usm_kpod", "train-direct")),
+        ("train__steps", 12, ("train-direct", "train-kpod"),
+         ("train-kpod-weights", "schedule-kpod")),
+    ],
+)  # fmt: skip
+def test_a_changed_field_touches_what_it_must(finished, capsys, field, value, stale, kept):
+    assert main(command(finished, **{field: value})) == 2
+    error = capsys.readouterr().err
+    named = {line.split(":")[0].removeprefix("  stage ") for line in error.splitlines()
+             if line.startswith("  stage ")}  # fmt: skip
+    assert named.issuperset(stale) and not named & set(kept), error
+
+
+def until_killed(workdir, stage, log):
+    """Start the run and end it with SIGKILL in the middle of a stage."""
+    running = process(command(workdir))
+    record = workdir / f"stages/{stage}.json"
+    wanted = {
+        "train-kpod-weights": "roles/kpod_weights/weights/checkpoints/step_[1-9]*",
+        "train-kpod": "roles/kpod/main/checkpoints/step_[1-9]*",
+    }
+    deadline = time.time() + 600
+    while not record.exists() or stage in wanted and not list(workdir.glob(wanted[stage])):
+        assert running.poll() is None and time.time() < deadline, running.communicate()[0]
+        time.sleep(0.002)
+    running.send_signal(signal.SIGKILL)
+    log.append(running.wait() == -signal.SIGKILL and not read_json(record)["finished"])
+    running.stdout.close()
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        pytest.param(("train-kpod-weights",), id="weights"),
+        pytest.param(
+            ("train-kpod-weights", "kpod-weights", "kpod-difficulty", "schedule-kpod",
+             "train-kpod", "decode-kpod", "report"),
+            marks=pytest.mark.slow, id="every",
+        ),
+    ],
+)  # fmt: skip
+def test_killed_at_a_stage_it_goes_on_to_the_same_bits(finished, tmp_path, stages):
+    log = []
+    for stage in stages:
+        until_killed(tmp_path, stage, log)
+    running = process(command(tmp_path))
+    output = running.communicate(timeout=1200)[0]
+    assert running.returncode == 0, output
+    assert all(log), log
+    for name in ("weights", "difficulty", "kpod", "kpod_self_paced"):
+        for file in (finished / f"kpod/{name}").iterdir():
+            assert (tmp_path / f"kpod/{name}/{file.name}").read_bytes() == file.read_bytes()
+    for method in ("kpod", "usm_kpod"):
+        got, want = (
+            jax.tree.leaves(load_method(open_run(None, folder), method).params)
+            for folder in (tmp_path, finished)
+        )
+        for one, other in zip(got, want, strict=True):
+            np.testing.assert_array_equal(one, other)
+    for row in ("kpod", "usm_kpod"):
+        chains = [[r["chain"] for r in rows(folder / f"predictions/{row}/test.jsonl")]
+                  for folder in (tmp_path, finished)]  # fmt: skip
+        assert chains[0] == chains[1]
+
+
+def test_mistakes_are_explained(tmp_path, capsys):
+    for more, words in (
+        ({"kpod__alpha": -1.0}, "kpod.alpha must be 0 or more"),
+        ({"kpod__weight_epochs": 0.0}, "kpod.weight_epochs must be above 0"),
+        ({"kpod__given": "decodr"}, "did you mean 'decoder'"),
+        ({"data__answer_template": ""}, "KPOD needs an answer sentence"),
+    ):
+        folder = tmp_path / json.dumps(list(more))
+        assert main(command(folder, methods="kpod", **more)) == 2
+        assert words in capsys.readouterr().err
+
+
+@pytest.mark.data
+def test_gsm8k_goes_through_every_stage(tmp_path, data_folder):
+    small = {
+        "data.path": data_folder / "gsm8k", "data.n_train": 32, "data.n_validation": 8,
+        "data.n_test": 8, "train.tokens": 0, "train.steps": 4, "train.batch_size": 8,
+        "model.d_model": 16, "model.d_ff": 16, "model.n_heads": 2, "model.d_kv": 8,
+        "decode.batch_size": 8, "decode.curve_questions": 2, "decode.max_chain_tokens": 16,
+        "methods": "kpod,kpod_without_diversity", "kpod.n_stages": 2,
+        "train.source_buckets": "(1024,)", "train.target_buckets": "(768,)",
+        "kpod.weight_epochs": 0.5,
+    }  # fmt: skip
+    overrides = [f"--config.{name}={value}" for name, value in small.items()]
+    spec = f"{CONFIG}:gsm8k"
+    assert main(["run", "--config", spec, "--workdir", str(tmp_path), *overrides]) == 0
+    report = read_json(tmp_path / "report.json")
+    assert [row["method"] for row in report["rows"]] == ["kpod", "kpod_without_diversity"]
+    steps = [len(row["ends"]) for row in rows(tmp_path / "kpod/kpod/train.jsonl")]
+    assert max(steps) >= 4  # solutions of GSM8K have a step a line
