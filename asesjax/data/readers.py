@@ -155,8 +155,14 @@ def _svamp(settings, row: Row, file: Path, number: int) -> Parsed:
     value, lines = found
     if number_text(value) != text_field(row, "Answer").removesuffix(".0"):
         raise BadRow("field 'Equation' does not come to field 'Answer'")
-    rationale = " ".join(f"{line}." for line in lines or [f"It is {number_text(value)}"])
-    record = Record(text_field(row, "ID"), f"{body} {question}", rationale, number_text(value))
+    texts = [f"{line}." for line in lines or [f"It is {number_text(value)}"]]
+    # Ours: a computation is asked for as such, the last one as the row does.
+    asked = [f"How much is {line.partition(' = ')[0]}?" for line in lines[:-1]] + [question]
+    rationale = " ".join(texts)
+    record = Record(
+        text_field(row, "ID"), f"{body} {question}", rationale, number_text(value),
+        steps=tuple(zip(asked, texts, strict=True)),
+    )  # fmt: skip
     return record, rationale
 
 

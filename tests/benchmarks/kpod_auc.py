@@ -84,7 +84,8 @@ def main() -> None:
             for name, weight in zip(classes(record, tokens), row["weights"], strict=False):
                 of[name].append(weight)
         filler, everything = of["filler"], sum(of.values(), [])
-        metrics = [row for _, row in read_jsonl(workdir / "roles/kpod_weights/weights/metrics.jsonl")]
+        role = workdir / "roles/kpod_weights/weights"
+        metrics = [row for _, row in read_jsonl(role / "metrics.jsonl")]
         last = [row for row in metrics if row["kind"] == "validation"][-1]
         print(json.dumps({
             "seed": int(seed), "alpha": run.config.kpod.alpha,
@@ -97,8 +98,7 @@ def main() -> None:
             "above_half": round(float(np.mean(np.array(everything) > 0.5)), 3),
             "validation_loss": round(last["validation_loss"], 4),
             "answer_accuracy": round(last["validation_accuracy"], 4),
-            "seconds": round(read_json(
-                workdir / "roles/kpod_weights/weights/result.json")["seconds"], 1),
+            "seconds": round(read_json(role / "result.json")["seconds"], 1),
         }), flush=True)  # fmt: skip
 
 

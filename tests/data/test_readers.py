@@ -62,8 +62,9 @@ def test_svamp(tmp_path):
     write(tmp_path / "SVAMP.json", [svamp(), svamp(ID="b", Equation="8.0", Answer=8.0)])
     records, _ = load_records(data, "train", 0)
     assert sorted(records, key=lambda r: r.id) == [
-        Record("b", "He had 6. How many?", "It is 8.", "8"),
-        Record("chal-1", "He had 6. How many?", "3 + 2.5 = 5.5. 6 - 5.5 = 0.5.", "0.5"),
+        Record("b", "He had 6. How many?", "It is 8.", "8", steps=(("How many?", "It is 8."),)),
+        Record("chal-1", "He had 6. How many?", "3 + 2.5 = 5.5. 6 - 5.5 = 0.5.", "0.5",
+               steps=(("How much is 3 + 2.5?", "3 + 2.5 = 5.5."), ("How many?", "6 - 5.5 = 0.5."))),
     ]
     for bad, message in (
         ({"Answer": 1.0}, "'Equation' does not come to field 'Answer'"),

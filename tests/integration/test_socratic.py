@@ -93,6 +93,7 @@ def test_a_gold_guide_needs_a_solved_question(guided, capsys):
     assert "socratic.guide_source=planner" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_planner_is_a_role(planned, capsys, tmp_path):
     assert {path.name for path in (planned / "roles/socratic").iterdir()} == {
         "decomposer", "solver", "planner",
@@ -133,6 +134,7 @@ def test_arguments_of_the_config(words, tmp_path):
         load_config(f"{CONFIG}:operators,equations")
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("source, words, width", [("gsm8k", "gsm8k,equations", 640),
                                                   ("strategyqa", "strategyqa,unified", 384)])

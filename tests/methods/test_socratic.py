@@ -398,3 +398,23 @@ def test_decompositions_of_strategyqa(data_folder):
         made(lacking, vocab, config)
     whole = finish(config.copy_and_resolve_references(), {"socratic.single_steps": "true"})
     assert len(made(lacking, vocab, whole)["solver"]) == 1
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("source, folder, rows, least", [
+    ("svamp", "svamp", 93, 1), ("coin_flip", "symbolic", 150, 0),
+    ("tracking_shuffled_objects", "symbolic", 225, 0),
+])  # fmt: skip
+def test_other_sources(data_folder, source, folder, rows, least):
+    """SVAMP's equations are steps; the symbolic rules have none, and one step holds all."""
+    fields = {"data.n_test": "0", "data.max_skipped_share": "0.1"}
+    config = configured(source=source, path=str(data_folder / folder), single_steps=least == 0)
+    config = finish(config.copy_and_resolve_references(), fields)
+    records, _ = load_records(config.data, "test", 0)
+    assert len(records) == rows
+    vocab = ByteVocabulary(4)
+    for record in records:
+        assert len(record.steps or ()) >= least
+        solved = pairs(vocab, made(record, vocab, config)["solver"])
+        assert len(solved) == len(record.steps or " ")
+        assert solved[-1][1].endswith(f"The answer is {record.answer}.")
