@@ -246,14 +246,14 @@ def base_config() -> ConfigDict:
     o.guide_mark = "guide:"
 
     c.step_by_step = b = ConfigDict()
-    b.alpha = 0.5  # share of a question's weight that its answer gets; 1 answers alone, 0 none
+    b.alpha = 0.5  # share of a question's weight that its answer gets; 1: answers alone; 0: none
     b.predict_prefix = "predict:"  # before questions that ask for the answer
     b.explain_prefix = "explain:"  # for the rationale; marks like <extra_id_1> are shorter
 
     c.in_context = i = ConfigDict()
-    i.formats = CHOICES["in_context.ask"]  # rows of each question: worked examples or not, chain
-    i.ask = "few_chain"  # or answer; and which of them is used when questions are answered
-    i.shots = 2  # worked examples a question is shown, training records
+    i.formats = CHOICES["in_context.ask"]  # rows of each question: few or zero worked examples,
+    i.ask = "few_chain"  # chain or answer; and the one used when questions are answered
+    i.shots = 2  # worked examples a question is shown, all training records
     i.chain_prompt = "Let's think step by step."  # behind questions that ask for the chain
     i.answer_prompt = "The answer:"
 

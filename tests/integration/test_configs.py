@@ -14,7 +14,15 @@ from asesjax.run import Run
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 ARGUMENTS = {
+    "answer_only": ["", "gsm8k"],
+    "ases_kpod": ["", "gsm8k"],
+    "baselines": ["", "gsm8k"],
+    "compare": ["", "tiny"],
     "gsm8k": ["", "tiny", "code", "tiny,code"],
+    "kpod": ["", "start", "gsm8k"],
+    "skip_thinking": ["", "letters", "svamp"],
+    "socratic": ["", "gsm8k", "strategyqa", "unified", "whole", "whole,equations,planner"],
+    "tpu": ["", "t5-xl", "t5-xxl"],
     "quickstart": ["", "epochs"],
     "cpet": ["", "tiny"],
     "svamp": ["", "equations"],

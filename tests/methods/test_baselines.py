@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from asesjax.core.config import base_config, finish
+from asesjax.core.config import CHOICES, base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record
 from asesjax.data.vocab import train_vocabulary
@@ -134,6 +134,7 @@ def test_marks_must_differ(vocab):
 
 
 def test_in_context_texts(vocab):
+    assert tuple(FORMATS) == CHOICES["in_context.ask"]
     settings = config(in_context__chain_prompt="Let's think step by step.",
                       in_context__answer_prompt="The answer:")  # fmt: skip
     other, third = RECORDS[4], RECORDS[2]
