@@ -4,7 +4,7 @@ r"""T5 v1.1 of three sizes on v5e slices: AS-ES on GSM8K, at scale.
     asesjax compile --config configs/tpu.py:t5-xl --topology v5e:8x8
     asesjax compile --config configs/tpu.py:t5-xxl --topology v5e:16x16
 
-    asesjax run --config configs/tpu.py:t5-base --workdir gs://BUCKET/base --coordinator auto \
+    asesjax run --config configs/tpu.py:t5-base --workdir runs/t5-base --coordinator auto \
       --config.data.path=DIR --config.vocab.path=DIR/spiece.model \
       --config.model.init_from=CHECKPOINT
 
@@ -23,7 +23,8 @@ _SIZES = {
 }
 
 
-def get_config(arg: str = "t5-base"):
+def get_config(arg: str = ""):
+    arg = arg or "t5-base"
     if arg not in _SIZES:
         raise unknown("argument of configs/tpu.py", arg, _SIZES)
     preset, rows, slots = _SIZES[arg]

@@ -78,8 +78,8 @@ class Example:
       inputs: [S] int32 encoder ids, the end-of-sequence id last.
       targets: [T] int32 decoder targets, the end-of-sequence id last.
       weights: [T] float32 >= 0, the weight of each target in the loss.
-      kind: what the targets are, for losses of each kind: ``"es"``, ``"as"``, or ``"answer"`` for
-        the last segment of a chain; empty for a whole chain.
+      kind: what the targets are, for losses of each kind: ``"es"``, ``"as"``, ``"question"``,
+        ``"chunk"`` ..., or ``"answer"`` for the last segment of a chain; empty for a whole chain.
       starts: [T] float32 in [0, 1], never rising: the share of training after which a target
         counts; before, it is given (KPOD's schedule). None where all count from the beginning.
       given_to_encoder: targets that are given stand at the end of the source, before its last
