@@ -275,10 +275,9 @@ def _cwt(prepared: Prepared, config: ConfigDict, vocab: Vocabulary) -> dict[str,
 def _skip(prepared: Prepared, config: ConfigDict, vocab: Vocabulary) -> dict[str, list[Example]]:
     chain = encode_sentences(vocab, prepared.record, config.data.answer_template)
     boundaries = boundaries_of(prepared, chain, config)
-    kept = prepared.notes.get("kept", range(len(boundaries) - 1))
     own = skip_items(
         vocab, make_marks(config, vocab), prepared.record.id, prepared.question_ids, chain,
-        boundaries, list(kept), config.chunk.skip,
+        boundaries, prepared.notes["kept"], config.chunk.skip,
     )  # fmt: skip
     return {"main": own + some_of(_chunk_items(prepared, config, vocab), config.chunk.mix)}
 

@@ -59,14 +59,14 @@ def test_what_does_not_fit(tmp_path):
     rows = tmp_path / "rows.jsonl"
     done = compile_(
         "--topology", "v5e:2x4", "--only", "train", *SMALL, "--json", str(rows),
-        "--config.train.batch_size=8192", "--config.train.source_buckets=(512,)",
-        "--config.train.target_buckets=(512,)", "--config.train.microbatches=4",
+        "--config.train.batch_size=131072", "--config.train.source_buckets=(512,)",
+        "--config.train.target_buckets=(512,)", "--config.train.microbatches=8",
         "--config.model.n_encoder_layers=1", "--config.model.n_decoder_layers=1",
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     first, *tried = (json.loads(line) for line in rows.read_text().splitlines())
     assert not first["fits"] and first["needed"] > first["hbm"] and first["refusal"]
-    assert [row["change"] for row in tried][:1] == [{"train.microbatches": "8"}]
+    assert [row["change"] for row in tried][:1] == [{"train.microbatches": "16"}]
     assert tried[-1]["fits"] and tried[-1]["needed"] < first["hbm"]
     assert [row["fits"] for row in tried].count(True) == 1
     changes = " ".join(f"--config.{k}={v}" for k, v in tried[-1]["change"].items())
