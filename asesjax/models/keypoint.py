@@ -22,6 +22,9 @@ from asesjax.models.layers import Dense, RMSNorm, param, whole
 from asesjax.models.t5_config import T5Config
 
 FROZEN = "^embedding$"  # the name of what is not trained, for ``train.rate_factors``
+# The logit that all weights begin at, 0.95 (ours): the predictor learns to read rationales before
+# much of them is taken away.
+_START = 3.0
 
 
 class Weighting(nn.Module):
@@ -38,7 +41,7 @@ class Weighting(nn.Module):
         self.pre_mlp_layer_norm = RMSNorm(c.layer_norm_epsilon)
         self.wi = Dense(hidden, ("embed", "mlp"), c.d_model**-0.5)
         self.wo = Dense(1, ("mlp", "weight"), hidden**-0.5, jnp.float32)
-        self.bias = param(self, "bias", nn.initializers.zeros, (1,), ("weight",))
+        self.bias = param(self, "bias", nn.initializers.constant(_START), (1,), ("weight",))
 
     def __call__(self, x, mask):
         """[B, R, D] and bool [B, R], True on tokens of the rationale -> float32 [B, R]."""

@@ -276,9 +276,10 @@ def test_the_kept_share_falls_as_alpha_rises(trained):
 
 
 def test_what_the_answer_needs_weighs_more_than_the_rest(trained):
-    """One of the four kinds of answer may be told from all others being absent."""
+    """Not for every kind of answer: one of the four may be told from no other being there."""
     _, weights = trained[0.5]
-    assert weights[:, 0].mean() > 0.5 > 5 * weights[:, 1:].mean()
+    assert weights[:, 0].max() > 0.9
+    assert weights[:, 0].mean() > 10 * weights[:, 1:].mean()
 
 
 def test_the_embedding_stays_what_it_was(trained):
