@@ -18,8 +18,6 @@ Everything a run knows lies in its workdir:
 import dataclasses
 import functools
 
-import jax
-
 from asesjax.core.config import flatten
 from asesjax.core.files import locked, write_json
 from asesjax.core.processes import check_same, follow, is_first, leading
@@ -35,7 +33,7 @@ from asesjax.jobs.segmentation import score_pieces, segment_pieces
 from asesjax.jobs.skipping import stages as skipping_stages
 from asesjax.jobs.training import train_method
 from asesjax.methods.registry import get_method
-from asesjax.run import Run, one_seed
+from asesjax.run import Run, keep_programs, one_seed
 
 MODEL_STRATEGIES = ("entropy", "loss")  # those that ask a trained scorer
 # Methods that are trained in a way of their own, and what they write besides their roles.
@@ -72,9 +70,7 @@ def execute(run: Run, until: tuple[str, ...] = ("report",), redo: bool = False) 
 
     for name in until:
         want(name)
-    # A run that goes on, and roles of one shape, find their programs compiled.
-    jax.config.update("jax_compilation_cache_dir", str(run / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    keep_programs(run)
     fields = flatten(run.config)
     chosen = [stage for name, stage in stages.items() if name in wanted]
     same_run(run, until=until, redo=redo)

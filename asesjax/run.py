@@ -3,10 +3,12 @@
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -20,6 +22,7 @@ from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.methods.method import Method, Trained
 from asesjax.methods.registry import get_method
 from asesjax.models import t5
+from asesjax.models.int8 import MATRICES
 from asesjax.models.presets import configured
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import make_mesh
@@ -35,6 +38,7 @@ class Run:
     config: ConfigDict
     workdir: Path
     say: Callable[[str], None] = say
+    shared: Path | None = None  # the folder above, where runs of several seeds share programs
 
     def __truediv__(self, name: str) -> Path:
         return self.workdir / name
@@ -84,6 +88,20 @@ def one_seed(run: Run) -> None:
         )
 
 
+def keep_programs(run: Run) -> None:
+    """Keep compiled programs in the run's folder, where a run that goes on finds them.
+
+    Where JAX_COMPILATION_CACHE_DIR names a folder, they stay there.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    jax.config.update("jax_compilation_cache_dir", str((run.shared or run.workdir) / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    # jax opens the first folder it is told of and stays there: a second run in one process, as in a
+    # notebook, would write into the first one's.
+    compilation_cache.reset_cache()
+
+
 def model_config(run: Run, vocab: Vocabulary) -> T5Config:
     """Return the model's shape: as many rows as ids, rounded up to a multiple of 128 as in T5."""
     return configured(run.config.model, -(-vocab.size // 128) * 128)
@@ -94,17 +112,28 @@ def role_folder(run: Run, method: Method, role: str) -> Path:
     return run / f"roles/{method.name}/{role}"
 
 
-def load_role(run: Run, method: Method, role: str, step: int | None = None) -> Params:
-    """Restore the parameters of a role, those it hands on unless a step is given."""
+def load_role(
+    run: Run, method: Method, role: str, step: int | None = None, decoding: bool = False
+) -> Params:
+    """Restore the parameters of a role, those it hands on unless a step is given.
+
+    Args:
+      run: the run.
+      method: whose role it is.
+      role: its name.
+      step: of the checkpoint.
+      decoding: as ``decoding_shapes`` describes them, not for training.
+    """
     config = model_config(run, load_saved(run / "vocab"))
-    shapes = placed_shapes(run, config, own_mesh(run))
+    describe = decoding_shapes if decoding else placed_shapes
+    shapes = describe(run, config, own_mesh(run))
     return restore_params(role_folder(run, method, role), shapes, step)
 
 
 def load_method(run: Run, name: str) -> Trained:
     """Load everything that decoding with a trained method takes."""
     method, vocab = get_method(name, run.config), load_saved(run / "vocab")
-    params = tuple(load_role(run, method, role) for role in method.roles)
+    params = tuple(load_role(run, method, role, decoding=True) for role in method.roles)
     return trained(run, method, params, vocab)
 
 
@@ -185,4 +214,20 @@ def placed_shapes(run: Run, config: T5Config, mesh: Mesh) -> Params:
     return jax.tree.map(
         lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place),
         shapes, on,
+    )  # fmt: skip
+
+
+def decoding_shapes(run: Run, config: T5Config, mesh: Mesh) -> Params:
+    """Describe parameters as decoding takes them: matrices in the dtype of the products.
+
+    In bfloat16 that is half of what there is to hold and to read for every token, and the products
+    are the same ones. What ``decode.int8`` rounds stays float32.
+    """
+    shapes = placed_shapes(run, config, mesh)
+    if run.config.decode.int8:
+        return shapes
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf.update(dtype=config.activation_dtype)
+        if path[-1].key in MATRICES else leaf,
+        shapes,
     )  # fmt: skip

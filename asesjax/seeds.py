@@ -66,7 +66,9 @@ def execute_seeds(run: Run, until: tuple[str, ...] = ("report",), redo: bool = F
 def seed_run(run: Run, seed: int) -> Run:
     """Return the run of one of several seeds."""
     config = finish(run.config, {"seed": str(seed), "seeds": "()"})
-    return dataclasses.replace(run, config=config, workdir=run / f"seed-{seed}")
+    return dataclasses.replace(
+        run, config=config, workdir=run / f"seed-{seed}", shared=run.workdir
+    )
 
 
 def one_by_one(workdirs: Sequence[str | Path]) -> list[Path]:

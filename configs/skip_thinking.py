@@ -10,7 +10,8 @@ SVAMP with reasoning that PaLM wrote; DIR holds the files of configs/svamp.py:
     asesjax run --config configs/skip_thinking.py:svamp --config.data.path=DIR \
       --workdir runs/skip-svamp
 
-The models are small and from scratch. A chunk is about a sentence in the first two.
+The models are small and from scratch. In the first two a chunk is a sentence, so that there is no
+cut to move and evenly cut is all there is; chunks are left out from the back, see README.md.
 """
 
 from asesjax.core.config import base_config
@@ -27,7 +28,7 @@ def get_config(arg: str = ""):
         d.source, d.max_skipped_share = "last_letter_concatenation", 0.1
         d.n_train = d.n_validation = d.n_test = 0
         v.kind = "byte"
-        k.n_chunks = 6
+        k.n_chunks, k.chunking, k.order = 6, "average", "back_to_front"
         t.source_buckets, t.target_buckets = (128, 192, 256, 384), (32, 64, 128, 256)
         g.max_segment_tokens, g.max_chain_tokens = 64, 256
         g.question_buckets, g.context_lengths = (128, 192), (128, 192, 256)
@@ -39,9 +40,11 @@ def get_config(arg: str = ""):
         t.source_buckets, t.target_buckets = (64, 96, 128, 192, 384), (16, 32, 64, 160)
         g.max_segment_tokens, g.max_chain_tokens = 96, 160
     else:
-        d.n_train, d.n_test, d.n_fillers = 2000, 300, 2
+        d.n_train, d.n_test, d.n_fillers = 4000, 300, 2
         d.min_steps = d.max_steps = 2
         v.size, v.extra_ids = 244, 12
         k.n_chunks = 6  # the sentences of a rationale: two for each step, and the fillers
+        k.chunking, k.order = "average", "back_to_front"
+        t.tokens = 6_000_000
         t.source_buckets, t.target_buckets = (48, 64, 96, 128), (16, 32, 64, 96)
     return c

@@ -29,7 +29,7 @@ from asesjax.methods.registry import get_method
 from asesjax.models.flops import token_flops
 from asesjax.models.int8 import quantize
 from asesjax.models.presets import configured
-from asesjax.run import Run, host_mesh, placed_shapes
+from asesjax.run import Run, decoding_shapes, host_mesh, placed_shapes
 from asesjax.sharding.mesh import AXES, make_mesh
 from asesjax.sharding.place import batch_sharding, on_mesh, replicated
 from asesjax.train.identity import check_batch_size
@@ -164,7 +164,7 @@ def decode_program(config: ConfigDict, on: Slice, vocab_rows: int) -> Program:
     spec, limits = decode_plan(method, config, vocab)
     # The ids are other ones than the run's, the shapes the same.
     spec = dataclasses.replace(spec, vocab_limit=vocab_rows)
-    params = placed_shapes(run, model, mesh)
+    params = decoding_shapes(run, model, mesh)
     held = 0
     if config.decode.int8:
         held = len(method.roles) * _held(params)  # who asks keeps what is rounded

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Decode and print or write."""
     from asesjax.core.errors import UserError, unknown
-    from asesjax.run import one_seed, open_run
+    from asesjax.run import keep_programs, one_seed, open_run
 
     what = [name for name in ("question", "input") if getattr(args, name) is not None]
     what += ["interactive"] * args.interactive
@@ -73,7 +73,8 @@ def main(args: argparse.Namespace) -> None:
                 f"decode.{name} has no effect with decode.mode={run.config.decode.mode}; add "
                 "--config.decode.mode=sample"
             )
-    _keep_compiled(run)
+    if os.access(run / "compiled", os.W_OK):
+        keep_programs(run)  # the next start has the same programs, and sooner
     if args.input is not None:
         from asesjax.cli.generate_file import generate_file
 
@@ -85,13 +86,3 @@ def main(args: argparse.Namespace) -> None:
             answer_one(run, args.method, args.question)
         else:
             converse(run, args.method)
-
-
-def _keep_compiled(run) -> None:
-    """Share the run's compiled programs, so that the next start has the same ones, and sooner."""
-    import jax
-
-    folder = run / "compiled"
-    if folder.is_dir() and os.access(folder, os.W_OK):
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

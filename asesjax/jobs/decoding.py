@@ -29,7 +29,7 @@ def decode_method(run: Run, method: Method) -> None:
     steps = [own + own[-1:] * (longest - len(own)) for own in steps]
     for kept in zip(*steps, strict=True) if records else ():
         at = [(role, step) for role, step in zip(method.roles, kept, strict=True)]
-        params = tuple(load_role(run, method, role, step) for role, step in at)
+        params = tuple(load_role(run, method, role, step, decoding=True) for role, step in at)
         rows, _ = _predictions(run, trained(run, method, params, vocab), records)
         cursors = [read_cursor(role_folder(run, method, role), step) for role, step in at]
         name = f"curve-{len(curve)}.jsonl"

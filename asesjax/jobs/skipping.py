@@ -217,5 +217,3 @@ def _words(summary: dict) -> str:
         what = "filler" if label == FILLER else label
         text += f"; {what} left out {summary['left_out'][label]} of {n}"
     return text
-
-

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 
 from asesjax.core.types import Params
 
+MATRICES = ("kernel", "embedding")  # names of the leaves that products read in the model's dtype
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +43,7 @@ def quantize(params: Params) -> Params:
 
     def one(path, leaf):
         name = path[-1].key
-        if name not in ("kernel", "embedding"):
+        if name not in MATRICES:
             return leaf
         largest = jnp.max(jnp.abs(leaf), axis=0 if name == "kernel" else 1, keepdims=True)
         scales = jnp.where(largest > 0, largest, 1.0) / 127

@@ -18,10 +18,12 @@ from asesjax.cli.main import main
 from asesjax.core.config import STRATEGIES, load_config
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, read_jsonl, write_json
+from asesjax.data.sources import read_records
+from asesjax.evals.runner import answer_questions
 from asesjax.jobs.decoding import decode_method
 from asesjax.methods.registry import get_method
 from asesjax.models.t5_config import T5Config
-from asesjax.run import Run, load_method, load_role, load_start, open_run
+from asesjax.run import Run, load_method, load_role, load_start, open_run, own_mesh
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = str(ROOT / "configs/smoke.py")
@@ -180,6 +182,22 @@ def command(workdir, *more):
 def environment():
     # One device is quicker to compile for than the tests' eight.
     return os.environ | {"XLA_FLAGS": "", "PYTHONWARNINGS": "error"}
+
+
+def test_in_bfloat16_decoding_holds_half_and_writes_the_same(finished):
+    run = open_run(None, finished, {"model.dtype": "bfloat16"})
+    records = read_records(finished / "data/test.jsonl")
+    half = load_method(run, "dsm")
+    whole = tuple(load_role(run, half.method, role) for role in half.method.roles)
+    chains = []
+    for params in (half.params, whole):
+        using = half._replace(params=params)
+        answers, _ = answer_questions(using, run.config, records, own_mesh(run))
+        chains.append([answer.ids for one in answers for answer in one])
+    for one, other in zip(*chains, strict=True):
+        np.testing.assert_array_equal(one, other)
+    size = lambda params: sum(x.nbytes for x in jax.tree.leaves(params))  # noqa: E731
+    assert size(half.params) < 0.52 * size(whole)
 
 
 def final_params(workdir):

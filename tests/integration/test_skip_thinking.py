@@ -31,8 +31,8 @@ _spec.loader.exec_module(reference)
 METHODS = ["cwt", "skip_thinking", "full_thinking"]
 SMALL = {
     "data.n_train": 40, "data.n_validation": 10, "data.n_test": 12, "data.min_steps": 1,
-    "data.n_fillers": 1, "chunk.n_chunks": 4, "chunk.threshold": 0.0, "train.tokens": 0,
-    "train.steps": 9, "train.batch_size": 16, "train.evaluate_every_share": 1.0,
+    "data.n_fillers": 1, "chunk.n_chunks": 4, "chunk.chunking": "search", "chunk.threshold": 0.0,
+    "train.tokens": 0, "train.steps": 9, "train.batch_size": 16, "train.evaluate_every_share": 1.0,
     "train.source_buckets": "(112,)", "train.target_buckets": "(80,)",
     "methods": ",".join(METHODS),
     "model.d_model": 16, "model.d_ff": 32, "model.n_heads": 2, "model.d_kv": 8,
@@ -113,7 +113,6 @@ def same_as(workdir, finished):
 
 @pytest.mark.parametrize("stop", [2, 4, 7], ids=lambda n: f"step {n}")
 def test_stopped_in_the_middle_of_a_phase_it_goes_on_to_the_same_bits(finished, tmp_path, stop):
-    shutil.copytree(finished / "compiled", tmp_path / "compiled")
     own = dict(train__save_every_steps=1)
     assert main(train_cwt(tmp_path, train__stop_after_steps=stop, **own)) == 42
     assert main(train_cwt(tmp_path, **own)) == 0
@@ -126,7 +125,6 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("when", ["before the search", "in the search", "behind it"])
 def test_killed_between_phases_it_goes_on_to_the_same_bits(finished, tmp_path, when, monkeypatch):
-    shutil.copytree(finished / "compiled", tmp_path / "compiled")
 
     def kill(*args, **options):
         raise Killed
@@ -156,7 +154,6 @@ def test_killed_between_phases_it_goes_on_to_the_same_bits(finished, tmp_path, w
 
 
 def test_too_few_steps_for_the_phases(finished, tmp_path, capsys):
-    shutil.copytree(finished / "compiled", tmp_path / "compiled")
     assert main(train_cwt(tmp_path, train__steps=2)) == 2
     assert "2 steps of training cannot be divided into the 3 phases" in capsys.readouterr().err
 
