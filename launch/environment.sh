@@ -62,27 +62,23 @@ add_parity_packages() {
 # TensorFlow and seqio, for the tests of asesjax/tasks. Not in .venv: everything else has to run
 # where they are not.
 make_data_environment() {
-  local root python wanted
-  root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-  python="$root/.venv-data/bin/python"
-  wanted="$(cksum < "$root/setup.py")"
-  if [ "$(cat "$root/.venv-data/installed" 2>/dev/null)" = "$wanted" ]; then return; fi
-  echo "installing asesjax[data,eval,dev] into $root/.venv-data (a few minutes)"
-  "$root/.venv/bin/python" -m venv "$root/.venv-data"
-  "$python" -m pip install --quiet --disable-pip-version-check -e "${root}[data,eval,dev]"
-  TF_CPP_MIN_LOG_LEVEL=3 "$python" -c "import seqio"  # else every test would be skipped
-  echo "$wanted" > "$root/.venv-data/installed"
+  # Without the import every test would be skipped.
+  make_environment_of .venv-data data,eval,dev "import seqio"
 }
 
 # libtpu, for the tests that compile for TPUs. Not in .venv: jax would look for a TPU at every start.
-make_tpu_environment() {
+make_tpu_environment() { make_environment_of .venv-tpu tpu,dev "import libtpu"; }
+
+# make_environment_of FOLDER EXTRAS CHECK: an environment beside .venv that passes a Python check.
+make_environment_of() {
   local root python wanted
   root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-  python="$root/.venv-tpu/bin/python"
+  python="$root/$1/bin/python"
   wanted="$(cksum < "$root/setup.py")"
-  if [ "$(cat "$root/.venv-tpu/installed" 2>/dev/null)" = "$wanted" ]; then return; fi
-  echo "installing asesjax[tpu,dev] into $root/.venv-tpu (a few minutes)"
-  "$root/.venv/bin/python" -m venv "$root/.venv-tpu"
-  "$python" -m pip install --quiet --disable-pip-version-check -e "${root}[tpu,dev]"
-  echo "$wanted" > "$root/.venv-tpu/installed"
+  if [ "$(cat "$root/$1/installed" 2>/dev/null)" = "$wanted" ]; then return; fi
+  echo "installing asesjax[$2] into $root/$1 (a few minutes)"
+  "$root/.venv/bin/python" -m venv "$root/$1"
+  "$python" -m pip install --quiet --disable-pip-version-check -e "${root}[$2]"
+  TF_CPP_MIN_LOG_LEVEL=3 "$python" -c "$3"
+  echo "$wanted" > "$root/$1/installed"
 }
