@@ -82,7 +82,7 @@ def decode_changes(config: ConfigDict, n_devices: int) -> Iterator[Change]:
 
 
 def meshes(n_devices: int) -> Iterator[Change]:
-    """Yield the meshes worth comparing, from the least traffic to the least memory.
+    """Yield the meshes worth comparing (``--search``), from the least traffic to the least memory.
 
     Example:
       >>> [mesh["mesh.preset"] for mesh in meshes(16)]
@@ -100,13 +100,6 @@ def meshes(n_devices: int) -> Iterator[Change]:
     yield mesh("tp", data=-1, tensor=4)
     for tensor in (2, 4):
         yield mesh("fsdp_tp", fsdp=-1, tensor=tensor)
-
-
-def compared(n_devices: int) -> Iterator[Change]:
-    """Yield every mesh with everything kept and with least kept, for ``--search``."""
-    for mesh in meshes(n_devices):
-        for remat in ("none", "full"):
-            yield {**mesh, "train.remat": remat}
 
 
 def first_that_fits(

@@ -37,8 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--only", choices=("train", "decode"), help="one of the two programs")
     parser.add_argument(
-        "--search", action="store_true",
-        help="compare meshes, with everything kept for backward and with least (train.remat)",
+        "--search", action="store_true", help="compare meshes, everything else as configured",
     )
     parser.add_argument(
         "--vocab-rows", type=int, default=32128, metavar="N",
@@ -80,7 +79,7 @@ def main(args: argparse.Namespace) -> int:
         n = len(on.devices)
         print(_headline(config, on), flush=True)
         if args.search:
-            return _search(names, choices.compared(n), compile_one, on.chip)
+            return _search(names, choices.meshes(n), compile_one)
         status = 0
         for name in names:
             measured = compile_one(name, {})
@@ -151,18 +150,15 @@ def _told(measured: "Measured", chip: "Chip") -> str:
     return "\n".join([f"{p.name}: {p.what}; mesh {mesh}", *lines])
 
 
-def _search(names: list[str], changes: Iterator, compile_one: Callable, chip: "Chip") -> int:
+def _search(names: list[str], changes: Iterator, compile_one: Callable) -> int:
     """Compile every change, print a table of markdown, and tell whether something fits."""
-    columns = ("program", "mesh.preset", "data x fsdp x tensor", "train.remat", "fits",
-               "GiB a chip", "sent a chip", "estimate", "bound by", "compiled in")  # fmt: skip
+    columns = ("program", "mesh.preset", "data x fsdp x tensor", "fits", "GiB a chip",
+               "sent a chip", "estimate", "bound by", "compiled in")  # fmt: skip
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns), flush=True)
     fitted = {name: False for name in names}
     for change in changes:
         for name in names:
-            remat = change["train.remat"]
-            if name == "decode" and remat != "none":
-                continue
-            cells = [name, change["mesh.preset"], "", remat if name == "train" else "-"]
+            cells = [name, change["mesh.preset"], ""]
             try:
                 m = compile_one(name, change)
             except UserError as error:

@@ -90,17 +90,15 @@ def test_where_nothing_fits(compiler, capsys):
 
 
 def test_search_is_a_table_of_meshes(compiler, capsys):
-    compiler[0]["train"] = lambda p: 1.5 if p.recomputed == 1.0 else 0.5
+    compiler[0]["train"] = lambda p: 1.5 if p.mesh.shape["fsdp"] == 1 else 0.5
     assert main([*BASE, *TINY, "--search"]) == 0
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in table} == {table[0].count("|")}
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[2:]]
     train = [row for row in rows if row[0] == "train"]
-    assert [row[1] for row in train[::2]] == ["dp", "fsdp", "tp", "fsdp_tp", "fsdp_tp"]
-    assert {(row[3], row[4]) for row in train} == {("none", "NO"), ("full", "yes")}
-    assert train[1][2:] == [
-        "8 x 1 x 1", "full", "yes", "0.50", "4 MB", "250 ms", "compute", "61 s"
-    ]  # fmt: skip
+    assert [row[1] for row in train] == ["dp", "fsdp", "tp", "fsdp_tp", "fsdp_tp"]
+    assert [row[3] for row in train] == ["NO", "yes", "NO", "yes", "yes"]
+    assert train[1][2:] == ["1 x 8 x 1", "yes", "0.50", "4 MB", "250 ms", "compute", "61 s"]
     assert len([row for row in rows if row[0] == "decode"]) == 5
 
 
