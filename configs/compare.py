@@ -42,5 +42,5 @@ def get_config(arg: str = ""):
         c.segment.beta = 1.0
         t.tokens, t.steps, t.batch_size, t.evaluate_every_share = 0, 8, 8, 1.0
         t.source_buckets, t.target_buckets = (320,), (96,)
-        g.batch_size, g.curve_questions = 16, 4
+        g.batch_size, g.curve_questions, g.context_lengths = 16, 4, ()
     return c

@@ -6,11 +6,13 @@ Trains the weighting module of --config (configs/kpod.py) on the embedded task, 
 say what each token is. The AUC is the probability that a token of one class weighs more than one of
 another (ties count half), over all tokens of the rationales of a split:
 
-  auc          results and operators above filler words
-  auc_results  the number behind "="; auc_operators  + - * /; auc_operands  the numbers beside them
+  auc            results and operators above filler words
+  auc_results    the number behind "="; auc_operators  + - * /; auc_operands  the numbers beside them
+  auc_words      "more", "fewer", "twice", "half", which say what the operators say
+  auc_names      of people, for comparison
 
-Filler words are "has", "as", "many", "more", "than", the things counted, and ".". Other arguments
-are overrides: --config.kpod.alpha=0.7.
+Filler words are "has", "as", "many", "than", the things counted, and ".". Other arguments are
+overrides: --config.kpod.alpha=0.7.
 """
 
 import argparse
@@ -27,11 +29,12 @@ from asesjax.cli.main import split_overrides
 from asesjax.core.files import read_json, read_jsonl
 from asesjax.core.types import AS
 from asesjax.data.sources import read_records
-from asesjax.data.synthetic import ITEMS
+from asesjax.data.synthetic import ITEMS, NAMES
 from asesjax.experiment import execute
 from asesjax.run import open_run
 
-FILLERS = {"has", "as", "many", "more", "than", ".", *(word for pair in ITEMS for word in pair)}
+FILLERS = {"has", "as", "many", "than", ".", *(word for pair in ITEMS for word in pair)}
+WORDS = {"more", "fewer", "twice", "half"}
 OPERATORS = set("+-*/")
 
 
@@ -52,7 +55,7 @@ def classes(record, tokens: list[str]) -> list[str]:
         elif computes and is_number:
             out.append("result" if words[i - 1] == "=" else "operand")
         else:
-            out.append(word if word in ("=", "twice", "half", "fewer") else "")
+            out.append("word" if word in WORDS else "name" if word in NAMES else "")
     return out
 
 
@@ -91,7 +94,7 @@ def main() -> None:
             "seed": int(seed), "alpha": run.config.kpod.alpha,
             "auc": round(auc(of["result"] + of["operator"], filler), 4),
             **{f"auc_{name}s": round(auc(of[name], filler), 4)
-               for name in ("result", "operator", "operand")},
+               for name in ("result", "operator", "operand", "word", "name")},
             "weights": {name or "other": round(float(np.mean(own)), 3)
                         for name, own in sorted(of.items())},
             "kept_share": round(float(np.mean(everything)), 3),

@@ -19,7 +19,8 @@ def test_gsm8k_goes_through_every_stage(tmp_path, data_folder):
         "data.path": data_folder / "gsm8k", "data.n_train": 32, "data.n_validation": 8,
         "data.n_test": 8, "train.tokens": 0, "train.steps": 4, "train.batch_size": 8,
         "train.evaluate_every_share": 1.0, "model.d_model": 16, "model.d_ff": 16,
-        "model.n_heads": 2, "model.d_kv": 8, "decode.batch_size": 8, "decode.curve_questions": 8,
+        "model.n_heads": 2, "model.d_kv": 8, "decode.batch_size": 8,
+        "decode.context_lengths": "()", "decode.curve_questions": 8,
         "decode.max_chain_tokens": 16, "decode.question_buckets": "(1536,)",
         "train.source_buckets": "(1536,)", "train.target_buckets": "(512,)",
     }  # fmt: skip

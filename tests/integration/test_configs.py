@@ -50,8 +50,9 @@ def test_reports_go_through_every_stage(tmp_path):
         "train.steps": 2, "train.batch_size": 8, "train.evaluate_every_share": 1.0,
         "model.d_model": 16, "model.d_ff": 16, "model.n_heads": 2, "model.d_kv": 8,
         "train.source_buckets": "(192,)", "train.target_buckets": "(96,)",
-        "decode.batch_size": 8, "decode.max_chain_tokens": 16, "decode.max_segment_tokens": 8,
-        "decode.max_rounds": 2, "segment.strategy": "location", "methods": "usm",
+        "decode.batch_size": 8,
+        "decode.context_lengths": "()", "decode.max_chain_tokens": 16,
+        "decode.max_segment_tokens": 8, "decode.max_rounds": 2, "segment.strategy": "location", "methods": "usm",
     }  # fmt: skip
     overrides = [f"--config.{name}={value}" for name, value in small.items()]
     command = ["run", "--config", str(ROOT / "configs/reports.py"), "--workdir", str(tmp_path)]

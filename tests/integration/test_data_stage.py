@@ -81,7 +81,8 @@ def test_chinese_reports_go_through_every_stage(data_folder, tmp_path):
         "data.path": data_folder / "cpet/cpet.csv.gz", "data.n_train": 40,
         "data.n_validation": 8, "data.n_test": 8, "train.tokens": 0, "train.steps": 2,
         "train.source_buckets": "(768,)", "train.target_buckets": "(256,)",
-        "train.evaluate_every_share": 1.0, "decode.batch_size": 8, "decode.max_rounds": 2,
+        "train.evaluate_every_share": 1.0, "decode.batch_size": 8,
+        "decode.context_lengths": "()", "decode.max_rounds": 2,
         "decode.max_segment_tokens": 8, "decode.max_chain_tokens": 16, "decode.curve_questions": 4,
     }  # fmt: skip
     overrides = [f"--config.{name}={value}" for name, value in small.items()]

@@ -235,14 +235,17 @@ def test_killed_in_training_it_goes_on_to_the_same_bits(tmp_path):
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("variant", ["tiny,paper", "tiny,code"])
+@pytest.mark.parametrize(
+    "variant", ["tiny,paper", pytest.param("tiny,code", marks=pytest.mark.slow)]
+)
 def test_gsm8k_goes_through_every_stage(tmp_path, data_folder, variant):
     workdir = tmp_path / "gsm8k"
     small = {
         "data.path": data_folder / "gsm8k", "data.n_train": 48, "data.n_validation": 8,
         "data.n_test": 8, "train.tokens": 0, "train.steps": 4, "train.batch_size": 8,
         "model.d_model": 16, "model.d_ff": 16, "model.n_heads": 2, "model.d_kv": 8,
-        "decode.batch_size": 8, "decode.curve_questions": 8, "decode.max_chain_tokens": 24,
+        "decode.batch_size": 8,
+        "decode.context_lengths": "()", "decode.curve_questions": 8, "decode.max_chain_tokens": 24,
         "decode.max_segment_tokens": 8, "decode.max_rounds": 4, "methods": "direct,dsm,usm",
         "train.source_buckets": "(1024,)", "train.target_buckets": "(768,)",
     }  # fmt: skip

@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SMOKE, CONFIG = str(ROOT / "configs/smoke.py"), str(ROOT / "configs/socratic.py")
 TINY = {
     "train.tokens": 0, "train.steps": 4, "train.batch_size": 8, "train.evaluate_every_share": 1.0,
-    "decode.batch_size": 8, "decode.max_rounds": 7, "decode.max_segment_tokens": 8,
+    "decode.batch_size": 8,
+    "decode.context_lengths": "()", "decode.max_rounds": 7, "decode.max_segment_tokens": 8,
     "decode.max_chain_tokens": 24, "decode.curve_questions": 8,
 }  # fmt: skip
 QUESTION = "Ann has 3 pens. Bob has 2 more. How many pens does Bob have?"

@@ -101,6 +101,7 @@ def test_two_processes_stop_together_and_one_goes_on(tiny, whole, tmp_path):
     same(tiny, work, tiny.leaves(result.params), whole)
 
 
+@pytest.mark.slow
 def test_one_process_stops_and_two_go_on(tiny, whole, tmp_path):
     work = tmp_path / "role"
     with pytest.raises(Preempted):
