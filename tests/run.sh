@@ -40,5 +40,5 @@ fi
 echo "ruff"
 .venv/bin/ruff check .
 echo "pytest"
-exec .venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" ${marks[@]+"${marks[@]}"} \
-  ${arguments[@]+"${arguments[@]}"}
+exec .venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile \
+  ${marks[@]+"${marks[@]}"} ${arguments[@]+"${arguments[@]}"}

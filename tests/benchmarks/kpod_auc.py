@@ -7,7 +7,8 @@ say what each token is. The AUC is the probability that a token of one class wei
 another (ties count half), over all tokens of the rationales of a split:
 
   auc            results and operators above filler words
-  auc_results    the number behind "="; auc_operators  + - * /; auc_operands  the numbers beside them
+  auc_results    the number behind "="
+  auc_operators  + - * /; auc_operands  the numbers beside them
   auc_words      "more", "fewer", "twice", "half", which say what the operators say
   auc_names      of people, for comparison
 

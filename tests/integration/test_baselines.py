@@ -9,6 +9,8 @@ from asesjax.cli.main import main
 from asesjax.core.files import read_json, read_jsonl
 from asesjax.data.sources import read_records
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -11,6 +11,8 @@ from asesjax.core.files import read_json
 from asesjax.experiment import make_stages
 from asesjax.run import Run
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 ARGUMENTS = {
@@ -52,7 +54,8 @@ def test_reports_go_through_every_stage(tmp_path):
         "train.source_buckets": "(192,)", "train.target_buckets": "(96,)",
         "decode.batch_size": 8,
         "decode.context_lengths": "()", "decode.max_chain_tokens": 16,
-        "decode.max_segment_tokens": 8, "decode.max_rounds": 2, "segment.strategy": "location", "methods": "usm",
+        "decode.max_segment_tokens": 8, "decode.max_rounds": 2,
+        "segment.strategy": "location", "methods": "usm",
     }  # fmt: skip
     overrides = [f"--config.{name}={value}" for name, value in small.items()]
     command = ["run", "--config", str(ROOT / "configs/reports.py"), "--workdir", str(tmp_path)]

@@ -19,6 +19,8 @@ from asesjax.experiment import make_stages
 from asesjax.methods.kpod import VARIANTS
 from asesjax.run import Run, load_method, open_run
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs/kpod.py")
 SMALL = {

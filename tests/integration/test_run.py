@@ -25,6 +25,8 @@ from asesjax.methods.registry import get_method
 from asesjax.models.t5_config import T5Config
 from asesjax.run import Run, load_method, load_role, load_start, open_run, own_mesh
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = str(ROOT / "configs/smoke.py")
 FIELDS = {

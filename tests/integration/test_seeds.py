@@ -21,6 +21,8 @@ from asesjax.evals.report import is_right
 from asesjax.run import load_method, open_run
 from asesjax.seeds import one_by_one, same_but_for_seed
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 ROOT = Path(__file__).resolve().parents[2]
 COMPARE = f"{ROOT / 'configs/compare.py'}:tiny"
 METHODS = ("answer_only", "direct")

@@ -22,6 +22,8 @@ from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.rules import rules
 from asesjax.train import checkpoint, learner, loop, meter, stopping, validation
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 def same(tiny, a, b):
     a, b = tiny.leaves(a), tiny.leaves(b)
