@@ -8,8 +8,8 @@ r"""T5 v1.1 of three sizes on v5e slices: AS-ES on GSM8K, at scale.
       --config.data.path=DIR --config.vocab.path=DIR/spiece.model \
       --config.model.init_from=CHECKPOINT
 
-Batches are of packed rows, 512 source and up to 512 target positions each. The meshes keep the state
-small; asesjax compile --search compares others.
+Batches are of packed rows, 512 source and up to 512 target positions each. The meshes keep the
+state small; asesjax compile --search compares others.
 """
 
 from asesjax.core.config import base_config

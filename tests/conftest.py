@@ -33,8 +33,10 @@ def quick_compiles():
     For tests of whole runs, which compile much and compute little.
     """
     jax.config.update("jax_disable_most_optimizations", True)
+    jax.clear_caches()  # the two kinds of programs differ in last bits
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
