@@ -79,12 +79,6 @@ def test_meshes_of_large_slices_keep_some_of_the_data_axis():
     assert len(large) == len(small) + 1
 
 
-def test_search_compares_every_mesh_with_most_and_least_kept():
-    found = list(choices.compared(16))
-    assert len(found) == 2 * len(list(choices.meshes(16)))
-    assert {change["train.remat"] for change in found} == {"none", "full"}
-
-
 @pytest.mark.parametrize("change", [{"train.remat": "some"}, {"mesh.no": "1"}])
 def test_a_change_that_no_configuration_has(change):
     with pytest.raises(UserError):
