@@ -18,9 +18,9 @@ from ml_collections import ConfigDict
 from asesjax.core.errors import UserError, unknown
 
 SOURCES = (
-    "synthetic_math", "synthetic_reports", "gsm8k", "gsm8k_socratic", "svamp", "strategyqa",
-    "palm_svamp", "palm_cqa", "coin_flip", "date_understanding", "last_letter_concatenation",
-    "tracking_shuffled_objects", "jsonl", "json", "csv",
+    "synthetic_math", "synthetic_reports", "synthetic_letters", "gsm8k", "gsm8k_socratic", "svamp",
+    "strategyqa", "palm_svamp", "palm_cqa", "coin_flip", "date_understanding",
+    "last_letter_concatenation", "tracking_shuffled_objects", "jsonl", "json", "csv",
 )  # fmt: skip
 STRATEGIES = ("entropy", "loss", "bleu", "rouge", "location")
 METHODS = (

@@ -13,12 +13,18 @@ from typing import Any
 from asesjax.core.errors import UserError, unknown
 from asesjax.core.files import read_jsonl, write_jsonl
 from asesjax.core.types import FILLER, LABELS, Record, Segment
+from asesjax.data.letters import make_letters
 from asesjax.data.readers import SPLITS, Reader, get_reader, read_steps
 from asesjax.data.reports import make_reports
 from asesjax.data.rows import BadRow, Row, place, read_rows, stable_hash, text_field
 from asesjax.data.synthetic import make_math
 
 Skipped = list[tuple[str, str]]
+GENERATORS: dict[str, Callable[[Any, str, int, int], list[Record]]] = {
+    "synthetic_math": make_math,
+    "synthetic_reports": make_reports,
+    "synthetic_letters": make_letters,
+}
 WRONG_CHAIN = "the chain does not end in the right answer (data.only_right_chains)"
 
 
@@ -55,10 +61,8 @@ def load_records(
     limit = settings[f"n_{split}"]
     if limit < 0:
         raise UserError(f"data.n_{split} must be 0 (all) or more, got {limit}")
-    if settings.source == "synthetic_math":
-        return make_math(settings, split, limit, seed), []
-    if settings.source == "synthetic_reports":
-        return make_reports(settings, split, limit, seed), []
+    if settings.source in GENERATORS:
+        return GENERATORS[settings.source](settings, split, limit, seed), []
     if settings.only_right_chains and is_right is None:
         raise ValueError("data.only_right_chains needs is_right")
     reader = get_reader(settings.source)

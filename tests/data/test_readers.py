@@ -8,7 +8,7 @@ from asesjax.core.config import SOURCES, base_config
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record
 from asesjax.data.readers import READERS, SPLITS
-from asesjax.data.sources import WRONG_CHAIN, load_records, read_records, write_records
+from asesjax.data.sources import GENERATORS, WRONG_CHAIN, load_records, read_records, write_records
 
 
 def settings_of(source, path, **changed):
@@ -32,7 +32,7 @@ def write_lines(path, rows):
 
 
 def test_every_source_has_a_reader_or_a_generator():
-    assert set(READERS) | {"synthetic_math", "synthetic_reports"} == set(SOURCES)
+    assert set(READERS) | set(GENERATORS) == set(SOURCES)
 
 
 def test_gsm8k_socratic(tmp_path):

@@ -291,13 +291,14 @@ def changed(config, fields):
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("argument, folder", [
-    ("svamp", "palm_rationales/svamp"),
-    pytest.param("letters", "symbolic", marks=pytest.mark.slow),
+@pytest.mark.parametrize("argument, source, folder", [
+    ("svamp", "palm_svamp", "palm_rationales/svamp"),
+    pytest.param("letters", "last_letter_concatenation", "symbolic", marks=pytest.mark.slow),
 ])  # fmt: skip
-def test_real_data_goes_through_every_stage(tmp_path, data_folder, argument, folder):
+def test_real_data_goes_through_every_stage(tmp_path, data_folder, argument, source, folder):
     fields = dict(
-        data__path=data_folder / folder, data__n_train=24, data__n_validation=6, data__n_test=6,
+        data__source=source, data__path=data_folder / folder,
+        data__n_train=24, data__n_validation=6, data__n_test=6,
         train__steps=3, methods="skip_thinking,full_thinking", chunk__skip="stages",
         train__source_buckets="(512,)", train__target_buckets="(256,)",
         decode__max_chain_tokens=160, decode__question_buckets="(512,)", vocab__extra_ids=100,

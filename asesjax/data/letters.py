@@ -1,0 +1,65 @@
+"""Generated last-letter concatenation, with gold ES and AS: every step is needed.
+
+    question   Take the last letters of the words in "Dalu Rim" and concatenate them.
+    rationale  The words are "Dalu Rim". The last letter of "Dalu" is "u". The last letter of "Rim"
+               is "m". Together they are "um".
+    answer     um
+
+The task is that of Wei et al. (2022), the chain is ``symbolic.last_letters``'s, the words are made
+up: consonants and vowels in turn. So there are as many problems as training needs.
+"""
+
+import random
+from typing import Any
+
+from asesjax.core.errors import UserError
+from asesjax.core.types import Record
+from asesjax.data import symbolic, synthetic
+
+LETTERS = ("bcdfghjklmnpqrstvwxz", "aeiouy")  # consonants, vowels
+SHORTEST, LONGEST = 2, 8  # letters of a word
+
+
+def make_letters(settings: Any, split: str, n: int, seed: int) -> list[Record]:
+    """Make last-letter problems.
+
+    Args:
+      settings: section ``data`` of the config. min_steps and max_steps count the words; other
+        fields of the generators must be as they are.
+      split: "train", "validation" or "test".
+      n: number of problems; the counts of words take turns.
+      seed: of the draw.
+
+    Returns:
+      Records with gold segments, ids ``letters-<split>-<index>``.
+
+    Raises:
+      UserError: settings out of range, or without that many distinct problems.
+    """
+    synthetic.check_steps(settings)
+    plain = {"n_distractors": 0, "n_fillers": 0, "n_rationales": 1, "wording": "plain",
+             "fact_order": "in_order"}  # fmt: skip
+    for name, value in plain.items():
+        if settings[name] != value:
+            raise UserError(
+                f"data.{name} must be {value} where data.source is synthetic_letters, got "
+                f"{settings[name]}"
+            )
+    return synthetic.generate("letters", settings, split, n, seed, _draw, _write)
+
+
+def _draw(settings, rng: random.Random, n_words):
+    return tuple(_word(rng) for _ in range(n_words))
+
+
+def _word(rng: random.Random) -> str:
+    length = SHORTEST + synthetic.pick(rng, LONGEST - SHORTEST + 1)
+    first = synthetic.pick(rng, 2)
+    kinds = [LETTERS[(first + i) % 2] for i in range(length)]
+    return "".join(kind[synthetic.pick(rng, len(kind))] for kind in kinds).capitalize()
+
+
+def _write(settings, rng, words, test):
+    question = f'Take the last letters of the words in "{" ".join(words)}" and concatenate them.'
+    chain, answer = symbolic.last_letters(question)
+    return synthetic.Written(question, synthetic.joined(chain), answer)
