@@ -30,12 +30,10 @@ def get_config(arg: str = ""):
         d.source, d.max_skipped_share = "synthetic_letters", 0.1
         d.n_train, d.n_validation, d.n_test = 6000, 100, 300
         d.min_steps = d.max_steps = 4  # words, as in Ho et al.
-        v.kind = "byte"
+        v.size, v.extra_ids = 800, 12  # most words are one piece
         k.n_chunks, k.chunking, k.order = 6, "average", "back_to_front"
-        t.tokens, t.batch_size = 14_000_000, 16  # reading letters off a word comes late, at once
-        t.source_buckets, t.target_buckets = (128, 192, 256, 384), (32, 64, 128, 256)
-        g.max_segment_tokens, g.max_chain_tokens = 64, 256
-        g.question_buckets, g.context_lengths = (128, 192), (128, 192, 256)
+        t.tokens = 6_000_000
+        t.source_buckets, t.target_buckets = (64, 96, 128), (16, 32, 64, 96)
         c.evaluate.metric = "exact"
     elif arg == "svamp":
         d.source, d.only_right_chains = "palm_svamp", True

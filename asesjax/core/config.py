@@ -260,8 +260,7 @@ def base_config() -> ConfigDict:
     c.kpod = p = ConfigDict()  # weighted tokens, and rationales learned from their end
     p.weight_epochs = 5.0  # passes over the training questions that the token weights train for
     p.alpha = 0.5  # price of keeping a whole rationale, in nats (the paper says 0.5 and 0.7)
-    p.alpha_from = 0.25  # share of their training before which keeping costs nothing
-    p.temperature = 1.0  # of the relaxed masks
+    p.predictor_share = 0.5  # of their training, in which the predictor alone learns to answer
     p.weighted_loss = True  # of the student; False: every token weighs 1
     p.weighted_difficulty = True  # False: a step's difficulty is its plain mean loss
     p.schedule = "progressive"  # of what is given; "self_paced": whole rationales; "none": nothing

@@ -1,14 +1,16 @@
 """Generated last-letter concatenation, with gold ES and AS: every step is needed.
 
-    question   Take the last letters of the words in "Dalu Rim" and concatenate them.
-    rationale  The words are "Dalu Rim". The last letter of "Dalu" is "u". The last letter of "Rim"
+    question   Take the last letters of the words in "dalu rim" and concatenate them.
+    rationale  The words are "dalu rim". The last letter of "dalu" is "u". The last letter of "rim"
                is "m". Together they are "um".
     answer     um
 
 The task is that of Wei et al. (2022), the chain is ``symbolic.last_letters``'s, the words are made
-up: consonants and vowels in turn. So there are as many problems as training needs.
+up: consonants and vowels in turn. They are few, so that a small trained vocabulary has a piece for
+most, as that of a large model has for names: which letter a piece ends with must then be learned.
 """
 
+import functools
 import random
 from typing import Any
 
@@ -17,7 +19,8 @@ from asesjax.core.types import Record
 from asesjax.data import symbolic, synthetic
 
 LETTERS = ("bcdfghjklmnpqrstvwxz", "aeiouy")  # consonants, vowels
-SHORTEST, LONGEST = 2, 8  # letters of a word
+SHORTEST, LONGEST = 3, 8  # letters of a word
+N_WORDS = 300
 
 
 def make_letters(settings: Any, split: str, n: int, seed: int) -> list[Record]:
@@ -48,18 +51,24 @@ def make_letters(settings: Any, split: str, n: int, seed: int) -> list[Record]:
     return synthetic.generate("letters", settings, split, n, seed, _draw, _write)
 
 
+@functools.cache
+def words() -> tuple[str, ...]:
+    """Return the made-up words, always the same."""
+    rng, found = random.Random("letters"), set()
+    while len(found) < N_WORDS:
+        length = SHORTEST + synthetic.pick(rng, LONGEST - SHORTEST + 1)
+        first = synthetic.pick(rng, 2)
+        kinds = [LETTERS[(first + i) % 2] for i in range(length)]
+        letters = [kind[synthetic.pick(rng, len(kind))] for kind in kinds]
+        found.add("".join(letters))
+    return tuple(sorted(found))
+
+
 def _draw(settings, rng: random.Random, n_words):
-    return tuple(_word(rng) for _ in range(n_words))
+    return tuple(words()[synthetic.pick(rng, N_WORDS)] for _ in range(n_words))
 
 
-def _word(rng: random.Random) -> str:
-    length = SHORTEST + synthetic.pick(rng, LONGEST - SHORTEST + 1)
-    first = synthetic.pick(rng, 2)
-    kinds = [LETTERS[(first + i) % 2] for i in range(length)]
-    return "".join(kind[synthetic.pick(rng, len(kind))] for kind in kinds).capitalize()
-
-
-def _write(settings, rng, words, test):
-    question = f'Take the last letters of the words in "{" ".join(words)}" and concatenate them.'
+def _write(settings, rng, drawn, test):
+    question = f'Take the last letters of the words in "{" ".join(drawn)}" and concatenate them.'
     chain, answer = symbolic.last_letters(question)
     return synthetic.Written(question, synthetic.joined(chain), answer)

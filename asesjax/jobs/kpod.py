@@ -60,7 +60,7 @@ def stages(
     weighted = [method for method in methods if WEIGHT_STAGE in method.needs]
     if weighted:
         own = [name for name in of("model", "train") if name not in _OF_STUDENT]
-        loss = tuple(f"kpod.{n}" for n in ("weight_epochs", "alpha", "alpha_from", "temperature"))
+        loss = tuple(f"kpod.{n}" for n in ("weight_epochs", "alpha", "predictor_share"))
         out += [
             Stage("train-kpod-weights", lambda: train_weights(run), ("seed", *own, *loss),
                   ("data",), outputs=(f"roles/{WEIGHTS.name}",), together=True),
@@ -99,10 +99,10 @@ def train_weights(run: Run) -> None:
         start = jax.jit(functools.partial(keypoint.from_student, model))(start, key)
     own = dataclasses.replace(run, config=_weights_config(run.config))
     steps = role_steps(own, examples)
-    free = round(run.config.kpod.alpha_from * steps)
-    for price, until in ((0.0, free), (loss.alpha, steps)):
+    alone = round(run.config.kpod.predictor_share * steps)
+    for is_alone, until in ((True, alone), (False, steps)):
         if until:  # what is finished already returns at once
-            learner = weights_learner(model, loss._replace(price=price))
+            learner = weights_learner(model, loss._replace(alone=is_alone))
             train_role(own, WEIGHTS, "weights", learner, examples, validation, steps, start, until)
 
 
@@ -113,13 +113,13 @@ def weight_loss(config: ConfigDict, vocab: Vocabulary, examples: list[Example]) 
       UserError: a field out of its range.
     """
     kpod = config.kpod
-    if kpod.alpha < 0 or kpod.temperature <= 0 or not 0 <= kpod.alpha_from < 1:
+    if kpod.alpha < 0 or not 0 <= kpod.predictor_share < 1:
         raise UserError(
-            "kpod.alpha must be 0 or more, kpod.temperature above 0 and kpod.alpha_from at least 0 "
-            f"and below 1, got {kpod.alpha}, {kpod.temperature} and {kpod.alpha_from}"
+            "kpod.alpha must be 0 or more and kpod.predictor_share at least 0 and below 1, got "
+            f"{kpod.alpha} and {kpod.predictor_share}"
         )
     longest = max(int(example.weights.sum()) for example in examples)
-    return WeightLoss(kpod.alpha, kpod.alpha, kpod.temperature, vocab.sentinel(0), longest)
+    return WeightLoss(kpod.alpha, False, vocab.sentinel(0), longest)
 
 
 def _weights_config(config: ConfigDict) -> ConfigDict:

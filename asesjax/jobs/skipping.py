@@ -81,7 +81,9 @@ def skip_rows(run: Run, student: Trained, samples: Sequence[Sample]) -> list[dic
         return not (protect_first and m == 0 or protect_last and m == n_chunks[i] - 1)
 
     def right(trials: Sequence[Trial]) -> list[bool]:
-        return answered_rightly(run, student, samples, trials)
+        results = answered_rightly(run, student, samples, trials)
+        run.say(f"  {sum(results):,} of {len(results):,} trials end in the right answer")
+        return results
 
     kept, before, after = find_kept(n_chunks, may_go, right, run.config.chunk.order)
     return [

@@ -3,20 +3,31 @@
 A token of the rationale is kept with the probability of its weight; a T5 predicts the answer from
 the question and a prefix of what is left. With z the logits of ``models.keypoint``:
 
-    m_j = 1 where z_j + logit(u_j) > 0, u_j uniform in (0, 1)
-    L   = E_k[-log P(answer | question, first k tokens of r[m])] + alpha * mean_j m_j
+    m_j = 1 with probability sigmoid(z_j), else 0
+    L   = E_k[-log P(answer | question, first k tokens of r[m])] + alpha * mean_j sigmoid(z_j)
 
-with k uniform in 1..|r|. Gradients take m_j for sigmoid((z_j + logit(u_j)) / tau). This is the
-paper's sum over all prefixes plus alpha times the number of kept tokens, divided by |r|; one k is
-drawn for each example and step, so that the gradient is unbiased and alpha keeps its meaning.
+with k uniform in 1..|r|. This is the paper's sum over all prefixes plus alpha times the expected
+number of kept tokens, divided by |r|; one k is drawn for each example and step, so that alpha keeps
+its meaning.
+
+The gradient of a logit is w (1 - w) times what keeping the token changes, L(m_j = 1) - L(m_j = 0),
+which is the integral of dL/dm_j on the way from 0 to 1. So in every step a quarter of the tokens,
+drawn anew, stand at a uniform point of that way, and their slopes there are samples of it (ours;
+unbiased but for the rest of that quarter, partly masked as well). The paper names Gumbel-softmax.
+Its straight-through form takes the slope at 0 or 1, where predictors are flat: on the embedded task
+it told an eighth of the true effect of a result, so that alpha, which knows no such error, won.
 
 A masked token has the embedding of <extra_id_0>, T5's own mark for text left out (the paper does
 not say how a mask acts). Zeros in its place would meet T5's RMS norm, whose derivative at 0 is a
 thousand, and drown the gradient in noise.
 
-Keeping costs nothing in the first part of training (ours, ``kpod.alpha_from``). A predictor that
-does not yet read rationales gives no reason to keep anything, and optimizers such as Adam follow
-even a small price at full speed: without a free start all weights fall to 0 and stay there.
+In the first part of training the predictor learns alone (ours, ``kpod.predictor_share``), from
+masks that keep a random share of each rationale, all of it half the time, and from prefixes of
+which most are long: few prefixes of a uniform length hold the answer, or all that its last step
+needs. The paper trains both from the start, with a large pretrained model as the predictor. A small
+one that does not read rationales yet does better without them: weights fall even where keeping
+costs nothing, and what is masked it never learns to read. Jethani et al. (2021, REAL-X) describe
+how learned masks and predictors go astray together, and this remedy.
 """
 
 import functools
@@ -36,21 +47,21 @@ from asesjax.models.flops import token_flops
 from asesjax.models.t5_config import T5Config
 from asesjax.train.learner import Learner
 
+_PARTLY = 0.25  # share of the tokens that gradients are measured at in a step
+
 
 class WeightLoss(NamedTuple):
     """What the loss depends on besides parameters and batch.
 
     Attributes:
       alpha: price of keeping a whole rationale, in nats.
-      price: what training asks of it: alpha, or 0 while the predictor learns.
-      temperature: of the relaxed masks that gradients go through.
+      alone: the predictor alone is trained, by random masks for which nothing is asked.
       mask_id: whose embedding stands for masked tokens.
       answer_length: A, tokens of the longest answer, the end of sequence included.
     """
 
     alpha: float
-    price: float
-    temperature: float
+    alone: bool
     mask_id: int
     answer_length: int
 
@@ -75,17 +86,18 @@ def weights_learner(config: T5Config, settings: WeightLoss) -> Learner:
     Its sums count examples: ``weight_sum`` is their number, so both ways of ``train.normalize``
     are the mean over examples, ``accuracy`` is the share of right answer tokens, and in the
     metrics of training ``nll`` is that of an answer in nats, ``loss`` is L. So the share of tokens
-    kept is ``(loss - nll) / price``. In evaluation ``nll_sum`` is L too, which ``validation_loss``
+    kept is ``(loss - nll) / alpha``. In evaluation ``nll_sum`` is L too, which ``validation_loss``
     and ``train.keep_best`` then mean; its draws depend on the example alone.
     """
 
     def loss(params, batch, key, train):
         nll, kept, correct, n = batch_sums(config, settings, params, batch, key, train)
-        return losses.LossSums(nll + settings.price * kept, jax.lax.stop_gradient(nll), n, correct)
+        total = nll if settings.alone else nll + settings.alpha * kept
+        return losses.LossSums(total, jax.lax.stop_gradient(nll), n, correct)
 
     def evaluate(params, batch, train):
-        key = jax.random.key(0)
-        nll, kept, correct, n = batch_sums(config, settings, params, batch, key, train, False)
+        key, together = jax.random.key(0), settings._replace(alone=False)
+        nll, kept, correct, n = batch_sums(config, together, params, batch, key, train, False)
         total = nll + settings.alpha * kept
         return losses.LossSums(total, total, n, correct)
 
@@ -112,7 +124,7 @@ def batch_sums(
     batch: Batch,
     key: jax.Array,
     train: Any,
-    with_dropout: bool = True,
+    is_training: bool = True,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Draw masks and prefixes and predict the answers.
 
@@ -123,21 +135,27 @@ def batch_sums(
       batch: of ``weight_example``s.
       key: of all that is drawn; what an example draws depends on it and ``example_index`` alone.
       train: the ``train`` section.
-      with_dropout: of the predictor, where the configuration has dropout.
+      is_training: whether dropout acts and some tokens are partly masked, for the gradient.
 
     Returns:
-      Float32 sums over examples: negative log-likelihood of the answers, shares of the
-      rationales' tokens that were kept, shares of right answer tokens; and the examples.
+      Float32 sums over examples: negative log-likelihood of the answers, mean weights of the
+      rationales' tokens, shares of right answer tokens; and the number of examples.
     """
     tokens, weights = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
     is_rationale = (tokens != 0) & (weights == 0)
     length = is_rationale.sum(1)
-    logits = keypoint.weight_logits(config, params, tokens, is_rationale)
     key, dropout_key = jax.random.split(key)
     own_keys = jax.vmap(functools.partial(jax.random.fold_in, key))(batch["example_index"])
-    noise, n_given = jax.vmap(functools.partial(_draw, size=tokens.shape[1]))(own_keys, length)
-    masks = _masks(logits, noise, settings.temperature)
-    kept = jnp.sum(masks * is_rationale, axis=1) / jnp.maximum(length, 1)
+    if settings.alone:
+        logits = jnp.zeros(tokens.shape)
+        draw = functools.partial(_draw_alone, size=tokens.shape[1])
+        masks, n_given = jax.vmap(draw)(own_keys, length)
+    else:
+        logits = keypoint.weight_logits(config, params, tokens, is_rationale)
+        masks, n_given = jax.vmap(_draw)(own_keys, length, logits)
+        if is_training:
+            masks = jax.vmap(_partly)(own_keys, masks, logits)
+    kept = jnp.sum(jax.nn.sigmoid(logits) * is_rationale, axis=1) / jnp.maximum(length, 1)
 
     source, index = _prefix(batch["encoder_input_tokens"], tokens, n_given)
     whole = jnp.ones(batch["encoder_input_tokens"].shape, masks.dtype)
@@ -151,7 +169,7 @@ def batch_sums(
         "encoder_embeddings": keep * embedded + (1 - keep) * mask,
         "decoder_input_tokens": jnp.pad(answer, ((0, 0), (1, 0)))[:, :-1],
     }
-    if not (config.dropout and with_dropout):
+    if not (config.dropout and is_training):
         dropout_key = None
     hidden = t5.forward(
         config, params["predictor"], inputs, dropout_key, train.remat, train.scan_layers
@@ -164,19 +182,31 @@ def batch_sums(
     return sums.loss_sum, kept.sum(), correct, n
 
 
-def _draw(key: jax.Array, length: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-    """Draw logistic noise [size] and how many tokens, 1 to ``length``, a prefix has."""
-    of_noise, of_prefix = jax.random.split(key)
-    u = jax.random.uniform(of_noise, (size,), minval=jnp.finfo(jnp.float32).tiny)
-    prefix = jax.random.randint(of_prefix, (), 1, jnp.maximum(length, 1) + 1)
-    return jnp.log(u) - jnp.log1p(-u), prefix
+def _draw(key: jax.Array, length: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Draw masks [T], 0 or 1, and how many tokens, 1 to ``length``, a prefix has."""
+    of_masks, of_prefix = jax.random.split(key)
+    kept = jax.random.bernoulli(of_masks, jax.nn.sigmoid(logits))
+    n_given = jax.random.randint(of_prefix, (), 1, jnp.maximum(length, 1) + 1)
+    return kept.astype(jnp.float32), n_given
 
 
-def _masks(logits: jax.Array, noise: jax.Array, temperature: float) -> jax.Array:
-    """Return 0 or 1, exactly, with the gradient of the binary concrete relaxation."""
-    soft = jax.nn.sigmoid((logits + noise) / temperature)
-    hard = (logits + noise > 0).astype(soft.dtype)
-    return hard + (soft - jax.lax.stop_gradient(soft))
+def _draw_alone(key: jax.Array, length: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+    """Draw masks and a prefix for a predictor that learns alone; the longest of four prefixes."""
+    of_share, of_masks, of_prefix = jax.random.split(key, 3)
+    share = jnp.minimum(1.0, 2 * jax.random.uniform(of_share))
+    kept = jax.random.bernoulli(of_masks, share, (size,))
+    n_given = jax.random.randint(of_prefix, (4,), 1, jnp.maximum(length, 1) + 1).max()
+    return kept.astype(jnp.float32), n_given
+
+
+def _partly(key: jax.Array, masks: jax.Array, logits: jax.Array) -> jax.Array:
+    """Put some of the masks [T] between 0 and 1, with gradients as the module's text says."""
+    of_which, of_place = jax.random.split(jax.random.fold_in(key, 2))
+    chosen = jax.random.bernoulli(of_which, _PARTLY, masks.shape)
+    place = jax.random.uniform(of_place, masks.shape)
+    weights = jax.nn.sigmoid(logits)
+    through = (weights - jax.lax.stop_gradient(weights)) / _PARTLY
+    return jnp.where(chosen, place + through, masks)
 
 
 def _prefix(

@@ -1,6 +1,7 @@
 """The weighting module and its loss, against definitions written out for one example at a time."""
 
 import functools
+import itertools
 import shutil
 
 import jax
@@ -21,7 +22,7 @@ from asesjax.train.step import loss_and_gradients
 MODEL = t5.T5Config(
     vocab_size=24, d_model=16, d_kv=8, d_ff=32, n_heads=2, n_encoder_layers=1, n_decoder_layers=1
 )
-LOSS = WeightLoss(alpha=0.5, price=0.5, temperature=1.0, mask_id=23, answer_length=4)
+LOSS = WeightLoss(alpha=0.5, alone=False, mask_id=23, answer_length=4)
 EOS = 1
 
 
@@ -153,23 +154,74 @@ def test_the_loss_is_the_mean_over_prefixes(params, bias, masked):
 
     @jax.jit
     def draw(key):
-        return kpod_weights.batch_sums(MODEL, LOSS, params, batch, key, settings())
+        return kpod_weights.batch_sums(MODEL, LOSS, params, batch, key, settings(), False)
 
     keys = jax.random.split(jax.random.key(5), 600)
     nll, kept, _, n = jax.vmap(draw)(keys)
-    assert (np.asarray(kept) == (0 if masked else 3)).all() and (np.asarray(n) == 3).all()
+    np.testing.assert_allclose(kept, 0 if masked else 3, atol=1e-6)
+    assert (np.asarray(n) == 3).all()
     assert nll.min() > low - 1e-3 and nll.max() < high + 1e-3
     error = float(nll.std()) / 600**0.5
     assert abs(float(nll.mean()) - sum(map(np.mean, want))) < 4 * error + 1e-4
 
 
-def test_masks_are_binary_with_the_gradient_of_the_relaxation():
-    logits, noise = jnp.array([-1.0, 0.3, 2.0]), jnp.array([0.4, 0.1, -3.0])
-    masks = kpod_weights._masks(logits, noise, 0.7)
-    assert masks.tolist() == [0.0, 1.0, 0.0]
-    gradient = jax.grad(lambda z: kpod_weights._masks(z, noise, 0.7).sum())(logits)
-    soft = jax.nn.sigmoid((logits + noise) / 0.7)
-    np.testing.assert_allclose(gradient, soft * (1 - soft) / 0.7, rtol=1e-5)
+def test_slopes_on_the_way_add_up_to_the_effect_of_a_mask():
+    """Even of a loss that is flat at both ends, where a slope at 0 or 1 would say nothing."""
+    logits = jnp.array([-1.0, 0.3, 2.0])
+    effect = lambda m: jax.nn.sigmoid(12 * m - 5)  # noqa: E731
+
+    @jax.jit
+    def gradient(key):
+        masks, _ = kpod_weights._draw(key, jnp.int32(3), logits)
+        partly = lambda z: kpod_weights._partly(key, masks, z)  # noqa: E731
+        return jax.grad(lambda z: effect(partly(z)).sum())(logits), partly(logits) - masks
+
+    n = 40_000
+    found, moved = jax.vmap(gradient)(jax.random.split(jax.random.key(2), n))
+    weights = jax.nn.sigmoid(logits)
+    want = weights * (1 - weights) * (effect(1.0) - effect(0.0))
+    error = np.asarray(found).std(0) / n**0.5
+    assert (np.abs(np.asarray(found).mean(0) - want) < 4 * error).all()
+    assert (4 * error < 0.1 * want).all()
+    # Only those that are chosen move; all others are 0 or 1 and have no gradient.
+    np.testing.assert_array_equal(np.asarray(found) != 0, np.asarray(moved) != 0)
+    assert abs((np.asarray(moved) != 0).mean() - 0.25) < 4 * 0.5 / (3 * n) ** 0.5
+
+
+def test_the_gradient_of_weights_is_that_of_the_mean_over_masks(params):
+    """Against all masks of a short rationale, written out."""
+    params = with_bias(params, 0.5)
+    item = example(3, n_rationale=3)
+    batch = make_batch([item])
+    question, rationale, answer = parts(item)
+    is_rationale = (np.arange(14) < 3)[None]
+    logits = keypoint.weight_logits(MODEL, params, batch["decoder_target_tokens"], is_rationale)
+    weights = np.asarray(jax.nn.sigmoid(logits))[0, :3]
+    want = 0.0
+    for keep in itertools.product([0, 1], repeat=3):
+        chance = np.where(keep, weights, 1 - weights)
+        # d/dz of the chance: that of the others, times w (1 - w) and the sign of the mask.
+        slope = sum(np.sign(m - 0.5) * weights[j] * (1 - weights[j]) * np.delete(chance, j).prod()
+                    for j, m in enumerate(keep))  # fmt: skip
+        for k in (1, 2, 3):
+            source = np.concatenate([question, rationale[:k], [EOS]]).astype(np.int32)
+            masked = np.zeros(len(source), bool)
+            masked[len(question) : -1] = np.array(keep[:k]) == 0
+            table = np.asarray(params["embedding"])
+            want += slope / 3 * one_nll(params["predictor"], table, source, masked, answer)
+
+    def gradient(key):
+        def nll(bias):
+            own = with_bias(params, bias)
+            return kpod_weights.batch_sums(MODEL, LOSS, own, batch, key, settings())[0]
+
+        return jax.grad(nll)(0.5)
+
+    keys = jax.random.split(jax.random.key(4), 30_000)
+    found = np.asarray(jax.lax.map(gradient, keys, batch_size=1000))
+    error = found.std() / len(found) ** 0.5
+    assert 4 * error < 0.2 * abs(want)
+    assert abs(found.mean() - want) < 4 * error
 
 
 def test_a_token_is_kept_with_the_probability_of_its_weight(params):
@@ -178,11 +230,12 @@ def test_a_token_is_kept_with_the_probability_of_its_weight(params):
         MODEL, params, batch["decoder_target_tokens"],
         (batch["decoder_loss_weights"] == 0) & (batch["decoder_target_tokens"] != 0),
     )  # fmt: skip
-    draw = functools.partial(kpod_weights._draw, length=jnp.int32(4), size=logits.shape[1])
-    noise, n_given = jax.vmap(draw)(jax.random.split(jax.random.key(3), 4000))
-    kept = np.asarray(kpod_weights._masks(logits, noise, 1.0)).mean(0)
+    draw = functools.partial(kpod_weights._draw, length=jnp.int32(4), logits=logits[0])
+    masks, n_given = jax.vmap(draw)(jax.random.split(jax.random.key(3), 4000))
+    assert set(np.unique(masks).tolist()) == {0.0, 1.0}
     weights = np.asarray(token_weights(MODEL, params, batch))[0]
     n = int((batch["decoder_loss_weights"][0] == 0).sum() - (weights == 0).sum())
+    kept = np.asarray(masks).mean(0)
     np.testing.assert_allclose(kept[:n], weights[:n], atol=4 * 0.5 / 4000**0.5)
     counts = np.bincount(np.asarray(n_given), minlength=6)
     assert counts[0] == counts[5] == 0
@@ -207,6 +260,35 @@ def test_the_embedding_has_no_gradient_and_everything_else_has(params):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         assert np.isfinite(leaf).all()
         assert np.any(leaf) == (name != "embedding"), name
+
+
+def test_a_predictor_that_learns_alone_moves_nothing_else(params):
+    alone, together = (weights_learner(MODEL, LOSS._replace(alone=x)) for x in (True, False))
+    batch, fields = make_batch(examples()), settings()
+    sums, _, grads = loss_and_gradients(alone, fields, params, batch, jax.random.key(0))
+    for path, leaf in jax.tree.leaves_with_path(grads):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        assert np.any(leaf) == name.startswith("predictor/"), name
+    # Nothing is asked for what the masks keep, and nothing depends on the weights.
+    for bias in (-60.0, 60.0):
+        other = alone.loss(with_bias(params, bias), batch, jax.random.key(0), fields)
+        assert float(other.loss_sum) == float(other.nll_sum)
+        np.testing.assert_allclose(other.nll_sum, sums.nll_sum, rtol=1e-5)
+    # Validation measures the weights all the same.
+    said = [float(learner.evaluate(params, batch, fields).nll_sum) for learner in (alone, together)]
+    assert said[0] == said[1]
+
+
+def test_it_is_shown_any_share_of_mostly_long_prefixes():
+    n, size = 4000, 400
+    draw = functools.partial(kpod_weights._draw_alone, length=jnp.int32(10), size=size)
+    masks, n_given = jax.vmap(draw)(jax.random.split(jax.random.key(3), n))
+    share, error = np.asarray(masks).mean(1), 4 * 0.5 / n**0.5
+    assert abs((share == 1).mean() - 0.5) < error + 1 / size
+    for bound in (0.2, 0.5, 0.8):  # the other half is uniform
+        assert abs((share < bound).mean() - bound / 2) < error
+    shares = np.bincount(np.asarray(n_given), minlength=11) / n
+    np.testing.assert_allclose(np.cumsum(shares), (np.arange(11) / 10) ** 4, atol=error)
 
 
 def test_sums_add_up_over_microbatches_and_ignore_padding_rows(params):
@@ -246,7 +328,7 @@ def copied(n=64, length=6):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Weights of the copied task for several prices, after a beginning without a price."""
+    """Weights of the copied task for several prices, from a predictor that began alone."""
     fields = settings(
         batch_size=16, tokens=0, steps=400, source_buckets=(4,), target_buckets=(8,),
         optimizer="adamw", learning_rate=3e-3, normalize="examples", warmup_share=0.0,
@@ -254,19 +336,19 @@ def trained(tmp_path_factory):
     )  # fmt: skip
     folder, items, out = tmp_path_factory.mktemp("roles"), copied(), {}
 
-    def go_on(name, price, until):
-        learner = weights_learner(MODEL, LOSS._replace(price=price, answer_length=2))
+    def go_on(name, until, **changes):
+        learner = weights_learner(MODEL, LOSS._replace(answer_length=2, **changes))
         one = make_mesh(devices=jax.devices()[:1])
         return train(
             fields, learner, items, [], folder / name, 0, mesh=one, n_steps=400, until=until
         ).params
 
-    go_on("free", 0.0, 160)
+    go_on("alone", 160, alone=True)
     batch = make_batch(items[:16], (4, 8))
-    for price in (0.03, 0.5, 30.0):
-        shutil.copytree(folder / "free", folder / str(price))
-        params = go_on(str(price), price, 400)
-        out[price] = params, np.asarray(token_weights(MODEL, params, batch))[:, :6]
+    for alpha in (0.03, 0.5, 30.0):
+        shutil.copytree(folder / "alone", folder / str(alpha))
+        params = go_on(str(alpha), 400, alpha=alpha)
+        out[alpha] = params, np.asarray(token_weights(MODEL, params, batch))[:, :6]
     return out
 
 
