@@ -42,6 +42,9 @@ _OF_STUDENT = {
     "train.steps", "train.examples", "train.epochs", "train.tokens", "train.normalize",
     "train.packed_length", "train.rate_factors", "train.label_smoothing", "train.z_loss",
 }  # fmt: skip
+# Of the learning rate, for the weighting module (ours). At the full rate the noise of a few hundred
+# steps takes weights so near to 0 that no gradient brings them back.
+_SLOW = 0.05
 _SHOWN = 100  # rationales of the page
 _BATCH = 64  # of what is only looked at
 
@@ -131,7 +134,7 @@ def _weights_config(config: ConfigDict) -> ConfigDict:
         t = config.train
         t.steps, t.examples, t.tokens, t.epochs = 0, 0, 0, config.kpod.weight_epochs
         t.packed_length, t.normalize = 0, "examples"
-        t.rate_factors = (f"{keypoint.FROZEN}=0",)
+        t.rate_factors = (f"{keypoint.FROZEN}=0", f"{keypoint.SLOW}={_SLOW}")
     return config
 
 
