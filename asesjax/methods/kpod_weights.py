@@ -85,9 +85,9 @@ def weights_learner(config: T5Config, settings: WeightLoss) -> Learner:
 
     Its sums count examples: ``weight_sum`` is their number, so both ways of ``train.normalize``
     are the mean over examples, ``accuracy`` is the share of right answer tokens, and in the
-    metrics of training ``nll`` is that of an answer in nats, ``loss`` is L. So the mean weight
-    is ``(loss - nll) / alpha``, once weights are trained. In evaluation ``nll_sum`` is L too, which ``validation_loss``
-    and ``train.keep_best`` then mean; its draws depend on the example alone.
+    metrics of training ``nll`` is that of an answer in nats, ``loss`` is L. So the mean weight is
+    ``(loss - nll) / alpha``, once weights are trained. In evaluation ``nll_sum`` is L too, which
+    ``validation_loss`` and ``train.keep_best`` then mean; its draws depend on the example alone.
     """
 
     def loss(params, batch, key, train):
