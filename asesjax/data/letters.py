@@ -14,7 +14,6 @@ import functools
 import random
 from typing import Any
 
-from asesjax.core.errors import UserError
 from asesjax.core.types import Record
 from asesjax.data import symbolic, synthetic
 
@@ -40,14 +39,10 @@ def make_letters(settings: Any, split: str, n: int, seed: int) -> list[Record]:
       UserError: settings out of range, or without that many distinct problems.
     """
     synthetic.check_steps(settings)
-    plain = {"n_distractors": 0, "n_fillers": 0, "n_rationales": 1, "wording": "plain",
-             "fact_order": "in_order"}  # fmt: skip
-    for name, value in plain.items():
-        if settings[name] != value:
-            raise UserError(
-                f"data.{name} must be {value} where data.source is synthetic_letters, got "
-                f"{settings[name]}"
-            )
+    synthetic.check_unused(
+        settings, n_distractors=0, n_fillers=0, n_rationales=1, wording="plain",
+        fact_order="in_order",
+    )  # fmt: skip
     return synthetic.generate("letters", settings, split, n, seed, _draw, _write)
 
 

@@ -66,9 +66,7 @@ def make_reports(settings: Any, split: str, n: int, seed: int) -> list[Record]:
       UserError: settings out of range, or without that many distinct reports.
     """
     synthetic.check_steps(settings)
-    for name, plain in (("n_fillers", 0), ("n_rationales", 1)):
-        if settings[name] != plain:
-            raise UserError(f"data.{name}={settings[name]} is for data.source=synthetic_math")
+    synthetic.check_unused(settings, n_fillers=0, n_rationales=1)
     if settings.max_value < LARGE_MM:
         raise UserError(
             f"data.max_value must be at least {LARGE_MM} for reports (sizes in mm on both sides "

@@ -273,6 +273,20 @@ def check_steps(settings: Any) -> None:
         raise UserError('data.held_out_templates needs data.wording "varied"')
 
 
+def check_unused(settings: Any, **plain: Any) -> None:
+    """Check that settings a generator has no use for are as they are by default.
+
+    Raises:
+      UserError: one is not.
+    """
+    for name, value in plain.items():
+        if settings[name] != value:
+            raise UserError(
+                f"data.{name} must be {value} where data.source is {settings.source}, got "
+                f"{settings[name]}"
+            )
+
+
 # A problem: (steps, distractors). The first step is ("base", None, k) and gives value 0; step i
 # is (relation, other, k), with other = the second person of a sum, and gives value i from value
 # i - 1. A distractor is (relation, person it refers to or -1, k).

@@ -44,7 +44,7 @@ _OF_STUDENT = {
 }  # fmt: skip
 # Of the learning rate, for the weighting module (ours). At the full rate the noise of a few hundred
 # steps takes weights so near to 0 that no gradient brings them back.
-_SLOW = 0.05
+_WEIGHTING_RATE = 0.05
 _SHOWN = 100  # rationales of the page
 _BATCH = 64  # of what is only looked at
 
@@ -134,7 +134,7 @@ def _weights_config(config: ConfigDict) -> ConfigDict:
         t = config.train
         t.steps, t.examples, t.tokens, t.epochs = 0, 0, 0, config.kpod.weight_epochs
         t.packed_length, t.normalize = 0, "examples"
-        t.rate_factors = (f"{keypoint.FROZEN}=0", f"{keypoint.SLOW}={_SLOW}")
+        t.rate_factors = (f"{keypoint.FROZEN}=0", f"{keypoint.WEIGHTING}={_WEIGHTING_RATE}")
     return config
 
 

@@ -92,8 +92,7 @@ def weights_learner(config: T5Config, settings: WeightLoss) -> Learner:
 
     def loss(params, batch, key, train):
         nll, kept, correct, n = batch_sums(config, settings, params, batch, key, train)
-        total = nll if settings.alone else nll + settings.alpha * kept
-        return losses.LossSums(total, jax.lax.stop_gradient(nll), n, correct)
+        return losses.LossSums(nll + settings.alpha * kept, jax.lax.stop_gradient(nll), n, correct)
 
     def evaluate(params, batch, train):
         key, together = jax.random.key(0), settings._replace(alone=False)
@@ -147,15 +146,15 @@ def batch_sums(
     key, dropout_key = jax.random.split(key)
     own_keys = jax.vmap(functools.partial(jax.random.fold_in, key))(batch["example_index"])
     if settings.alone:
-        logits = jnp.zeros(tokens.shape)
+        own = jnp.zeros(tokens.shape)  # none is asked, so nothing is paid
         draw = functools.partial(_draw_alone, size=tokens.shape[1])
         masks, n_given = jax.vmap(draw)(own_keys, length)
     else:
-        logits = keypoint.weight_logits(config, params, tokens, is_rationale)
-        masks, n_given = jax.vmap(_draw)(own_keys, length, logits)
+        own = jax.nn.sigmoid(keypoint.weight_logits(config, params, tokens, is_rationale))
+        masks, n_given = jax.vmap(_draw)(own_keys, length, own)
         if is_training:
-            masks = jax.vmap(_partly)(own_keys, masks, logits)
-    kept = jnp.sum(jax.nn.sigmoid(logits) * is_rationale, axis=1) / jnp.maximum(length, 1)
+            masks = jax.vmap(_partly)(own_keys, masks, own)
+    kept = jnp.sum(own * is_rationale, axis=1) / jnp.maximum(length, 1)
 
     source, index = _prefix(batch["encoder_input_tokens"], tokens, n_given)
     whole = jnp.ones(batch["encoder_input_tokens"].shape, masks.dtype)
@@ -182,10 +181,10 @@ def batch_sums(
     return sums.loss_sum, kept.sum(), correct, n
 
 
-def _draw(key: jax.Array, length: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _draw(key: jax.Array, length: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Draw masks [T], 0 or 1, and how many tokens, 1 to ``length``, a prefix has."""
     of_masks, of_prefix = jax.random.split(key)
-    kept = jax.random.bernoulli(of_masks, jax.nn.sigmoid(logits))
+    kept = jax.random.bernoulli(of_masks, weights)
     n_given = jax.random.randint(of_prefix, (), 1, jnp.maximum(length, 1) + 1)
     return kept.astype(jnp.float32), n_given
 
@@ -199,12 +198,11 @@ def _draw_alone(key: jax.Array, length: jax.Array, size: int) -> tuple[jax.Array
     return kept.astype(jnp.float32), n_given
 
 
-def _partly(key: jax.Array, masks: jax.Array, logits: jax.Array) -> jax.Array:
+def _partly(key: jax.Array, masks: jax.Array, weights: jax.Array) -> jax.Array:
     """Put some of the masks [T] between 0 and 1, with gradients as the module's text says."""
     of_which, of_place = jax.random.split(jax.random.fold_in(key, 2))
     chosen = jax.random.bernoulli(of_which, _PARTLY, masks.shape)
     place = jax.random.uniform(of_place, masks.shape)
-    weights = jax.nn.sigmoid(logits)
     through = (weights - jax.lax.stop_gradient(weights)) / _PARTLY
     return jnp.where(chosen, place + through, masks)
 

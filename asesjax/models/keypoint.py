@@ -22,7 +22,7 @@ from asesjax.models.layers import Dense, RMSNorm, param, whole
 from asesjax.models.t5_config import T5Config
 
 FROZEN = "^embedding$"  # the name of what is not trained, for ``train.rate_factors``
-SLOW = "^weighting/"  # the names of what is trained at a lower rate
+WEIGHTING = "^weighting/"  # the names of what gives the weights
 # The logit that all weights begin at, 0.95 (ours): the predictor learns to read rationales before
 # much of them is taken away.
 _START = 3.0

@@ -169,17 +169,17 @@ def test_the_loss_is_the_mean_over_prefixes(params, bias, masked):
 def test_slopes_on_the_way_add_up_to_the_effect_of_a_mask():
     """Even of a loss that is flat at both ends, where a slope at 0 or 1 would say nothing."""
     logits = jnp.array([-1.0, 0.3, 2.0])
+    weights = jax.nn.sigmoid(logits)
     effect = lambda m: jax.nn.sigmoid(12 * m - 5)  # noqa: E731
 
     @jax.jit
     def gradient(key):
-        masks, _ = kpod_weights._draw(key, jnp.int32(3), logits)
-        partly = lambda z: kpod_weights._partly(key, masks, z)  # noqa: E731
+        masks, _ = kpod_weights._draw(key, jnp.int32(3), weights)
+        partly = lambda z: kpod_weights._partly(key, masks, jax.nn.sigmoid(z))  # noqa: E731
         return jax.grad(lambda z: effect(partly(z)).sum())(logits), partly(logits) - masks
 
     n = 40_000
     found, moved = jax.vmap(gradient)(jax.random.split(jax.random.key(2), n))
-    weights = jax.nn.sigmoid(logits)
     want = weights * (1 - weights) * (effect(1.0) - effect(0.0))
     error = np.asarray(found).std(0) / n**0.5
     assert (np.abs(np.asarray(found).mean(0) - want) < 4 * error).all()
@@ -231,7 +231,9 @@ def test_a_token_is_kept_with_the_probability_of_its_weight(params):
         MODEL, params, batch["decoder_target_tokens"],
         (batch["decoder_loss_weights"] == 0) & (batch["decoder_target_tokens"] != 0),
     )  # fmt: skip
-    draw = functools.partial(kpod_weights._draw, length=jnp.int32(4), logits=logits[0])
+    draw = functools.partial(
+        kpod_weights._draw, length=jnp.int32(4), weights=jax.nn.sigmoid(logits[0])
+    )
     masks, n_given = jax.vmap(draw)(jax.random.split(jax.random.key(3), 4000))
     assert set(np.unique(masks).tolist()) == {0.0, 1.0}
     weights = np.asarray(token_weights(MODEL, params, batch))[0]
