@@ -24,15 +24,15 @@ from asesjax.core.processes import check_same, follow, is_first, leading
 from asesjax.core.run_card import add_run_card
 from asesjax.core.stages import Stage, run_stages
 from asesjax.evals.runner import check_decode
-from asesjax.jobs.chunks import train_cwt
 from asesjax.jobs.data import prepare_data
 from asesjax.jobs.decoding import decode_method, make_report
-from asesjax.jobs.in_context import stages as in_context_stages
-from asesjax.jobs.kpod import stages as kpod_stages
-from asesjax.jobs.segmentation import score_pieces, segment_pieces
-from asesjax.jobs.skipping import stages as skipping_stages
 from asesjax.jobs.training import train_method
+from asesjax.methods.ases.stages import score_pieces, segment_pieces
+from asesjax.methods.baselines.in_context_stage import stages as in_context_stages
+from asesjax.methods.kpod.stages import stages as kpod_stages
 from asesjax.methods.registry import get_method
+from asesjax.methods.skip_thinking.skip_data import stages as skipping_stages
+from asesjax.methods.skip_thinking.training import train_cwt
 from asesjax.run import Run, keep_programs, one_seed
 
 MODEL_STRATEGIES = ("entropy", "loss")  # those that ask a trained scorer

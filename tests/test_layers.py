@@ -26,7 +26,8 @@ ALLOWED = {
     "decode": MODEL | {"segment", "data", "decode"},
     "methods": MODEL | {"segment", "data", "train", "decode"},
     "evals": MODEL | {"segment", "data", "train", "decode", "methods"},
-    "viz": CORE,
+    "viz": CORE | {"methods"},
+    "rooms": None,
     "run": None,  # everything
     "aot": None,
     "jobs": None,
@@ -50,6 +51,8 @@ def imports(path):
 
 
 def layer(path):
+    if len(path.relative_to(PACKAGE).parts) == 3 and "methods" in path.relative_to(PACKAGE).parts:
+        return "rooms"
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 

@@ -120,7 +120,7 @@ def _view(run, args) -> None:
 def _segments(run, records):
     """Return the strategy and the labelled segments of every training chain."""
     from asesjax.experiment import MODEL_STRATEGIES
-    from asesjax.methods.scoring import score_records, segment_scored
+    from asesjax.methods.ases.scoring import score_records, segment_scored
     from asesjax.segment.label import merge_segments
     from asesjax.segment.records import read_segments
 
@@ -140,8 +140,8 @@ def _segments(run, records):
 def _show_weights(run, records, colour):
     from asesjax.core.errors import UserError
     from asesjax.core.files import read_jsonl
-    from asesjax.methods.kpod import WEIGHT_NOTES
-    from asesjax.viz.weights import weights_text
+    from asesjax.methods.kpod.method import WEIGHT_NOTES
+    from asesjax.methods.kpod.view import weights_text
 
     path = run / WEIGHT_NOTES.format(split="train")
     if not path.is_file():

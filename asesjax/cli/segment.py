@@ -63,7 +63,7 @@ def _segment_file(args: argparse.Namespace) -> Path:
     from asesjax.data.rows import format_of
     from asesjax.data.sources import load_records
     from asesjax.evals.answers import is_correct
-    from asesjax.methods.scoring import score_records, segment_scored
+    from asesjax.methods.ases.scoring import score_records, segment_scored
     from asesjax.segment.records import write_segments
 
     if not args.output:

@@ -41,7 +41,7 @@ def cache_key(files: Iterable[str | os.PathLike], fields: dict[str, Any]) -> str
     """
     total = hashlib.sha256(json.dumps([_FORMAT, fields], sort_keys=True, default=list).encode())
     package = Path(asesjax.__file__).parent
-    code = [path for folder in _CODE for path in sorted((package / folder).glob("*.py"))]
+    code = [path for folder in _CODE for path in sorted((package / folder).rglob("*.py"))]
     for path in [*map(Path, files), *code]:
         # Of one length each, so that nothing can move from a file into the next.
         digest = hashlib.sha256(path.read_bytes()).digest() if path.is_file() else bytes(32)

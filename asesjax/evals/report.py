@@ -11,8 +11,8 @@ from asesjax.core.files import read_json, read_jsonl
 from asesjax.core.types import Segment
 from asesjax.evals.answers import is_correct
 from asesjax.evals.chains import first_wrong, wilson_interval
-from asesjax.evals.skipping import skipping_report
 from asesjax.evals.text import corpus_bleu, rouge
+from asesjax.methods.skip_thinking.report import skipping_report
 
 
 def is_right(row: dict[str, Any], metric: str) -> bool:

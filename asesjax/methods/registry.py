@@ -3,8 +3,13 @@
 from ml_collections import ConfigDict
 
 from asesjax.core.errors import unknown
-from asesjax.methods import ases, baselines, chunks, direct, kpod, socratic
+from asesjax.methods.ases import method as ases
+from asesjax.methods.baselines import direct
+from asesjax.methods.baselines import others as baselines
+from asesjax.methods.kpod import method as kpod
 from asesjax.methods.method import Method
+from asesjax.methods.skip_thinking import chunks
+from asesjax.methods.socratic import method as socratic
 
 _ALL = (
     direct.ANSWER_ONLY, direct.DIRECT, ases.DSM, ases.USM,

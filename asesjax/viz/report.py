@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from asesjax.core.files import write_json, write_text
+from asesjax.methods.skip_thinking.view import skipping_lines
 from asesjax.viz.curves import accuracy_by_length, error_kinds, learning_curves, loss_curves
-from asesjax.viz.skipping import skipping_lines
 from asesjax.viz.tables import results_table
 
 

@@ -17,7 +17,7 @@ from asesjax.core.config import base_config, finish
 from asesjax.data.examples import chain_text, encode_chain
 from asesjax.data.sources import load_records, read_records, write_records
 from asesjax.data.vocab import load_vocabulary, train_vocabulary, with_symbols
-from asesjax.methods.scoring import ScoredRecord, segment_scored
+from asesjax.methods.ases.scoring import ScoredRecord, segment_scored
 from asesjax.segment.pieces import piece_texts, split_pieces
 from asesjax.segment.score import similarity_scores
 

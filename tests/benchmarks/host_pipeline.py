@@ -26,7 +26,8 @@ from asesjax.core.config import base_config, finish
 from asesjax.data.batching import batch_at, examples_per_row, make_plan
 from asesjax.data.vocab import load_saved
 from asesjax.jobs import data as data_jobs
-from asesjax.jobs import segmentation, training
+from asesjax.jobs import training
+from asesjax.methods.ases import stages as segmentation
 from asesjax.methods.registry import get_method
 from asesjax.run import Run
 

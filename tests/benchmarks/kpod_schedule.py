@@ -15,7 +15,7 @@ from collections import Counter
 
 import numpy as np
 
-from asesjax.methods.kpod_schedule import Settings, make_schedule
+from asesjax.methods.kpod.schedule import Settings, make_schedule
 
 
 def main() -> None:

@@ -8,9 +8,9 @@ protected; a JSON line per setting.
 import argparse
 import json
 
-from asesjax.evals.skipping import left_out
-from asesjax.jobs.chunks import read_samples
-from asesjax.jobs.skipping import skip_rows
+from asesjax.methods.skip_thinking.report import left_out
+from asesjax.methods.skip_thinking.skip_data import skip_rows
+from asesjax.methods.skip_thinking.training import read_samples
 from asesjax.run import load_method, open_run
 
 SETTINGS = (

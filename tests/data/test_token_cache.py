@@ -14,7 +14,8 @@ from asesjax.data.batching import batch_at, make_plan
 from asesjax.data.token_cache import cache_key, cached_examples, load_examples, save_examples
 from asesjax.data.vocab import load_saved
 from asesjax.jobs import data as data_jobs
-from asesjax.jobs import segmentation, training
+from asesjax.jobs import training
+from asesjax.methods.ases import stages as segmentation
 from asesjax.methods.registry import get_method
 from asesjax.run import Run
 

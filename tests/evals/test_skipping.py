@@ -3,8 +3,8 @@
 import pytest
 
 from asesjax.core.types import FILLER, Record, Segment
-from asesjax.evals.skipping import left_out, sentence_labels, skipping_report, written
-from asesjax.viz.skipping import skipping_lines
+from asesjax.methods.skip_thinking.report import left_out, sentence_labels, skipping_report, written
+from asesjax.methods.skip_thinking.view import skipping_lines
 
 GOLD = (
     Segment("Ben has 3 more. ", "ES"), Segment("Now then. ", FILLER),

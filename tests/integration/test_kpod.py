@@ -16,7 +16,7 @@ from asesjax.cli.main import main
 from asesjax.core.config import load_config
 from asesjax.core.files import read_json, read_jsonl
 from asesjax.experiment import make_stages
-from asesjax.methods.kpod import VARIANTS
+from asesjax.methods.kpod.method import VARIANTS
 from asesjax.run import Run, load_method, open_run
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")

@@ -14,11 +14,12 @@ from asesjax.core.files import read_json, read_jsonl
 from asesjax.data.vocab import load_saved
 from asesjax.decode.score import score_examples, token_scores
 from asesjax.evals.runner import decode_plan, n_compilations
-from asesjax.jobs import chunks, skipping
 from asesjax.jobs.training import role_examples
-from asesjax.methods.chunk_search import objective
 from asesjax.methods.method import Trained
 from asesjax.methods.registry import get_method
+from asesjax.methods.skip_thinking import skip_data as skipping
+from asesjax.methods.skip_thinking import training as chunks
+from asesjax.methods.skip_thinking.search import objective
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
 from asesjax.run import Run, load_method, open_run

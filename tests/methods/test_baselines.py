@@ -13,7 +13,7 @@ from asesjax.core.types import Record
 from asesjax.data.vocab import train_vocabulary
 from asesjax.decode.predict import Decoder, predict
 from asesjax.evals.runner import answer_questions, decode_plan, prediction_row
-from asesjax.methods.baselines import FORMATS, worked_examples
+from asesjax.methods.baselines.others import FORMATS, worked_examples
 from asesjax.methods.method import Asked, Prepared, Trained
 from asesjax.methods.registry import get_method
 from asesjax.models import t5

@@ -13,15 +13,15 @@ from asesjax.data.vocab import ByteVocabulary, train_vocabulary
 from asesjax.decode.segment import context_tokens, start_progress
 from asesjax.decode.spec import make_work
 from asesjax.evals.runner import decode_plan
-from asesjax.methods.chunks import (
+from asesjax.methods.method import Prepared
+from asesjax.methods.registry import get_method
+from asesjax.methods.skip_thinking.chunks import (
     average_boundaries,
     check_chunks,
     encode_sentences,
     make_marks,
     some_of,
 )
-from asesjax.methods.method import Prepared
-from asesjax.methods.registry import get_method
 
 TEMPLATE = "The answer is {answer}."
 ONE, TWO, THREE = "Ben has 3 more.", "Let us go on.", "Ben has 5 + 3 = 8."

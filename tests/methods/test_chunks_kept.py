@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asesjax.jobs.skipping import find_kept
+from asesjax.methods.skip_thinking.skip_data import find_kept
 
 ORDERS = pytest.mark.parametrize("order", ["front_to_back", "back_to_front"])
 

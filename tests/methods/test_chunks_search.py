@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asesjax.methods.chunk_search import Asked, Cost, objective, search
-from asesjax.methods.chunks import average_boundaries
+from asesjax.methods.skip_thinking.chunks import average_boundaries
+from asesjax.methods.skip_thinking.search import Asked, Cost, objective, search
 
 NAMES = pytest.mark.parametrize("name", ["total", "mean_of_means"])
 SAMPLES = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 5)), min_size=1, max_size=6)

@@ -11,9 +11,9 @@ from asesjax.core.errors import UserError
 from asesjax.core.types import Record, Segment
 from asesjax.data.batching import batch_at, make_plan
 from asesjax.data.vocab import ByteVocabulary, train_vocabulary
-from asesjax.methods.kpod import VARIANTS, fields, settings
-from asesjax.methods.kpod_clusters import cluster, word_vectors
-from asesjax.methods.kpod_steps import encode_steps, split_steps
+from asesjax.methods.kpod.clusters import cluster, word_vectors
+from asesjax.methods.kpod.method import VARIANTS, fields, settings
+from asesjax.methods.kpod.steps import encode_steps, split_steps
 from asesjax.methods.method import Prepared
 from asesjax.methods.registry import get_method
 from asesjax.models.t5_config import T5Config

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asesjax.core.errors import UserError
-from asesjax.methods.kpod_schedule import (
+from asesjax.methods.kpod.schedule import (
     Settings,
     begins,
     ceilings,

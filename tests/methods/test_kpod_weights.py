@@ -12,8 +12,8 @@ import pytest
 from asesjax.core.config import base_config, finish
 from asesjax.core.types import Example
 from asesjax.data.batching import eval_batches
-from asesjax.methods import kpod_weights
-from asesjax.methods.kpod_weights import WeightLoss, token_weights, weights_learner
+from asesjax.methods.kpod import weights as kpod_weights
+from asesjax.methods.kpod.weights import WeightLoss, token_weights, weights_learner
 from asesjax.models import keypoint, t5
 from asesjax.sharding.mesh import make_mesh
 from asesjax.train.loop import train

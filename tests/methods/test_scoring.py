@@ -7,7 +7,7 @@ from asesjax.core.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record
 from asesjax.data.vocab import train_vocabulary
-from asesjax.methods.scoring import score_records, segment_scored
+from asesjax.methods.ases.scoring import score_records, segment_scored
 
 RECORD = Record(
     "r", "Amy has 5 big apples here.", "Amy has 5 big apples. So she has 5 + 3 = 8.", "8"

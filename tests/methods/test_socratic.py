@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from asesjax.core.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record, Segment
-from asesjax.data.guides import find_equations, guide_text
 from asesjax.data.sources import SPLITS, load_records
 from asesjax.data.synthetic import make_math
 from asesjax.data.vocab import ByteVocabulary, load_vocabulary, train_vocabulary
@@ -22,7 +21,8 @@ from asesjax.decode.spec import make_work
 from asesjax.evals.runner import decode_plan
 from asesjax.methods.method import Prepared
 from asesjax.methods.registry import get_method
-from asesjax.methods.socratic_chain import chain_parts, encode_parts, reference
+from asesjax.methods.socratic.chain import chain_parts, encode_parts, reference
+from asesjax.methods.socratic.equations import find_equations, guide_text
 
 # Three problems as GSM8K's socratic files have them.
 ROWS = (

@@ -10,11 +10,11 @@ import pytest
 from asesjax.core.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record
-from asesjax.data.guides import guide_text
 from asesjax.decode.spec import DecodeSpec, Frame, Limits
 from asesjax.evals.runner import make_decoder, n_compilations, stream_answers
 from asesjax.methods.method import Asked, Trained
 from asesjax.methods.registry import get_method
+from asesjax.methods.socratic.equations import guide_text
 
 _spec = importlib.util.spec_from_file_location(
     "toy", Path(__file__).parents[1] / "decode/toy.py"

@@ -17,7 +17,7 @@ def prepared(tmp_path_factory):
     """A function that prepares data and segments of a run with some fields changed."""
     from asesjax.core.config import base_config, finish
     from asesjax.jobs import data as data_jobs
-    from asesjax.jobs import segmentation
+    from asesjax.methods.ases import stages as segmentation
     from asesjax.run import Run
 
     def prepare(**fields):

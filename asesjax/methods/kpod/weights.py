@@ -41,7 +41,7 @@ from asesjax import losses
 from asesjax.core.types import Batch, Example, Params
 from asesjax.data.examples import context_ids
 from asesjax.data.vocab import Vocabulary
-from asesjax.methods.kpod_steps import Chain
+from asesjax.methods.kpod.steps import Chain
 from asesjax.models import keypoint, t5
 from asesjax.models.flops import token_flops
 from asesjax.models.t5_config import T5Config

@@ -16,9 +16,9 @@ from asesjax.core.errors import UserError
 from asesjax.core.types import Example
 from asesjax.data.examples import context_ids
 from asesjax.data.vocab import Vocabulary
-from asesjax.methods.kpod_schedule import begins
-from asesjax.methods.kpod_steps import encode_steps
-from asesjax.methods.kpod_weights import weight_example
+from asesjax.methods.kpod.schedule import begins
+from asesjax.methods.kpod.steps import encode_steps
+from asesjax.methods.kpod.weights import weight_example
 from asesjax.methods.method import Method, Prepared
 
 WEIGHT_NOTES = "kpod/weights/{split}.jsonl"

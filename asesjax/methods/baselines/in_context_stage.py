@@ -6,7 +6,7 @@ from asesjax.core.files import write_jsonl
 from asesjax.core.stages import Stage
 from asesjax.data.sources import read_records
 from asesjax.data.vocab import load_saved
-from asesjax.methods.baselines import worked_examples
+from asesjax.methods.baselines.others import worked_examples
 from asesjax.methods.method import Method
 from asesjax.run import Run
 

@@ -16,10 +16,10 @@ from asesjax.decode.predict import predict
 from asesjax.decode.spec import DecodeSpec, Limits
 from asesjax.evals.answers import is_correct
 from asesjax.evals.runner import decode_plan, make_decoder
-from asesjax.evals.skipping import left_out
-from asesjax.jobs.chunks import SPLITS, Sample, read_samples
-from asesjax.methods.chunks import check_chunks
 from asesjax.methods.method import Method, Trained
+from asesjax.methods.skip_thinking.chunks import check_chunks
+from asesjax.methods.skip_thinking.report import left_out
+from asesjax.methods.skip_thinking.training import SPLITS, Sample, read_samples
 from asesjax.run import Run, load_method, own_mesh
 
 

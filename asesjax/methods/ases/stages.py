@@ -9,8 +9,8 @@ from asesjax.core.files import read_jsonl, write_json, write_jsonl
 from asesjax.data.sources import read_records
 from asesjax.data.vocab import load_saved
 from asesjax.decode.score import score_examples
+from asesjax.methods.ases.scoring import ScoredRecord, score_records, segment_scored
 from asesjax.methods.registry import get_method
-from asesjax.methods.scoring import ScoredRecord, score_records, segment_scored
 from asesjax.run import Run, load_role, model_config
 from asesjax.segment.label import f1_from_counts, segmentation_f1
 from asesjax.segment.pieces import Piece

@@ -9,7 +9,7 @@ from asesjax.core.errors import UserError
 from asesjax.core.types import AS, ES, Example
 from asesjax.data.examples import segment_examples
 from asesjax.data.vocab import Vocabulary
-from asesjax.methods.kpod import WEIGHT_NOTES, WEIGHT_STAGE
+from asesjax.methods.kpod.method import WEIGHT_NOTES, WEIGHT_STAGE
 from asesjax.methods.method import Method, Prepared, Shape
 
 

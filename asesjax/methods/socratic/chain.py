@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from asesjax.core.errors import UserError
 from asesjax.core.types import ES, Example, Record, Segment
 from asesjax.data.examples import answer_sentence, context_ids, encode_chain
-from asesjax.data.guides import guide_text
 from asesjax.data.vocab import Vocabulary
+from asesjax.methods.socratic.equations import guide_text
 from asesjax.segment.pieces import Piece
 
 Steps = tuple[tuple[str, str], ...]

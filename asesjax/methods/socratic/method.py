@@ -21,7 +21,7 @@ from asesjax.core.types import Example
 from asesjax.data.vocab import Vocabulary
 from asesjax.decode.spec import Frame, Limits
 from asesjax.methods.method import Asked, Method, Prepared, Shape, Trained, Write
-from asesjax.methods.socratic_chain import (
+from asesjax.methods.socratic.chain import (
     Leads,
     ask_examples,
     encode_parts,

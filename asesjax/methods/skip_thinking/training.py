@@ -20,8 +20,8 @@ from asesjax.data.sources import read_records
 from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.decode.score import score_examples
 from asesjax.jobs.training import role_examples, role_steps, start_params, train_role
-from asesjax.methods.chunk_search import Asked, Cost, Searched, objective, search
-from asesjax.methods.chunks import (
+from asesjax.methods.method import Method, Trained
+from asesjax.methods.skip_thinking.chunks import (
     Boundaries,
     Chain,
     average_boundaries,
@@ -29,7 +29,7 @@ from asesjax.methods.chunks import (
     encode_sentences,
     make_marks,
 )
-from asesjax.methods.method import Method, Trained
+from asesjax.methods.skip_thinking.search import Asked, Cost, Searched, objective, search
 from asesjax.run import Run, load_role, model_config
 
 SPLITS = ("train", "validation")

@@ -11,7 +11,7 @@ What a chunk costs does not depend on where others are cut: its history is the s
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from asesjax.methods.chunks import Boundaries
+from asesjax.methods.skip_thinking.chunks import Boundaries
 
 
 class Asked(NamedTuple):

@@ -21,11 +21,12 @@ from asesjax.data.sources import read_records
 from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.decode.score import score_examples
 from asesjax.jobs.training import role_examples, role_steps, train_role
-from asesjax.methods.kpod import WEIGHT_NOTES, WEIGHT_STAGE, WEIGHTS, fields, settings
-from asesjax.methods.kpod_clusters import cluster, state_vectors, word_vectors
-from asesjax.methods.kpod_schedule import Settings, make_schedule, step_difficulties
-from asesjax.methods.kpod_steps import encode_steps
-from asesjax.methods.kpod_weights import WeightLoss, token_weights, weights_learner
+from asesjax.methods.kpod.clusters import cluster, state_vectors, word_vectors
+from asesjax.methods.kpod.method import WEIGHT_NOTES, WEIGHT_STAGE, WEIGHTS, fields, settings
+from asesjax.methods.kpod.schedule import Settings, make_schedule, step_difficulties
+from asesjax.methods.kpod.steps import encode_steps
+from asesjax.methods.kpod.view import weights_page, weights_text
+from asesjax.methods.kpod.weights import WeightLoss, token_weights, weights_learner
 from asesjax.methods.method import Method
 from asesjax.models import keypoint
 from asesjax.models.t5_config import T5Config
@@ -33,7 +34,6 @@ from asesjax.run import Run, load_start, model_config, own_mesh, role_folder, un
 from asesjax.sharding.place import param_shardings
 from asesjax.sharding.rules import rules
 from asesjax.train.checkpoint import restore_params
-from asesjax.viz.weights import weights_page, weights_text
 
 _DIFFICULTY = "kpod/difficulty/train.jsonl"
 # Of the section train, what the weighting module does not follow: how long the student trains, and

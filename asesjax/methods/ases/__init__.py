@@ -1,0 +1,1 @@
+"""AS-ES learning: rationales cut into extractive and abstractive segments."""

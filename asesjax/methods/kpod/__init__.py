@@ -1,0 +1,1 @@
+"""KPOD: learned token weights and a progressive schedule inside the rationale."""

@@ -1,0 +1,1 @@
+"""Chunk-wise training and skip-thinking."""

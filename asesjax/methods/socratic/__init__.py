@@ -1,0 +1,1 @@
+"""Socratic CoT: a decomposer asks subquestions, a solver answers them."""
