@@ -80,9 +80,9 @@ class Example:
       weights: [T] float32 >= 0, the weight of each target in the loss.
       kind: what the targets are, for losses of each kind: ``"es"``, ``"as"``, ``"question"``,
         ``"chunk"`` ..., or ``"answer"`` for the last segment of a chain; empty for a whole chain.
-      starts: [T] float32 in [0, 1], never rising: the share of training after which a target
+      loss_from: [T] float32 in [0, 1], never rising: the share of training after which a target
         counts; before, it is given (KPOD's schedule). None where all count from the beginning.
-      given_to_encoder: targets that are given stand at the end of the source, before its last
+      prefix_in_encoder: targets that are given stand at the end of the source, before its last
         token; otherwise they stay in the decoder, with weight 0.
     """
 
@@ -91,33 +91,33 @@ class Example:
     targets: np.ndarray
     weights: np.ndarray
     kind: str = ""
-    starts: np.ndarray | None = None
-    given_to_encoder: bool = False
+    loss_from: np.ndarray | None = None
+    prefix_in_encoder: bool = False
 
     @property
     def most_tokens(self) -> tuple[int, int]:
         """Source and target tokens that it has at most, at any time of training."""
         moved = 0
-        if self.given_to_encoder and self.starts is not None:
-            moved = int((self.starts > 0).sum())
+        if self.prefix_in_encoder and self.loss_from is not None:
+            moved = int((self.loss_from > 0).sum())
         return len(self.inputs) + moved, len(self.targets)
 
     def at(self, progress: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return inputs, targets and weights when a share of training is over.
 
         Example:
-          >>> starts = np.float32([0.5, 0.5, 0])
-          >>> example = Example("1", np.array([7, 1]), np.array([4, 5, 6]), np.ones(3), "", starts)
+          >>> example = Example("1", np.array([7, 1]), np.array([4, 5, 6]), np.ones(3),
+          ...     loss_from=np.float32([0.5, 0.5, 0]))
           >>> [values.tolist() for values in example.at(0.2)]
           [[7, 1], [4, 5, 6], [0.0, 0.0, 1.0]]
           >>> [values.tolist() for values in dataclasses.replace(
-          ...     example, given_to_encoder=True).at(0.2)]
+          ...     example, prefix_in_encoder=True).at(0.2)]
           [[7, 4, 5, 1], [6], [1.0]]
         """
-        if self.starts is None:
+        if self.loss_from is None:
             return self.inputs, self.targets, self.weights
-        given = int((self.starts > progress).sum())
-        if not self.given_to_encoder:
+        given = int((self.loss_from > progress).sum())
+        if not self.prefix_in_encoder:
             weights = self.weights.copy()
             weights[:given] = 0
             return self.inputs, self.targets, weights

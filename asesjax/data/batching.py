@@ -94,7 +94,7 @@ def make_plan(
       max_shapes: upper bound of the pairs of buckets in use.
       packed_length: above 0, several examples share a row, whose longer side is so long at most
         (see ``packing.pack``); the buckets are not looked at.
-      n_steps: of the training; 0 where all targets count (see ``Example.starts``).
+      n_steps: of the training; 0 where all targets count (see ``Example.loss_from``).
 
     Raises:
       UserError: no examples, wrong buckets, or an example longer than the largest bucket or than

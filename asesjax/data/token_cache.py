@@ -1,7 +1,7 @@
 """Examples kept on disk as flat arrays, so that a second start encodes nothing.
 
 A folder holds ``inputs.npy`` and ``targets.npy`` (the ids of all examples one behind the other),
-``weights.npy`` (one for each target), ``starts.npy`` (likewise, of the examples that have them),
+``weights.npy`` (one for each target), ``loss_from.npy`` (likewise, of the examples that have them),
 ``lengths.npy`` (of both sides of each example) and ``cache.json`` (a key, names and kinds of the
 examples, how many each role has). It is whole or
 absent, and used only where its key is the one asked for: a hash of everything that the examples
@@ -78,13 +78,13 @@ def save_examples(folder: str | os.PathLike, key: str, examples: dict[str, list[
     """Write examples through a neighbouring folder, so that a killed process leaves no half one."""
     folder = Path(folder)
     rows = [example for role in examples.values() for example in role]
-    no_starts = np.zeros(0, np.float32)
+    no_loss_from = np.zeros(0, np.float32)
     flat = {
         "inputs": _joined([row.inputs for row in rows], np.int32),
         "targets": _joined([row.targets for row in rows], np.int32),
         "weights": _joined([row.weights for row in rows], np.float32),
-        "starts": _joined(
-            [no_starts if row.starts is None else row.starts for row in rows], np.float32
+        "loss_from": _joined(
+            [no_loss_from if row.loss_from is None else row.loss_from for row in rows], np.float32
         ),
         "lengths": np.asarray(
             [(len(row.inputs), len(row.targets)) for row in rows], np.int64
@@ -95,8 +95,8 @@ def save_examples(folder: str | os.PathLike, key: str, examples: dict[str, list[
         "roles": {name: len(role) for name, role in examples.items()},
         "names": [row.id for row in rows],
         "kinds": [row.kind for row in rows],
-        "with_starts": [i for i, row in enumerate(rows) if row.starts is not None],
-        "given_to_encoder": [i for i, row in enumerate(rows) if row.given_to_encoder],
+        "with_loss_from": [i for i, row in enumerate(rows) if row.loss_from is not None],
+        "prefix_in_encoder": [i for i, row in enumerate(rows) if row.prefix_in_encoder],
     }
     part = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(part, ignore_errors=True)
@@ -128,8 +128,8 @@ def load_examples(folder: str | os.PathLike, key: str) -> dict[str, list[Example
         facts = read_json(folder / "cache.json")
         if facts["key"] != key:
             return None
-        names = ("inputs", "targets", "weights", "starts", "lengths")
-        inputs, targets, weights, starts, lengths = (
+        names = ("inputs", "targets", "weights", "loss_from", "lengths")
+        inputs, targets, weights, loss_from, lengths = (
             _mapped(folder / f"{name}.npy") for name in names
         )
     except (OSError, EOFError, ValueError, KeyError, UserError):
@@ -141,17 +141,17 @@ def load_examples(folder: str | os.PathLike, key: str) -> dict[str, list[Example
         return None
     if not len(names) == len(kinds) == len(lengths) == sum(roles.values()):
         return None
-    own_starts, end = {}, 0
-    for i in facts["with_starts"]:
-        own_starts[i] = starts[end : end + lengths[i, 1]]
+    own_loss_from, end = {}, 0
+    for i in facts["with_loss_from"]:
+        own_loss_from[i] = loss_from[end : end + lengths[i, 1]]
         end += lengths[i, 1]
-    if end != len(starts):
+    if end != len(loss_from):
         return None
-    to_encoder = set(facts["given_to_encoder"])
+    prefix_in_encoder = set(facts["prefix_in_encoder"])
     rows = [
         Example(
             name, inputs[s:s_end], targets[t:t_end], weights[t:t_end], kind,
-            own_starts.get(i), i in to_encoder,
+            own_loss_from.get(i), i in prefix_in_encoder,
         )
         for i, (name, kind, (s, t), (s_end, t_end)) in enumerate(
             zip(names, kinds, (ends - lengths).tolist(), ends.tolist(), strict=True)

@@ -66,7 +66,7 @@ def pairs(vocab, examples):
 
 
 def same(one, other):
-    assert (one.id, one.kind, one.starts) == (other.id, other.kind, other.starts)
+    assert (one.id, one.kind, one.loss_from) == (other.id, other.kind, other.loss_from)
     for field in ("inputs", "targets", "weights"):
         mine, theirs = getattr(one, field), getattr(other, field)
         assert mine.dtype == theirs.dtype

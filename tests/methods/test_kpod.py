@@ -99,7 +99,7 @@ def test_weights_and_steps_of_the_students_example(vocab):
     (example,) = made("kpod", vocab, notes)
     np.testing.assert_allclose(example.weights, [*own, 1.0], rtol=1e-6)
     want = [0.3] * first + [0.1] * (n - first) + [0] * (len(chain.ids) + 1 - n)
-    np.testing.assert_allclose(example.starts, want, atol=1e-7)
+    np.testing.assert_allclose(example.loss_from, want, atol=1e-7)
 
     def targets(progress):
         return np.flatnonzero(example.at(progress)[2])[0]
@@ -108,7 +108,7 @@ def test_weights_and_steps_of_the_students_example(vocab):
     assert places == [n, n, first, first, 0, 0]
     plain = made("kpod_without_weights", vocab, notes)[0]
     assert set(plain.weights.tolist()) == {1.0}
-    np.testing.assert_array_equal(plain.starts, example.starts)
+    np.testing.assert_array_equal(plain.loss_from, example.loss_from)
 
 
 def test_given_steps_go_to_the_encoder_by_choice(vocab):
@@ -137,12 +137,12 @@ def test_with_weights_of_1_and_nothing_given_it_is_the_direct_method(vocab, tmp_
         for name in ("direct", "kpod", "kpod_without_progression")
     }
     for ours, direct in zip(of["kpod"], of["direct"], strict=True):
-        assert ours.starts is None
+        assert ours.loss_from is None
         for name in ("inputs", "targets", "weights"):
             np.testing.assert_array_equal(getattr(ours, name), getattr(direct, name))
     # Starts of 0 are no other than none.
     with_zeros = [
-        dataclasses.replace(example, starts=np.zeros(len(example.targets), np.float32))
+        dataclasses.replace(example, loss_from=np.zeros(len(example.targets), np.float32))
         for example in of["kpod"]
     ]
     model = T5Config(vocab.size, 16, 8, 16, 2, 1, 1)

@@ -72,19 +72,19 @@ def _student(
             f"record {record.id}: its token weights are of another chain; run again with --redo"
         )
     targets = np.append(chain.ids, vocab.eos_id).astype(np.int32)
-    weights, starts = np.ones((2, len(targets)), np.float32)
+    weights, loss_from = np.ones((2, len(targets)), np.float32)
     if own["weighted_loss"]:
         weights[: len(chain.ids)] = notes["weights"]
     of_steps = begins(np.asarray(notes["given"]), len(chain.ends), own["progressive_share"])
-    starts[:] = 0
-    starts[: chain.n_rationale] = np.repeat(of_steps, np.diff(chain.ends, prepend=0))
+    loss_from[:] = 0
+    loss_from[: chain.n_rationale] = np.repeat(of_steps, np.diff(chain.ends, prepend=0))
     return {"main": [Example(
         id=record.id,
         inputs=context_ids(vocab, prepared.question_ids, np.zeros(0, np.int32)),
         targets=targets,
         weights=weights,
-        starts=starts if starts.any() else None,
-        given_to_encoder=own["given"] == "encoder",
+        loss_from=loss_from if loss_from.any() else None,
+        prefix_in_encoder=own["given"] == "encoder",
     )]}  # fmt: skip
 
 

@@ -13,16 +13,16 @@ from asesjax.data.batching import batch_at, eval_batches, make_plan, token_count
 N_STEPS = 20
 
 
-def example(i, steps, to_encoder=False):
+def example(i, steps, prefix_in_encoder=False):
     """``steps``: (tokens, share of training after which they count), the shares falling."""
-    starts = np.repeat(np.float32([share for _, share in steps]), [n for n, _ in steps])
+    loss_from = np.repeat(np.float32([share for _, share in steps]), [n for n, _ in steps])
     return Example(
         id=f"r{i}",
         inputs=np.append(np.arange(3, 6 + i % 3), 1).astype(np.int32),
-        targets=(10 + i + np.arange(len(starts))).astype(np.int32),
-        weights=np.linspace(0.5, 2, len(starts), dtype=np.float32),
-        starts=starts,
-        given_to_encoder=to_encoder,
+        targets=(10 + i + np.arange(len(loss_from))).astype(np.int32),
+        weights=np.linspace(0.5, 2, len(loss_from), dtype=np.float32),
+        loss_from=loss_from,
+        prefix_in_encoder=prefix_in_encoder,
     )
 
 
@@ -38,8 +38,8 @@ STEPS = SHARES.flatmap(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(STEPS, min_size=1, max_size=9), st.booleans(), st.sampled_from([0, 48]))
-def test_every_step_of_training_by_hand(several, to_encoder, packed_length):
-    examples = [example(i, steps, to_encoder) for i, steps in enumerate(several)]
+def test_every_step_of_training_by_hand(several, prefix_in_encoder, packed_length):
+    examples = [example(i, steps, prefix_in_encoder) for i, steps in enumerate(several)]
     plan = make_plan(
         examples, 4, (8, 16, 32), (4, 8, 16), 0, packed_length=packed_length, n_steps=N_STEPS
     )
@@ -52,10 +52,10 @@ def test_every_step_of_training_by_hand(several, to_encoder, packed_length):
             inputs, targets, weights = [], [], []
             for index in mine[mine >= 0]:
                 own = examples[index]
-                given_ids = [t for t, s in zip(own.targets, own.starts, strict=True)
+                given_ids = [t for t, s in zip(own.targets, own.loss_from, strict=True)
                              if s > step / N_STEPS]  # fmt: skip
                 n = len(given_ids)
-                if to_encoder:
+                if prefix_in_encoder:
                     inputs += [*own.inputs[:-1], *given_ids, own.inputs[-1]]
                     targets += own.targets[n:].tolist()
                     weights += own.weights[n:].tolist()
@@ -71,11 +71,11 @@ def test_every_step_of_training_by_hand(several, to_encoder, packed_length):
     assert len(shapes) <= len(plan.shapes)
 
 
-@pytest.mark.parametrize("to_encoder", [False, True])
-def test_nothing_is_given_in_evaluation_or_after_the_last_start(to_encoder):
-    examples = [example(i, [(2, 0.75), (3, 0.5), (2, 0.0)], to_encoder) for i in range(5)]
+@pytest.mark.parametrize("prefix_in_encoder", [False, True])
+def test_nothing_is_given_in_evaluation_or_after_the_last_start(prefix_in_encoder):
+    examples = [example(i, [(2, 0.75), (3, 0.5), (2, 0.0)], prefix_in_encoder) for i in range(5)]
     plain = [
-        dataclasses.replace(own, starts=None, given_to_encoder=False) for own in examples
+        dataclasses.replace(own, loss_from=None, prefix_in_encoder=False) for own in examples
     ]
     (batch,), (want,) = (list(eval_batches(e, 5, (32,), (16,))) for e in (examples, plain))
     for name, values in want.items():
