@@ -40,7 +40,7 @@ MODEL_STRATEGIES = ("entropy", "loss")  # those that ask a trained scorer
 _TRAINING = {"cwt": (train_cwt, ("chunks",))}
 # Fields that change how a run is watched, saved or placed, but not what comes out.
 _FREE = (
-    "train.log_every_steps", "train.save_every_steps", "train.stop_after_steps", "train.remat",
+    "train.log_every_steps", "train.save_every_steps", "train.remat",
     "train.scan_layers", "train.keep_last", "train.profile_steps", "train.skip_nonfinite",
 )  # fmt: skip
 

@@ -171,7 +171,6 @@ def base_config() -> ConfigDict:
     t.save_every_steps = 200
     t.keep_last = 2  # newest checkpoints that stay; those of evaluations stay anyway
     t.profile_steps = (0, 0)  # first and last step of a profile in the role's folder; (0, 0): none
-    t.stop_after_steps = 0  # stop there as if interrupted (tests); 0: never
 
     c.segment = s = ConfigDict()
     s.strategy = "entropy"

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from asesjax.core.errors import UserError
-from asesjax.core.roll_call import Roll, call_roll
+from asesjax.core.rendezvous import Peers, meet
 
 START_TIMEOUT = 300.0  # seconds for all processes to come
-_roll: dict[str, Roll] = {}  # the connections of this run until check_same, as "open"
+_peers: dict[str, Peers] = {}  # the connections of this run until check_same, as "open"
 _END, _FAILED = -1, -2
 
 
@@ -67,14 +67,14 @@ def start(
             coordinator, processes, process = _find_out(timeout)
         left = max(end - time.monotonic(), 1.0)
         with contextlib.ExitStack() as stack:
-            roll = stack.enter_context(
-                contextlib.closing(call_roll(coordinator, processes, process, left))
+            peers = stack.enter_context(
+                contextlib.closing(meet(coordinator, processes, process, left))
             )
-            roll.compare(source_facts(), START_TIMEOUT)
+            peers.compare(source_facts(), START_TIMEOUT)
             # All have come: what is left is a handshake.
             jax.distributed.initialize(coordinator, processes, process, initialization_timeout=120)
             stack.pop_all()
-        _roll["open"] = roll
+        _peers["open"] = peers
         # Before what jax does at exit, which waits for the others: they are to hear of it.
         atexit.register(_hang_up)
     except (RuntimeError, ValueError) as error:
@@ -117,14 +117,14 @@ def check_same(facts: Mapping[str, Any]) -> None:
       UserError: in every process, naming the processes and fields that differ, or a process that
         has stopped.
     """
-    if (roll := _roll.pop("open", None)) is not None:
-        with contextlib.closing(roll):
-            roll.compare(facts, START_TIMEOUT)
+    if (peers := _peers.pop("open", None)) is not None:
+        with contextlib.closing(peers):
+            peers.compare(facts, START_TIMEOUT)
 
 
 def _hang_up() -> None:
-    if (roll := _roll.pop("open", None)) is not None:
-        roll.close()
+    if (peers := _peers.pop("open", None)) is not None:
+        peers.close()
 
 
 def several() -> bool:

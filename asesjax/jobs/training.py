@@ -20,8 +20,8 @@ from asesjax.segment.label import merge_segments
 from asesjax.segment.records import read_segments
 from asesjax.sharding.rules import rules
 from asesjax.train.duration import n_steps
-from asesjax.train.learner import Learner
 from asesjax.train.loop import TrainResult, train
+from asesjax.train.objective import Objective
 
 _CACHE_FROM_BYTES = 1 << 20  # of a split's records; fewer are encoded faster than looked up
 
@@ -64,7 +64,7 @@ def train_role(
     run: Run,
     method: Method,
     role: str,
-    model: T5Config | Learner,
+    model: T5Config | Objective,
     examples: list[Example],
     validation: list[Example],
     steps: int,
@@ -77,7 +77,7 @@ def train_role(
       run: the run; its ``train`` and ``mesh`` sections are read.
       method: whose role it is.
       role: its name.
-      model: shape of a T5, or another learner.
+      model: shape of a T5, or another objective.
       examples: to learn from.
       validation: of the validation loss.
       steps: optimizer steps.

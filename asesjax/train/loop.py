@@ -32,8 +32,8 @@ from asesjax.train.checkpoint import Checkpoints
 from asesjax.train.duration import evaluation_steps
 from asesjax.train.hardware import mesh_peak_flops
 from asesjax.train.identity import check_batch_size, check_identity, identity
-from asesjax.train.learner import Learner, as_learner
 from asesjax.train.meter import Clock, Meter
+from asesjax.train.objective import Objective, as_objective
 from asesjax.train.optim import check, make_optimizer
 from asesjax.train.state import init_state, state_from_params, state_target
 from asesjax.train.step import make_eval_step, make_train_step
@@ -77,7 +77,7 @@ class TrainResult:
 
 def train(
     train_config: Any,
-    model: T5Config | Learner,
+    model: T5Config | Objective,
     examples: Sequence[Example],
     validation: Sequence[Example],
     workdir: str | Path,
@@ -97,7 +97,7 @@ def train(
 
     Args:
       train_config: the ``train`` section of the configuration.
-      model: shape of a T5, or any learner.
+      model: shape of a T5, or any objective.
       examples: to learn from.
       validation: examples of the validation loss; may be empty.
       workdir: folder of this role alone.
@@ -117,7 +117,7 @@ def train(
       UserError: a configuration that cannot be trained, a workdir of another run or one that
         cannot be written, or a loss that became NaN or infinite; then nothing is saved after the
         last good step.
-      Preempted: after SIGTERM, with everything saved; or at ``train.stop_after_steps``, without.
+      Preempted: after SIGTERM, with everything saved.
     """
     check(train_config)
     check_early_stopping(train_config, len(validation))
@@ -128,14 +128,14 @@ def train(
     rules = rules_of("dp") if rules is None else rules
     batches_on, whole = sharding_of_batches(mesh), replicated(mesh)
     check_batch_size(train_config, batches_on)
-    learner = as_learner(model)
+    objective = as_objective(model)
     last = n_steps if until is None else min(until, n_steps)
     kept = evaluation_steps(n_steps, train_config.evaluate_every_share)
     profile = Profile(workdir / "profile", train_config)
 
     optimizer = make_optimizer(train_config, n_steps)
-    shapes = jax.eval_shape(learner.init, jax.random.key(0))
-    on = param_shardings(mesh, rules, learner.logical_axes(), shapes)
+    shapes = jax.eval_shape(objective.init, jax.random.key(0))
+    on = param_shardings(mesh, rules, objective.logical_axes(), shapes)
     target = state_target(optimizer, shapes, on, mesh)
     mine = identity(train_config, n_steps, len(examples), seed)
 
@@ -155,7 +155,7 @@ def train(
     if restored:
         state = restored[0]
     elif init_params is None:
-        state = init_state(optimizer, target, learner.init, init_key)
+        state = init_state(optimizer, target, objective.init, init_key)
     else:
         state = state_from_params(optimizer, target, init_params)
 
@@ -168,8 +168,8 @@ def train(
         packed_length=train_config.packed_length,
         n_steps=n_steps,
     )
-    step_fn = make_train_step(learner, train_config, n_steps, optimizer, target, batches_on)
-    eval_fn = make_eval_step(learner, train_config, target, batches_on)
+    step_fn = make_train_step(objective, train_config, n_steps, optimizer, target, batches_on)
+    eval_fn = make_eval_step(objective, train_config, target, batches_on)
     checked = validation_batches(train_config, validation)
 
     def diverged(step: int, what: str) -> UserError:
@@ -198,7 +198,7 @@ def train(
         clock = Clock(cursor.get("seconds", 0.0))
         meter = Meter(
             log, clock, train_config.log_every_steps, n_steps, cursor, diverged, progress,
-            learner.token_flops, mesh_peak_flops(mesh),
+            objective.token_flops, mesh_peak_flops(mesh),
             mesh.local_devices[0],
         )  # fmt: skip
 
@@ -243,15 +243,7 @@ def train(
                 saves.wait()
                 raise Preempted(
                     f"role {role} stopped by SIGTERM after step {step} of {n_steps}; saved, the "
-                    "same command goes on"
-                )
-            if first < step == train_config.stop_after_steps:
-                meter.flush()
-                saves.wait()
-                raise Preempted(
-                    f"role {role} stopped after step {step} of {n_steps} as "
-                    "train.stop_after_steps asks; nothing saved here, the same command with "
-                    "--config.train.stop_after_steps=0 goes on from the last checkpoint"
+                    "same command resumes"
                 )
             watch.waits(step + 1, time.perf_counter())
             batch = next(feed)

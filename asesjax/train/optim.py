@@ -29,7 +29,6 @@ _RANGES = {
     "microbatches": (1, True, float("inf"), False),
     "log_every_steps": (1, True, float("inf"), False),
     "save_every_steps": (0, True, float("inf"), False),
-    "stop_after_steps": (0, True, float("inf"), False),
 }
 
 

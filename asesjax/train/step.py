@@ -20,7 +20,7 @@ from asesjax import losses
 from asesjax.core.types import Batch, Params
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.place import on_mesh, replicated
-from asesjax.train.learner import Learner, as_learner
+from asesjax.train.objective import Objective, as_objective
 from asesjax.train.optim import make_schedule, training_weights, without_frozen
 from asesjax.train.state import TrainState, shardings
 
@@ -75,7 +75,7 @@ class PerShape:
 
 
 def loss_and_gradients(
-    model: T5Config | Learner,
+    model: T5Config | Objective,
     train: Any,
     params: Params,
     batch: Batch,
@@ -88,7 +88,7 @@ def loss_and_gradients(
     and gradients are added and divided once, so the result does not depend on the cut.
 
     Args:
-      model: shape of a T5, or any learner.
+      model: shape of a T5, or any objective.
       train: the ``train`` section.
       params: of the model.
       batch: a ``core.types.Batch``.
@@ -99,10 +99,10 @@ def loss_and_gradients(
       The sums, the number they are divided by, and the gradient divided by it.
     """
     n_parts = train.microbatches
-    learner = as_learner(model)
+    objective = as_objective(model)
 
     def part_loss(p, part, key):
-        sums = learner.loss(without_frozen(train, p), part, key, train)
+        sums = objective.loss(without_frozen(train, p), part, key, train)
         return sums.loss_sum, sums
 
     gradient = jax.grad(part_loss, has_aux=True)
@@ -132,7 +132,7 @@ def loss_and_gradients(
 
 
 def make_train_step(
-    model: T5Config | Learner,
+    model: T5Config | Objective,
     train: Any,
     total_steps: int,
     optimizer: optax.GradientTransformation,
@@ -142,7 +142,7 @@ def make_train_step(
     """Build ``step(state, batch, key) -> (state, metrics)``.
 
     Args:
-      model: shape of a T5, or any learner.
+      model: shape of a T5, or any objective.
       train: the ``train`` section.
       total_steps: of the run, for the reported learning rate.
       optimizer: from ``optim.make_optimizer``.
@@ -154,16 +154,16 @@ def make_train_step(
       depends on it and the step alone); ``metrics`` is a float32 vector, see ``METRICS``.
     """
     mesh = batch_sharding.mesh
-    learner = as_learner(model)
+    objective = as_objective(model)
     schedule = make_schedule(train, total_steps)
     parts_sharding = NamedSharding(mesh, PartitionSpec(None, *batch_sharding.spec))
     split = functools.partial(jax.lax.with_sharding_constraint, shardings=parts_sharding)
 
     def step(state: TrainState, batch: Batch, key: jax.Array):
-        step_key = jax.random.fold_in(key, state.step) if learner.draws else None
+        step_key = jax.random.fold_in(key, state.step) if objective.draws else None
         weights = training_weights(state.params, state.opt_state)
         sums, divisor, grads = loss_and_gradients(
-            learner, train, weights, batch, step_key, split
+            objective, train, weights, batch, step_key, split
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -203,21 +203,21 @@ def make_train_step(
 
 
 def make_eval_step(
-    model: T5Config | Learner, train: Any, target: TrainState, batch_sharding: NamedSharding
+    model: T5Config | Objective, train: Any, target: TrainState, batch_sharding: NamedSharding
 ) -> PerShape:
     """Build ``evaluate(params, batch) -> LossSums`` as a float32 vector.
 
     Args:
-      model: shape of a T5, or any learner.
+      model: shape of a T5, or any objective.
       train: the ``train`` section.
       target: the described state.
       batch_sharding: of every array of a batch.
     """
     mesh = batch_sharding.mesh
-    learner = as_learner(model)
+    objective = as_objective(model)
 
     def evaluate(params: Params, batch: Batch):
-        return jnp.stack(learner.evaluate(params, batch, train))
+        return jnp.stack(objective.evaluate(params, batch, train))
 
     return PerShape(
         jax.jit(

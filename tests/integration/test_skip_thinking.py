@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from asesjax.cli.main import main
+from asesjax.core.errors import Preempted
 from asesjax.core.files import read_json, read_jsonl
 from asesjax.data.vocab import load_saved
 from asesjax.decode.score import score_examples, token_scores
@@ -23,6 +24,7 @@ from asesjax.methods.skip_thinking.search import objective
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
 from asesjax.run import Run, load_method, open_run
+from asesjax.train import loop
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -118,9 +120,17 @@ def same_as(workdir, finished):
 @pytest.mark.parametrize(
     "stop", [2, pytest.param(4, marks=pytest.mark.slow), 7], ids=lambda n: f"step {n}"
 )
-def test_stopped_in_the_middle_of_a_phase_it_goes_on_to_the_same_bits(finished, tmp_path, stop):
+def test_training_stopped_within_a_phase_resumes_to_the_same_bits(
+    finished, tmp_path, stop, monkeypatch
+):
+    def must_stop(event, step):
+        if step == stop:
+            raise Preempted(f"stopped after step {step}")
+
     own = dict(train__save_every_steps=1)
-    assert main(train_cwt(tmp_path, train__stop_after_steps=stop, **own)) == 42
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "must_stop", must_stop)
+        assert main(train_cwt(tmp_path, **own)) == 42
     assert main(train_cwt(tmp_path, **own)) == 0
     same_as(tmp_path, finished)
 

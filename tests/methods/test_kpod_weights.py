@@ -13,7 +13,7 @@ from asesjax.core.config import base_config, finish
 from asesjax.core.types import Example
 from asesjax.data.batching import eval_batches
 from asesjax.methods.kpod import weights as kpod_weights
-from asesjax.methods.kpod.weights import WeightLoss, token_weights, weights_learner
+from asesjax.methods.kpod.weights import WeightLoss, token_weights, weights_objective
 from asesjax.models import keypoint, t5
 from asesjax.sharding.mesh import make_mesh
 from asesjax.train.loop import train
@@ -256,9 +256,9 @@ def test_exported_weights_are_1_on_the_answer_and_0_on_padding(params):
 
 
 def test_the_embedding_has_no_gradient_and_everything_else_has(params):
-    learner = weights_learner(MODEL, LOSS)
+    objective = weights_objective(MODEL, LOSS)
     batch = make_batch(examples())
-    _, _, grads = loss_and_gradients(learner, settings(), params, batch, jax.random.key(0))
+    _, _, grads = loss_and_gradients(objective, settings(), params, batch, jax.random.key(0))
     for path, leaf in jax.tree.leaves_with_path(grads):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         assert np.isfinite(leaf).all()
@@ -266,7 +266,7 @@ def test_the_embedding_has_no_gradient_and_everything_else_has(params):
 
 
 def test_a_predictor_that_learns_alone_moves_nothing_else(params):
-    alone, together = (weights_learner(MODEL, LOSS._replace(alone=x)) for x in (True, False))
+    alone, together = (weights_objective(MODEL, LOSS._replace(alone=x)) for x in (True, False))
     batch, fields = make_batch(examples()), settings()
     sums, _, grads = loss_and_gradients(alone, fields, params, batch, jax.random.key(0))
     for path, leaf in jax.tree.leaves_with_path(grads):
@@ -278,7 +278,7 @@ def test_a_predictor_that_learns_alone_moves_nothing_else(params):
         assert float(other.loss_sum) == float(other.nll_sum)
         np.testing.assert_allclose(other.nll_sum, sums.nll_sum, rtol=1e-5)
     # Validation measures the weights all the same.
-    said = [float(learner.evaluate(params, batch, fields).nll_sum) for learner in (alone, together)]
+    said = [float(own.evaluate(params, batch, fields).nll_sum) for own in (alone, together)]
     assert said[0] == said[1]
 
 
@@ -296,22 +296,23 @@ def test_it_is_shown_any_share_of_mostly_long_prefixes():
 
 def test_sums_add_up_over_microbatches_and_ignore_padding_rows(params):
     """What an example draws depends on itself alone, and every sum counts examples."""
-    learner, train_fields = weights_learner(MODEL, LOSS), settings()
+    objective, train_fields = weights_objective(MODEL, LOSS), settings()
     items = examples()
-    whole = learner.evaluate(params, make_batch(items), train_fields)
+    whole = objective.evaluate(params, make_batch(items), train_fields)
     assert float(whole.weight_sum) == len(items)
     assert 0 <= float(whole.correct_sum) <= len(items)
     padded = [
-        learner.evaluate(params, batch, train_fields)
+        objective.evaluate(params, batch, train_fields)
         for batch in eval_batches(items, 4, (8,), (14,))
     ]
     assert len(padded) == 2
     np.testing.assert_allclose(sum(p.nll_sum for p in padded), whole.nll_sum, rtol=1e-5)
     assert sum(float(p.weight_sum) for p in padded) == len(items)
-    again = learner.evaluate(params, make_batch(items), train_fields)
+    again = objective.evaluate(params, make_batch(items), train_fields)
     assert [float(x) for x in again] == [float(x) for x in whole]
     # Training tells the price of what is kept apart: loss - nll = alpha * kept share.
-    sums = learner.loss(with_bias(params, 60.0), make_batch(items), jax.random.key(1), train_fields)
+    biased = with_bias(params, 60.0)
+    sums = objective.loss(biased, make_batch(items), jax.random.key(1), train_fields)
     np.testing.assert_allclose(sums.loss_sum - sums.nll_sum, LOSS.alpha * len(items), rtol=1e-5)
 
 
@@ -340,10 +341,10 @@ def trained(tmp_path_factory):
     folder, items, out = tmp_path_factory.mktemp("roles"), copied(), {}
 
     def go_on(name, until, **changes):
-        learner = weights_learner(MODEL, LOSS._replace(answer_length=2, **changes))
+        objective = weights_objective(MODEL, LOSS._replace(answer_length=2, **changes))
         one = make_mesh(devices=jax.devices()[:1])
         return train(
-            fields, learner, items, [], folder / name, 0, mesh=one, n_steps=400, until=until
+            fields, objective, items, [], folder / name, 0, mesh=one, n_steps=400, until=until
         ).params
 
     go_on("alone", 160, alone=True)

@@ -20,7 +20,7 @@ from asesjax.losses import LossSums
 from asesjax.models import t5
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.rules import rules
-from asesjax.train import checkpoint, learner, loop, meter, stopping, validation
+from asesjax.train import checkpoint, loop, meter, objective, stopping, validation
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -97,7 +97,7 @@ def test_validation_loss_is_that_of_all_of_validation(tiny, whole):
     from asesjax.data.batching import eval_batches
 
     for batch in eval_batches(tiny.examples(20, seed=9), 20, (16,), (8,)):
-        sums = learner.batch_loss(tiny.DRY, result.params, batch)
+        sums = objective.batch_loss(tiny.DRY, result.params, batch)
     row = tiny.lines(folder)[-1]
     want = float(sums.nll_sum) / float(sums.weight_sum)
     assert row["validation_loss"] == pytest.approx(want, rel=1e-5)
@@ -118,8 +118,8 @@ def test_a_finished_role_returns_at_once(tiny, whole):
 
 @pytest.mark.parametrize("stop", [4, 11, 12, 23])
 def test_stopped_and_continued_is_bit_identical(tiny, whole, tmp_path, stop):
-    with pytest.raises(Preempted, match=f"after step {stop} of 24"):
-        tiny.run(tmp_path, tiny.config(stop_after_steps=stop))
+    with tiny.stopped(stop):
+        tiny.run(tmp_path)
     # No save of its own: those of every fifth step, the last two of them, and the evaluated 12.
     there = {4: [], 11: [5, 10], 12: [10, 12], 23: [12, 15, 20]}[stop]
     assert checkpoint.steps(tmp_path / "checkpoints") == there
@@ -130,8 +130,8 @@ def test_stopped_and_continued_is_bit_identical(tiny, whole, tmp_path, stop):
 
 
 def test_a_damaged_newest_checkpoint_costs_steps_but_not_bits(tiny, whole, tmp_path, capsys):
-    with pytest.raises(Preempted):
-        tiny.run(tmp_path, tiny.config(stop_after_steps=17))
+    with tiny.stopped(17):
+        tiny.run(tmp_path)
     newest = tmp_path / "checkpoints" / "step_15"
     victim = max((newest / "params").rglob("*"), key=lambda path: path.stat().st_size)
     victim.write_bytes(victim.read_bytes()[:-20])
@@ -143,8 +143,8 @@ def test_a_damaged_newest_checkpoint_costs_steps_but_not_bits(tiny, whole, tmp_p
 
 
 def test_going_on_with_another_mesh_stays_close(tiny, whole, tmp_path):
-    with pytest.raises(Preempted):
-        tiny.run(tmp_path, tiny.config(stop_after_steps=12))
+    with tiny.stopped(12):
+        tiny.run(tmp_path)
     result = tiny.run(tmp_path, mesh=make_mesh(2, 2, 2), rules=rules("fsdp_tp"))
     assert any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(result.params))
     for row, want in zip(tiny.lines(tmp_path), tiny.lines(whole[0]), strict=True):
@@ -213,8 +213,8 @@ def full_disk():
 
 @pytest.mark.parametrize("limit, what", [(20_000, "a checkpoint to"), (1_500, "{}/metrics.jsonl")])
 def test_a_full_disk_is_told_and_costs_nothing(tiny, whole, tmp_path, full_disk, limit, what):
-    with pytest.raises(Preempted):
-        tiny.run(tmp_path, tiny.config(stop_after_steps=11))
+    with tiny.stopped(11):
+        tiny.run(tmp_path)
     full_disk(limit)
     with pytest.raises(UserError) as caught:
         tiny.run(tmp_path)
@@ -246,8 +246,8 @@ def test_updates_that_are_not_finite_are_left_out_counted_and_too_many_stop(
 
     monkeypatch.setattr(loop, "batch_at", batch_at)
     skipping = {"skip_nonfinite": True}
-    with pytest.raises(Preempted):  # in a window with a step that was left out
-        tiny.run(tmp_path / "a", tiny.config(stop_after_steps=5, **skipping))
+    with tiny.stopped(5):  # in a window with a step that was left out
+        tiny.run(tmp_path / "a", tiny.config(**skipping))
     result = tiny.run(tmp_path / "a", tiny.config(**skipping))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(result.params))
     rows = [row for row in tiny.lines(tmp_path / "a") if row["kind"] == "train"]
@@ -257,8 +257,8 @@ def test_updates_that_are_not_finite_are_left_out_counted_and_too_many_stop(
 
     bad |= set(range(4, 24))
     monkeypatch.setattr(meter, "_MOST_SKIPPED", 7)
-    with pytest.raises(Preempted):
-        tiny.run(tmp_path / "b", tiny.config(stop_after_steps=8, **skipping))
+    with tiny.stopped(8):
+        tiny.run(tmp_path / "b", tiny.config(**skipping))
     # Four of the seven came before the interruption: step 5 was saved, 6, 7 and 8 are done again.
     with pytest.raises(UserError, match="not finite for the 7th time in a row at step 11, in the"):
         tiny.run(tmp_path / "b", tiny.config(**skipping))
@@ -322,8 +322,8 @@ def test_metrics_are_read_only_when_the_next_step_is_under_way(tiny, tmp_path, m
 
 
 def test_cursor_holds_the_unfinished_window(tiny, tmp_path):
-    with pytest.raises(Preempted):
-        tiny.run(tmp_path, tiny.config(stop_after_steps=6))
+    with tiny.stopped(6):
+        tiny.run(tmp_path)
     cursor = json.loads((tmp_path / "checkpoints/step_5/cursor/metadata").read_text())
     assert cursor["step"] == 5 and cursor["window"]["steps"] == 2  # steps 4 and 5
     assert cursor["totals"]["examples"] == 40 and cursor["seconds"] > 0
@@ -352,8 +352,8 @@ def scripted(monkeypatch):
 def test_training_stops_when_validation_gains_no_more(tiny, tmp_path, scripted, capsys, metric):
     fields = {"evaluate_every_share": 1 / 6, "keep_best": metric}
     config = tiny.config(patience=2, **fields)
-    with pytest.raises(Preempted):
-        tiny.run(tmp_path, tiny.config(patience=2, stop_after_steps=10, **fields))
+    with tiny.stopped(10):
+        tiny.run(tmp_path, tiny.config(patience=2, **fields))
     result = tiny.run(tmp_path, config)  # remembers the evaluations before
     assert (result.steps, result.best_step, result.kept_steps) == (16, 8, (4, 8, 12, 16))
     assert f"{metric} has not gained for 2 evaluations; stopped early, the best was at step 8" in (
@@ -401,8 +401,8 @@ def test_the_best_evaluation_is_the_first_of_equals_and_never_nan():
 
 
 def test_as_many_newest_checkpoints_stay_as_asked(tiny, tmp_path):
-    with pytest.raises(Preempted):
-        tiny.run(tmp_path, tiny.config(stop_after_steps=11, save_every_steps=2, keep_last=4))
+    with tiny.stopped(11):
+        tiny.run(tmp_path, tiny.config(save_every_steps=2, keep_last=4))
     assert checkpoint.steps(tmp_path / "checkpoints") == [4, 6, 8, 10]
     with pytest.raises(UserError, match="train.keep_last must be at least 1, got 0"):
         tiny.run(tmp_path, tiny.config(keep_last=0))
@@ -430,10 +430,10 @@ def test_validation_tells_the_loss_of_each_kind_of_segment(tiny, whole):
 
     def eval_fn(params, batch):
         runs.append(batch["encoder_input_tokens"].shape)
-        return np.asarray(learner.batch_loss(tiny.DRY, params, batch))
+        return np.asarray(objective.batch_loss(tiny.DRY, params, batch))
 
     def mean(some):
-        sums = [LossSums(*learner.batch_loss(tiny.DRY, params, batch))
+        sums = [LossSums(*objective.batch_loss(tiny.DRY, params, batch))
                 for batch in eval_batches(some, 8, (16,), (8,))]  # fmt: skip
         return float(sum(s.nll_sum for s in sums) / sum(s.weight_sum for s in sums))
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from asesjax.core.errors import Preempted, UserError
+from asesjax.core.errors import UserError
 from asesjax.models import t5
 from asesjax.sharding.mesh import make_mesh
 from asesjax.train import checkpoint, optim, state
@@ -21,8 +21,8 @@ FIELDS = {
 
 def test_a_continued_run_with_average_and_frozen_parameters_is_the_same(tiny, tmp_path):
     whole = tiny.run(tmp_path / "whole", tiny.config(**FIELDS))
-    with pytest.raises(Preempted):
-        tiny.run(tmp_path / "cut", tiny.config(**FIELDS, stop_after_steps=13))
+    with tiny.stopped(13):
+        tiny.run(tmp_path / "cut", tiny.config(**FIELDS))
     cut = tiny.run(tmp_path / "cut", tiny.config(**FIELDS))
     for name, value in tiny.leaves(whole.params).items():
         np.testing.assert_array_equal(tiny.leaves(cut.params)[name], value, err_msg=name)
@@ -51,8 +51,8 @@ def test_the_checkpoint_hands_on_the_average(tiny, tmp_path):
 
 
 def test_another_average_is_another_run(tiny, tmp_path):
-    with pytest.raises(Preempted):
-        tiny.run(tmp_path, tiny.config(stop_after_steps=7))
+    with tiny.stopped(7):
+        tiny.run(tmp_path)
     with pytest.raises(UserError, match="ema_decay was 0.0 and is now 0.5"):
         tiny.run(tmp_path, tiny.config(ema_decay=0.5))
 
@@ -61,8 +61,8 @@ def test_another_average_is_another_run(tiny, tmp_path):
 def test_deep_runs_are_the_same_run(tiny, tmp_path):
     """Scanned and recomputed layers go on where unrolled ones stopped."""
     deep = dataclasses.replace(tiny.MODEL, n_encoder_layers=2, n_decoder_layers=2)
-    with pytest.raises(Preempted):
-        tiny.run(tmp_path / "a", tiny.config(stop_after_steps=13), model=deep)
+    with tiny.stopped(13):
+        tiny.run(tmp_path / "a", model=deep)
     mixed = tiny.run(tmp_path / "a", tiny.config(scan_layers=True, remat="full"), model=deep)
     plain = tiny.run(tmp_path / "b", model=deep)
     assert jax.tree.structure(mixed.params) == jax.tree.structure(plain.params)

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asesjax.core.errors import Preempted
 from asesjax.core.files import read_json
 from asesjax.sharding.mesh import make_mesh
 from asesjax.train import checkpoint
@@ -106,8 +105,8 @@ def test_two_processes_stop_together_and_one_goes_on(tiny, whole, tmp_path):
 @pytest.mark.slow
 def test_one_process_stops_and_two_go_on(tiny, whole, tmp_path):
     work = tmp_path / "role"
-    with pytest.raises(Preempted):
-        in_one(tiny, work, stop_after_steps=16)
+    with tiny.stopped(16):
+        in_one(tiny, work)
     cursor = checkpoint.read_cursor(work)
     first, second = finish(start(tiny_role(work, 2), 2))
     same(tiny, work, dict(np.load(f"{work}.npz")), whole)
@@ -122,7 +121,7 @@ def test_one_process_stops_and_two_go_on(tiny, whole, tmp_path):
 @pytest.mark.slow
 def test_four_processes_that_share_out_the_parameters(tiny, whole, tmp_path):
     work = tmp_path / "role"
-    finish(start(tiny_role(work, 4, fsdp=8, stop_after_steps=30), 4), 1)
+    finish(start(tiny_role(work, 4, fsdp=8, stop=30), 4), 1)
     finish(start(tiny_role(work, 4, fsdp=8), 4))
     same(tiny, work, dict(np.load(f"{work}.npz")), whole)
     finish(start(tiny_role(work, 2), 2))  # finished: both restore it, on another mesh

@@ -13,7 +13,7 @@ from asesjax.models import t5
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.place import batch_sharding, param_shardings, put_batch
 from asesjax.sharding.rules import rules
-from asesjax.train import learner, optim, state, step
+from asesjax.train import objective, optim, state, step
 
 MESHES = {"dp": (8, 1, 1), "fsdp": (2, 4, 1), "tp": (4, 1, 2), "fsdp_tp": (2, 2, 2)}
 
@@ -273,7 +273,7 @@ def test_evaluation_has_no_dropout_and_ignores_padding_rows(tiny):
     evaluate = step.make_eval_step(tiny.MODEL, tiny.config(), target, batch_sharding(mesh))
     (batch,) = batches(tiny, 1)
     want = np.asarray(evaluate(now.params, put_batch(mesh, batch)))
-    sums = learner.batch_loss(tiny.DRY, now.params, batch)
+    sums = objective.batch_loss(tiny.DRY, now.params, batch)
     np.testing.assert_allclose(want, np.asarray(jnp.stack(sums)), rtol=1e-6)
     half = {name: x.copy() for name, x in batch.items()}
     for name, x in half.items():

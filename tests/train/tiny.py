@@ -1,17 +1,20 @@
 """A tiny role to train, for the tests of this folder, and as a script that can be killed.
 
 ``python tiny.py WORKDIR OUT.npz [field=value ...]`` trains it and writes the final parameters; with
-``processes=N process=I port=P [fsdp=F]`` as one of N processes.
+``processes=N process=I port=P [fsdp=F]`` as one of N processes; with ``stop=S`` see ``stop_after``.
 """
 
+import contextlib
 import dataclasses
 import sys
 from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from asesjax.core.config import base_config, finish
+from asesjax.core.errors import Preempted
 from asesjax.core.types import Example
 from asesjax.models.t5_config import T5Config
 
@@ -81,6 +84,26 @@ def run(workdir, train_config=None, model=MODEL, n_steps=24, seed=3, items=None,
     )  # fmt: skip
 
 
+def stop_after(patch, step):
+    """Have training stop after a step as if it was killed there: nothing is saved."""
+    from asesjax.train import loop
+
+    def must_stop(event, now):
+        if now == step:
+            raise Preempted(f"stopped after step {step}")
+
+    patch.setattr(loop, "must_stop", must_stop)
+
+
+@contextlib.contextmanager
+def stopped(step):
+    """Check that a block of training stops as ``stop_after`` says."""
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, step)
+        with pytest.raises(Preempted, match=f"stopped after step {step}"):
+            yield
+
+
 def whole(tree):
     """Copies of arrays that may lie on the devices of several processes."""
     from asesjax.sharding.place import replicated
@@ -103,6 +126,8 @@ if __name__ == "__main__":
         options = {"mesh": make_mesh(fsdp=given.pop("fsdp", 1)), "rules": rules("fsdp")}
     import asesjax.train.loop  # noqa: F401  (before the line that tests wait for)
 
+    if "stop" in given:
+        stop_after(pytest.MonkeyPatch(), given.pop("stop"))
     print("ready", flush=True)
     result = run(Path(workdir), config(**given), n_steps=n_steps, **options)
     params = whole(result.params)

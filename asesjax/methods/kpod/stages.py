@@ -26,7 +26,7 @@ from asesjax.methods.kpod.method import WEIGHT_NOTES, WEIGHT_STAGE, WEIGHTS, fie
 from asesjax.methods.kpod.schedule import Settings, make_schedule, step_difficulties
 from asesjax.methods.kpod.steps import encode_steps
 from asesjax.methods.kpod.view import weights_page, weights_text
-from asesjax.methods.kpod.weights import WeightLoss, token_weights, weights_learner
+from asesjax.methods.kpod.weights import WeightLoss, token_weights, weights_objective
 from asesjax.methods.method import Method
 from asesjax.models import keypoint
 from asesjax.models.t5_config import T5Config
@@ -105,8 +105,8 @@ def train_weights(run: Run) -> None:
     alone = round(run.config.kpod.predictor_share * steps)
     for is_alone, until in ((True, alone), (False, steps)):
         if until:  # what is finished already returns at once
-            learner = weights_learner(model, loss._replace(alone=is_alone))
-            train_role(own, WEIGHTS, "weights", learner, examples, validation, steps, start, until)
+            goal = weights_objective(model, loss._replace(alone=is_alone))
+            train_role(own, WEIGHTS, "weights", goal, examples, validation, steps, start, until)
 
 
 def weight_loss(config: ConfigDict, vocab: Vocabulary, examples: list[Example]) -> WeightLoss:

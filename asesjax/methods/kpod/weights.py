@@ -45,7 +45,7 @@ from asesjax.methods.kpod.steps import Chain
 from asesjax.models import keypoint, t5
 from asesjax.models.flops import token_flops
 from asesjax.models.t5_config import T5Config
-from asesjax.train.learner import Learner
+from asesjax.train.objective import Objective
 
 _PARTLY = 0.25  # share of the tokens that gradients are measured at in a step
 
@@ -71,7 +71,7 @@ def weight_example(
 ) -> Example:
     """Return question -> whole chain, with weight 0 on the rationale and 1 on the answer.
 
-    The weights tell the learner which targets are which.
+    The weights tell the objective which targets are which.
     """
     targets = np.append(chain.ids, vocab.eos_id).astype(np.int32)
     weights = (np.arange(len(targets)) >= chain.n_rationale).astype(np.float32)
@@ -80,8 +80,8 @@ def weight_example(
 
 
 @functools.lru_cache(maxsize=8)
-def weights_learner(config: T5Config, settings: WeightLoss) -> Learner:
-    """Return the learner of token weights.
+def weights_objective(config: T5Config, settings: WeightLoss) -> Objective:
+    """Return the objective of token weights.
 
     Its sums count examples: ``weight_sum`` is their number, so both ways of ``train.normalize``
     are the mean over examples, ``accuracy`` is the share of right answer tokens, and in the
@@ -106,7 +106,7 @@ def weights_learner(config: T5Config, settings: WeightLoss) -> Learner:
         encoder, decoder = token_flops(config, length, settings.answer_length)
         return encoder, encoder + decoder * settings.answer_length / target_length
 
-    return Learner(
+    return Objective(
         init=functools.partial(keypoint.init, config),
         logical_axes=functools.partial(keypoint.logical_axes, config),
         loss=loss,

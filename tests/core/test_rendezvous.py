@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from asesjax.core import lines, roll_call
+from asesjax.core import lines, rendezvous
 from asesjax.core.errors import UserError
 
 
@@ -22,11 +22,11 @@ def quick(monkeypatch):
     """Quick waits; and no connection stays open."""
     monkeypatch.setattr(lines, "SAY_SECONDS", 0.1)
     monkeypatch.setattr(lines, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(roll_call, "_RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(rendezvous, "_RETRY_SECONDS", 0.02)
     yield
     while Process.all:
-        if (process := Process.all.pop()).roll is not None:
-            process.roll.close()
+        if (process := Process.all.pop()).peers is not None:
+            process.peers.close()
 
 
 class Process(threading.Thread):
@@ -39,18 +39,18 @@ class Process(threading.Thread):
         self.arguments, self.facts, self.delay, self.leave = (
             (address, of, number, seconds), facts, delay, leave,
         )  # fmt: skip
-        self.said, self.error, self.roll = [], None, None
+        self.said, self.error, self.peers = [], None, None
         self.all.append(self)
         self.start()
 
     def run(self):
         time.sleep(self.delay)
         try:
-            self.roll = roll_call.call_roll(*self.arguments, say=self.said.append)
+            self.peers = rendezvous.meet(*self.arguments, say=self.said.append)
             for fact in self.facts:
-                self.roll.compare(fact, 60.0, say=self.said.append)
+                self.peers.compare(fact, 60.0, say=self.said.append)
             if self.leave:
-                self.roll.close()
+                self.peers.close()
         except UserError as error:
             self.error = str(error)
 
@@ -64,16 +64,16 @@ def test_all_come_in_any_order_and_agree_twice(address):
     some = [Process(address, 4, i, {"jax": "1"}, {"seed": [3]}, delay=0.05 * (4 - i))
             for i in range(4)]  # fmt: skip
     assert [process.end() for process in some] == [None] * 4
-    assert some[0].roll.hosts == (socket.gethostname(),) * 4
+    assert some[0].peers.hosts == (socket.gethostname(),) * 4
     for process in some:
-        process.roll.close()
+        process.peers.close()
     # The port is free again at once, though connections were on it.
     socket.create_server(("", int(address.rpartition(":")[2]))).close()
 
 
 def test_a_process_alone_opens_nothing(address):
     alone = Process(address, 1, 0, {"a": 1})
-    assert alone.end() is None and alone.roll.lines == ()
+    assert alone.end() is None and alone.peers.lines == ()
 
 
 def test_who_is_missing_is_said_and_told_to_all_who_came(address):
@@ -149,7 +149,7 @@ def test_one_that_comes_leaves_and_comes_again(address):
         time.sleep(0.01)
     others = [Process(address, 3, i, {}) for i in (1, 2)]
     assert [process.end() for process in (zero, *others)] == [None] * 3
-    assert "elsewhere" not in zero.roll.hosts
+    assert "elsewhere" not in zero.peers.hosts
 
 
 def test_strangers_on_the_port_are_shown_out(address):
@@ -203,5 +203,5 @@ def test_one_that_is_late_to_tell_is_waited_for(address):
     one = Process(address, 2, 1)
     while not any("waits to hear what process 1" in line for line in zero.said):
         time.sleep(0.01)
-    one.roll.compare({}, 60.0)
+    one.peers.compare({}, 60.0)
     assert zero.end() is None and one.end() is None

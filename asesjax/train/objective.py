@@ -1,7 +1,7 @@
 """What the training loop trains: where parameters come from, and the loss of a batch.
 
 Nearly every role is a T5 with teacher forcing (``sequence_to_sequence``); what has another loss or
-other parameters, such as KPOD's weighting module, brings a ``Learner`` of its own.
+other parameters, such as KPOD's weighting module, brings an ``Objective`` of its own.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from asesjax.models.t5_config import T5Config
 
 
 @dataclasses.dataclass(frozen=True)
-class Learner:
+class Objective:
     """A model and its loss.
 
     Attributes:
@@ -41,13 +41,13 @@ class Learner:
     token_flops: Callable[[int, int], tuple[float, float]]
 
 
-def as_learner(model: T5Config | Learner) -> Learner:
-    """Return the learner of a model's shape, or the learner itself."""
+def as_objective(model: T5Config | Objective) -> Objective:
+    """Return the objective of a model's shape, or the objective itself."""
     return sequence_to_sequence(model) if isinstance(model, T5Config) else model
 
 
 @functools.lru_cache(maxsize=8)
-def sequence_to_sequence(config: T5Config) -> Learner:
+def sequence_to_sequence(config: T5Config) -> Objective:
     """Return T5 with teacher forcing and weighted cross-entropy.
 
     Evaluation has no dropout, no label smoothing and no z-loss.
@@ -62,7 +62,7 @@ def sequence_to_sequence(config: T5Config) -> Learner:
     def evaluate(params, batch, train):
         return batch_loss(config, params, batch, scan_layers=train.scan_layers)
 
-    return Learner(
+    return Objective(
         init=functools.partial(t5.init, config),
         logical_axes=functools.partial(t5.logical_axes, config),
         loss=loss,

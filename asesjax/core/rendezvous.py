@@ -28,7 +28,7 @@ def warn(line: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Roll:
+class Peers:
     """Who has come, and the connections to them.
 
     Attributes:
@@ -102,13 +102,13 @@ class Roll:
         return UserError(message)
 
 
-def call_roll(
+def meet(
     address: str,
     processes: int,
     process: int,
     seconds: float,
     say: Callable[[str], None] = warn,
-) -> Roll:
+) -> Peers:
     """Wait until all processes of a run have come.
 
     Args:
@@ -126,7 +126,7 @@ def call_roll(
     if process:
         return _answer(host.strip("[]"), int(port), hello, seconds, say)
     if processes == 1:
-        return Roll(0, (hello["host"],), ())
+        return Peers(0, (hello["host"],), ())
     return _gather(address, hello, seconds, say)
 
 
@@ -153,7 +153,7 @@ def differences(facts: Sequence[Mapping[str, Any]], hosts: Sequence[str]) -> lis
     return lines
 
 
-def _gather(address: str, mine: dict, seconds: float, say: Callable) -> Roll:
+def _gather(address: str, mine: dict, seconds: float, say: Callable) -> Peers:
     """Wait for all others, as process 0."""
     came: dict[int, tuple[socket.socket, str]] = {}
     unnamed: dict[socket.socket, bytes] = {}
@@ -207,7 +207,7 @@ def _gather(address: str, mine: dict, seconds: float, say: Callable) -> Roll:
             line.close()
     send([line for line, _ in came.values()], {"go": True})
     numbers = sorted(came)
-    return Roll(
+    return Peers(
         0, (mine["host"], *(came[i][1] for i in numbers)), tuple(came[i][0] for i in numbers)
     )
 
@@ -227,7 +227,7 @@ def _unfit(theirs: dict, mine: dict, came: Mapping[int, tuple[Any, str]]) -> str
     return ""
 
 
-def _answer(host: str, port: int, hello: dict, seconds: float, say: Callable) -> Roll:
+def _answer(host: str, port: int, hello: dict, seconds: float, say: Callable) -> Peers:
     """Report to process 0 and wait until all have come."""
     me, why = f"process {hello['process']} ({hello['host']})", "not tried yet"
     wait = Wait(seconds, say)
@@ -243,7 +243,7 @@ def _answer(host: str, port: int, hello: dict, seconds: float, say: Callable) ->
                 why = error.strerror or str(error)
             if why == "go":
                 stack.pop_all()
-                return Roll(hello["process"], (host,), (line,))
+                return Peers(hello["process"], (host,), (line,))
         time.sleep(_RETRY_SECONDS)
     raise UserError(
         f"{me} waited {seconds:.0f} s for process 0 at {host}:{port} ({why}). Look at what process "
