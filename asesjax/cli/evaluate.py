@@ -1,7 +1,7 @@
-"""Measure a file of predictions: accuracy, BLEU, ROUGE, lengths; as JSON.
+"""Measure a file of predictions: accuracy, BLEU, ROUGE and lengths, printed as JSON.
 
-Reads what `asesjax run` leaves in WORKDIR/predictions and what `asesjax generate --input` writes,
-as long as the rows hold references.
+Reads WORKDIR/predictions of `asesjax run` and the output of `asesjax generate --input` where its
+rows have references.
 """
 
 import argparse

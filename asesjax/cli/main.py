@@ -1,4 +1,4 @@
-"""The ``asesjax`` command: finds the verb, reads overrides, turns user mistakes into one line."""
+"""The ``asesjax`` command: finds the verb, reads overrides, prints user mistakes as one line."""
 
 import argparse
 import contextlib
@@ -12,25 +12,27 @@ from collections.abc import Iterator, Sequence
 from asesjax.core import processes
 from asesjax.core.errors import Preempted, UserError, unknown
 
-# Verb -> what it does. Each is a module here with add_arguments(parser) and main(args).
+# Verb -> what it does. Each is a module here with add_arguments(parser) and main(args), unless
+# it shares one (_MODULES); both read the verb from the parser's defaults or ``args.verb``.
 VERBS = {
     "run": "the whole job: train, score, segment, train the roles, decode, report",
-    "train": "train one method, and what it needs before",
+    "train": "train one method, with the stages it needs before",
     "score": "score the pieces of the training rationales with the direct model",
-    "data": "look at the data: counts, lengths, padding, decoded examples, segments",
+    "data": "show the data: counts, lengths, padding, decoded examples, segments",
     "segment": "cut and label rationales, of a run or of any JSONL file",
     "generate": "answer questions with a trained method",
     "evaluate": "measure a file of predictions",
-    "compile": "compile for a TPU slice that is not there: memory, traffic, an estimated time",
+    "compile": "compile for a TPU slice without one: memory, traffic, an estimated time",
     "convert": "read a Hugging Face checkpoint, or write one",
     "report": "table and figures of one run, or of several side by side",
 }
+_MODULES = {"train": "run", "score": "run"}
 EXIT_USER_ERROR = 2
-EXIT_PREEMPTED = 42  # saved and stopped on request; the same command goes on
+EXIT_PREEMPTED = 42  # saved and stopped on request; the same command resumes
 _EXIT_HELP = f"""\
 Exit status: 0; {EXIT_USER_ERROR} for a mistake that the message explains; {EXIT_PREEMPTED} when \
 stopped by SIGTERM with everything
-saved: the same command goes on."""
+saved: the same command resumes."""
 # Failures of the disk, not of the program.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"asesjax: {stop}", file=sys.stderr)
         return EXIT_PREEMPTED
     except KeyboardInterrupt:
-        print("asesjax: interrupted; the same command goes on from the last save", file=sys.stderr)
+        print("asesjax: interrupted; the same command resumes from the last save", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1
@@ -56,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         where = f" {error.filename}" if error.filename else ""
         print(
-            f"asesjax: cannot write{where}: {error.strerror}; mend that, and the same command goes "
-            "on from what is finished",
+            f"asesjax: cannot write{where}: {error.strerror}; fix that; the same command then "
+            "resumes from what is finished",
             file=sys.stderr,
         )
         return EXIT_USER_ERROR
@@ -66,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         width = max(map(len, VERBS))
-        print("usage: asesjax VERB [options]; asesjax VERB --help tells more\n")
+        print("usage: asesjax VERB [options]; asesjax VERB --help says more\n")
         print("\n".join(f"  {verb:{width}}  {help_}" for verb, help_ in VERBS.items()))
         return 0
     if argv[0] == "--version":
@@ -77,11 +79,12 @@ def _dispatch(argv: list[str]) -> int:
     verb, rest = argv[0], argv[1:]
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
-    module = importlib.import_module(f"asesjax.cli.{verb}")
+    module = importlib.import_module(f"asesjax.cli.{_MODULES.get(verb, verb)}")
     parser = argparse.ArgumentParser(
         prog=f"asesjax {verb}", description=module.__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(verb=verb)
     module.add_arguments(parser)
     parser.epilog = "\n\n".join(filter(None, (parser.epilog, _EXIT_HELP)))
     rest, overrides = split_overrides(rest)
@@ -98,17 +101,17 @@ def _dispatch(argv: list[str]) -> int:
 
 @contextlib.contextmanager
 def _sigterm_exits() -> Iterator[None]:
-    """Leave with EXIT_PREEMPTED on SIGTERM, between and in stages that have nothing to save.
+    """Exit with EXIT_PREEMPTED on SIGTERM, between stages and in those with nothing to save.
 
     Training handles the signal itself, and so does jax where there are several processes.
     """
 
     def leave(*_: object) -> None:
         print(
-            "asesjax: stopped by SIGTERM; finished stages are kept, the same command goes on",
+            "asesjax: stopped by SIGTERM; finished stages are kept, the same command resumes",
             file=sys.stderr,
         )
-        # No Exception, which somebody might take for a failure of what they are doing.
+        # Not an Exception, which a handler of failures might catch.
         raise SystemExit(EXIT_PREEMPTED)
 
     if threading.current_thread() is not threading.main_thread() or processes.several():
@@ -149,7 +152,7 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --config, --workdir, --redo and what starts several processes."""
+    """Add --config, --workdir, --redo and the options that start several processes."""
     parser.add_argument(
         "--config", metavar="FILE.py[:ARG]",
         help="config file; not needed for a workdir that has run before",
@@ -170,7 +173,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--process", type=int, metavar="I", help="number of this one, from 0")
     group.add_argument(
         "--start-timeout", type=float, default=processes.START_TIMEOUT, metavar="SECONDS",
-        help="that the processes wait for each other before they name who is missing and stop",
+        help="how long processes wait for each other before they name the missing ones and stop",
     )
     parser.epilog = "--config.section.field=value changes one field of the configuration."
 

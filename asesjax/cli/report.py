@@ -1,6 +1,6 @@
-"""Print the table of a run, finishing it where it is not; or compare several runs.
+"""Print the table of a run, finishing it first where needed; or compare several runs.
 
-Of several runs it prints every row and, where runs differ in their seed alone, means over seeds,
+For several runs it prints every row and, where runs differ in their seed alone, means over seeds,
 their intervals and tests against direct. A folder of several seeds stands for all its runs.
 """
 
@@ -27,7 +27,7 @@ def main(args: argparse.Namespace) -> None:
         execute_seeds(open_run(args.config, args.workdir[0], args.overrides), redo=args.redo)
         return
     if args.overrides or args.config or args.redo:
-        raise UserError("--config, --config.field=value and --redo go with one --workdir only")
+        raise UserError("--config, --config.field=value and --redo need a single --workdir")
     workdirs = one_by_one(args.workdir)
     print(rows_table({str(folder): read_json(folder / "report.json") for folder in workdirs}))
     for group in same_but_for_seed(workdirs):

@@ -1,19 +1,47 @@
-"""Run the whole job of a configuration: train, score, segment, train the roles, decode, report.
+"""Run the stages of a configuration, in order: all of them, or as many as the verb needs.
 
-Finished stages are kept, an interrupted one goes on where it stopped, and a changed configuration
-is refused with the fields that changed (--redo moves the old outputs aside).
+  run    every stage, for each seed, and the table of the report
+  train  the training stages, of every method or of --method, with the stages they need before
+  score  entropy, loss, BLEU or ROUGE of the pieces of the training rationales, in WORKDIR/scores;
+         trains the direct model first where the strategy needs a scorer
+
+Finished stages are kept and an interrupted one resumes where it stopped. A changed configuration is
+refused with the fields that changed (--redo moves the old outputs aside).
 """
 
 import argparse
 
-from asesjax.cli.main import add_run_arguments as add_arguments
+from asesjax.cli.main import add_run_arguments
 
-__all__ = ["add_arguments", "main"]
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_run_arguments(parser)
+    if parser.get_default("verb") == "train":
+        parser.add_argument("--method", action="append", help="default: every method of the config")
 
 
 def main(args: argparse.Namespace) -> None:
-    """Run every stage, for each seed; the last one prints the table."""
+    """Run the stages of the verb."""
+    from asesjax.core.errors import UserError, unknown
+    from asesjax.experiment import execute, make_stages
     from asesjax.run import open_run
     from asesjax.seeds import execute_seeds
 
-    execute_seeds(open_run(args.config, args.workdir, args.overrides), redo=args.redo)
+    run = open_run(args.config, args.workdir, args.overrides)
+    if args.verb == "run":
+        execute_seeds(run, redo=args.redo)
+        return
+    stages = [stage.name for stage in make_stages(run)]
+    if args.verb == "score":
+        if "score" not in stages:
+            raise UserError(
+                "no method of this configuration uses segments; add usm or dsm to methods"
+            )
+        execute(run, ("score",), redo=args.redo)
+        return
+    methods = [name.removeprefix("train-") for name in stages if name.startswith("train-")]
+    for method in args.method or ():
+        if method not in methods:
+            raise unknown("--method", method, methods)
+    execute(run, tuple(f"train-{name}" for name in args.method or methods), redo=args.redo)

@@ -50,7 +50,7 @@ def test_help_lists_the_verbs(capsys):
         (["run", "--workdir", "w", "--config.seed=1", "--config.seed=2"], "given twice"),
     ],
 )
-def test_mistakes_are_one_line(argv, words, capsys, tmp_path, monkeypatch):
+def test_mistakes_give_one_line(argv, words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(argv) == 2
     error = capsys.readouterr().err
@@ -67,7 +67,7 @@ def test_mistakes_are_one_line(argv, words, capsys, tmp_path, monkeypatch):
         (["--coordinator", "auto", "--process", "1"], "leave them out"),
     ],
 )
-def test_processes_that_cannot_be_are_told(extra, words, capsys, tmp_path):
+def test_contradicting_process_arguments_are_refused(extra, words, capsys, tmp_path):
     assert main(["run", "--workdir", str(tmp_path / "w"), *extra]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "w").exists()
@@ -81,17 +81,17 @@ def fails(monkeypatch, tmp_path, failure):
     return main(["run", "--workdir", str(tmp_path / "w")])
 
 
-def test_sigterm_outside_of_training_leaves_with_its_status(monkeypatch, tmp_path, capsys):
+def test_sigterm_outside_of_training_exits_with_42(monkeypatch, tmp_path, capsys):
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as stop:
         fails(monkeypatch, tmp_path, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert stop.value.code == 42
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
-def test_a_disk_that_cannot_be_written_is_one_line(monkeypatch, tmp_path, capsys, number):
+def test_a_disk_that_cannot_be_written_gives_one_line(monkeypatch, tmp_path, capsys, number):
     def failure():
         raise OSError(number, os.strerror(number), "w/scores/train.jsonl")
 
