@@ -11,7 +11,7 @@ have wrong. The models are small and from scratch.
 
 from asesjax.core.config import base_config
 from asesjax.core.errors import unknown
-from asesjax.data.symbolic import RULES
+from asesjax.data.readers.symbolic import RULES
 
 
 def get_config(arg: str = ""):

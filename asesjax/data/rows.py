@@ -1,7 +1,7 @@
 """Rows of JSON lines, JSON arrays and CSV, plain or gzipped (by the name's ``.gz``).
 
-A row that is none is handed on as a ``BadRow``, so that whoever reads may leave it out and count
-it; a file that is none is an error.
+A row that cannot be read is yielded as a ``BadRow``, so that the caller may leave it out and count
+it; a file that cannot be read is an error.
 """
 
 import codecs
@@ -37,21 +37,21 @@ def format_of(path: str | Path) -> str:
 
 
 def place(path: Path, number: int, form: str) -> str:
-    """Name a row for people: ``file:line``, or ``file item n`` for a JSON array."""
+    """Name a row in messages: ``file:line``, or ``file item n`` for a JSON array."""
     return f"{path} item {number}" if form == "json" else f"{path}:{number}"
 
 
 def read_rows(path: Path, form: str) -> Iterator[tuple[int, Row | BadRow]]:
-    """Yield the rows of a file.
+    """Yield the rows of a file in UTF-8, with or without byte order mark.
 
     Args:
-      path: the file, in UTF-8, with or without byte order mark.
-      form: ``"jsonl"``: an object a line, blank lines are passed over; ``"json"``: one array of
+      path: the file.
+      form: ``"jsonl"``: an object a line, blank lines are left out; ``"json"``: one array of
         objects; ``"csv"``: a header, then rows as RFC 4180 quotes them, every value a string.
 
     Yields:
-      The number of the row, and the row or what is wrong with it. Numbers are lines from 1 (where
-      the row begins), or items of the array from 1.
+      The number of the row (line where it begins, or item of the array, from 1), and the row or
+      what is wrong with it.
 
     Raises:
       UserError: no such file, not gzip in spite of its name, not one JSON array, a CSV file
@@ -62,10 +62,12 @@ def read_rows(path: Path, form: str) -> Iterator[tuple[int, Row | BadRow]]:
     if not path.is_file():
         raise UserError(f"{path} does not exist; set data.path to where the records are")
     read = {"jsonl": _json_lines, "json": _json_array, "csv": _csv_rows}[form]
-    opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-    with opened as file:
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
         try:
-            yield from read(path, file)
+            for number, row in read(path, file):
+                if not isinstance(row, dict | BadRow):
+                    row = BadRow(f"a JSON object is needed, got {type(row).__name__}")
+                yield number, row
         except (gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise UserError(f"{path} is not a whole gzip file: {error}") from None
 
@@ -94,6 +96,37 @@ def text_field(row: Row, name: str, empty: bool = False) -> str:
     return value
 
 
+def text_list(row: Row, name: str) -> list[str]:
+    """Return a field that is a list of texts, without blank ones and runs of white space.
+
+    Raises:
+      BadRow: the field is no such list, or nothing is left of it.
+    """
+    values = row.get(name)
+    if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
+        raise BadRow(f"field {name!r} must be a list of texts")
+    values = [" ".join(value.split()) for value in values if value.strip()]
+    if not values:
+        raise BadRow(f"field {name!r} is empty")
+    return values
+
+
+def step_pairs(value: Any) -> tuple[tuple[str, str], ...] | None:
+    """Return the pairs (subquestion, step) of a field that may be None.
+
+    Raises:
+      BadRow: not a list of two texts each.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, str) for x in pair)
+        for pair in value
+    ):
+        raise BadRow("steps must be a list of [subquestion, text]")
+    return tuple((question, text) for question, text in value)
+
+
 def stable_hash(text: str) -> int:
     """Return a number of 64 bits that is the same in every process and version."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
@@ -101,14 +134,11 @@ def stable_hash(text: str) -> int:
 
 def _json_lines(path, file):
     for number, line in enumerate(file, 1):
-        if not line.removeprefix(codecs.BOM_UTF8).strip():
-            continue
-        try:
-            row = json.loads(line.decode("utf-8-sig"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            yield number, BadRow(f"not JSON in UTF-8: {error}")
-            continue
-        yield number, _object(row)
+        if line.removeprefix(codecs.BOM_UTF8).strip():
+            try:
+                yield number, json.loads(line.decode("utf-8-sig"))
+            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+                yield number, BadRow(f"not JSON in UTF-8: {error}")
 
 
 def _json_array(path, file):
@@ -118,14 +148,7 @@ def _json_array(path, file):
         raise UserError(f"{path} is not JSON in UTF-8: {error}") from None
     if not isinstance(rows, list):
         raise UserError(f"{path} must hold one JSON array, got {type(rows).__name__}")
-    for number, row in enumerate(rows, 1):
-        yield number, _object(row)
-
-
-def _object(row):
-    if isinstance(row, dict):
-        return row
-    return BadRow(f"a JSON object is needed, got {type(row).__name__}")
+    return enumerate(rows, 1)
 
 
 def _csv_rows(path, file):
@@ -142,14 +165,14 @@ def _csv_rows(path, file):
         if not header:
             raise UserError(f"{path} must begin with a line of column names")
         for values in reader:
-            if values and len(values) != len(header):
+            if len(values) == len(header):
+                rows.append((number, dict(zip(header, values, strict=True))))
+            elif values:  # else a blank line
                 bad = BadRow(f"a row of {len(header)} columns is needed, got {len(values)}")
                 rows.append((number, bad))
-            elif values:  # else a blank line
-                rows.append((number, dict(zip(header, values, strict=True))))
             number = reader.line_num + 1
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: not CSV: {error}") from None
     finally:
         csv.field_size_limit(limit)
-    yield from rows
+    return rows

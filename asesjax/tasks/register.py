@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 from asesjax.core.errors import UserError
 from asesjax.core.types import Example, Record
 from asesjax.data.examples import chain_text
-from asesjax.data.readers import get_reader
+from asesjax.data.registry import get_reader
 from asesjax.data.sources import SPLITS, read_records
 from asesjax.data.vocab import load_saved
 from asesjax.evals.answers import is_correct
@@ -141,7 +141,7 @@ def register_tfds(
     Args:
       name: of the task.
       tfds_name: with its version, ``"gsm8k:1.0.0"``.
-      config: ``data.source`` names the parser of rows (that of ``data/readers.py``; ``jsonl`` maps
+      config: ``data.source`` names the parser of rows (a reader of ``data/readers``; ``jsonl`` maps
         fields), and the ``data`` section its settings.
       features: from ``output_features``.
       fields: of the data set that the parser reads, texts.

@@ -29,8 +29,8 @@ from scipy.stats import rankdata
 from asesjax.cli.main import split_overrides
 from asesjax.core.files import read_json, read_jsonl
 from asesjax.core.types import AS
+from asesjax.data.generators.math_problems import ITEMS, NAMES
 from asesjax.data.sources import read_records
-from asesjax.data.synthetic import ITEMS, NAMES
 from asesjax.experiment import execute
 from asesjax.run import open_run
 

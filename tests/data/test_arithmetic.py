@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asesjax.data.arithmetic import number_text, worked_out
+from asesjax.data.readers.arithmetic import number_text, work_out
 
 quick = settings(deadline=None, max_examples=200)
 LEAVES = st.integers(0, 999).map(lambda n: (str(n), Fraction(n))) | st.decimals(
@@ -35,7 +35,7 @@ SUMS = st.recursive(
 @given(SUMS)
 def test_value_and_steps(pair):
     text, value = pair
-    found = worked_out(text)
+    found = work_out(text)
     if len(text) > 200:
         assert found is None
         return
@@ -50,7 +50,7 @@ def test_value_and_steps(pair):
     ["", "5 dogs", "2 ** 3", "7 // 2", "5 / 0", "(3", "3 + ", "f(2)", "5 (3)", "...", "1" * 201],
 )
 def test_what_is_no_sum(text):
-    assert worked_out(text) is None
+    assert work_out(text) is None
 
 
 @quick

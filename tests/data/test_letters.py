@@ -6,8 +6,8 @@ import pytest
 
 from asesjax.core.config import base_config
 from asesjax.core.errors import UserError
-from asesjax.data import letters
-from asesjax.data.letters import LETTERS, LONGEST, SHORTEST, make_letters
+from asesjax.data.generators import letters
+from asesjax.data.generators.letters import LETTERS, LONGEST, SHORTEST, make_letters
 from asesjax.data.sources import load_records
 from asesjax.segment.pieces import split_pieces
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from asesjax.core.config import SOURCES, base_config
+from asesjax.core.config import base_config
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record
-from asesjax.data.readers import READERS, SPLITS
-from asesjax.data.sources import GENERATORS, WRONG_CHAIN, load_records, read_records, write_records
+from asesjax.data.registry import SOURCES, SPLITS, file_source, get_reader
+from asesjax.data.sources import WRONG_CHAIN, load_records, read_records, write_records
 
 
 def settings_of(source, path, **changed):
@@ -31,8 +31,40 @@ def write_lines(path, rows):
     return write(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_every_source_has_a_reader_or_a_generator():
-    assert set(READERS) | set(GENERATORS) == set(SOURCES)
+def test_built_in_sources_are_registered_and_names_are_unique():
+    assert set(SOURCES) >= {
+        "synthetic_math", "synthetic_reports", "synthetic_letters", "gsm8k", "gsm8k_socratic",
+        "svamp", "strategyqa", "palm_svamp", "palm_cqa", "coin_flip", "date_understanding",
+        "last_letter_concatenation", "tracking_shuffled_objects", "jsonl", "json", "csv",
+    }  # fmt: skip
+
+    def parse(settings, row, file, number):
+        raise AssertionError
+
+    with pytest.raises(UserError, match="two data sources are registered as 'svamp': asesjax"):
+        file_source("svamp", lambda settings: {}, "json")(parse)
+    with pytest.raises(UserError, match="synthetic_math generates records and has no files"):
+        get_reader("synthetic_math")
+
+
+def test_a_source_of_the_users_own_module(tmp_path, monkeypatch):
+    monkeypatch.setattr(SOURCES, "_found", dict(SOURCES._found))
+
+    @SOURCES.register("mine")
+    def make_mine(settings, split, n, seed):
+        return [Record(f"{split}-{i}", f"q{seed}", "r", "a") for i in range(n)]
+
+    @file_source("my_file", lambda settings: {"": tmp_path / "my.csv"}, "csv")
+    def parse_mine(settings, row, file, number):
+        return Record(str(number), row["q"], "r", row["a"]), row["a"]
+
+    write(tmp_path / "my.csv", "q,a\nHow?,1\nWhy?,2\n")
+    data = settings_of("mine", "")
+    data.n_train = 2
+    assert [r.id for r in load_records(data, "train", 3)[0]] == ["train-0", "train-1"]
+    data = settings_of("my_file", "", validation_share=0.0, test_share=0.0)
+    records, _ = load_records(data, "train", 0)
+    assert sorted((r.id, r.question) for r in records) == [("2", "How?"), ("3", "Why?")]
 
 
 def test_gsm8k_socratic(tmp_path):

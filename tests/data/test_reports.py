@@ -7,8 +7,7 @@ import pytest
 from asesjax.core.config import base_config
 from asesjax.core.errors import UserError
 from asesjax.core.types import AS, ES
-from asesjax.data.reports import SITES, make_reports
-from asesjax.data.synthetic import anonymous_key
+from asesjax.data.generators.reports import SITES, make_reports
 from asesjax.segment.pieces import split_pieces
 
 LESION = re.compile(
@@ -85,7 +84,7 @@ def test_splits_share_no_report_and_seeds_differ():
     keys = {}
     for split, n in (("train", 3000), ("validation", 200), ("test", 300)):
         records = make_reports(data, split, n, 0)
-        keys[split] = {tuple(sorted(anonymous_key(r).rstrip(".").split(". "))) for r in records}
+        keys[split] = {tuple(sorted(r.question.rstrip(".").split(". "))) for r in records}
         if split != "train":
             assert len(keys[split]) == n
         assert records == make_reports(data, split, n, 0) != make_reports(data, split, n, 1)

@@ -7,8 +7,8 @@ import pytest
 from asesjax.core.config import base_config
 from asesjax.core.errors import UserError
 from asesjax.core.types import AS, ES, FILLER, Record, Segment
+from asesjax.data.generators.math_problems import make_math
 from asesjax.data.sources import SPLITS, load_records, read_records, write_records
-from asesjax.data.synthetic import make_math
 from asesjax.data.vocab import load_vocabulary
 
 

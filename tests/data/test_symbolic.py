@@ -6,9 +6,9 @@ import json
 import pytest
 
 from asesjax.core.types import AS, ES
-from asesjax.data import dates
+from asesjax.data.readers import dates
+from asesjax.data.readers.symbolic import RULES
 from asesjax.data.rows import BadRow
-from asesjax.data.symbolic import RULES
 
 
 def text_of(chain):

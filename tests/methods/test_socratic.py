@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from asesjax.core.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record, Segment
+from asesjax.data.generators.math_problems import make_math
 from asesjax.data.sources import SPLITS, load_records
-from asesjax.data.synthetic import make_math
 from asesjax.data.vocab import ByteVocabulary, load_vocabulary, train_vocabulary
 from asesjax.decode.segment import context_tokens, start_progress
 from asesjax.decode.spec import make_work

@@ -2,14 +2,21 @@
 
 The files hold questions and answers alone. Every step is a sentence of its own: ES where it
 repeats the question, AS where it infers. The rules are ours.
+
+A rule returns the labelled sentences and the answer that they lead to, and raises ``BadRow`` for a
+question of another form.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from asesjax.core.types import AS, ES
-from asesjax.data import dates
-from asesjax.data.rows import BadRow
+from asesjax.core.files import read_json
+from asesjax.core.types import AS, ES, Record
+from asesjax.data.generators.draw import labelled_record
+from asesjax.data.readers import dates
+from asesjax.data.registry import Files, file_source
+from asesjax.data.rows import BadRow, Row, read_rows, text_field
 
 Chain = list[tuple[str, str]]  # sentences and their labels
 
@@ -21,12 +28,6 @@ _NOW = {"has a": "has the", "gets": "has"}  # what holding is called once it has
 
 def last_letters(question: str) -> tuple[Chain, str]:
     """Take the last letter of every word between quotes.
-
-    Returns:
-      The sentences with their labels, and the answer they come to.
-
-    Raises:
-      BadRow: the question is not of this form.
 
     Example:
       >>> last_letters('Take the last letters of each words in "Amy Ben" and concatenate them.')[1]
@@ -86,14 +87,6 @@ def date_understanding(question: str) -> tuple[Chain, str]:
     return _choose(chain, f"The date {phrase} is {_us(wanted)}", _us(wanted), choices)
 
 
-RULES: dict[str, Callable[[str], tuple[Chain, str]]] = {
-    "coin_flip": coin_flip,
-    "date_understanding": date_understanding,
-    "last_letter_concatenation": last_letters,
-    "tracking_shuffled_objects": shuffled_objects,
-}
-
-
 def _choose(chain: Chain, conclusion: str, wanted: str, choices: str) -> tuple[Chain, str]:
     letters = [letter for letter, text in _CHOICES.findall(choices) if text == wanted]
     if len(letters) != 1:
@@ -110,3 +103,35 @@ def _found(pattern: str, question: str) -> tuple[str, ...]:
 
 def _us(day) -> str:
     return f"{day:%m/%d/%Y}"
+
+
+RULES: dict[str, Callable[[str], tuple[Chain, str]]] = {
+    "coin_flip": coin_flip,
+    "date_understanding": date_understanding,
+    "last_letter_concatenation": last_letters,
+    "tracking_shuffled_objects": shuffled_objects,
+}
+
+
+def _files(name: str) -> Files:
+    return lambda settings: dict.fromkeys(("train", "test"), Path(settings.path) / f"{name}.json")
+
+
+def _rows(file: Path, split: str) -> Iterator[tuple[int, Row | BadRow]]:
+    """Yield the rows whose places, from 0, <name>__default.json gives to a split."""
+    places = set(read_json(file.with_name(f"{file.stem}__default.json"))[split])
+    return ((n, row) for n, row in read_rows(file, "json") if n - 1 in places)
+
+
+def parse_question(settings, row: Row, file: Path, number: int) -> tuple[Record, str]:
+    """Parse a question and write its reasoning by the rule of its task."""
+    question, answer = text_field(row, "question"), text_field(row, "answer")
+    chain, result = RULES[file.stem](question)
+    if result != answer:
+        raise BadRow("the rule comes to another answer than the file gives")
+    record = labelled_record(f"{file.stem}-{number}", question, chain, answer)
+    return record, f"The answer is {answer}."
+
+
+for _task in RULES:
+    file_source(_task, _files(_task), "json", _rows)(parse_question)

@@ -14,7 +14,8 @@ from typing import Any
 
 from asesjax.core.errors import UserError
 from asesjax.core.types import AS, ES, Record
-from asesjax.data import synthetic
+from asesjax.data.generators import draw
+from asesjax.data.registry import SOURCES
 
 SITES = ("brain", "thyroid", "lung", "liver", "spleen", "pancreas", "kidney", "femur")
 KINDS = ("nodule", "mass", "cyst")
@@ -48,25 +49,17 @@ def conclusion(kind: str, size: int, uptake: str) -> str:
     return "a benign tumour" if size >= LARGE_MM else "an old scar"
 
 
+@SOURCES.register("synthetic_reports")
 def make_reports(settings: Any, split: str, n: int, seed: int) -> list[Record]:
-    """Make reports.
+    """Make reports as ``draw.generate`` does, with empty answers.
 
-    Args:
-      settings: section ``data`` of the config. min_steps and max_steps count abnormal findings,
-        n_distractors normal ones, max_value bounds the sizes (2 mm and up); wording, fact_order
-        and held_out_templates as in ``synthetic.make_math``.
-      split: "train", "validation" or "test".
-      n: number of reports; the counts of findings take turns.
-      seed: of the draw.
-
-    Returns:
-      Records with gold segments, ids ``report-<split>-<index>``, ``answer`` empty.
+    min_steps and max_steps count abnormal findings, n_distractors normal ones; max_value bounds the
+    sizes (2 mm and up).
 
     Raises:
       UserError: settings out of range, or without that many distinct reports.
     """
-    synthetic.check_steps(settings)
-    synthetic.check_unused(settings, n_fillers=0, n_rationales=1)
+    draw.check_settings(settings, n_fillers=0, n_rationales=1)
     if settings.max_value < LARGE_MM:
         raise UserError(
             f"data.max_value must be at least {LARGE_MM} for reports (sizes in mm on both sides "
@@ -78,20 +71,20 @@ def make_reports(settings: Any, split: str, n: int, seed: int) -> list[Record]:
             f"{settings.n_distractors} need more than the {len(SITES)} sites there are; "
             "lower one of them"
         )
-    return synthetic.generate("report", settings, split, n, seed, _draw, _write)
+    return draw.generate("report", settings, split, n, seed, _draw, _write)
 
 
 # A report: (site, kind, size, uptake) in anatomical order; kind None where the site is normal.
 
 
 def _draw(settings, rng: random.Random, n_findings):
-    sites = synthetic.shuffled(rng, range(len(SITES)))
+    sites = draw.shuffled(rng, range(len(SITES)))
     findings = []
     for i, site in enumerate(sites[: n_findings + settings.n_distractors]):
         if i < n_findings:
-            kind = KINDS[synthetic.pick(rng, len(KINDS))]
-            size = 2 + synthetic.pick(rng, settings.max_value - 1)
-            findings.append((site, kind, size, UPTAKES[synthetic.pick(rng, 2)]))
+            kind = KINDS[draw.pick(rng, len(KINDS))]
+            size = 2 + draw.pick(rng, settings.max_value - 1)
+            findings.append((site, kind, size, UPTAKES[draw.pick(rng, 2)]))
         else:
             findings.append((site, None, 0, None))
     return tuple(sorted(findings, key=lambda finding: finding[0]))
@@ -101,12 +94,12 @@ def _write(settings, rng, problem, test):
     texts, impression = [], []
     for site, kind, size, uptake in problem:
         choices = FINDINGS if kind else NORMAL
-        text = synthetic.template(settings, rng, choices, test)
+        text = draw.template(settings, rng, choices, test)
         texts.append(text.format(site=SITES[site], kind=kind, size=size, uptake=uptake))
         if kind:
             result = conclusion(kind, size, uptake)
             impression.append((texts[-1], ES))
             impression.append((f"The {kind} in the {SITES[site]} suggests {result}.", AS))
     if settings.fact_order == "shuffled":
-        texts = synthetic.shuffled(rng, texts)
-    return synthetic.Written(" ".join(texts), synthetic.joined(impression), "")
+        texts = draw.shuffled(rng, texts)
+    return draw.labelled_record("", " ".join(texts), impression, "")

@@ -15,35 +15,27 @@ import random
 from typing import Any
 
 from asesjax.core.types import Record
-from asesjax.data import symbolic, synthetic
+from asesjax.data.generators.draw import check_settings, generate, labelled_record, pick
+from asesjax.data.readers.symbolic import last_letters
+from asesjax.data.registry import SOURCES
 
 LETTERS = ("bcdfghjklmnpqrstvwxz", "aeiouy")  # consonants, vowels
 SHORTEST, LONGEST = 3, 8  # letters of a word
 N_WORDS = 300
 
 
+@SOURCES.register("synthetic_letters")
 def make_letters(settings: Any, split: str, n: int, seed: int) -> list[Record]:
-    """Make last-letter problems.
-
-    Args:
-      settings: section ``data`` of the config. min_steps and max_steps count the words; other
-        fields of the generators must be as they are.
-      split: "train", "validation" or "test".
-      n: number of problems; the counts of words take turns.
-      seed: of the draw.
-
-    Returns:
-      Records with gold segments, ids ``letters-<split>-<index>``.
+    """Make last-letter problems as ``draw.generate`` does; min_steps and max_steps count words.
 
     Raises:
       UserError: settings out of range, or without that many distinct problems.
     """
-    synthetic.check_steps(settings)
-    synthetic.check_unused(
+    check_settings(
         settings, n_distractors=0, n_fillers=0, n_rationales=1, wording="plain",
         fact_order="in_order",
     )  # fmt: skip
-    return synthetic.generate("letters", settings, split, n, seed, _draw, _write)
+    return generate("letters", settings, split, n, seed, _draw, _write)
 
 
 @functools.cache
@@ -51,19 +43,17 @@ def words() -> tuple[str, ...]:
     """Return the made-up words, always the same."""
     rng, found = random.Random("letters"), set()
     while len(found) < N_WORDS:
-        length = SHORTEST + synthetic.pick(rng, LONGEST - SHORTEST + 1)
-        first = synthetic.pick(rng, 2)
+        length = SHORTEST + pick(rng, LONGEST - SHORTEST + 1)
+        first = pick(rng, 2)
         kinds = [LETTERS[(first + i) % 2] for i in range(length)]
-        letters = [kind[synthetic.pick(rng, len(kind))] for kind in kinds]
-        found.add("".join(letters))
+        found.add("".join(kind[pick(rng, len(kind))] for kind in kinds))
     return tuple(sorted(found))
 
 
-def _draw(settings, rng: random.Random, n_words):
-    return tuple(words()[synthetic.pick(rng, N_WORDS)] for _ in range(n_words))
+def _draw(settings, rng: random.Random, n_words: int) -> tuple[str, ...]:
+    return tuple(words()[pick(rng, N_WORDS)] for _ in range(n_words))
 
 
-def _write(settings, rng, drawn, test):
+def _write(settings, rng, drawn, test) -> Record:
     question = f'Take the last letters of the words in "{" ".join(drawn)}" and concatenate them.'
-    chain, answer = symbolic.last_letters(question)
-    return synthetic.Written(question, synthetic.joined(chain), answer)
+    return labelled_record("", question, *last_letters(question))

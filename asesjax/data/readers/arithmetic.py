@@ -12,7 +12,7 @@ _OPERATORS = {
 _LONGEST = 200  # characters; no data set has longer ones, and nesting stays shallow
 
 
-def worked_out(text: str) -> tuple[Fraction, list[str]] | None:
+def work_out(text: str) -> tuple[Fraction, list[str]] | None:
     """Compute a sum of numbers, brackets and ``+ - * /``.
 
     Returns:
@@ -20,9 +20,9 @@ def worked_out(text: str) -> tuple[Fraction, list[str]] | None:
       is no such sum or divides by 0.
 
     Example:
-      >>> worked_out("( 6.0 - ( 3.0 + 2.0 ) )")
+      >>> work_out("( 6.0 - ( 3.0 + 2.0 ) )")
       (Fraction(1, 1), ['3 + 2 = 5', '6 - 5 = 1'])
-      >>> worked_out("2 ** 9") is None
+      >>> work_out("2 ** 9") is None
       True
     """
     if len(text) > _LONGEST or not set(text) <= set("0123456789.()+-*/ "):

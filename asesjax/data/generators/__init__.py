@@ -1,0 +1,1 @@
+"""Generators of problems: a module here that registers its source needs no other mention."""

@@ -1,0 +1,142 @@
+"""What the generators share: drawing distinct problems of a split, and choosing their wording.
+
+Which split a problem belongs to is decided by a hash of the problem itself: its facts, without
+names, items, wording and order. So no problem is in two splits, whatever the seeds; a seed decides
+which problems are drawn and never moves one from test to training.
+"""
+
+import dataclasses
+import random
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+from asesjax.core.errors import UserError
+from asesjax.core.types import Record, Segment
+from asesjax.data.rows import stable_hash
+
+_SHARES = (("train", 70), ("validation", 10), ("test", 20))  # percent of all problems
+_TRIES = {"train": 12, "validation": 20000, "test": 20000}  # draws for one new problem
+
+
+def generate(
+    kind: str,
+    settings: Any,
+    split: str,
+    n: int,
+    seed: int,
+    draw: Callable[[Any, random.Random, int], Hashable],
+    write: Callable[[Any, random.Random, Any, bool], Record],
+) -> list[Record]:
+    """Draw problems of one split; the counts of steps take turns, so that each is as frequent.
+
+    Args:
+      kind: begins the ids, ``<kind>-<split>-<index>``.
+      settings: section ``data`` of the config.
+      split: "train", "validation" or "test".
+      n: number of problems.
+      seed: of the draw.
+      draw: ``(settings, rng, n_steps) -> problem``, equal where only names, wording or order
+        would differ.
+      write: ``(settings, rng, problem, test) -> record``, whose id is replaced.
+
+    Returns:
+      ``n`` records of which no two have the same question. Validation and test problems are
+      distinct; training problems too, until no new one of a count of steps is found: then problems
+      return in other words.
+
+    Raises:
+      UserError: too few distinct problems found in a bounded number of draws.
+    """
+    if n < 1:
+        raise UserError(f"data.n_{split} is {n}, but a generated source must be told how many")
+    # Text of any length as a seed, and only random() afterwards: both are the same in every
+    # Python version.
+    rng = random.Random(f"{kind}/{split}/{seed}")
+    problems, questions, records = set(), set(), []
+    for i in range(n):
+        n_steps = settings.min_steps + i % (settings.max_steps - settings.min_steps + 1)
+        found = None
+        for _ in range(_TRIES[split]):
+            problem = draw(settings, rng, n_steps)
+            is_new = problem not in problems
+            if split_of(problem) != split or not (is_new or split == "train"):
+                continue
+            record = write(settings, rng, problem, split == "test")
+            if record.question not in questions:
+                found = record
+                problems.add(problem)
+                if is_new:
+                    break
+        if found is None:
+            raise UserError(
+                f"the data settings give too few distinct {split} problems of {n_steps} steps "
+                f"({i} of {n} made); raise data.max_value, data.min_steps or data.n_distractors, "
+                f"or lower data.n_{split}"
+            )
+        questions.add(found.question)
+        records.append(dataclasses.replace(found, id=f"{kind}-{split}-{i}"))
+    return records
+
+
+def labelled_record(
+    name: str, question: str, sentences: Sequence[tuple[str, str]], answer: str, **fields: Any
+) -> Record:
+    """Make a record with gold segments of (sentence, label), joined by spaces."""
+    last = len(sentences) - 1
+    gold = tuple(
+        Segment(text + " " * (i < last), label) for i, (text, label) in enumerate(sentences)
+    )
+    return Record(name, question, "".join(s.text for s in gold), answer, gold, **fields)
+
+
+def split_of(problem: Hashable) -> str:
+    """Return the split of a problem, the same in every process and for every seed."""
+    percent = stable_hash(repr(problem)) % 100
+    for split, share in _SHARES:
+        percent -= share
+        if percent < 0:
+            return split
+    raise AssertionError("shares are percentages")
+
+
+def pick(rng: random.Random, n: int) -> int:
+    """Draw one of 0 ... n - 1."""
+    return int(rng.random() * n)
+
+
+def shuffled(rng: random.Random, items: Sequence) -> list:
+    """Return the items in random order."""
+    return [items[i] for _, i in sorted((rng.random(), i) for i in range(len(items)))]
+
+
+def template(settings: Any, rng: random.Random, choices: Sequence[str], test: bool) -> str:
+    """Choose the wording of a fact by data.wording and data.held_out_templates."""
+    if settings.wording == "plain":
+        return choices[0]
+    if settings.held_out_templates:
+        return choices[-1] if test else choices[pick(rng, len(choices) - 1)]
+    return choices[pick(rng, len(choices))]
+
+
+def check_settings(settings: Any, **unused: Any) -> None:
+    """Check what all generators need, and that settings without a use have their default.
+
+    Raises:
+      UserError: a setting out of range, two that contradict each other, or one of ``unused`` that
+        differs from the value given here.
+    """
+    if not 1 <= settings.min_steps <= settings.max_steps:
+        raise UserError(
+            "data.min_steps must be at least 1 and at most data.max_steps, got "
+            f"{settings.min_steps} and {settings.max_steps}"
+        )
+    if settings.n_distractors < 0:
+        raise UserError(f"data.n_distractors must not be negative, got {settings.n_distractors}")
+    if settings.held_out_templates and settings.wording != "varied":
+        raise UserError('data.held_out_templates needs data.wording "varied"')
+    for name, default in unused.items():
+        if getattr(settings, name) != default:
+            raise UserError(
+                f"data.{name} must be {default} where data.source is {settings.source}, got "
+                f"{getattr(settings, name)}"
+            )

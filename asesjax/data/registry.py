@@ -1,0 +1,73 @@
+"""Sources of records, each registered under its name (``data.source``) where it is defined.
+
+A source is a function that generates records, under ``@SOURCES.register(name)``::
+
+    def make_math(settings, split, n, seed) -> list[Record]
+
+or a reader of files, whose parse function stands under ``@file_source(name, files, form)``.
+``settings`` is section ``data`` of the config; modules outside the package register theirs alike.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from asesjax.core.errors import UserError
+from asesjax.core.registry import Registry
+from asesjax.core.types import Record
+from asesjax.data.rows import BadRow, Row, read_rows
+
+SPLITS = ("train", "validation", "test")
+Generator = Callable[[Any, str, int, int], list[Record]]
+Files = Callable[[Any], dict[str, Path]]
+Parse = Callable[[Any, Row, Path, int], tuple[Record, str]]
+Rows = Callable[[Path, str], Iterator[tuple[int, Row | BadRow]]]
+
+
+class Reader:
+    """How a data set is read from files; ``file_source`` explains the fields."""
+
+    def __init__(self, files: Files, form: str, parse: Parse, rows: Rows | None = None):
+        self.files, self.form, self.parse = files, form, parse
+        self.rows = rows or (lambda file, split: read_rows(file, form))
+        functools.update_wrapper(self, parse)  # so that the registry tells readers apart
+
+
+SOURCES: Registry[Generator | Reader] = Registry("data source")
+
+
+def file_source(
+    name: str, files: Files, form: str, rows: Rows | None = None
+) -> Callable[[Parse], Parse]:
+    """Register a reader of files under a name; decorates its parse function.
+
+    The parse function is ``(settings, row, file, number) -> (record, chain)``, with the chain as
+    its author closed it, which ``data.only_right_chains`` compares with the right answer. It raises
+    ``BadRow`` for a row that cannot be used.
+
+    Args:
+      name: value of ``data.source``.
+      files: settings -> the file of each split that the data set tells apart; key ``""`` for a file
+        that is to be divided.
+      form: format of the files, as in ``rows.read_rows``.
+      rows: (file, split) -> what ``rows.read_rows`` yields, for data sets that need more than that.
+    """
+
+    def register(parse: Parse) -> Parse:
+        SOURCES.register(name)(Reader(files, form, parse, rows))
+        return parse
+
+    return register
+
+
+def get_reader(source: str) -> Reader:
+    """Return the reader of ``data.source``.
+
+    Raises:
+      UserError: no such source, or one that generates records.
+    """
+    reader = SOURCES.get(source)
+    if not isinstance(reader, Reader):
+        raise UserError(f"data.source {source} generates records and has no files to read")
+    return reader
