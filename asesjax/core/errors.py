@@ -16,13 +16,14 @@ class Preempted(Exception):
     """Training stopped before its end on request; the same call goes on from the last save."""
 
 
-def unknown(what: str, got: str, valid: Iterable[str]) -> UserError:
+def unknown(what: str, got: str, valid: Iterable[str], few: bool = False) -> UserError:
     """Build the error for a name that is not one of the valid ones.
 
     Args:
       what: what kind of name it is, for the message ("segment.strategy").
       got: the name that was given.
       valid: the names that would have been right.
+      few: name the nearest alone, of many.
 
     Returns:
       An error naming the nearest valid names first and then all of them.
@@ -33,5 +34,7 @@ def unknown(what: str, got: str, valid: Iterable[str]) -> UserError:
     """
     names = [str(name) for name in valid]
     near = difflib.get_close_matches(str(got), names, n=3, cutoff=0.5)
-    hint = "did you mean " + " or ".join(repr(name) for name in near) + "? " if near else ""
-    return UserError(f"unknown {what} {got!r}; {hint}Valid: {', '.join(names)}")
+    hint = "did you mean " + " or ".join(repr(name) for name in near) + "?" if near else ""
+    if few:
+        return UserError(f"unknown {what} {got!r}; {hint or 'asesjax config lists all'}")
+    return UserError(f"unknown {what} {got!r}; {hint}{' ' * bool(hint)}Valid: {', '.join(names)}")

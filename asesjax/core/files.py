@@ -2,23 +2,38 @@
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from asesjax.core.errors import UserError
 
 
 def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_array(path: str | Path, values: np.ndarray) -> None:
+    """Write an .npy file, whole or not at all."""
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    write_bytes(path, buffer.getvalue())
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
     """Write a file through a temporary neighbour, so that a killed process leaves no half file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -8,13 +8,13 @@ the fields, or, when asked to redo, moves the old outputs aside first.
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asesjax.core.config import fingerprint
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, write_json
+from asesjax.core.options import fingerprint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Stage:
     Attributes:
       name: unique; also the name of its record.
       run: does the work; must be able to continue after being killed.
-      fields: names of configuration fields, or of whole sections, that its result depends on.
+      reads: configuration fields that its result depends on, with their values (``options.reads``).
       needs: names of the stages whose results it reads.
       outputs: files and folders below the workdir that are its own, moved aside when redone.
       together: takes the devices of all processes (``core/processes.py``); process 0 does the
@@ -33,15 +33,44 @@ class Stage:
 
     name: str
     run: Callable[[], None]
-    fields: tuple[str, ...]
+    reads: Mapping[str, Any]
     needs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     together: bool = False
 
 
+def in_order(stages: Sequence[Stage]) -> list[Stage]:
+    """Put every stage behind those it needs; several of one name become one.
+
+    Raises:
+      UserError: stages of one name that read different values.
+    """
+    left: dict[str, Stage] = {}
+    for stage in stages:
+        there = left.setdefault(stage.name, stage)
+        wrong = [name for name in {**there.reads, **stage.reads}
+                 if there.reads.get(name) != stage.reads.get(name)]  # fmt: skip
+        if wrong:
+            raise UserError(
+                f"stage {stage.name} is shared by rows that want different {', '.join(wrong)}; "
+                "give these rows the same values, or a workdir each"
+            )
+    out: list[Stage] = []
+    while left:
+        done = {stage.name for stage in out}
+        ready = next((s for s in left.values() if done.issuperset(s.needs)), None)
+        if ready is None:
+            missing = {need for stage in left.values() for need in stage.needs} - done - set(left)
+            raise UserError(
+                f"stages {', '.join(left)} need {', '.join(missing) or 'each other'}, which "
+                "nothing provides; see the needs of the methods"
+            )
+        out.append(left.pop(ready.name))
+    return out
+
+
 def run_stages(
     stages: Sequence[Stage],
-    fields: dict[str, Any],
     workdir: str | Path,
     redo: bool = False,
     say: Callable[[str], None] = print,
@@ -51,7 +80,6 @@ def run_stages(
 
     Args:
       stages: in an order in which every stage comes after those it needs.
-      fields: the flattened configuration.
       workdir: holds ``stages/`` and everything the stages write.
       redo: move outputs of stages whose configuration changed to ``superseded/`` and run them.
       say: gets a line for each stage.
@@ -65,7 +93,7 @@ def run_stages(
         for all stages before the first one runs.
     """
     workdir = Path(workdir)
-    wanted = _wanted(stages, fields)
+    wanted = _wanted(stages)
     stale = {}
     for stage in stages:
         record = _read(workdir, stage.name)
@@ -76,17 +104,17 @@ def run_stages(
     before()
     ran = []
     for stage in stages:
-        record = _read(workdir, stage.name)
+        record = None if stage.name in stale else _read(workdir, stage.name)
         if stage.name in stale:
             _set_aside(stage, workdir, say)
         elif record and record["finished"]:
             say(f"[{stage.name}] finished before ({record['seconds']:.0f} s); kept")
             continue
         path = workdir / "stages" / f"{stage.name}.json"
-        spent = record["seconds"] if record and stage.name not in stale else 0.0
+        spent = record["seconds"] if record else 0.0
         entry = wanted[stage.name] | {"finished": False, "seconds": spent}
         write_json(path, entry)
-        say(f"[{stage.name}] {'goes on' if record and stage.name not in stale else 'starts'}")
+        say(f"[{stage.name}] {'resumes' if record else 'starts'}")
         start = time.perf_counter()
         try:
             stage.run()
@@ -99,18 +127,15 @@ def run_stages(
     return ran
 
 
-def _wanted(stages: Sequence[Stage], fields: dict[str, Any]) -> dict[str, dict]:
+def _wanted(stages: Sequence[Stage]) -> dict[str, dict]:
     wanted: dict[str, dict] = {}
     for stage in stages:
-        read = {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in fields.items()
-            if any(name == part or name.startswith(part + ".") for part in stage.fields)
-        }
+        fields = {name: list(value) if isinstance(value, tuple) else value
+                  for name, value in stage.reads.items()}  # fmt: skip
         needs = {name: wanted[name]["fingerprint"] for name in stage.needs}
         wanted[stage.name] = {
-            "fingerprint": fingerprint({"fields": read, "needs": needs}),
-            "fields": read,
+            "fingerprint": fingerprint({"fields": fields, "needs": needs}),
+            "fields": fields,
             "needs": needs,
         }
     return wanted

@@ -9,8 +9,10 @@ tells which batch comes next: that is the cursor a checkpoint keeps.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
 from asesjax.core.errors import UserError
@@ -174,6 +176,30 @@ def eval_batches(
             yield _fill(examples, rows[mine], shape, plan.progress(0))
 
     return batches()
+
+
+def map_batches(
+    function: Callable[[Batch], Any],
+    examples: Sequence[Example],
+    source_buckets: Sequence[int],
+    target_buckets: Sequence[int],
+    batch_size: int = 64,
+) -> list[Any]:
+    """Apply a compiled function of a batch to many examples.
+
+    Returns:
+      For each example, in order, its row of what the function returns, a tree of arrays [B, ...].
+
+    Raises:
+      UserError: an example longer than the largest bucket.
+    """
+    out: list = [None] * len(examples)
+    for batch in eval_batches(examples, batch_size, source_buckets, target_buckets):
+        leaves, tree = jax.tree.flatten(jax.device_get(function(batch)))
+        for row, index in enumerate(batch["example_index"].tolist()):
+            if index >= 0:
+                out[index] = jax.tree.unflatten(tree, [leaf[row] for leaf in leaves])
+    return out
 
 
 def token_counts(examples: Sequence[Example]) -> np.ndarray:

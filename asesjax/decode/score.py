@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asesjax.core.types import Batch, Example, Params
-from asesjax.data.batching import eval_batches
+from asesjax.data.batching import map_batches
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
 
@@ -82,11 +82,7 @@ def score_examples(
     Raises:
       UserError: an example longer than the largest bucket.
     """
-    out: list = [None] * len(examples)
-    for batch in eval_batches(examples, batch_size, source_buckets, target_buckets):
-        nll, entropy = jax.device_get(token_scores(config, params, batch))
-        for row, index in enumerate(batch["example_index"].tolist()):
-            if index >= 0:
-                length = len(examples[index].targets)
-                out[index] = nll[row, :length], entropy[row, :length]
-    return out
+    function = functools.partial(token_scores, config, params)
+    rows = map_batches(function, examples, source_buckets, target_buckets, batch_size)
+    lengths = [len(example.targets) for example in examples]
+    return [(nll[:n], entropy[:n]) for (nll, entropy), n in zip(rows, lengths, strict=True)]

@@ -1,50 +1,32 @@
-"""The seam between methods and the rest: examples and a decode plan are all a method supplies.
+"""The seam between methods and everything else.
 
-Every role is an ordinary run of the one training loop on its list of examples, and every method is
-decoded by the one engine; what differs is data, weights and plan.
+A method is a class, registered under its name where it is defined. It supplies options, examples
+for each role and a decode plan; most need no more. What all methods share (the train loop, the
+decode engine, the report) knows them by this class alone.
 """
 
-import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from asesjax.core.types import Example, Params, Record, Segment
+from asesjax.core.errors import unknown
+from asesjax.core.options import Config, reads
+from asesjax.core.registry import Registry
+from asesjax.core.stages import Stage
+from asesjax.core.types import Example, Params, Record
+from asesjax.data.corpus import EncodedRecord
 from asesjax.data.vocab import Vocabulary
 from asesjax.decode.spec import Frame, Limits
 from asesjax.models.t5_config import T5Config
 
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """A record as methods see it.
-
-    Attributes:
-      record: question, rationale and answer.
-      question_ids: [Q] int32 ids of the question, without end of sequence.
-      segments: labelled segments of the chain (rationale and answer sentence), joined in order;
-        None for methods that do not ask for them.
-      notes: what the method's own stages found out about the record: its rows of ``Method.notes``.
-    """
-
-    record: Record
-    question_ids: np.ndarray
-    segments: tuple[Segment, ...] | None = None
-    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+if TYPE_CHECKING:
+    from asesjax.run import Run
 
 
 class Shape(NamedTuple):
-    """How the chains of a method are written; see ``decode.spec.DecodeSpec``.
-
-    Attributes:
-      n_stages: stages of a chain; 1 where it is written at once, 0 where it ends by itself.
-      frames: what a stage reads, in turn.
-      jump_ids: end marks that name the next stage.
-      sentinel: whether sentinel 0 ends a chain.
-      stop_text: ends a chain with the segment that holds it; empty for none.
-    """
+    """How the chains of a method are written; see ``decode.spec.DecodeSpec``."""
 
     n_stages: int = 1
     frames: tuple[Frame, ...] = (Frame(),)
@@ -53,57 +35,117 @@ class Shape(NamedTuple):
     stop_text: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """One way to learn from rationales.
+class ReportPart(NamedTuple):
+    """What a method adds to a run's report.
 
     Attributes:
-      name: as in the configuration's ``methods``.
-      examples: ``(prepared, config, vocabulary) -> {role: examples}`` of one record.
-      roles: the parameter sets it trains. They share the training budget evenly.
-      labels: what the segments of a chain are called, in turn; None for no name.
-      phases: the roles that write segments in turn, starting with the first; all when empty.
-      segmented: whether examples are made from labelled segments.
-      shape: ``(config, vocabulary) -> Shape``.
-      ask: ``(trained, config, asked, write) -> asked``: what becomes of questions before they are
-        decoded. ``write(role, questions)`` has a role write one segment for each list of ids, to
-        its end mark.
-      start_from: the method whose (first) role all roles start from, instead of the run's start.
-      notes: files in the workdir with a row for each record of a split (``{split}`` in their
-        names), whose fields become ``Prepared.notes``.
-      needs: stages that training comes after, besides the data.
-      train_fields: fields or sections of the configuration that its examples depend on.
-      decode_fields: those that its decoding depends on.
-      adapt: ``(method, config) -> method``, for one whose roles the configuration decides.
-      reference: ``(record, config) -> record`` with the chain that the method is taught as its
-        rationale and no answer, where it is not rationale and answer sentence.
+      name: of the part; methods of one room that return the same name share one part.
+      columns: row of the table to values by heading.
+      facts: JSON values, in ``report.json`` under the name.
+      lines: Markdown below the table.
+      figures: pictures that were drawn, below the workdir.
     """
 
     name: str
-    examples: Callable[[Prepared, ConfigDict, Vocabulary], dict[str, list[Example]]]
+    columns: dict[str, dict[str, Any]] = {}
+    facts: dict[str, Any] = {}
+    lines: Sequence[str] = ()
+    figures: Sequence[Path] = ()
+
+
+class Method:
+    """One way to learn from rationales: a row of the results table with its options.
+
+    Attributes:
+      Options: section of the configuration that the method reads; None for none.
+      roles: the parameter sets it trains. They share the training budget evenly.
+      needs: stages that its training comes after, besides the data.
+      start_from: method whose first role all roles start from, instead of the run's start.
+      annotations: files of the workdir whose arrays its records get (``data.corpus``).
+      outputs: what its training writes below the workdir, besides its roles.
+      train: trains it in a way of its own, ``(run) -> None``; None for ``jobs.training``.
+    """
+
+    Options: type | None = None
     roles: tuple[str, ...] = ("main",)
     labels: tuple[str | None, ...] = (None,)
     phases: tuple[str, ...] = ()
-    segmented: bool = False
-    shape: Callable[[ConfigDict, Vocabulary], Shape] = lambda config, vocab: Shape()
-    ask: "Callable[[Trained, ConfigDict, Asked, Write], Asked] | None" = None
-    start_from: str = ""
-    notes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
-    train_fields: tuple[str, ...] = ()
-    decode_fields: tuple[str, ...] = ()
-    adapt: "Callable[[Method, ConfigDict], Method] | None" = None
-    reference: Callable[[Record, ConfigDict], Record] | None = None
+    start_from: str = ""
+    annotations: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    train: "Callable[[Run], None] | None" = None
 
-    def examples_by_role(
-        self, prepared: Iterable[Prepared], config: ConfigDict, vocab: Vocabulary
-    ) -> dict[str, list[Example]]:
-        """Return the examples of many records, those of each role together, in order."""
-        out: dict[str, list[Example]] = {role: [] for role in self.roles}
-        for one in prepared:
-            for role, items in self.examples(one, config, vocab).items():
-                out[role] += items
-        return out
+    def __init__(self, name: str, config: Config):
+        """Make a row; ``config`` has the row's own options. Checks what can be checked early.
+
+        Raises:
+          UserError: options that do not go together.
+        """
+        self.name, self.config = name, config
+
+    @property
+    def options(self) -> Any:
+        """The method's section."""
+        return getattr(self.config, self.Options.section)
+
+    def prepare(self, records: list[EncodedRecord]) -> None:
+        """See all training records, before the examples of any split are made of them."""
+
+    def examples(self, record: EncodedRecord, vocab: Vocabulary) -> dict[str, list[Example]]:
+        """Return the examples of one record for each role."""
+        raise NotImplementedError
+
+    def shape(self, vocab: Vocabulary) -> Shape:
+        """Return who writes what, from which prompt, until which mark."""
+        return Shape()
+
+    def ask(self, trained: "Trained", asked: "Asked", write: "Write") -> "Asked":
+        """Return questions as they are decoded.
+
+        Args:
+          trained: the parameters.
+          asked: the questions.
+          write: ``write(role, questions)`` has a role write one segment for each list of ids.
+        """
+        return asked
+
+    def reference(self, record: Record) -> Record:
+        """Return a record whose rationale and answer are the chain that the method is taught."""
+        return record
+
+    def stages(self, run: "Run") -> list[Stage]:
+        """Return stages of its own, beside training and decoding; the same for rows that share."""
+        return []
+
+    def report(self, run: "Run", rows: Sequence[dict[str, Any]]) -> ReportPart | None:
+        """Return what it adds to the report of ``rows``."""
+        return None
+
+    def reads(self, kind: str) -> dict[str, Any]:
+        """Return the fields of its section that change one kind of stage."""
+        return reads(self.config, f"{self.Options.section}:{kind}") if self.Options else {}
+
+
+METHODS: Registry[type[Method]] = Registry("method")
+
+
+def make_method(name: str, config: Config) -> Method:
+    """Return a row of the results table: a method, or a variant of one with options of its own.
+
+    Raises:
+      UserError: no method or variant has this name.
+
+    Example:
+      >>> import asesjax.config as c
+      >>> make_method("dsm", c.finish(c.base_config())).roles
+      ('es', 'as')
+    """
+    own = dict(config.variants.get(name, {}))
+    kind = own.pop("method", name)
+    if kind not in METHODS:
+        raise unknown("method", kind, [*METHODS, *config.variants])
+    return METHODS.get(kind)(name, config.changed(own) if own else config)
 
 
 class Trained(NamedTuple):
@@ -114,14 +156,14 @@ class Trained(NamedTuple):
       model: their shape.
       params: one tree for each role, in the roles' order.
       vocab: the run's.
-      examples: reads the run's training records, for methods that show some of them.
+      corpus: reads the run's training records, for methods that show some of them.
     """
 
     method: Method
     model: T5Config
     params: tuple[Params, ...]
     vocab: Vocabulary
-    examples: Callable[[], list[Record]] = list
+    corpus: Callable[[], list[EncodedRecord]] = list
 
     def of(self, role: str) -> Params:
         """Return the parameters of a role."""

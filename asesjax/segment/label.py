@@ -10,39 +10,29 @@ from asesjax.segment.pieces import Piece
 
 
 def label_pieces(
-    scores: Sequence[float] | np.ndarray | None,
+    scores: Sequence[float] | np.ndarray,
     strategy: str,
     beta: float = 1.4,
-    n_pieces: int | None = None,
+    threshold: float | None = None,
 ) -> list[str]:
     """Label each piece of one rationale ES or AS.
 
     AS-ES paper: AS are the pieces whose score is above ``beta`` times the mean score of the
-    rationale's pieces; strategy ``"location"`` alternates by position instead, ES first.
+    rationale's pieces, or above a fixed ``threshold``.
 
     Args:
-      scores: [P] scores, computed with in float64; None for location.
-      strategy: ``"location"``, or any other name for the threshold rule.
-      beta: the threshold's factor; the authors' code has 1.4.
-      n_pieces: P, needed for location only.
-
-    Returns:
-      P labels.
+      scores: [P], computed with in float64.
+      strategy: name of the score, for errors.
+      beta: the authors' code has 1.4.
+      threshold: instead of ``beta``.
 
     Raises:
       UserError: a score is not finite (the scorer diverged).
-      ValueError: scores are missing, or ``n_pieces`` is.
 
     Example:
-      >>> label_pieces([1.0, 5.0, 1.0], "entropy"), label_pieces(None, "location", n_pieces=3)
+      >>> label_pieces([1.0, 5.0, 1.0], "entropy"), label_pieces([0, 1, 0], "location", 9.0, 0.5)
       (['ES', 'AS', 'ES'], ['ES', 'AS', 'ES'])
     """
-    if strategy == "location":
-        if n_pieces is None:
-            raise ValueError("label_pieces needs n_pieces for strategy 'location'")
-        return [LABELS[i % 2] for i in range(n_pieces)]
-    if scores is None or n_pieces not in (None, len(scores)):
-        raise ValueError(f"strategy {strategy!r} needs one score a piece")
     values = np.asarray(scores, np.float64)
     if not np.isfinite(values).all():
         raise UserError(
@@ -51,7 +41,8 @@ def label_pieces(
         )
     if values.size == 0:
         return []
-    return [AS if above else ES for above in values > beta * values.mean()]
+    bound = beta * values.mean() if threshold is None else threshold
+    return [AS if above else ES for above in values > bound]
 
 
 def merge_segments(

@@ -1,48 +1,122 @@
-"""One number a piece, M(S): high for pieces that say what the context does not."""
+"""One number a piece, M(S): high for pieces that say what the context does not.
 
-from collections.abc import Sequence
+A score is registered where it is defined:
+
+    @score("digits")
+    def digits(chain: ScoreInput) -> np.ndarray:
+        return np.array([sum(c.isdigit() for c in text) for text in chain.texts], np.float32)
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from asesjax.core.errors import unknown
+from asesjax.core.registry import Registry
 from asesjax.segment import similarity
 
-KINDS = ("bleu", "rouge")
 REDUCE = ("sum", "mean")
 
 
-def similarity_scores(
-    texts: Sequence[str], question: str, kind: str, language: str = "en"
-) -> np.ndarray:
-    """Score pieces by how unlike the question they are: 1 - similarity.
+class ScoreInput(NamedTuple):
+    """What a score may look at in one chain of P pieces and N tokens.
 
-    AS-ES paper, the BLEU and ROUGE strategies; 1 minus it is ours, so that the threshold rule
-    reads the same for every score. BLEU's brevity penalty makes nearly every score of a piece
-    much shorter than its question close to 1; with ``beta`` above 1 the threshold then passes 1
-    and no piece is AS: beta belongs near 1 here.
-
-    Args:
-      texts: text of each piece.
-      question: what they are compared with, the reference.
-      kind: ``"bleu"`` (smoothed sentence BLEU) or ``"rouge"`` (ROUGE-L F1).
-      language: see ``similarity.words``.
-
-    Returns:
-      [P] float32 in [0, 1].
-
-    Raises:
-      UserError: another kind or language.
-
-    Example:
-      >>> similarity_scores(["Ann has 3 dogs", "So 6 legs"], "Ann has 3 dogs", "rouge")
-      array([0., 1.], dtype=float32)
+    Attributes:
+      question: its text.
+      texts: of the P pieces.
+      language: of the texts, see ``similarity.words``.
+      n_words: [P] words of each piece.
+      nll: [N] float32, negative log-likelihood of each token under the scorer, in nats; None
+        without a scorer, as are the next two.
+      entropy: [N] float32, entropy of the scorer's prediction of each token, in nats.
+      token_piece: [N] int, the piece of each token; -1 for none.
+      reduce: how token scores are pooled over a piece: "sum", or "mean" over its words.
     """
-    if kind not in KINDS:
-        raise unknown("similarity", kind, KINDS)
-    measure = similarity.sentence_bleu if kind == "bleu" else similarity.rouge_l
-    reference = similarity.Reference(similarity.words(question, language))
-    values = [1.0 - measure(similarity.words(text, language), reference) for text in texts]
+
+    question: str
+    texts: Sequence[str]
+    language: str
+    n_words: Sequence[int]
+    nll: np.ndarray | None = None
+    entropy: np.ndarray | None = None
+    token_piece: np.ndarray | None = None
+    reduce: str = "sum"
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """A segmentation score.
+
+    Attributes:
+      function: returns [P] numbers, the higher the more abstractive.
+      needs_model: whether it looks at ``nll`` or ``entropy``.
+      threshold: pieces above it are AS; None for ``beta`` times the mean of the rationale.
+    """
+
+    function: Callable[[ScoreInput], np.ndarray]
+    needs_model: bool = False
+    threshold: float | None = None
+
+
+SCORES: Registry[Score] = Registry("segment.strategy")
+
+
+def score(name: str, needs_model: bool = False, threshold: float | None = None) -> Callable:
+    """Return a decorator that registers a function as a score; see ``Score``."""
+
+    def add(function: Callable[[ScoreInput], np.ndarray]):
+        SCORES.register(name)(Score(function, needs_model, threshold))
+        return function
+
+    return add
+
+
+@score("entropy", needs_model=True)
+def _entropy(chain: ScoreInput) -> np.ndarray:
+    """AS-ES paper: how unsure the scorer is of a piece."""
+    return _pooled(chain, chain.entropy)
+
+
+@score("loss", needs_model=True)
+def _loss(chain: ScoreInput) -> np.ndarray:
+    """AS-ES paper: how much a piece surprises the scorer."""
+    return _pooled(chain, chain.nll)
+
+
+@score("bleu")
+def _bleu(chain: ScoreInput) -> np.ndarray:
+    """AS-ES paper: 1 - smoothed sentence BLEU of a piece against the question.
+
+    1 minus it is ours, so that the threshold rule reads the same for every score. The brevity
+    penalty makes nearly every score of a piece much shorter than its question close to 1; with
+    ``beta`` above 1 the threshold then passes 1 and no piece is AS: beta belongs near 1 here.
+    """
+    return _unlike(chain, similarity.sentence_bleu)
+
+
+@score("rouge")
+def _rouge(chain: ScoreInput) -> np.ndarray:
+    """AS-ES paper: 1 - ROUGE-L F1 of a piece against the question; see ``_bleu``."""
+    return _unlike(chain, similarity.rouge_l)
+
+
+@score("location", threshold=0.5)
+def _location(chain: ScoreInput) -> np.ndarray:
+    """AS-ES paper: pieces alternate by position, ES first."""
+    return np.arange(len(chain.texts), dtype=np.float32) % 2
+
+
+def _unlike(chain: ScoreInput, measure: Callable) -> np.ndarray:
+    reference = similarity.Reference(similarity.words(chain.question, chain.language))
+    values = [1.0 - measure(similarity.words(t, chain.language), reference) for t in chain.texts]
     return np.asarray(values, np.float32)
+
+
+def _pooled(chain: ScoreInput, values: np.ndarray) -> np.ndarray:
+    return pool_token_scores(values, chain.token_piece, len(chain.texts), chain.n_words,
+                             chain.reduce)  # fmt: skip
 
 
 def pool_token_scores(
@@ -57,12 +131,11 @@ def pool_token_scores(
     AS-ES paper: summed entropy (or loss) of a piece, or that divided by its words.
 
     Args:
-      token_scores: [N] float, entropy or negative log-likelihood of each token.
-      token_piece: [N] int, the piece of each token; negative for tokens of no piece.
+      token_scores: [N] float.
+      token_piece: [N] int, the piece of each token; negative for none.
       n_pieces: P.
-      n_words: [P] words of each piece (``pieces.count_words``); used by ``"mean"``, where a piece
-        without words counts as one word.
-      reduce: ``"sum"`` or ``"mean"``.
+      n_words: [P] words of each piece; for "mean", where none count as one.
+      reduce: "sum" or "mean".
 
     Returns:
       [P] float32, 0 for a piece without tokens.

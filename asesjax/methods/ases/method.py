@@ -1,71 +1,176 @@
 """AS-ES learning (Xi et al. 2024, section 3): one segment at a time, with one model or two."""
 
-import functools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from asesjax.core.errors import UserError
-from asesjax.core.types import AS, ES, Example
-from asesjax.data.examples import segment_examples
+from asesjax.core.options import Config, option, section
+from asesjax.core.stages import Stage
+from asesjax.core.types import AS, ES, LABELS, Example
+from asesjax.data.corpus import EncodedRecord, need_tokens
+from asesjax.data.examples import make_example
 from asesjax.data.vocab import Vocabulary
-from asesjax.methods.kpod.method import WEIGHT_NOTES, WEIGHT_STAGE
-from asesjax.methods.method import Method, Prepared, Shape
+from asesjax.methods.ases.stages import SEGMENTS, segment_report, segment_stages
+from asesjax.methods.method import METHODS, Method, ReportPart, Shape
+from asesjax.methods.token_weights import TOKEN_WEIGHTS
+from asesjax.run import Run
+from asesjax.segment.pieces import Piece
 
 
-def _segment_examples(
-    weighted: bool, prepared: Prepared, config: ConfigDict, vocab: Vocabulary
+class _Sources:
+    """The registered sources of token weights, and none."""
+
+    def __contains__(self, name: object) -> bool:
+        return name == "" or name in TOKEN_WEIGHTS
+
+    def __iter__(self):
+        return iter(["", *TOKEN_WEIGHTS])
+
+
+@section("ases")
+class AsEsOptions:
+    """Loss weights of segments and the end of a chain."""
+
+    gamma: float = option(1.0, "loss weight of AS tokens; ES tokens weigh 1 (the paper names gamma "
+                          "and does not say where it goes)", least=0)  # fmt: skip
+    end_of_chain: str = option(
+        "sentinel", "the last target ends with sentinel 0; or the chain ends with the segment that "
+        "holds stop_text ([code])", choices=("sentinel", "stop_text"),
+    )  # fmt: skip
+    stop_text: str = option("answer is", "see end_of_chain", changes="decode")
+    token_weights: str = option("", "a method whose token weights multiply the loss weights; "
+                                "empty: none", choices=_Sources())  # fmt: skip
+
+
+class AsEs(Method):
+    """What both paths share."""
+
+    Options = AsEsOptions
+
+    def __init__(self, name: str, config: Config):
+        """See ``Method``."""
+        super().__init__(name, config)
+        self.needs, self.annotations = ("segment",), (SEGMENTS,)
+        if self.options.token_weights:
+            weights = TOKEN_WEIGHTS.get(self.options.token_weights)
+            self.needs += (weights.stage,)
+            self.annotations += (weights.annotations,)
+
+    def stages(self, run: Run) -> list[Stage]:
+        """Return the stages that cut and label, and those of token weights."""
+        out = segment_stages(run, self.config)
+        if self.options.token_weights:
+            out += TOKEN_WEIGHTS.get(self.options.token_weights).stages(run, self.config)
+        return out
+
+    def shape(self, vocab: Vocabulary) -> Shape:
+        """Segments follow each other until the chain ends itself."""
+        by_text = self.options.end_of_chain == "stop_text"
+        stop_text = self.options.stop_text if by_text else ""
+        return Shape(n_stages=0, sentinel=not by_text, stop_text=stop_text)
+
+    def report(self, run: Run, rows: Sequence[dict[str, Any]]) -> ReportPart | None:
+        """Return how labels agree with gold ones."""
+        own = [row["method"] for row in rows if row["method"] == self.name]
+        return segment_report(run, self.config, own)
+
+    def segment_examples(self, record: EncodedRecord, vocab: Vocabulary) -> list[Example]:
+        """Return one example a segment: question and earlier segments -> this segment.
+
+        The last target ends with sentinel 0 and end of sequence (``ases.end_of_chain``); marks
+        weigh what their segment weighs. The kind is "es" or "as", and "answer" for the last.
+        """
+        return segment_examples(
+            vocab, record, self.config.segment.merge_adjacent, self.options.gamma,
+            self.options.end_of_chain == "sentinel",
+        )  # fmt: skip
+
+
+@METHODS.register("dsm")
+class DualPath(AsEs):
+    """Two models in turn: ESM writes the extractive segments, ASM the abstractive ones."""
+
+    roles = ("es", "as")
+    labels = (ES, AS)
+
+    def examples(self, record: EncodedRecord, vocab: Vocabulary) -> dict[str, list[Example]]:
+        """Divide the segments by their labels."""
+        by_role: dict[str, list[Example]] = {"es": [], "as": []}
+        segments = self.segment_examples(record, vocab)
+        labels = merged_labels(record, self.config.segment.merge_adjacent)
+        for label, example in zip(labels, segments, strict=True):
+            by_role[label.lower()].append(example)
+        return by_role
+
+
+@METHODS.register("usm")
+class UnifiedPath(AsEs):
+    """One model writes every segment."""
+
+    def examples(self, record: EncodedRecord, vocab: Vocabulary) -> dict[str, list[Example]]:
+        """All segments are the one role's."""
+        return {"main": self.segment_examples(record, vocab)}
+
+
+def segment_examples(
+    vocab: Vocabulary,
+    record: EncodedRecord,
+    merge_adjacent: bool = True,
+    gamma: float = 1.0,
+    closes: bool = True,
 ) -> list[Example]:
-    if config.ases.gamma < 0:
-        raise UserError(f"ases.gamma must be 0 or more, got {config.ases.gamma}")
-    own = None
-    if weighted:
-        own = np.asarray(prepared.notes["weights"], np.float32)
-    return segment_examples(
-        vocab,
-        prepared.record.id,
-        prepared.question_ids,
-        prepared.segments,
-        config.ases.gamma,
-        config.ases.end_of_chain,
-        own,
-    )
+    """Return the examples of a record's segments, see ``AsEs.segment_examples``.
+
+    Raises:
+      UserError: a segment that comes to no tokens, or token weights of another chain.
+    """
+    name, notes = record.record.id, record.annotations
+    pieces = [Piece(*pair) for pair in np.reshape(notes["pieces"], (-1, 2)).tolist()]
+    segment = segment_of_pieces(notes["labels"], merge_adjacent)
+    # Tokens between pieces (segment.short=drop) belong to none, and the chain goes on without them.
+    of_token = record.chain.piece_of_tokens(pieces)
+    held = of_token >= 0
+    ids, of_token = record.chain.ids[held], segment[of_token[held]]
+    own = notes.get("weights")
+    if own is not None and len(own) != len(record.chain.ids):
+        raise UserError(
+            f"record {name}: there are weights for {len(own)} tokens and its chain has "
+            f"{len(record.chain.ids)}; run again with --redo"
+        )
+    labels = merged_labels(record, merge_adjacent)
+    cuts = np.searchsorted(of_token, np.arange(len(labels) + 1))
+    examples = []
+    for i, (label, start, end) in enumerate(zip(labels, cuts, cuts[1:], strict=False)):
+        need_tokens(ids[start:end], record.record, f"segment {i + 1}", record.chain.text)
+        last = i == len(labels) - 1
+        target = [ids[start:end], [vocab.sentinel(0)] if last and closes else []]
+        weights = np.full(sum(map(len, target)) + 1, gamma if label == AS else 1.0, np.float32)
+        if own is not None:
+            weights[: end - start] *= own[held][start:end]
+        kind = "answer" if last else label.lower()
+        examples.append(make_example(
+            vocab, f"{name}/{i + 1}", [record.question.ids, ids[:start]], target, kind,
+            weights=weights,
+        ))  # fmt: skip
+    return examples
 
 
-def _unified(
-    weighted: bool, prepared: Prepared, config: ConfigDict, vocab: Vocabulary
-) -> dict[str, list[Example]]:
-    return {"main": _segment_examples(weighted, prepared, config, vocab)}
+def segment_of_pieces(labels: np.ndarray, merge_adjacent: bool) -> np.ndarray:
+    """Return the segment of each labelled piece: neighbours of one label share one, or never.
+
+    Example:
+      >>> segment_of_pieces(np.array([0, 0, 1, 0]), True).tolist()
+      [0, 0, 1, 2]
+    """
+    if not merge_adjacent:
+        return np.arange(len(labels))
+    return np.cumsum(np.append(False, labels[1:] != labels[:-1]))
 
 
-def _dual(
-    weighted: bool, prepared: Prepared, config: ConfigDict, vocab: Vocabulary
-) -> dict[str, list[Example]]:
-    examples = _segment_examples(weighted, prepared, config, vocab)
-    by_label: dict[str, list[Example]] = {ES: [], AS: []}
-    for segment, example in zip(prepared.segments, examples, strict=True):
-        by_label[segment.label].append(example)
-    return {"es": by_label[ES], "as": by_label[AS]}
-
-
-def _shape(config: ConfigDict, vocab: Vocabulary) -> Shape:
-    by_text = config.ases.end_of_chain == "stop_text"
-    return Shape(
-        n_stages=0, sentinel=not by_text, stop_text=config.ases.stop_text if by_text else ""
-    )
-
-
-_FIELDS = dict(
-    segmented=True, shape=_shape,
-    train_fields=("ases.gamma", "ases.end_of_chain"), decode_fields=("ases",),
-)  # fmt: skip
-_PLAIN = dict(needs=("segment",), **_FIELDS)
-# Every token of the rationale weighs KPOD's weight besides.
-_WEIGHTED = dict(needs=("segment", WEIGHT_STAGE), notes=(WEIGHT_NOTES,), **_FIELDS)
-# Unified path: one model writes every segment.
-USM = Method("usm", functools.partial(_unified, False), **_PLAIN)
-USM_KPOD = Method("usm_kpod", functools.partial(_unified, True), **_WEIGHTED)
-# Dual path: ESM writes the extractive segments, ASM the abstractive ones, ESM first.
-_PARTS = ("es", "as"), (ES, AS)
-DSM = Method("dsm", functools.partial(_dual, False), *_PARTS, **_PLAIN)
-DSM_KPOD = Method("dsm_kpod", functools.partial(_dual, True), *_PARTS, **_WEIGHTED)
+def merged_labels(record: EncodedRecord, merge_adjacent: bool) -> list[str]:
+    """Return the label of each segment."""
+    labels = record.annotations["labels"]
+    first = np.unique(segment_of_pieces(labels, merge_adjacent), return_index=True)[1]
+    return [LABELS[label] for label in labels[first].tolist()]

@@ -1,19 +1,20 @@
-"""Scores of every piece of a rationale, by every strategy that has scores (AS-ES, section 2)."""
+"""Pieces of every chain and their scores, by every registered score (AS-ES, section 2)."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from asesjax.core.errors import UserError
+from asesjax.core.options import Config
 from asesjax.core.types import Example, Record
-from asesjax.data.examples import chain_text, context_ids, encode_chain
+from asesjax.data.corpus import EncodedRecord
+from asesjax.data.examples import chain_text, make_example
 from asesjax.data.vocab import Vocabulary
 from asesjax.segment.label import label_pieces
 from asesjax.segment.pieces import Piece, count_words, piece_texts, split_pieces
 from asesjax.segment.records import SegmentedRecord
-from asesjax.segment.score import pool_token_scores, similarity_scores
+from asesjax.segment.score import SCORES, ScoreInput
 
 # Per example, negative log-likelihood and entropy of its targets, float32 [T] each, in nats.
 Scorer = Callable[[Sequence[Example]], list[tuple[np.ndarray, np.ndarray]]]
@@ -27,8 +28,7 @@ class ScoredRecord:
       id: the record's.
       text: the chain: rationale and answer sentence.
       pieces: offsets into ``text``.
-      scores: strategy name to one number a piece; without ``"entropy"`` and ``"loss"`` where there
-        was no scorer.
+      scores: name to one number a piece, of every score that could be computed.
     """
 
     id: str
@@ -38,28 +38,26 @@ class ScoredRecord:
 
 
 def score_records(
-    records: Sequence[Record],
-    config: ConfigDict,
+    records: Sequence[Record | EncodedRecord],
+    config: Config,
     vocab: Vocabulary | None = None,
     scorer: Scorer | None = None,
 ) -> list[ScoredRecord]:
     """Cut chains into pieces and score them.
 
     Args:
-      records: with rationales.
+      records: with rationales; encoded ones where there is a scorer.
       config: sections ``data``, ``segment`` and ``evaluate`` are read.
       vocab: needed with a scorer.
-      scorer: the direct model's token scores; None for the similarity scores alone.
-
-    Returns:
-      One for each record, in order.
+      scorer: token scores of a trained model; None for the scores that need none.
 
     Raises:
-      UserError: a record whose chain has no pieces or whose question has no tokens.
+      UserError: a record whose chain has no pieces.
     """
-    segment, language = config.segment, config.evaluate.language
-    cut = []
-    for record in records:
+    segment = config.segment
+    plain = [one.record if isinstance(one, EncodedRecord) else one for one in records]
+    chains = []
+    for record in plain:
         text = chain_text(record, config.data.answer_template)
         pieces = tuple(split_pieces(text, segment.short, segment.min_words))
         if not pieces:
@@ -67,14 +65,18 @@ def score_records(
                 f"record {record.id}: no piece of its rationale has more than "
                 f"segment.min_words={segment.min_words} words; use segment.short=merge"
             )
-        cut.append((text, pieces))
+        chains.append((text, pieces))
+    tokens: Iterator[tuple] = iter([(None, None, None)] * len(plain))
+    if scorer is not None:
+        tokens = _token_scores(records, [p for _, p in chains], segment.given, vocab, scorer)
+    names = [name for name in SCORES if scorer is not None or not SCORES.get(name).needs_model]
     scored = []
-    by_model = _model_scores(records, cut, config, vocab, scorer) if scorer else None
-    for i, (record, (text, pieces)) in enumerate(zip(records, cut, strict=True)):
+    for record, (text, pieces), own in zip(plain, chains, tokens, strict=True):
         texts = piece_texts(text, pieces)
-        scores = by_model[i] if by_model else {}
-        for kind in ("bleu", "rouge"):
-            scores[kind] = similarity_scores(texts, record.question, kind, language).tolist()
+        words = [count_words(piece) for piece in texts]
+        chain = ScoreInput(record.question, texts, config.evaluate.language, words, *own,
+                           reduce=segment.reduce)  # fmt: skip
+        scores = {name: SCORES.get(name).function(chain).tolist() for name in names}
         scored.append(ScoredRecord(record.id, text, pieces, scores))
     return scored
 
@@ -82,66 +84,47 @@ def score_records(
 def segment_scored(
     scored: Sequence[ScoredRecord], strategy: str, beta: float
 ) -> list[SegmentedRecord]:
-    """Label the pieces of scored records by one strategy.
+    """Label the pieces of scored records by one score.
 
     Raises:
-      UserError: the strategy needs the scorer's numbers and there are none.
+      UserError: the score needs a scorer's numbers and there are none.
     """
-    out = []
+    threshold, out = SCORES.get(strategy).threshold, []
     for row in scored:
-        scores = None
-        if strategy != "location":
-            if strategy not in row.scores:
-                raise UserError(
-                    f"segment.strategy {strategy!r} needs a trained scorer; use asesjax run, or "
-                    "one of bleu, rouge, location"
-                )
-            scores = tuple(row.scores[strategy])
-        labels = label_pieces(scores, strategy, beta, n_pieces=len(row.pieces))
-        out.append(
-            SegmentedRecord(row.id, row.text, row.pieces, scores, tuple(labels), strategy)
-        )
+        if strategy not in row.scores:
+            raise UserError(
+                f"segment.strategy {strategy!r} needs a trained scorer; use asesjax run, or one of "
+                + ", ".join(name for name in SCORES if not SCORES.get(name).needs_model)
+            )
+        scores = tuple(row.scores[strategy])
+        labels = label_pieces(scores, strategy, beta, threshold)
+        out.append(SegmentedRecord(row.id, row.text, row.pieces, scores, tuple(labels), strategy))
     return out
 
 
-def _model_scores(records, cut, config, vocab, scorer) -> list[dict[str, list[float]]]:
-    """Token scores of the scorer, pooled over pieces: entropy and loss for every record."""
-    questions = vocab.encode_batch([record.question for record in records])
-    examples, places = [], []  # places: (record, first token in the chain)
-    encoded = []
-    for i, (record, question) in enumerate(zip(records, questions, strict=True)):
-        text, pieces = cut[i]
-        ids, piece_of_token = encode_chain(vocab, text, pieces)
-        encoded.append((ids, piece_of_token))
-        if config.segment.given == "question":
-            starts = [0, len(ids)]
-        else:  # after each piece a new target begins
-            changes = np.flatnonzero(np.diff(piece_of_token)) + 1
-            starts = [0, *changes.tolist(), len(ids)]
+def _token_scores(
+    records: Sequence[EncodedRecord],
+    pieces: Sequence[Sequence[Piece]],
+    given: str,
+    vocab: Vocabulary,
+    scorer: Scorer,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield nll, entropy and piece of each token of every chain.
+
+    Where the earlier pieces are given, each run of tokens of one piece is a target of its own.
+    """
+    examples, places, of_token = [], [], []
+    for i, (record, own) in enumerate(zip(records, pieces, strict=True)):
+        ids = record.chain.ids
+        of_token.append(record.chain.piece_of_tokens(own))
+        changes = np.flatnonzero(np.diff(of_token[-1])) + 1 if given == "prefix" else []
+        starts = [0, *(int(change) for change in changes), len(ids)]
         for start, end in zip(starts, starts[1:], strict=False):
-            targets = np.append(ids[start:end], vocab.eos_id).astype(np.int32)
-            examples.append(
-                Example(
-                    record.id,
-                    context_ids(vocab, question, ids[:start]),
-                    targets,
-                    np.ones(len(targets), np.float32),
-                )
-            )
+            context = [record.question.ids, ids[:start]]
+            examples.append(make_example(vocab, record.record.id, context, [ids[start:end]]))
             places.append((i, start))
-    tokens = [np.zeros((2, len(ids)), np.float32) for ids, _ in encoded]
+    tokens = [np.zeros((2, len(piece)), np.float32) for piece in of_token]
     for (i, start), (nll, entropy) in zip(places, scorer(examples), strict=True):
         end = start + len(nll) - 1  # the end of sequence is no part of a piece
-        tokens[i][:, start:end] = entropy[:-1], nll[:-1]
-    pooled = []
-    for i, (text, pieces) in enumerate(cut):
-        words = [count_words(piece) for piece in piece_texts(text, pieces)]
-        pooled.append(
-            {
-                name: pool_token_scores(
-                    tokens[i][row], encoded[i][1], len(pieces), words, config.segment.reduce
-                ).tolist()
-                for row, name in enumerate(("entropy", "loss"))
-            }
-        )
-    return pooled
+        tokens[i][:, start:end] = nll[:-1], entropy[:-1]
+    return ((*own, piece) for own, piece in zip(tokens, of_token, strict=True))

@@ -1,56 +1,85 @@
-"""Pieces of the chains, their scores and labels."""
+"""Pieces of the chains, their scores and labels: the stages "score" and "segment"."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
-from asesjax.core.config import STRATEGIES, flatten
-from asesjax.core.files import read_jsonl, write_json, write_jsonl
+from asesjax.core.files import read_json, read_jsonl, write_json, write_jsonl
+from asesjax.core.options import Config, reads
+from asesjax.core.ragged import Ragged, write_annotations
+from asesjax.core.stages import Stage
+from asesjax.core.types import LABELS
+from asesjax.data.corpus import read_corpus
 from asesjax.data.sources import read_records
 from asesjax.data.vocab import load_saved
 from asesjax.decode.score import score_examples
 from asesjax.methods.ases.scoring import ScoredRecord, score_records, segment_scored
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import ReportPart, make_method
 from asesjax.run import Run, load_role, model_config
 from asesjax.segment.label import f1_from_counts, segmentation_f1
 from asesjax.segment.pieces import Piece
 from asesjax.segment.records import write_segments
+from asesjax.segment.score import SCORES
+
+SEGMENTS = "segments/{split}.npz"  # arrays: pieces [2 P] offsets, labels [P] places in LABELS
+_SPLITS = ("train", "validation")
+
+
+def segment_stages(run: Run, config: Config) -> list[Stage]:
+    """Return the stages that cut, score and label; a scorer is trained where the score asks one."""
+    scorer = config.segment.scorer
+    # A row that is trained anyway scores too, for the comparison with gold labels.
+    has_scorer = SCORES.get(config.segment.strategy).needs_model or scorer in config.methods
+    needs = ("data", f"train-{scorer}") if has_scorer else ("data",)
+    own = dataclasses.replace(run, config=config)
+    return [
+        Stage("score", lambda: score_pieces(own, has_scorer),
+              reads(config, "segment:score") | {"evaluate.language": config.evaluate.language},
+              needs, outputs=("scores",)),
+        Stage("segment", lambda: segment_pieces(own), reads(config, "segment"), ("score",),
+              outputs=("segments",)),
+    ]  # fmt: skip
 
 
 def score_pieces(run: Run, has_scorer: bool) -> None:
-    """Cut the chains of training and validation into pieces and score them by every strategy."""
+    """Cut the chains of training and validation into pieces and score them by every score."""
     config = run.config
-    vocab = load_saved(run / "vocab")
-    scorer = None
+    vocab, scorer = load_saved(run / "vocab"), None
     if has_scorer:
-        direct = get_method("direct")
-        params, model = load_role(run, direct, "main"), model_config(run, vocab)
+        method = make_method(config.segment.scorer, config)
+        params, model = load_role(run, method, method.roles[0]), model_config(run, vocab)
         buckets = config.train.source_buckets, config.train.target_buckets
         scorer = lambda examples: score_examples(model, params, examples, *buckets)  # noqa: E731
-    for split in ("train", "validation"):
-        records = read_records(run / f"data/{split}.jsonl")
+    for split in _SPLITS:
+        records = read_corpus(run.workdir, split, config.data.answer_template)
         rows = score_records(records, config, vocab, scorer)
         write_jsonl(run / f"scores/{split}.jsonl", map(dataclasses.asdict, rows))
 
 
 def segment_pieces(run: Run) -> None:
-    """Label the pieces by the chosen strategy, and compare every strategy with gold labels."""
-    s = run.config.segment
-    provenance = {k: v for k, v in flatten(run.config).items() if k.startswith("segment.")}
+    """Label the pieces by the chosen score, and compare every score with gold labels."""
+    options = run.config.segment
     agreement: dict[str, dict[str, float]] = {}
-    for split in ("train", "validation"):
+    for split in _SPLITS:
         scored = [
             ScoredRecord(**row | {"pieces": tuple(Piece(*pair) for pair in row["pieces"])})
             for _, row in read_jsonl(run / f"scores/{split}.jsonl")
         ]
-        rows = segment_scored(scored, s.strategy, s.beta)
-        write_segments(run / f"segments/{split}.jsonl", rows, provenance)
+        rows = segment_scored(scored, options.strategy, options.beta)
+        write_segments(run / f"segments/{split}.jsonl", rows, reads(run.config, "segment"))
+        write_annotations(
+            run / SEGMENTS.format(split=split), [row.id for row in rows],
+            pieces=Ragged.of([np.ravel(row.pieces) for row in rows], np.int32),
+            labels=Ragged.of([[LABELS.index(label) for label in row.labels] for row in rows],
+                             np.int8),
+        )  # fmt: skip
         gold = [record.gold for record in read_records(run / f"data/{split}.jsonl")]
         if split == "train" and all(gold):
-            agreement = _agreement(scored, gold, s.beta)
+            agreement = _agreement(scored, gold, options.beta)
     write_json(run / "segments/agreement.json", agreement)
     for name, scores in agreement.items():
-        chosen = " (chosen)" if name == s.strategy else ""
+        chosen = " (chosen)" if name == options.strategy else ""
         run.say(
             f"  {name:9} F1 against gold: {scores['macro_f1']:.3f} "
             f"(ES {scores['es_f1']:.3f}, AS {scores['as_f1']:.3f}), "
@@ -58,8 +87,23 @@ def segment_pieces(run: Run) -> None:
         )
 
 
+def segment_report(run: Run, config: Config, rows: Sequence[str]) -> ReportPart:
+    """Return the agreement with gold labels, for the rows that learn from segments."""
+    options, agreement = config.segment, read_json(run / "segments/agreement.json")
+    part = {"strategy": options.strategy, "beta": options.beta, "agreement": agreement}
+    if not agreement:
+        return ReportPart("segmentation", facts=part)
+    f1 = ", ".join(
+        f"{name} {scores['macro_f1']:.3f} ({scores['macro_f1_at_beta_1']:.3f})"
+        for name, scores in agreement.items()
+    )
+    line = f"Segmentation F1 against gold labels, beta {options.beta:g} (and 1): {f1}."
+    column = {"segm. F1": agreement[options.strategy]["macro_f1"]}
+    return ReportPart("segmentation", dict.fromkeys(rows, column), part, [line])
+
+
 def _agreement(scored: list[ScoredRecord], gold: list, beta: float) -> dict[str, dict]:
-    """F1 of each strategy's labels against gold ones, at the configured beta and at 1."""
+    """F1 of the labels of each score against gold ones, at the configured beta and at 1."""
 
     def f1(strategy: str, beta: float) -> dict[str, float]:
         rows = zip(segment_scored(scored, strategy, beta), gold, strict=True)
@@ -69,6 +113,5 @@ def _agreement(scored: list[ScoredRecord], gold: list, beta: float) -> dict[str,
 
     return {
         name: f1(name, beta) | {"macro_f1_at_beta_1": f1(name, 1.0)["macro_f1"]}
-        for name in STRATEGIES
-        if name == "location" or name in scored[0].scores
+        for name in scored[0].scores
     }

@@ -1,27 +1,86 @@
-"""The two baselines: the answer alone, and the whole rationale as one target."""
+"""The plainest baselines: the answer alone, the whole rationale, or several rationales."""
 
-from ml_collections import ConfigDict
+import dataclasses
 
-from asesjax.core.types import Example
-from asesjax.data.examples import answer_only_example, direct_example
+from asesjax.core.errors import UserError
+from asesjax.core.types import Example, Record
+from asesjax.data.corpus import EncodedRecord
+from asesjax.data.examples import answer_sentence, chain_text, make_example
 from asesjax.data.vocab import Vocabulary
-from asesjax.methods.method import Method, Prepared
+from asesjax.methods.method import METHODS, Method
 
 
-def _answer_only(
-    prepared: Prepared, config: ConfigDict, vocab: Vocabulary
-) -> dict[str, list[Example]]:
-    template = config.data.answer_template
-    example = answer_only_example(vocab, prepared.record, prepared.question_ids, template)
-    return {"main": [example]}
+def direct_example(record: EncodedRecord, vocab: Vocabulary) -> Example:
+    """Return the example of plain seq2seq: question -> whole chain."""
+    return make_example(vocab, record.record.id, [record.question.ids], [record.chain.ids])
 
 
-def _direct(prepared: Prepared, config: ConfigDict, vocab: Vocabulary) -> dict[str, list[Example]]:
-    template = config.data.answer_template
-    return {"main": [direct_example(vocab, prepared.record, prepared.question_ids, template)]}
+def answer_example(record: EncodedRecord, vocab: Vocabulary, answer_template: str) -> Example:
+    """Return question -> answer sentence, or the bare answer without a template.
+
+    Raises:
+      UserError: the record has no answer.
+    """
+    target = vocab.encode(answer_text(record.record, answer_template))
+    return make_example(vocab, record.record.id, [record.question.ids], [target])
 
 
-# Question -> answer sentence (Ho et al. 2023, "fine-tune").
-ANSWER_ONLY = Method("answer_only", _answer_only)
-# Question -> rationale and answer sentence; also the scorer that AS-ES segmentation asks.
-DIRECT = Method("direct", _direct)
+def answer_text(record: Record, answer_template: str) -> str:
+    """Return the answer sentence of a record, or its bare answer without a template.
+
+    Raises:
+      UserError: the record has no answer.
+    """
+    if not record.answer:
+        raise UserError(
+            f"record {record.id} has no answer, so methods that learn answers alone cannot use "
+            "it; take answer_only, step_by_step and in_context out of methods"
+        )
+    return answer_sentence(record, answer_template) or record.answer
+
+
+@METHODS.register("answer_only")
+class AnswerOnly(Method):
+    """Question -> answer sentence (Ho et al. 2023, "fine-tune")."""
+
+    def examples(self, record: EncodedRecord, vocab: Vocabulary) -> dict[str, list[Example]]:
+        """One example a record."""
+        return {"main": [answer_example(record, vocab, self.config.data.answer_template)]}
+
+
+@METHODS.register("direct")
+class Direct(Method):
+    """Question -> rationale and answer sentence; also what segmentation asks for scores."""
+
+    def examples(self, record: EncodedRecord, vocab: Vocabulary) -> dict[str, list[Example]]:
+        """One example a record."""
+        return {"main": [direct_example(record, vocab)]}
+
+
+@METHODS.register("diverse")
+class Diverse(Method):
+    """Several rationales of a question, each an example (Ho et al. 2023, "diverse reasoning")."""
+
+    def examples(self, record: EncodedRecord, vocab: Vocabulary) -> dict[str, list[Example]]:
+        """One example a rationale, with the ids ``record/1``, ``record/2`` ..."""
+        own = record.record
+        texts = [chain_text(dataclasses.replace(own, rationale=text),
+                            self.config.data.answer_template) for text in own.others]  # fmt: skip
+        targets = [record.chain.ids, *vocab.encode_batch(texts)]
+        return {"main": [
+            make_example(vocab, f"{own.id}/{i}", [record.question.ids], [target])
+            for i, target in enumerate(targets, 1)
+        ]}  # fmt: skip
+
+    def prepare(self, records: list[EncodedRecord]) -> None:
+        """Refuse data with a single rationale a question, from which this is ``direct``.
+
+        Raises:
+          UserError: no record has a second rationale.
+        """
+        if not any(record.record.others for record in records):
+            raise UserError(
+                f"method {self.name} learns from several rationales of a question, and no record "
+                "has a second one; set data.n_rationales of synthetic_math to 2 or more, or name "
+                "the field that holds them in data.others_field"
+            )

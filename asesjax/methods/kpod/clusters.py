@@ -16,7 +16,7 @@ from scipy.cluster.vq import kmeans2
 
 from asesjax.core.errors import UserError
 from asesjax.core.types import Example, Params
-from asesjax.data.batching import eval_batches
+from asesjax.data.batching import map_batches
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
 
@@ -29,17 +29,11 @@ def cluster(vectors: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
 
     Args:
       vectors: [N, D] float.
-      n_clusters: K, at most; at least 1.
-      seed: of the draws.
+        seed: of the draws.
 
     Returns:
       int32 [N] in [0, K).
-
-    Raises:
-      UserError: fewer than one cluster.
     """
-    if n_clusters < 1:
-        raise UserError(f"kpod.n_clusters must be at least 1, got {n_clusters}")
     vectors = np.asarray(vectors, np.float64)
     n_clusters = min(n_clusters, len(np.unique(vectors, axis=0)))
     random = np.random.default_rng(seed)
@@ -60,6 +54,7 @@ def state_vectors(
     params: Params,
     questions: Sequence[Example],
     source_buckets: Sequence[int],
+    target_buckets: Sequence[int],
     batch_size: int = 64,
 ) -> np.ndarray:
     """Return the mean encoder state of each question, float32 [N, D].
@@ -69,6 +64,7 @@ def state_vectors(
       params: of the student.
       questions: examples; of their inputs alone.
       source_buckets: lengths that inputs are padded to.
+      target_buckets: as of all examples.
       batch_size: questions encoded at once.
     """
 
@@ -78,14 +74,8 @@ def state_vectors(
         real = (tokens != 0)[..., None]
         return (encoded * real).sum(1) / jnp.maximum(real.sum(1), 1)
 
-    out = np.zeros((len(questions), model.d_model), np.float32)
-    longest = max(len(question.targets) for question in questions)
-    for batch in eval_batches(questions, batch_size, source_buckets, (longest,)):
-        rows = batch["example_index"]
-        out[rows[rows >= 0]] = jax.device_get(states(params, batch["encoder_input_tokens"]))[
-            rows >= 0
-        ]
-    return out
+    of_batch = lambda batch: states(params, batch["encoder_input_tokens"])  # noqa: E731
+    return np.stack(map_batches(of_batch, questions, source_buckets, target_buckets, batch_size))
 
 
 def word_vectors(path: str | Path, texts: Sequence[str]) -> tuple[np.ndarray, int]:

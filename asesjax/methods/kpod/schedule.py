@@ -25,30 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asesjax.core.errors import UserError, unknown
-
-KINDS = ("progressive", "self_paced", "none")
-
-
-class Settings(NamedTuple):
-    """What a schedule depends on besides difficulties.
-
-    Attributes:
-      kind: "progressive" is KPOD's; "self_paced" gives a whole rationale, easiest first, until it
-        fits under the ceiling as a whole; "none" gives nothing.
-      n_stages: T, at least 1.
-      start_share: C0 / B, in [0, 1].
-      power: p, at least 0.
-      beta: worth of diversity, at least 0.
-      steps_at_once: at least 1.
-    """
-
-    kind: str
-    n_stages: int
-    start_share: float
-    power: float
-    beta: float
-    steps_at_once: int
+from asesjax.methods.kpod.options import KpodOptions
 
 
 class Schedule(NamedTuple):
@@ -67,23 +44,6 @@ class Schedule(NamedTuple):
     difficulty: np.ndarray
     chosen: tuple[int, ...]
     solver: tuple[str, ...]
-
-
-def check(settings: Settings) -> None:
-    """Check the settings.
-
-    Raises:
-      UserError: a value out of its range.
-    """
-    if settings.kind not in KINDS:
-        raise unknown("kpod.schedule", settings.kind, KINDS)
-    for name, low, high in (
-        ("n_stages", 1, math.inf), ("start_share", 0, 1), ("power", 0, math.inf),
-        ("beta", 0, math.inf), ("steps_at_once", 1, math.inf),
-    ):  # fmt: skip
-        value = getattr(settings, name)
-        if not low <= value <= high or value == math.inf:
-            raise UserError(f"kpod.{name} must be from {low} to {high}, got {value}")
 
 
 def step_difficulties(
@@ -118,7 +78,7 @@ def make_schedule(
     difficulties: Sequence[np.ndarray],
     clusters: np.ndarray,
     losses: np.ndarray,
-    settings: Settings,
+    settings: KpodOptions,
 ) -> Schedule:
     """Decide what is given of every rationale at every stage, before the student is trained.
 
@@ -126,22 +86,19 @@ def make_schedule(
       difficulties: of the steps of each question, 0 or more; at least one each.
       clusters: [N] int, 0 or more, where each question belongs.
       losses: [N], the mean loss of each rationale; "self_paced" orders by it.
-      settings: what else it depends on.
-
-    Raises:
-      UserError: settings out of range.
+      settings: "progressive" is KPOD's schedule; "self_paced" gives a whole rationale, easiest
+        first, until it fits under the ceiling as a whole; "none" gives nothing.
     """
-    check(settings)
     n_steps = np.array([len(steps) for steps in difficulties])
     # tails[i, c]: what is still to be written of question i when its first c steps are given.
     tails = np.zeros((len(difficulties), n_steps.max() + 1))
     for row, steps in zip(tails, difficulties, strict=True):
         row[: len(steps)] = np.cumsum(steps[::-1])[::-1]
     ceiling = ceilings(tails[:, 0].sum(), settings)
-    if settings.kind == "none":
+    if settings.schedule == "none":
         given = np.zeros((len(ceiling), len(tails)), np.int32)
         picked = [(0, "")] * len(ceiling)
-    elif settings.kind == "self_paced":
+    elif settings.schedule == "self_paced":
         given, picked = _self_paced(tails[:, 0], n_steps, losses, ceiling)
     else:
         given, picked = _progressive(tails, n_steps, clusters, ceiling, settings)
@@ -150,11 +107,11 @@ def make_schedule(
     return Schedule(given, ceiling, difficulty, chosen, solver)
 
 
-def ceilings(total: float, settings: Settings) -> np.ndarray:
+def ceilings(total: float, settings: KpodOptions) -> np.ndarray:
     """Return D(0), ..., D(T), equation 10.
 
     Example:
-      >>> ceilings(100.0, Settings("progressive", 2, 0.5, 1.0, 0.0, 1)).tolist()
+      >>> ceilings(100.0, KpodOptions(n_stages=2, start_share=0.5, power=1.0)).tolist()
       [50.0, 62.5, 100.0]
     """
     start = settings.start_share * total

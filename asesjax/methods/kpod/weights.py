@@ -39,9 +39,9 @@ import numpy as np
 
 from asesjax import losses
 from asesjax.core.types import Batch, Example, Params
-from asesjax.data.examples import context_ids
+from asesjax.data.corpus import EncodedRecord
+from asesjax.data.examples import make_example
 from asesjax.data.vocab import Vocabulary
-from asesjax.methods.kpod.steps import Chain
 from asesjax.models import keypoint, t5
 from asesjax.models.flops import token_flops
 from asesjax.models.t5_config import T5Config
@@ -66,17 +66,14 @@ class WeightLoss(NamedTuple):
     answer_length: int
 
 
-def weight_example(
-    vocab: Vocabulary, record_id: str, question_ids: np.ndarray, chain: Chain
-) -> Example:
+def weight_example(vocab: Vocabulary, record: EncodedRecord, n_rationale: int) -> Example:
     """Return question -> whole chain, with weight 0 on the rationale and 1 on the answer.
 
     The weights tell the objective which targets are which.
     """
-    targets = np.append(chain.ids, vocab.eos_id).astype(np.int32)
-    weights = (np.arange(len(targets)) >= chain.n_rationale).astype(np.float32)
-    nothing = np.zeros(0, np.int32)
-    return Example(record_id, context_ids(vocab, question_ids, nothing), targets, weights)
+    ids = record.chain.ids
+    weights = (np.arange(len(ids) + 1) >= n_rationale).astype(np.float32)
+    return make_example(vocab, record.record.id, [record.question.ids], [ids], weights=weights)
 
 
 @functools.lru_cache(maxsize=8)

@@ -7,12 +7,15 @@ of the filler that is left out. Labels and measure are ours.
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from asesjax.core.files import read_json, read_jsonl
 from asesjax.core.types import FILLER, Record, Segment
+from asesjax.methods.method import ReportPart
+from asesjax.methods.skip_thinking.view import skipping_lines
+from asesjax.run import Run
 from asesjax.segment.pieces import piece_texts, split_sentences
+from asesjax.viz.curves import accuracy_by_length
 
 
 def sentence_labels(text: str, gold: Sequence[Segment]) -> list[tuple[str, str | None]]:
@@ -35,33 +38,31 @@ def sentence_labels(text: str, gold: Sequence[Segment]) -> list[tuple[str, str |
     ]
 
 
-def skipping_report(workdir: Path, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def skipping_report(run: Run, rows: Sequence[dict[str, Any]]) -> ReportPart:
     """Collect what a report says about leaving chunks out.
 
-    Args:
-      workdir: of the run.
-      rows: the report's, of methods.
-
     Returns:
-      ``data``: of the skip data of each split, see ``left_out``; None where there is none.
+      As facts ``data``: of the skip data of each split, see ``left_out``; None where there is none.
       ``methods``: name to ``seconds_per_question``, and where test questions have gold labels what
       ``written`` says.
     """
-    path, methods = workdir / "skip/summary.json", {}
+    path, methods = run / "skip/summary.json", {}
     for row in rows:
         name = row["method"]
         methods[name] = {"seconds_per_question": 1 / row["questions_per_second"]}
-        chains = [chain for _, chain in read_jsonl(workdir / f"predictions/{name}/test.jsonl")]
+        chains = [chain for _, chain in read_jsonl(run / f"predictions/{name}/test.jsonl")]
         if all(chain.get("gold") for chain in chains):
             methods[name] |= written(chains)
-    return {"data": read_json(path) if path.exists() else None, "methods": methods}
+    facts = {"data": read_json(path) if path.exists() else None, "methods": methods}
+    figure = accuracy_by_length(rows, run / "figures/accuracy_by_length.png")
+    return ReportPart("skipping", facts=facts, lines=skipping_lines(rows, facts), figures=[figure])
 
 
 def left_out(rows: Sequence[dict[str, Any]], records: Sequence[Record]) -> dict[str, Any]:
     """Sum up the skip data of a split.
 
     Args:
-      rows: of ``skip/<split>.jsonl``, see ``jobs.chunks.make_skip_data``.
+      rows: of ``skip/<split>.jsonl``, see ``skip_data.make_skip_data``.
       records: the same, in order.
 
     Returns:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from asesjax.methods.skip_thinking.chunks import Boundaries
 
 
-class Asked(NamedTuple):
+class Candidate(NamedTuple):
     """A chunk whose cost is asked for: sentences [start, end) of a sample, written in a stage."""
 
     sample: int
@@ -35,7 +35,7 @@ class Cost(NamedTuple):
     tokens: int
 
 
-Score = Callable[[Sequence[Asked]], Sequence[Cost]]
+Score = Callable[[Sequence[Candidate]], Sequence[Cost]]
 
 
 class Searched(NamedTuple):
@@ -98,7 +98,7 @@ def search(
         for i, places in tried.items():
             low, _, high = bounds[i][m - 1 : m + 2]
             for cut in places:
-                asked += [Asked(i, m - 1, low, cut), Asked(i, m, cut, high)]
+                asked += [Candidate(i, m - 1, low, cut), Candidate(i, m, cut, high)]
         costs = iter(score(asked))
         for i, places in tried.items():
             pairs = {cut: (next(costs), next(costs)) for cut in places}

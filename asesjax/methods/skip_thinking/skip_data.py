@@ -10,17 +10,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asesjax.core.files import write_json, write_jsonl
+from asesjax.core.options import Config, reads
+from asesjax.core.ragged import Ragged, write_annotations
 from asesjax.core.stages import Stage
 from asesjax.core.types import FILLER
 from asesjax.decode.predict import predict
 from asesjax.decode.spec import DecodeSpec, Limits
 from asesjax.evals.answers import is_correct
 from asesjax.evals.runner import decode_plan, make_decoder
-from asesjax.methods.method import Method, Trained
-from asesjax.methods.skip_thinking.chunks import check_chunks
+from asesjax.methods.method import Trained
 from asesjax.methods.skip_thinking.report import left_out
-from asesjax.methods.skip_thinking.training import SPLITS, Sample, read_samples
+from asesjax.methods.skip_thinking.training import SPLITS, STUDENT, Sample, read_samples
 from asesjax.run import Run, load_method, own_mesh
+
+SKIP_DATA = "skip/{split}.npz"  # array kept: numbers of the chunks that are written
 
 
 class Trial(NamedTuple):
@@ -38,20 +41,13 @@ class Trial(NamedTuple):
     following: Sequence[int] = ()
 
 
-def stages(run: Run, methods: Sequence[Method]) -> list[Stage]:
-    """Return the stage between chunk-wise and skip-thinking training, where it is needed.
-
-    Raises:
-      UserError: see ``check_chunks``.
-    """
-    if any("cwt" in (method.name, method.start_from) for method in methods):
-        check_chunks(run.config)
-    if not any("skip-data" in method.needs for method in methods):
-        return []
-    fields = ("chunk.order", "chunk.continuation", "chunk.protect_first", "chunk.protect_last",
-              "evaluate.metric", "decode.max_segment_tokens", "decode.max_chain_tokens",
-              "decode.int8", "decode.repeat_ngram")  # fmt: skip
-    return [Stage("skip-data", lambda: make_skip_data(run), fields, ("train-cwt",), ("skip",))]
+def skip_data_stage(run: Run, config: Config) -> Stage:
+    """Return the stage between chunk-wise and skip-thinking training."""
+    decode = ("max_segment_tokens", "max_chain_tokens", "int8", "repeat_ngram")
+    fields = reads(config, "skip:data") | {"evaluate.metric": config.evaluate.metric}
+    fields |= {f"decode.{name}": getattr(config.decode, name) for name in decode}
+    own = dataclasses.replace(run, config=config)
+    return Stage("skip-data", lambda: make_skip_data(own), fields, (f"train-{STUDENT}",), ("skip",))
 
 
 def make_skip_data(run: Run) -> None:
@@ -61,12 +57,14 @@ def make_skip_data(run: Run) -> None:
     (numbers from 0), and whether the student answers rightly given all chunks (``right_before``)
     and given those kept (``right_after``).
     """
-    student = load_method(run, "cwt")
+    student = load_method(run, STUDENT)
     summaries = {}
     for split in SPLITS:
-        samples = read_samples(run, student.vocab, split)
+        samples = read_samples(run, split)
         rows = skip_rows(run, student, samples)
         write_jsonl(run / f"skip/{split}.jsonl", rows)
+        write_annotations(run / SKIP_DATA.format(split=split), [row["id"] for row in rows],
+                          kept=Ragged.of([row["kept"] for row in rows], np.int32))  # fmt: skip
         summaries[split] = left_out(rows, [sample.record for sample in samples])
         run.say(f"  {split}: {_words(summaries[split])}")
     write_json(run / "skip/summary.json", summaries)
@@ -75,7 +73,7 @@ def make_skip_data(run: Run) -> None:
 def skip_rows(run: Run, student: Trained, samples: Sequence[Sample]) -> list[dict[str, Any]]:
     """Make the rows of the skip data of some records, see ``make_skip_data``."""
     n_chunks = [len(sample.boundaries) - 1 for sample in samples]
-    protect_first, protect_last = run.config.chunk.protect_first, run.config.chunk.protect_last
+    protect_first, protect_last = run.config.skip.protect_first, run.config.skip.protect_last
 
     def may_go(i: int, m: int) -> bool:
         return not (protect_first and m == 0 or protect_last and m == n_chunks[i] - 1)
@@ -85,7 +83,7 @@ def skip_rows(run: Run, student: Trained, samples: Sequence[Sample]) -> list[dic
         run.say(f"  {sum(results):,} of {len(results):,} trials end in the right answer")
         return results
 
-    kept, before, after = find_kept(n_chunks, may_go, right, run.config.chunk.order)
+    kept, before, after = find_kept(n_chunks, may_go, right, run.config.skip.order)
     return [
         {
             "id": sample.record.id, "boundaries": list(sample.boundaries),
@@ -149,7 +147,7 @@ def answered_rightly(
     """Let the student go on from some chunks and judge its answers.
 
     It writes the chunks that are between, or fewer where it marks the end itself, and then the
-    answer; the most probable tokens. With ``chunk.continuation`` "teacher" the
+    answer; the most probable tokens. With ``skip.continuation`` "teacher" the
     sample's own chunks stand for what it would write.
 
     Args:
@@ -159,7 +157,7 @@ def answered_rightly(
       trials: what is given.
     """
     config, vocab = run.config, student.vocab
-    spec, limits = decode_plan(student.method, config, vocab)
+    spec, limits = decode_plan(student.method, vocab)
     answers = dataclasses.replace(spec, sample=False, beams=1)
     answer_stage = spec.n_stages - 1
     # The mark of the answer ends a chain here, so that only chunks are written.
@@ -168,7 +166,7 @@ def answered_rightly(
     )
     contexts, left = [], []
     for i, given, following in trials:
-        by_teacher = config.chunk.continuation == "teacher"
+        by_teacher = config.skip.continuation == "teacher"
         own = samples[i].ids([*given, *following] if by_teacher else given)
         contexts.append(np.concatenate([samples[i].question, *own]).astype(np.int32))
         left.append(0 if by_teacher else len(following))

@@ -1,10 +1,9 @@
 """Chunk-wise training, whose chunks change on the way.
 
-Phase k of the training uses the boundaries in ``chunks/<k>/<split>.jsonl`` (``search.json`` says
-what moved), the methods that come after it those in ``chunks/<split>.jsonl``.
+Phase k of the training uses the boundaries in ``chunks/<k>/<split>.npz`` (``search.json`` says what
+moved), the methods that come after it those in ``chunks/<split>.npz``.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,33 +12,36 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from asesjax.core.errors import UserError
-from asesjax.core.files import read_jsonl, write_json, write_jsonl
+from asesjax.core.files import write_json
 from asesjax.core.processes import is_first, several
+from asesjax.core.ragged import Ragged, write_annotations
 from asesjax.core.types import Record
-from asesjax.data.sources import read_records
+from asesjax.data.corpus import read_corpus
 from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.decode.score import score_examples
 from asesjax.jobs.training import role_examples, role_steps, start_params, train_role
 from asesjax.methods.method import Method, Trained
 from asesjax.methods.skip_thinking.chunks import (
     Boundaries,
-    Chain,
+    Sentences,
     average_boundaries,
-    chunk_item,
-    encode_sentences,
+    chunk_example,
+    find_sentences,
     make_marks,
 )
-from asesjax.methods.skip_thinking.search import Asked, Cost, Searched, objective, search
+from asesjax.methods.skip_thinking.search import Candidate, Cost, Searched, objective, search
 from asesjax.run import Run, load_role, model_config
 
+STUDENT = "cwt"  # the row whose training writes chunks, and that others start from
+CHUNKS = "chunks/{split}.npz"  # array boundaries: of the chunks, in sentences
 SPLITS = ("train", "validation")
 
 
-def train_cwt(run: Run, method: Method) -> None:
+def train_in_phases(run: Run, method: Method) -> None:
     """Train in phases of one run: before each but the first, the student moves the cuts.
 
     Every rationale keeps its number of chunks, so the examples stay as many as they are, and the
-    loop goes on with the same schedule and optimizer. What a killed run left is never done over.
+    loop continues with the same schedule and optimizer. What a killed run left is never redone.
 
     Raises:
       UserError: fewer steps than phases.
@@ -49,8 +51,8 @@ def train_cwt(run: Run, method: Method) -> None:
     start = start_params(run, method, model)
     chunk = run.config.chunk
     n_phases = 1 + (chunk.refreshes if chunk.chunking == "search" else 0)
-    _once(run / "chunks/0", lambda: _cut_evenly(run, vocab, run / "chunks/0"))
-    steps = role_steps(run, _phase_examples(run, method, vocab, 0)["train"])
+    _once(run / "chunks/0", lambda: _cut_evenly(run))
+    steps = role_steps(run, _phase_examples(run, method, 0)["train"])
     ends = [round((k + 1) * steps / n_phases) for k in range(n_phases)]
     if steps < n_phases:
         raise UserError(
@@ -60,61 +62,63 @@ def train_cwt(run: Run, method: Method) -> None:
     for k, end in enumerate(ends):
         if k:
             _once(run / f"chunks/{k}", lambda: _search(run, method, vocab, k, ends[k - 1]))  # noqa: B023
-        examples = _phase_examples(run, method, vocab, k)
-        options = (method, "main", model, examples["train"], examples["validation"], steps, start)
+        examples = _phase_examples(run, method, k)
+        options = (method.name, "main", model, examples["train"], examples["validation"], steps,
+                   start)  # fmt: skip
         result = train_role(run, *options, until=end)
         if result.steps < end:  # train.patience: what follows would start from no checkpoint
             train_role(run, *options)
             break
     if is_first():
         for split in SPLITS:
-            rows = [row for _, row in read_jsonl(run / f"chunks/{k}/{split}.jsonl")]
-            write_jsonl(run / f"chunks/{split}.jsonl", rows)
+            samples = read_samples(run, split, f"chunks/{k}/{{split}}.npz")
+            _write_boundaries(run / "chunks", split, samples, [one.boundaries for one in samples])
     _meet("chunks")
 
 
 class Sample(NamedTuple):
-    """A record, its question and chain in ids, and where its chunks are cut."""
+    """A record, the ids of its question, its sentences, and where its chunks are cut."""
 
     record: Record
     question: np.ndarray
-    chain: Chain
+    sentences: Sentences
     boundaries: Boundaries
 
     def ids(self, chunks: Sequence[int]) -> list[np.ndarray]:
         """Ids of some of its chunks."""
-        return [self.chain.run(self.boundaries[m], self.boundaries[m + 1]) for m in chunks]
+        return [self.sentences.run(self.boundaries[m], self.boundaries[m + 1]) for m in chunks]
 
     @property
     def texts(self) -> list[str]:
         """Texts of its chunks."""
-        ends = [self.chain.text_ends[b] for b in self.boundaries]
+        ends = [self.sentences.text_ends[b] for b in self.boundaries]
         return [self.record.rationale[a:b] for a, b in zip(ends, ends[1:], strict=False)]
 
 
-def read_samples(run: Run, vocab: Vocabulary, split: str, folder: str = "chunks") -> list[Sample]:
-    """Read the records of a split and the boundaries that a folder has for them."""
-    records = read_records(run / f"data/{split}.jsonl")
-    rows = [row for _, row in read_jsonl(run / f"{folder}/{split}.jsonl")]
+def read_samples(run: Run, split: str, file: str = CHUNKS) -> list[Sample]:
+    """Read the records of a split and the boundaries that a file has for them; none for ""."""
+    template = run.config.data.answer_template
+    records = read_corpus(run.workdir, split, template, [file] if file else [])
     return [
-        Sample(record, question, chain, tuple(row["boundaries"]))
-        for (record, question, chain), row in zip(_chains(run, vocab, records), rows, strict=True)
-    ]
+        Sample(one.record, one.question.ids, find_sentences(one),
+               tuple(np.asarray(one.annotations.get("boundaries", ())).tolist()))
+        for one in records
+    ]  # fmt: skip
 
 
 def search_boundaries(run: Run, student: Trained, samples: Sequence[Sample]) -> Searched:
     """Move the cuts of some samples by the loss of a student."""
     config, vocab = run.config, student.vocab
-    marks = make_marks(config, vocab)
+    marks = make_marks(config.chunk, vocab)
     buckets = config.train.source_buckets, config.train.target_buckets
 
-    def score(asked: Sequence[Asked]) -> list[Cost]:
-        items = [
-            chunk_item(vocab, marks, f"{samples[i].record.id}/{stage + 1}", samples[i].question,
-                       samples[i].chain, stage, start, end)
-            for i, stage, start, end in asked
+    def score(candidates: Sequence[Candidate]) -> list[Cost]:
+        examples = [
+            chunk_example(vocab, marks, f"{samples[i].record.id}/{stage + 1}", samples[i].question,
+                          samples[i].sentences, stage, start, end)
+            for i, stage, start, end in candidates
         ]  # fmt: skip
-        scores = score_examples(student.model, *student.params, items, *buckets)
+        scores = score_examples(student.model, *student.params, examples, *buckets)
         return [Cost(float(nll.sum(dtype=np.float64)), len(nll)) for nll, _ in scores]
 
     boundaries = [sample.boundaries for sample in samples]
@@ -127,7 +131,7 @@ def _search(run: Run, method: Method, vocab: Vocabulary, k: int, step: int) -> N
     student = Trained(method, model_config(run, vocab), params, vocab)
     summary = {}
     for split in SPLITS:
-        samples = read_samples(run, vocab, split, f"chunks/{k - 1}")
+        samples = read_samples(run, split, f"chunks/{k - 1}/{{split}}.npz")
         found = search_boundaries(run, student, samples)
         summary[split] = {"step": step, "cuts": found.cuts, "moved": found.moved}
         for name in ("total", "mean_of_means") if found.cuts else ():
@@ -144,35 +148,23 @@ def _search(run: Run, method: Method, vocab: Vocabulary, k: int, step: int) -> N
     write_json(run / f"chunks/{k}/search.json", summary)
 
 
-def _cut_evenly(run: Run, vocab: Vocabulary, folder: Path) -> None:
+def _cut_evenly(run: Run) -> None:
+    n = run.config.chunk.n_chunks
     for split in SPLITS:
-        records = read_records(run / f"data/{split}.jsonl")
-        samples = [Sample(*chain, ()) for chain in _chains(run, vocab, records)]
-        n = run.config.chunk.n_chunks
-        even = [average_boundaries(sample.chain.n_sentences, n) for sample in samples]
-        _write_boundaries(folder, split, samples, even)
-    write_json(folder / "search.json", {})
-
-
-def _chains(run: Run, vocab: Vocabulary, records: Sequence[Record]):
-    """Pair each record with the ids of its question and its chain."""
-    questions = vocab.encode_batch([record.question for record in records])
-    template = run.config.data.answer_template
-    chains = [encode_sentences(vocab, record, template) for record in records]
-    return zip(records, questions, chains, strict=True)
+        samples = read_samples(run, split, "")
+        even = [average_boundaries(len(sample.sentences), n) for sample in samples]
+        _write_boundaries(run / "chunks/0", split, samples, even)
+    write_json(run / "chunks/0/search.json", {})
 
 
 def _write_boundaries(folder: Path, split: str, samples, boundaries) -> None:
-    rows = [
-        {"id": sample.record.id, "boundaries": list(own)}
-        for sample, own in zip(samples, boundaries, strict=True)
-    ]
-    write_jsonl(folder / f"{split}.jsonl", rows)
+    write_annotations(folder / f"{split}.npz", [sample.record.id for sample in samples],
+                      boundaries=Ragged.of(boundaries, np.int32))  # fmt: skip
 
 
-def _phase_examples(run: Run, method: Method, vocab: Vocabulary, k: int) -> dict[str, list]:
-    noted = dataclasses.replace(method, notes=(f"chunks/{k}/{{split}}.jsonl",))
-    return {split: role_examples(run, noted, vocab, split)["main"] for split in SPLITS}
+def _phase_examples(run: Run, method: Method, k: int) -> dict[str, list]:
+    file = f"chunks/{k}/{{split}}.npz"
+    return {split: role_examples(run, method, split, (file,))["main"] for split in SPLITS}
 
 
 def _once(folder: Path, work: Callable[[], None]) -> None:

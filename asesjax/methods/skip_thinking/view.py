@@ -16,7 +16,7 @@ def skipping_lines(rows: Sequence[dict[str, Any]], skipping: dict[str, Any]) -> 
 
     Args:
       rows: of the report, with ``accuracy`` and ``tokens_per_question``.
-      skipping: from ``evals.skipping.skipping_report``.
+      skipping: facts of ``report.skipping_report``.
     """
     cells = []
     for row in rows:

@@ -10,13 +10,14 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
-
 from asesjax.core.errors import UserError
+from asesjax.core.options import Config
 from asesjax.core.types import ES, Example, Record, Segment
-from asesjax.data.examples import answer_sentence, context_ids, encode_chain
+from asesjax.data.corpus import encode_text
+from asesjax.data.examples import answer_sentence, join_ids, make_example
 from asesjax.data.vocab import Vocabulary
-from asesjax.methods.socratic.equations import guide_text
+from asesjax.methods.socratic.equations import equations_text
+from asesjax.methods.socratic.options import SocraticOptions
 from asesjax.segment.pieces import Piece
 
 Steps = tuple[tuple[str, str], ...]
@@ -30,7 +31,7 @@ class Leads(NamedTuple):
     guide: tuple[int, ...] = ()
 
 
-def steps_of(record: Record, settings: ConfigDict) -> Steps:
+def steps_of(record: Record, settings: SocraticOptions) -> Steps:
     """Return a record's pairs of subquestion and text, without white space around them.
 
     Args:
@@ -54,13 +55,13 @@ def steps_of(record: Record, settings: ConfigDict) -> Steps:
         for text, what in zip(pair, ("subquestion", "text"), strict=True):
             if not text.strip():
                 raise UserError(
-                    f"record {record.id}: the {what} of step {number} is empty; mend the record "
+                    f"record {record.id}: the {what} of step {number} is empty; fix the record "
                     "or leave it out"
                 )
     return tuple((question.strip(), text.strip()) for question, text in steps)
 
 
-def chain_parts(record: Record, config: ConfigDict) -> list[str]:
+def chain_parts(record: Record, config: Config) -> list[str]:
     """Return subquestions and answers in turn; joined by blanks they are the chain.
 
     The last answer holds the answer sentence (``data.answer_template``), as the chains of all
@@ -70,9 +71,9 @@ def chain_parts(record: Record, config: ConfigDict) -> list[str]:
       UserError: see ``steps_of``.
 
     Example:
-      >>> from asesjax.core.config import base_config
+      >>> from asesjax.config import base_config, finish
       >>> steps = (("How many now?", "2 + 3 = 5."), ("Is that odd?", "yes"))
-      >>> chain_parts(Record("1", "Odd?", "2 + 3 = 5.", "yes", steps=steps), base_config())
+      >>> chain_parts(Record("1", "Odd?", "2 + 3 = 5.", "yes", steps=steps), finish(base_config()))
       ['How many now?', '2 + 3 = 5.', 'Is that odd?', 'The answer is yes.']
     """
     parts = [text for pair in steps_of(record, config.socratic) for text in pair]
@@ -84,7 +85,7 @@ def chain_parts(record: Record, config: ConfigDict) -> list[str]:
     return parts
 
 
-def reference(record: Record, config: ConfigDict) -> Record:
+def reference(record: Record, config: Config) -> Record:
     """Return a record whose rationale is the whole Socratic chain, to compare chains with.
 
     Subquestions are gold segments without a label. A record without steps stays as it is.
@@ -96,7 +97,7 @@ def reference(record: Record, config: ConfigDict) -> Record:
     return dataclasses.replace(record, rationale=chain, answer="", gold=gold)
 
 
-def encode_parts(vocab: Vocabulary, record: Record, config: ConfigDict) -> list[np.ndarray]:
+def encode_parts(vocab: Vocabulary, record: Record, config: Config) -> list[np.ndarray]:
     """Return the ids of each of ``chain_parts``, int32; joined they are those of the chain.
 
     Raises:
@@ -106,24 +107,24 @@ def encode_parts(vocab: Vocabulary, record: Record, config: ConfigDict) -> list[
     texts = [f"{text} " for text in parts[:-1]] + parts[-1:]
     ends = np.cumsum([len(text) for text in texts]).tolist()
     spans = [Piece(*span) for span in zip([0, *ends], ends, strict=False)]
-    ids, part = encode_chain(vocab, "".join(texts), spans)
-    cuts = np.searchsorted(part, np.arange(len(parts) + 1))
-    runs = [ids[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+    chain = encode_text(vocab, "".join(texts))
+    cuts = chain.cuts(spans)
+    runs = [chain.ids[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
     for run, text in zip(runs, parts, strict=True):
         if not len(run):
             raise UserError(
-                f"record {record.id}: {text[:60]!r} comes to no tokens in this vocabulary; mend "
+                f"record {record.id}: {text[:60]!r} comes to no tokens in this vocabulary; fix "
                 "the record or leave it out"
             )
     return runs
 
 
-def guide_ids(vocab: Vocabulary, record: Record, settings: ConfigDict) -> np.ndarray:
+def guide_ids(vocab: Vocabulary, record: Record, settings: SocraticOptions) -> np.ndarray:
     """Return the gold guide of a record, int32; none where ``settings.guidance`` is "none"."""
     if settings.guidance == "none":
         return np.zeros(0, np.int32)
     texts = [text for _, text in steps_of(record, settings)]
-    return vocab.encode(guide_text(texts, settings.guidance))
+    return vocab.encode(equations_text(texts, settings.guidance))
 
 
 def ask_examples(
@@ -178,16 +179,8 @@ def guide_example(
     return _example(vocab, record, "guide", "guide", head, [], [guide])
 
 
-def joined(*parts) -> np.ndarray:
-    """Return runs of ids as one, int32."""
-    return np.concatenate([np.zeros(0, np.int32), *map(np.asarray, parts)]).astype(np.int32)
-
-
 def _example(vocab, record, name, kind, head, context, target) -> Example:
-    targets = joined(*target, [vocab.eos_id])
-    inputs = context_ids(vocab, head, joined(*context))
-    weights = np.ones(len(targets), np.float32)
-    return Example(f"{record.id}/{name}", inputs, targets, weights, kind)
+    return make_example(vocab, f"{record.id}/{name}", [head, *context], target, kind)
 
 
 def _gold(record: Record, chain: str) -> tuple[Segment, ...] | None:

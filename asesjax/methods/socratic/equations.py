@@ -42,7 +42,7 @@ def find_equations(text: str) -> list[str]:
     return found
 
 
-def guide_text(texts: Sequence[str], guidance: str) -> str:
+def equations_text(texts: Sequence[str], guidance: str) -> str:
     """Write the guide of a chain: brackets for each step, empty where it computes nothing.
 
     Args:
@@ -51,7 +51,7 @@ def guide_text(texts: Sequence[str], guidance: str) -> str:
         is set off by commas.
 
     Example:
-      >>> guide_text(["She has 48/2 = 24.", "So 48 + 24 - 2 = 70.", "That is all."], "operators")
+      >>> equations_text(["She has 48/2 = 24.", "So 48 + 24 - 2 = 70.", "That is all."], "operators")
       '[/] [+-] []'
     """
     steps = [find_equations(text) for text in texts]

@@ -1,0 +1,267 @@
+"""Typed options: a frozen dataclass for each section of a configuration, beside the code it serves.
+
+    @section("ases")
+    class AsEsOptions:
+        gamma: float = option(1.0, "loss weight of AS tokens; ES tokens weigh 1", least=0)
+
+A field knows its default, help, range or choices and what it changes. The dialect in which
+configurations are written (``config.base_config``) is generated from these classes, and all values
+are checked here, once.
+"""
+
+import ast
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from asesjax.core.errors import UserError, unknown
+from asesjax.core.registry import Registry
+
+SECTIONS: Registry[type] = Registry("section")
+NOTHING = "nothing"  # a field that changes how a run is watched, saved or placed, not its results
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: Iterable[str] | None = None,
+    changes: str = "train",
+    items: type = str,
+) -> Any:
+    """Declare a field of a section.
+
+    Args:
+      default: its type is the field's.
+      help: what it means, for ``asesjax config``.
+      least: the smallest value; ``most``, ``above`` and ``below`` likewise. Of a tuple, each item's.
+      choices: names that it may hold, such as a registry, which may grow later.
+      changes: the kind of stage whose results depend on it: "train" (and all that follows),
+        "decode", a kind that a method's own stages use, or "nothing".
+      items: type of a tuple's items, where the default is empty.
+    """
+    bounds = {"at least": least, "at most": most, "above": above, "below": below}
+    if isinstance(default, tuple) and default:
+        items = type(default[0])
+    return dataclasses.field(default=default, metadata={
+        "help": help, "choices": choices, "changes": changes, "items": items,
+        "bounds": {words: bound for words, bound in bounds.items() if bound is not None},
+    })  # fmt: skip
+
+
+def section(name: str) -> Callable[[type], type]:
+    """Return a decorator that makes a frozen dataclass of options and registers it as a section."""
+
+    def make(cls: type) -> type:
+        cls = dataclasses.dataclass(frozen=True)(cls)
+        cls.section = name
+        return SECTIONS.register(name)(cls)
+
+    return make
+
+
+class Config:
+    """All options of a run: a dataclass for each section, and the run's own fields beside them.
+
+    ``config.train.batch_size``, ``config.seed``. ``variants`` holds, for rows of the results table
+    with options of their own, dotted fields and values.
+    """
+
+    def __init__(self, sections: Mapping[str, Any], variants: Mapping[str, dict[str, Any]]):
+        """Put sections together; that of the run itself has the name ""."""
+        own = {field.name: getattr(sections[""], field.name)
+               for field in dataclasses.fields(sections[""])}  # fmt: skip
+        self.__dict__.update(sections | own, variants=dict(variants), _sections=dict(sections))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a configuration does not change; use config.changed({name}=...)")
+
+    def changed(self, fields: Mapping[str, Any]) -> "Config":
+        """Return a configuration with some dotted fields changed; values are checked.
+
+        Raises:
+          UserError: see ``checked``.
+        """
+        return from_fields(flatten(self) | dict(fields))
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Return dotted field names and values, those of variants included."""
+    out = {}
+    for name, part in config._sections.items():
+        lead = f"{name}." if name else ""
+        out.update({f"{lead}{f.name}": getattr(part, f.name) for f in dataclasses.fields(part)})
+    for row, fields in config.variants.items():
+        out.update({f"variants.{row}.{name}": value for name, value in fields.items()})
+    return out
+
+
+def all_fields() -> dict[str, dataclasses.Field]:
+    """Return every field of every section by its dotted name."""
+    return {
+        (f"{name}." if name else "") + field.name: field
+        for name in SECTIONS
+        for field in dataclasses.fields(SECTIONS.get(name))
+    }
+
+
+def from_fields(values: Mapping[str, Any], origin: str = "config") -> Config:
+    """Check dotted fields and make a configuration of them; absent ones have their defaults.
+
+    Args:
+      values: of fields as ``flatten`` returns them; the text of a command line is no value yet,
+        see ``parsed``.
+      origin: where they come from, for errors.
+
+    Raises:
+      UserError: a field that no section has, or see ``checked``.
+    """
+    known = all_fields()
+    own: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
+    variants: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        field = find_field(name, known, origin)
+        if name.startswith("variants."):
+            _, row, inner = name.split(".", 2)
+            variants.setdefault(row, {})[inner] = checked(name, value, field)
+        else:
+            part, _, leaf = name.rpartition(".")
+            own[part][leaf] = checked(name, value, field)
+    return Config({name: SECTIONS.get(name)(**own[name]) for name in SECTIONS}, variants)
+
+
+def find_field(
+    name: str, known: Mapping[str, dataclasses.Field], origin: str = ""
+) -> dataclasses.Field | None:
+    """Return the field of a dotted name; None for the method of a variant.
+
+    Raises:
+      UserError: there is none; names the nearest.
+    """
+    inner = name
+    if name.startswith("variants."):
+        inner = name.split(".", 2)[2] if name.count(".") > 1 else ""
+        if inner == "method":
+            return None
+        if inner.split(".")[0] in _SHARED or "." not in inner:
+            raise UserError(
+                f"{name}: a variant has fields of its own in sections of training and decoding, "
+                f"such as variants.NAME.train.learning_rate, and variants.NAME.method; those of "
+                f"{', '.join(_SHARED)} and of the run itself are for all rows"
+            )
+    if inner not in known:
+        raise unknown(f"config field{' in ' + origin if origin else ''}", inner, known, few=True)
+    return known[inner]
+
+
+_SHARED = ("data", "vocab", "evaluate", "mesh")
+
+
+def checked(name: str, value: Any, field: dataclasses.Field | None) -> Any:
+    """Return the value of a field, whole numbers as floats and lists as tuples where it has these.
+
+    Raises:
+      UserError: another type, outside the range, or none of the choices.
+    """
+    if field is None:
+        return value
+    default, facts = field.default, field.metadata
+    if isinstance(default, tuple) and isinstance(value, list | tuple):
+        if not all(type(item) is facts["items"] for item in value):
+            raise UserError(f"{name} must hold only {facts['items'].__name__}, got {value!r}")
+        value = tuple(value)
+    elif isinstance(default, float) and type(value) is int:
+        value = float(value)
+    elif type(value) is not type(default):
+        raise UserError(
+            f"{name} must be a {type(default).__name__}, got {value!r} ({type(value).__name__})"
+        )
+    for item in value if isinstance(value, tuple) else (value,):
+        if facts["choices"] is not None and item not in facts["choices"]:
+            raise unknown(name, item, facts["choices"])
+        if isinstance(item, float) and item != item:
+            raise UserError(f"{name} must be a number, got {item!r}")
+        if facts["bounds"] and not all(_HOLDS[words](item, bound)
+                                       for words, bound in facts["bounds"].items()):  # fmt: skip
+            raise UserError(f"{name} must be {range_text(field)}, got {item!r}")
+    return value
+
+
+_HOLDS = {
+    "at least": lambda x, bound: x >= bound, "at most": lambda x, bound: x <= bound,
+    "above": lambda x, bound: x > bound, "below": lambda x, bound: x < bound,
+}  # fmt: skip
+
+
+def range_text(field: dataclasses.Field) -> str:
+    """Write the range of a field, such as "at least 0 and below 1"; empty for none."""
+    return " and ".join(f"{words} {bound}" for words, bound in field.metadata["bounds"].items())
+
+
+def parsed(name: str, text: str, field: dataclasses.Field | None) -> Any:
+    """Read the text that a command line gives for a field.
+
+    Raises:
+      UserError: it is no value of the field's type.
+    """
+    default = "" if field is None else field.default
+    if isinstance(default, str):
+        return text
+    if isinstance(default, tuple) and field.metadata["items"] is str:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if isinstance(default, bool):
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        raise UserError(f"{name} must be true or false, got {text!r}")
+    if isinstance(default, tuple) and not text:
+        return ()
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        raise UserError(f"{name} must be a {type(default).__name__}, got {text!r}") from None
+    if isinstance(default, tuple) and not isinstance(value, list | tuple):
+        value = (value,)
+    return value
+
+
+def reads(config: Config, *what: str) -> dict[str, Any]:
+    """Return the fields that a stage reads, with their values.
+
+    Args:
+      config: of the stage.
+      what: names of fields of the run itself, of sections ("model": all that changes results), or
+        of the fields of a section that change one kind of stage ("kpod:weights").
+
+    Example:
+      >>> import asesjax.config as c
+      >>> reads(c.finish(c.base_config()), "seed", "ases:decode")
+      {'seed': 0, 'ases.stop_text': 'answer is'}
+    """
+    out = {}
+    for name in what:
+        part, _, kind = name.partition(":")
+        if part not in SECTIONS:
+            out[part] = getattr(config, part)
+            continue
+        for field in dataclasses.fields(SECTIONS.get(part)):
+            changes = field.metadata["changes"]
+            if changes != NOTHING and kind in ("", changes):
+                out[f"{part}.{field.name}"] = getattr(getattr(config, part), field.name)
+    return out
+
+
+def fingerprint(fields: Mapping[str, Any]) -> str:
+    """Return a short hash of JSON values, the same in every process and version.
+
+    Example:
+      >>> fingerprint({"a": 1}) == fingerprint({"a": 1}) != fingerprint({"a": 2})
+      True
+    """
+    text = json.dumps(fields, sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,189 @@
+"""Records with their questions and chains in ids, encoded once by the data stage.
+
+A folder holds flat arrays: the ids of all questions and chains, and the character of its text at
+which each token starts. They are memory-mapped. Segments, steps, sentences and chunks are spans of
+characters or of tokens over them; what a method's stages find out about a record lies beside it
+as arrays (``core.ragged``).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from asesjax.core.errors import UserError
+from asesjax.core.files import write_array
+from asesjax.core.ragged import Ragged, read_annotations
+from asesjax.core.types import Record
+from asesjax.data.examples import chain_text
+from asesjax.data.sources import read_records
+from asesjax.data.vocab import Vocabulary
+from asesjax.segment.pieces import Piece
+
+_TEXTS = ("question", "chain")
+
+
+class EncodedText(NamedTuple):
+    """A text in ids.
+
+    Attributes:
+      text: its characters.
+      ids: [N] int32, without end of sequence.
+      starts: [N] int32, the character at which each token starts; never falling.
+    """
+
+    text: str
+    ids: np.ndarray
+    starts: np.ndarray
+
+    def piece_of_tokens(self, pieces: Sequence[Piece]) -> np.ndarray:
+        """Return the piece of each token, int32 [N]; -1 for tokens between pieces.
+
+        A token belongs to the piece that holds its first character that is not white space. A
+        token of white space alone goes with the character after it, at the end of the text with
+        the one before.
+
+        Args:
+          pieces: in order, without overlap.
+        """
+        if not len(self.ids) or not len(pieces):
+            return np.full(len(self.ids), -1, np.int32)
+        solid = np.flatnonzero([not character.isspace() for character in self.text])
+        if not len(solid):
+            return np.zeros(len(self.ids), np.int32)
+        first = solid[np.minimum(np.searchsorted(solid, self.starts), len(solid) - 1)]
+        piece = np.searchsorted([span.start for span in pieces], first, side="right") - 1
+        ends = np.asarray([span.end for span in pieces])
+        inside = (piece >= 0) & (first < ends[piece])
+        return np.where(inside, piece, -1).astype(np.int32)
+
+    def cuts(self, pieces: Sequence[Piece]) -> np.ndarray:
+        """Return where the tokens of pieces that tile the text begin and end, int [P + 1]."""
+        return np.searchsorted(self.piece_of_tokens(pieces), np.arange(len(pieces) + 1))
+
+    def token_texts(self) -> list[str]:
+        """Return the characters of each token, white space with the token after it."""
+        cuts = [0, *self.starts[1:].tolist(), len(self.text)]
+        return [self.text[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+
+
+class EncodedRecord(NamedTuple):
+    """A record as methods see it.
+
+    Attributes:
+      record: question, rationale and answer.
+      question: in ids.
+      chain: rationale and answer sentence, in ids.
+      annotations: what stages found out about it, arrays by name.
+    """
+
+    record: Record
+    question: EncodedText
+    chain: EncodedText
+    annotations: Mapping[str, np.ndarray] = {}
+
+    def rationale_and_answer(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids of the rationale and those of the answer sentence, which may be none."""
+        start = len(self.record.rationale.rstrip())
+        n = self.chain.cuts([Piece(0, start), Piece(start, len(self.chain.text))])[1] \
+            if start < len(self.chain.text) else len(self.chain.ids)
+        return self.chain.ids[:n], self.chain.ids[n:]
+
+
+def encode_text(vocab: Vocabulary, text: str) -> EncodedText:
+    """Encode a text once."""
+    ids, starts, _ = vocab.encode_with_offsets(text)
+    return EncodedText(text, ids, starts)
+
+
+def encode_record(
+    vocab: Vocabulary,
+    record: Record,
+    answer_template: str,
+    annotations: Mapping[str, np.ndarray] | None = None,
+) -> EncodedRecord:
+    """Encode a record's question and chain."""
+    question, chain = (encode_text(vocab, t)
+                       for t in (record.question, chain_text(record, answer_template)))  # fmt: skip
+    return EncodedRecord(record, question, chain, annotations or {})
+
+
+def write_corpus(
+    folder: str | Path, records: Sequence[Record], vocab: Vocabulary, answer_template: str
+) -> None:
+    """Encode records and write their ids.
+
+    Raises:
+      UserError: a question or chain that comes to no tokens.
+    """
+    encoded = [encode_record(vocab, record, answer_template) for record in records]
+    for one in encoded:
+        for name in _TEXTS:
+            need_tokens(getattr(one, name).ids, one.record, name, getattr(one, name).text)
+    for name in _TEXTS:
+        for part in ("ids", "starts"):
+            ragged = Ragged.of([getattr(getattr(one, name), part) for one in encoded], np.int32)
+            write_array(Path(folder) / f"{name}_{part}.npy", ragged.values)
+        write_array(Path(folder) / f"{name}_ends.npy", ragged.ends)
+
+
+def read_corpus(
+    workdir: str | Path, split: str, answer_template: str, annotations: Iterable[str] = ()
+) -> list[EncodedRecord]:
+    """Read the records of a split with their ids.
+
+    Args:
+      workdir: of a run whose data stage has finished.
+      split: "train", "validation" or "test".
+      answer_template: of the ``data`` section.
+      annotations: files of the workdir whose arrays the records get, ``{split}`` in their names.
+
+    Raises:
+      UserError: files that are not there, or are of other records.
+    """
+    workdir = Path(workdir)
+    records = read_records(workdir / f"data/{split}.jsonl")
+    ids = [record.id for record in records]
+    columns = {}
+    for name in _TEXTS:
+        ends = _mapped(workdir / f"corpus/{split}/{name}_ends.npy")
+        if len(ends) != len(records):
+            raise UserError(f"{workdir}/corpus/{split} is of other records; run again with --redo")
+        for part in ("ids", "starts"):
+            values = _mapped(workdir / f"corpus/{split}/{name}_{part}.npy")
+            columns[name, part] = Ragged(values, ends).rows()
+    notes: dict[str, Ragged] = {}
+    for path in annotations:
+        notes |= read_annotations(workdir / path.format(split=split), ids)
+    rows = zip(*(ragged.rows() for ragged in notes.values()), strict=True) if notes \
+        else ((),) * len(ids)
+    out = []
+    for record, own, *parts in zip(records, rows, *columns.values(), strict=True):
+        chain = chain_text(record, answer_template)
+        out.append(EncodedRecord(
+            record, EncodedText(record.question, *parts[:2]), EncodedText(chain, *parts[2:]),
+            dict(zip(notes, own, strict=True)),
+        ))  # fmt: skip
+    return out
+
+
+def need_tokens(ids: np.ndarray, record: Record, field: str, text: str) -> None:
+    """Check that a text of a record has tokens.
+
+    Raises:
+      UserError: it has none.
+    """
+    if not len(ids):
+        raise UserError(
+            f"record {record.id}: the {field} {text[:60]!r} comes to no tokens in this vocabulary; "
+            "fix the record or leave it out"
+        )
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
+        # A plain array over the map: slices of numpy's memmap class are five times as slow to make.
+        return np.asarray(np.load(path, mmap_mode="r"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); run the data stage again") from None

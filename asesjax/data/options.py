@@ -1,0 +1,86 @@
+"""Options of the records and of the vocabulary."""
+
+from asesjax.core.options import option, section
+
+SOURCES = (
+    "synthetic_math", "synthetic_reports", "synthetic_letters", "gsm8k", "gsm8k_socratic", "svamp",
+    "strategyqa", "palm_svamp", "palm_cqa", "coin_flip", "date_understanding",
+    "last_letter_concatenation", "tracking_shuffled_objects", "jsonl", "json", "csv",
+)  # fmt: skip
+
+
+@section("data")
+class DataOptions:
+    """Where records come from and how many are kept."""
+
+    source: str = option("synthetic_math", "a registered data source", choices=SOURCES)
+    path: str = option("", "folder of a named data set; file of jsonl, json or csv, perhaps with "
+                       "{split} in its name")  # fmt: skip
+    n_train: int = option(700, "training records kept, 0 for all", least=0)
+    n_validation: int = option(100, "validation records kept, 0 for all", least=0)
+    n_test: int = option(500, "test records kept, 0 for all", least=0)
+    validation_share: float = option(
+        0.1, "share of the training records where a source has no validation split", least=0
+    )
+    test_share: float = option(0.1, "the same for a test split", least=0)
+    split_by: str = option(
+        "question", "records with equal questions, or equal ids, are in one split",
+        choices=("question", "id"),
+    )  # fmt: skip
+    question_field: str = option("question", "name of this field in rows of jsonl, json and csv")
+    rationale_field: str = option("rationale", "the same")
+    answer_field: str = option("answer", "the same; empty where the rationale is the answer")
+    id_field: str = option("id", "the same; rows without ids get ids made of their text")
+    steps_field: str = option("steps", "the same: [[subquestion, text], ...], where rows have it")
+    others_field: str = option("rationales", "the same: further rationales, where rows have them")
+    answer_template: str = option(
+        "The answer is {answer}.", "sentence that closes a chain; empty where answers are empty"
+    )
+    strip_calculator: bool = option(True, "remove calculator marks such as <<48/2=24>>")
+    max_skipped_share: float = option(
+        0.0, "stop when a larger share of the rows cannot be used", least=0, most=1
+    )
+    only_right_chains: bool = option(
+        False, "leave out chains that do not end in the right answer, except in the test split"
+    )
+    min_steps: int = option(2, "synthetic sources: fewest computed values in a problem", least=1)
+    max_steps: int = option(4, "synthetic sources: most computed values in a problem", least=1)
+    max_value: int = option(20, "synthetic sources: largest given or computed number", least=1)
+    n_distractors: int = option(0, "synthetic sources: facts that nobody needs", least=0)
+    wording: str = option(
+        "plain", "synthetic sources: one wording, or one of several templates",
+        choices=("plain", "varied"),
+    )  # fmt: skip
+    fact_order: str = option(
+        "in_order", "synthetic sources: order of the facts", choices=("in_order", "shuffled")
+    )
+    held_out_templates: bool = option(
+        False, "synthetic sources: test questions use templates that training never shows"
+    )
+    n_fillers: int = option(0, "synthetic_math: sentences that nobody needs, in each rationale",
+                            least=0)  # fmt: skip
+    n_rationales: int = option(1, "synthetic_math: differently worded rationales of a question",
+                               least=1)  # fmt: skip
+
+
+@section("vocab")
+class VocabOptions:
+    """How text becomes ids."""
+
+    kind: str = option(
+        "train", "train a SentencePiece model on the training texts, load one, or use bytes",
+        choices=("train", "sentencepiece", "byte"),
+    )  # fmt: skip
+    path: str = option("", "SentencePiece model to load (kind sentencepiece)")
+    size: int = option(256, "most pieces of a trained vocabulary", least=1)
+    extra_ids: int = option(100, "sentinels <extra_id_0> ... behind the pieces", least=0)
+    split_digits: bool = option(False, "trained vocabulary: one piece a digit, not a number")
+    byte_fallback: bool = option(
+        False, "trained vocabulary: bytes for unseen characters, and text as it is"
+    )
+    symbols: bool = option(
+        False, "write what the pieces cannot spell (< { } ^ and line breaks) as escapes"
+    )
+    max_unknown_share: float = option(
+        0.0, "stop when a larger share of the training tokens is unknown", least=0, most=1
+    )

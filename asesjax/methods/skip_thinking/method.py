@@ -1,0 +1,127 @@
+"""Chunk-wise training, skip-thinking and its control as rows of the results table."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from asesjax.core.options import Config, reads
+from asesjax.core.stages import Stage
+from asesjax.core.types import Example
+from asesjax.data.corpus import EncodedRecord
+from asesjax.data.examples import make_example
+from asesjax.data.vocab import Vocabulary
+from asesjax.decode.spec import Frame
+from asesjax.methods.method import METHODS, Method, ReportPart, Shape
+from asesjax.methods.skip_thinking.chunks import (
+    check_chunks,
+    chunk_examples,
+    find_sentences,
+    make_marks,
+    skip_examples,
+    some_of,
+)
+from asesjax.methods.skip_thinking.options import ChunkOptions
+from asesjax.methods.skip_thinking.report import skipping_report
+from asesjax.methods.skip_thinking.skip_data import SKIP_DATA, skip_data_stage
+from asesjax.methods.skip_thinking.training import CHUNKS, STUDENT, train_in_phases
+from asesjax.run import Run
+
+
+class _Chunks(Method):
+    """What the three share."""
+
+    Options = ChunkOptions
+
+    def __init__(self, name: str, config: Config):
+        """Check the section."""
+        super().__init__(name, config)
+        check_chunks(config)
+
+    def chunked(self, record: EncodedRecord, vocab: Vocabulary) -> list[Example]:
+        """Return the chunk-wise examples of a record."""
+        boundaries = tuple(record.annotations["boundaries"].tolist())
+        marks = make_marks(self.options, vocab)
+        return chunk_examples(vocab, marks, record, find_sentences(record), boundaries)
+
+    def report(self, run: Run, rows: Sequence[dict[str, Any]]) -> ReportPart:
+        """Return what is left out, in the data and in what is written."""
+        return skipping_report(run, rows)
+
+
+@METHODS.register("cwt")
+class ChunkWise(_Chunks):
+    """A chunk at a time, then the answer; the chunks change while it is trained."""
+
+    annotations = (CHUNKS,)
+    outputs = ("chunks",)
+
+    def train(self, run: Run) -> None:
+        """Train in phases, between which cuts move."""
+        train_in_phases(run, self)
+
+    def examples(self, record: EncodedRecord, vocab: Vocabulary) -> dict[str, list[Example]]:
+        """One example a chunk, and one for the answer."""
+        return {"main": self.chunked(record, vocab)}
+
+    def shape(self, vocab: Vocabulary) -> Shape:
+        """The answer's mark leads there from any chunk."""
+        marks = make_marks(self.options, vocab)
+        n = len(marks.stages)
+        frames = tuple(Frame((mark,)) for mark in (*marks.stages, marks.answer))
+        return Shape(n_stages=n + 1, frames=frames, jump_ids=(-1,) * n + (marks.answer,))
+
+
+@METHODS.register("skip_thinking")
+class SkipThinking(_Chunks):
+    """From chunk-wise training: the chunks that the answer needs, then the answer."""
+
+    start_from = STUDENT
+    needs = ("skip-data",)
+    annotations = (CHUNKS, SKIP_DATA)
+
+    def stages(self, run: Run) -> list[Stage]:
+        """Return the stage that finds the needed chunks."""
+        return [skip_data_stage(run, self.config)]
+
+    def reads(self, kind: str) -> dict[str, Any]:
+        """Return the fields of both sections."""
+        return reads(self.config, f"chunk:{kind}", f"skip:{kind}")
+
+    def examples(self, record: EncodedRecord, vocab: Vocabulary) -> dict[str, list[Example]]:
+        """The kept chunks, and some of the chunk-wise examples."""
+        notes, skip = record.annotations, self.config.skip
+        own = skip_examples(
+            vocab, make_marks(self.options, vocab), record, find_sentences(record),
+            tuple(notes["boundaries"].tolist()), notes["kept"].tolist(), skip.write,
+        )  # fmt: skip
+        return {"main": own + some_of(self.chunked(record, vocab), skip.mix)}
+
+    def shape(self, vocab: Vocabulary) -> Shape:
+        """At once, or stage by stage, each naming the next."""
+        marks = make_marks(self.options, vocab)
+        if self.config.skip.write == "one_pass":
+            return Shape(frames=(Frame((marks.skip,)),))
+        named = (*marks.stages, marks.answer)
+        frames = (Frame((marks.skip,)), *(Frame((marks.skip, mark)) for mark in named))
+        return Shape(n_stages=len(frames), frames=frames, jump_ids=(-1, *named))
+
+
+@METHODS.register("full_thinking")
+class FullThinking(_Chunks):
+    """The control: all of the rationale at once, from the same start."""
+
+    start_from = STUDENT
+    annotations = (CHUNKS,)
+
+    def reads(self, kind: str) -> dict[str, Any]:
+        """Return the fields of both sections."""
+        return reads(self.config, f"chunk:{kind}", f"skip:{kind}")
+
+    def examples(self, record: EncodedRecord, vocab: Vocabulary) -> dict[str, list[Example]]:
+        """The whole chain, and some of the chunk-wise examples."""
+        context = [[make_marks(self.options, vocab).full], record.question.ids]
+        own = make_example(vocab, f"{record.record.id}/full", context, [record.chain.ids], "full")
+        return {"main": [own, *some_of(self.chunked(record, vocab), self.config.skip.mix)]}
+
+    def shape(self, vocab: Vocabulary) -> Shape:
+        """Written at once."""
+        return Shape(frames=(Frame((make_marks(self.options, vocab).full,)),))

@@ -1,0 +1,25 @@
+"""Options of cutting rationales into labelled pieces."""
+
+from asesjax.core.options import option, section
+from asesjax.segment.score import SCORES
+
+
+@section("segment")
+class SegmentOptions:
+    """How rationales are cut, scored and labelled; stages: "score", then "label"."""
+
+    strategy: str = option("entropy", "a registered segmentation score", choices=SCORES,
+                           changes="label")  # fmt: skip
+    beta: float = option(1.4, "label AS above beta times the mean score ([code])", changes="label")
+    scorer: str = option("direct", "method whose model scores pieces, where the score asks one",
+                         changes="score")  # fmt: skip
+    reduce: str = option("sum", "of token scores over a piece; mean divides by its words",
+                         choices=("sum", "mean"), changes="score")  # fmt: skip
+    given: str = option("question", "what the scorer sees before a piece; prefix: the earlier "
+                        "pieces as well", choices=("question", "prefix"), changes="score")  # fmt: skip
+    short: str = option("merge", "treatment of pieces of min_words words or fewer ([code]: "
+                        "drop)", choices=("merge", "drop", "keep"), changes="score")  # fmt: skip
+    min_words: int = option(3, "pieces of so many words or fewer are short", least=0,
+                            changes="score")  # fmt: skip
+    merge_adjacent: bool = option(True, "neighbours with one label become one segment ([paper])",
+                                  changes="label")  # fmt: skip
