@@ -10,17 +10,15 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from asesjax.core.config import base_config, finish, load_config
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json
+from asesjax.core.options import Config
 from asesjax.core.processes import say
 from asesjax.core.types import Params
-from asesjax.data.sources import read_records
+from asesjax.data.corpus import read_corpus
 from asesjax.data.vocab import Vocabulary, load_saved
-from asesjax.methods.method import Method, Trained
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import Method, Trained, make_method
 from asesjax.models import t5
 from asesjax.models.int8 import MATRICES
 from asesjax.models.presets import configured
@@ -35,44 +33,13 @@ from asesjax.train.checkpoint import restore_params
 class Run:
     """A configuration and the folder it runs in."""
 
-    config: ConfigDict
+    config: Config
     workdir: Path
     say: Callable[[str], None] = say
     shared: Path | None = None  # the folder above, where runs of several seeds share programs
 
     def __truediv__(self, name: str) -> Path:
         return self.workdir / name
-
-
-def open_run(spec: str | None, workdir: str | Path, overrides: dict[str, str] | None = None) -> Run:
-    """Open a run by a config file, or by what its workdir remembers.
-
-    Args:
-      spec: ``file.py`` or ``file.py:arg``; None for a workdir that has run before.
-      workdir: folder of the run; need not exist when ``spec`` is given.
-      overrides: dotted field to text.
-
-    Raises:
-      UserError: no such file, no configuration in the workdir, a wrong field, or a workdir that is
-        an address.
-    """
-    if "://" in str(workdir):
-        raise UserError(
-            f"--workdir {workdir} is an address and no folder; mount the bucket and name the "
-            "folder (launch/tpu does that, see launch/README.md)"
-        )
-    workdir = Path(workdir)
-    if spec:
-        return Run(load_config(spec, overrides), workdir)
-    saved = workdir / "config.json"
-    if not saved.is_file():
-        raise UserError(f"{workdir} holds no run yet; give --config FILE.py")
-    config = base_config()
-    fields = {}
-    for name, value in read_json(saved).items():
-        fields[name] = tuple(value) if isinstance(value, list) else value
-    config.update_from_flattened_dict(fields)
-    return Run(finish(config, overrides or {}, str(saved)), workdir)
 
 
 def one_seed(run: Run) -> None:
@@ -107,15 +74,15 @@ def model_config(run: Run, vocab: Vocabulary) -> T5Config:
     return configured(run.config.model, -(-vocab.size // 128) * 128)
 
 
-def role_folder(run: Run, method: Method, role: str) -> Path:
-    """Return the folder of one parameter set."""
-    return run / f"roles/{method.name}/{role}"
+def role_folder(run: Run, row: str, role: str) -> Path:
+    """Return the folder of one parameter set of a row of the results table."""
+    return run / f"roles/{row}/{role}"
 
 
 def load_role(
     run: Run, method: Method, role: str, step: int | None = None, decoding: bool = False
 ) -> Params:
-    """Restore the parameters of a role, those it hands on unless a step is given.
+    """Restore the parameters of a role, the selected ones unless a step is given.
 
     Args:
       run: the run.
@@ -124,15 +91,16 @@ def load_role(
       step: of the checkpoint.
       decoding: as ``decoding_shapes`` describes them, not for training.
     """
+    run = dataclasses.replace(run, config=method.config)
     config = model_config(run, load_saved(run / "vocab"))
     describe = decoding_shapes if decoding else placed_shapes
     shapes = describe(run, config, own_mesh(run))
-    return restore_params(role_folder(run, method, role), shapes, step)
+    return restore_params(role_folder(run, method.name, role), shapes, step)
 
 
 def load_method(run: Run, name: str) -> Trained:
     """Load everything that decoding with a trained method takes."""
-    method, vocab = get_method(name, run.config), load_saved(run / "vocab")
+    method, vocab = make_method(name, run.config), load_saved(run / "vocab")
     params = tuple(load_role(run, method, role, decoding=True) for role in method.roles)
     return trained(run, method, params, vocab)
 
@@ -141,8 +109,10 @@ def trained(
     run: Run, method: Method, params: tuple[Params, ...], vocab: Vocabulary
 ) -> Trained:
     """Put together what answering with some parameters of a method takes."""
-    examples = functools.partial(read_records, run / "data/train.jsonl")
-    return Trained(method, model_config(run, vocab), params, vocab, examples)
+    run = dataclasses.replace(run, config=method.config)
+    template = run.config.data.answer_template
+    corpus = functools.partial(read_corpus, run.workdir, "train", template)
+    return Trained(method, model_config(run, vocab), params, vocab, corpus)
 
 
 def untouched(run: Run, model: T5Config) -> Params:
@@ -209,8 +179,12 @@ def host_mesh(run: Run, devices: Sequence[jax.Device]) -> Mesh:
 def placed_shapes(run: Run, config: T5Config, mesh: Mesh) -> Params:
     """Describe the parameters and where they lie on a mesh, for restoring."""
     shapes = jax.eval_shape(lambda key: t5.init(config, key), jax.random.key(0))
-    preset = rules(run.config.mesh.preset)
-    on = param_shardings(mesh, preset, t5.logical_axes(config), shapes)
+    return placed(run, shapes, t5.logical_axes(config), mesh)
+
+
+def placed(run: Run, shapes: Params, axes: Params, mesh: Mesh) -> Params:
+    """Describe parameters of some shapes and logical axes on a mesh, by the run's preset."""
+    on = param_shardings(mesh, rules(run.config.mesh.preset), axes, shapes)
     return jax.tree.map(
         lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place),
         shapes, on,

@@ -9,17 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from asesjax.core.config import fingerprint, finish, flatten
+from asesjax.config import save_fields, saved_fields
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, read_jsonl, write_json, write_text
+from asesjax.core.options import fingerprint
 from asesjax.core.processes import is_first
 from asesjax.evals.paired import Outcomes, compare
 from asesjax.evals.report import is_right
 from asesjax.experiment import execute, same_run
 from asesjax.run import Run
 from asesjax.viz.compare import comparison_text
-
-AGAINST = "direct"  # what methods are compared with, where it is among them
 
 
 def execute_seeds(run: Run, until: tuple[str, ...] = ("report",), redo: bool = False) -> None:
@@ -40,21 +39,20 @@ def execute_seeds(run: Run, until: tuple[str, ...] = ("report",), redo: bool = F
     same_run(run, until=until, redo=redo)
     seeds = run.config.seeds
     if not seeds:
-        if (run / "config.json").is_file() and read_json(run / "config.json").get("seeds"):
+        if (run / "config.json").is_file() and saved_fields(run.workdir).get("seeds"):
             raise UserError(f"{run.workdir} holds runs of several seeds; give another --workdir")
         return execute(run, until, redo)
     if len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UserError(f"seeds must be different numbers from 0 on, got {tuple(seeds)}")
     if (run / "stages").exists():
         raise UserError(f"{run.workdir} holds a run of one seed; give another --workdir")
-    fields, saved = flatten(run.config), run / "config.json"
-    if is_first() and not saved.exists():
-        write_json(saved, fields)
+    if is_first() and not (run / "config.json").exists():
+        save_fields(run.workdir, run.config)
     for seed in seeds:
         run.say(f"\nseed {seed}: {run / f'seed-{seed}'}")
         execute(seed_run(run, seed), until, redo)
         if is_first():  # now that it has been accepted
-            write_json(saved, fields)
+            save_fields(run.workdir, run.config)
     if "report" in until and is_first():
         group = compare_runs([run / f"seed-{seed}" for seed in seeds])
         text = comparison_text(group)
@@ -65,7 +63,7 @@ def execute_seeds(run: Run, until: tuple[str, ...] = ("report",), redo: bool = F
 
 def seed_run(run: Run, seed: int) -> Run:
     """Return the run of one of several seeds."""
-    config = finish(run.config, {"seed": str(seed), "seeds": "()"})
+    config = run.config.changed({"seed": seed, "seeds": ()})
     return dataclasses.replace(
         run, config=config, workdir=run / f"seed-{seed}", shared=run.workdir
     )
@@ -75,8 +73,7 @@ def one_by_one(workdirs: Sequence[str | Path]) -> list[Path]:
     """Replace folders of several seeds by the folders of their runs."""
     out = []
     for folder in map(Path, workdirs):
-        saved = folder / "config.json"
-        seeds = read_json(saved).get("seeds") if saved.is_file() else None
+        seeds = saved_fields(folder).get("seeds") if (folder / "config.json").is_file() else None
         out += [folder / f"seed-{seed}" for seed in seeds] if seeds else [folder]
     return out
 
@@ -88,7 +85,7 @@ def same_but_for_seed(workdirs: Sequence[Path]) -> list[list[Path]]:
     """
     groups: list[tuple[str, dict[int, Path]]] = []
     for folder in workdirs:
-        fields = read_json(folder / "config.json")
+        fields = saved_fields(folder)
         seed = fields.pop("seed")
         key = fingerprint(fields)
         for other, members in groups:
@@ -104,7 +101,7 @@ def compare_runs(workdirs: Sequence[Path]) -> dict[str, Any]:
     """Compare the methods of finished runs that differ in their seed alone.
 
     Returns:
-      ``name``, ``budget``, ``metric``, ``strategy`` (of segmentation) and ``against`` (the method
+      ``name``, ``budget``, ``metric`` and ``against`` (the method
       that others are compared with, or None); ``runs``, ``seeds`` and ``questions`` (of each run);
       ``rows``: see ``evals.paired.compare``, with means over seeds of ``chain_accuracy`` (None
       without gold chains), ``bleu``, ``train_tokens`` and ``train_steps``.
@@ -125,7 +122,8 @@ def compare_runs(workdirs: Sequence[Path]) -> dict[str, Any]:
     outcomes = {
         name: [_outcomes(folder, name, metric) for folder in workdirs] for name in names
     }
-    against = AGAINST if AGAINST in names and len(names) > 1 else None
+    against = reports[0]["against"]
+    against = against if against in names and len(names) > 1 else None
     rows = compare(outcomes, against)
     for row in rows:
         own = [one[row["method"]] for one in by_method]
@@ -134,7 +132,7 @@ def compare_runs(workdirs: Sequence[Path]) -> dict[str, Any]:
             row[field] = None if None in values else sum(values) / len(values)
     first = reports[0]
     return {
-        **{name: first[name] for name in ("name", "budget", "metric", "strategy")},
+        **{name: first[name] for name in ("name", "budget", "metric")},
         "against": against,
         "runs": [str(folder) for folder in workdirs],
         "seeds": [report["seed"] for report in reports],

@@ -9,7 +9,7 @@ holding train.jsonl and test.jsonl; it shows that everything works, not a useful
 configs/baselines.py has the other baselines beside it, configs/compare.py all methods.
 """
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 from asesjax.core.errors import unknown
 
 

@@ -10,7 +10,7 @@ random weights, every stage runs and the weights mean little.
 
 from ml_collections import ConfigDict
 
-from asesjax.core.config import load_config
+from asesjax.config import load_config
 
 
 def get_config(arg: str = ""):

@@ -13,7 +13,7 @@ Useful fields: step_by_step.alpha, in_context.formats, in_context.shots, in_cont
 decode.mode=sample with decode.samples=N for self-consistency of every method.
 """
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 from asesjax.core.errors import unknown
 
 

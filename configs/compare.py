@@ -8,7 +8,7 @@ its own; compare.md has means over seeds with 95 % intervals and paired tests ag
 Argument "tiny": models too small to learn anything, two seeds; it shows that every stage works.
 """
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 from asesjax.core.errors import unknown
 
 METHODS = (

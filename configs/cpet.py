@@ -12,7 +12,7 @@ that training never shows, and no normalisation, so that ， stays ，.
 Argument "tiny": a small model on 300 reports, minutes on a CPU; it shows that everything works.
 """
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 from asesjax.core.errors import unknown
 
 

@@ -14,7 +14,7 @@ The full-size setting (flan-t5-base's shape) needs vocab.path, T5's spiece.model
 and an accelerator; without model.init_from it starts from random weights.
 """
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 from asesjax.core.errors import unknown
 
 

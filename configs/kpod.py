@@ -17,7 +17,7 @@ the weights would give back to a rationale what its tokens' weights take from it
 answer whenever steps are given. Equation 15 sums both as they are.
 """
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 
 VARIANTS = (
     "kpod", "kpod_without_weights", "kpod_without_weights_in_difficulty",

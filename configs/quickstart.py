@@ -12,7 +12,7 @@ scripts do; USM and DSM then compute several times as much as the others:
 tests/benchmarks/learnability.py tries other settings and prints how fast each is learned.
 """
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 from asesjax.core.errors import unknown
 
 

@@ -6,7 +6,7 @@ text is (evaluate.metric=exact); BLEU and ROUGE say how near it comes. About 5 m
     asesjax run --config configs/reports.py --workdir runs/reports
 """
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 
 
 def get_config(arg: str = ""):

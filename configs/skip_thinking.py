@@ -16,7 +16,7 @@ The models are small and from scratch. In the first two a chunk is a sentence, s
 cut to move and evenly cut is all there is; chunks are left out from the back, see README.md.
 """
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 from asesjax.core.errors import unknown
 
 

@@ -3,7 +3,7 @@
 asesjax run --config configs/smoke.py --workdir runs/smoke
 """
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 
 
 def get_config(arg: str = ""):

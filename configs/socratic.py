@@ -21,7 +21,7 @@ The models are small and from scratch: on the two real data sets they show that 
 not a useful accuracy.
 """
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 from asesjax.core.errors import UserError, unknown
 
 ARGUMENTS = (

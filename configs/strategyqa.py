@@ -5,7 +5,7 @@
 DIR holds train.json and dev.json. A small model from scratch: it shows that everything works.
 """
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 
 
 def get_config(arg: str = ""):

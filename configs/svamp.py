@@ -10,7 +10,7 @@ PaLM's chains are raw; the quarter of the training chains that end in a wrong an
 answer; it is left out, too. A small model from scratch: it shows that everything works.
 """
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 from asesjax.core.errors import unknown
 
 

@@ -9,7 +9,7 @@ answer no rule comes to are left out and counted: names of two words, and dates 
 have wrong. The models are small and from scratch.
 """
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 from asesjax.core.errors import unknown
 from asesjax.data.readers.symbolic import RULES
 

@@ -12,7 +12,7 @@ Batches are of packed rows, 512 source and up to 512 target positions each. The 
 state small; asesjax compile --search compares others.
 """
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 from asesjax.core.errors import unknown
 
 # Argument -> preset of the model, rows of a batch, slots of decoding

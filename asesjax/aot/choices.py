@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from asesjax.core.config import finish
+from asesjax.config import finish
 from asesjax.core.errors import UserError
 
 Change = Mapping[str, str]
@@ -36,7 +36,7 @@ def train_changes(config: ConfigDict, n_devices: int) -> Iterator[Change]:
       n_devices: of the slice, or slices.
 
     Example:
-      >>> from asesjax.core.config import base_config
+      >>> from asesjax.config import base_config
       >>> config = base_config()
       >>> config.train.batch_size = 8
       >>> [dict(c) for c in train_changes(config, 4)][:3]
@@ -67,7 +67,7 @@ def decode_changes(config: ConfigDict, n_devices: int) -> Iterator[Change]:
       n_devices: of the slice, or slices.
 
     Example:
-      >>> from asesjax.core.config import base_config
+      >>> from asesjax.config import base_config
       >>> next(decode_changes(base_config(), 4))
       {'decode.batch_size': '50'}
     """

@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
     from asesjax.aot import choices
     from asesjax.aot.measure import as_row, measure
     from asesjax.aot.programs import decode_program, train_program
-    from asesjax.core.config import load_config
+    from asesjax.config import load_config
 
     if args.vocab_rows < 1:
         raise UserError(f"--vocab-rows must be at least 1, got {args.vocab_rows}")

@@ -98,7 +98,7 @@ def _from_hf(args: argparse.Namespace) -> None:
 
 def _run_fields(out: str, config) -> str:
     """The overrides with which a run fits a converted checkpoint."""
-    from asesjax.core.config import base_config
+    from asesjax.config import base_config
 
     shape, known = dataclasses.asdict(config), base_config().model
     fields = {f"model.{k}": shape[k] for k in known if k in shape and k != "dtype"}

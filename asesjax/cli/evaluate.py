@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Print one JSON object."""
-    from asesjax.core.config import base_config, finish
+    from asesjax.config import base_config, finish
     from asesjax.core.errors import UserError
     from asesjax.core.files import read_jsonl
     from asesjax.evals.report import summary

@@ -23,7 +23,7 @@ from typing import IO, Any
 import jax
 
 from asesjax.cli.generate_input import Questions, read_questions
-from asesjax.core.config import fingerprint, flatten
+from asesjax.config import fingerprint, flatten
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, write_json
 from asesjax.core.progress import Progress

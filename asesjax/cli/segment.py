@@ -15,7 +15,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    from asesjax.core.config import STRATEGIES
+    from asesjax.config import STRATEGIES
 
     parser.add_argument("--config", metavar="FILE.py[:ARG]", help="config file")
     parser.add_argument("--workdir", help="folder of a run")
@@ -58,7 +58,7 @@ def _segment_run(args: argparse.Namespace) -> Path:
 
 
 def _segment_file(args: argparse.Namespace) -> Path:
-    from asesjax.core.config import base_config, finish, load_config
+    from asesjax.config import base_config, finish, load_config
     from asesjax.core.errors import UserError
     from asesjax.data.rows import format_of
     from asesjax.data.sources import load_records

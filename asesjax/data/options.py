@@ -1,13 +1,7 @@
 """Options of the records and of the vocabulary."""
 
 from asesjax.core.options import option, section
-
-SOURCES = (
-    "synthetic_math", "synthetic_reports", "synthetic_letters", "gsm8k", "gsm8k_socratic", "svamp",
-    "strategyqa", "palm_svamp", "palm_cqa", "coin_flip", "date_understanding",
-    "last_letter_concatenation", "tracking_shuffled_objects", "jsonl", "json", "csv",
-)  # fmt: skip
-
+from asesjax.data.registry import SOURCES
 
 @section("data")
 class DataOptions:

@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from asesjax.core.files import read_json, read_jsonl
+from asesjax.core.options import Config
 from asesjax.core.types import Segment
 from asesjax.evals.answers import is_correct
 from asesjax.evals.chains import first_wrong, wilson_interval
 from asesjax.evals.text import corpus_bleu, rouge
-from asesjax.methods.skip_thinking.report import skipping_report
 
 
 def is_right(row: dict[str, Any], metric: str) -> bool:
@@ -32,7 +30,7 @@ def accuracy(rows: Sequence[dict], metric: str) -> tuple[float, tuple[float, flo
     return right / len(rows), wilson_interval(right, len(rows))
 
 
-def summary(rows: Sequence[dict], evaluate: ConfigDict) -> dict[str, Any]:
+def summary(rows: Sequence[dict], evaluate: Config) -> dict[str, Any]:
     """Measure one file of predictions.
 
     Args:
@@ -74,7 +72,7 @@ def summary(rows: Sequence[dict], evaluate: ConfigDict) -> dict[str, Any]:
     }
 
 
-def method_row(config: ConfigDict, workdir: Path, name: str, roles: Sequence[str]) -> dict:
+def method_row(config: Config, workdir: Path, name: str, roles: Sequence[str]) -> dict:
     """Collect everything a run knows about one method: a row of ``report.json``."""
     folder = workdir / "predictions" / name
     metric = config.evaluate.metric
@@ -86,7 +84,6 @@ def method_row(config: ConfigDict, workdir: Path, name: str, roles: Sequence[str
         "train_seconds": sum(result["seconds"] for result in results),
         "train_tokens": sum(result["tokens"] for result in results),
         "train_steps": sum(result["steps"] for result in results),
-        "segmentation_f1": None,
         "curve": [],
     }
     for point in read_json(folder / "curve.json"):
@@ -121,51 +118,39 @@ def decode_speed(decode: dict[str, Any]) -> dict[str, float | None]:
     }
 
 
-def build_report(
-    config: ConfigDict, workdir: Path, roles: dict[str, Sequence[str]], segmented: Sequence[str]
-) -> dict[str, Any]:
-    """Collect what ``report.json`` holds, from the files of a run alone.
+def build_report(config: Config, workdir: Path, roles: dict[str, Sequence[str]]) -> dict[str, Any]:
+    """Collect what ``report.json`` holds of every row, from the files of a run alone.
 
     Args:
       config: the run's configuration.
       workdir: of the run, with predictions of every method.
       roles: method name to the names of its roles, in the order of the table.
-      segmented: names of the methods that learn from segments.
     """
-    rows = [method_row(config, workdir, name, own) for name, own in roles.items()]
-    agreement = read_json(workdir / "segments/agreement.json") if segmented else {}
-    for row in rows:
-        if row["method"] in segmented and agreement:
-            row["segmentation_f1"] = agreement[config.segment.strategy]["macro_f1"]
-    skips = "cwt" in roles or "skip_thinking" in roles
     return {
         "name": config.name,
         "seed": config.seed,
         "budget": budget(config),
         "metric": config.evaluate.metric,
-        "strategy": config.segment.strategy if segmented else None,
-        "beta": config.segment.beta,
-        "segmentation": agreement,
-        "skipping": skipping_report(workdir, rows) if skips else None,
+        "against": config.evaluate.against,
         "metrics_files": {
             f"{name}/{role}": f"roles/{name}/{role}/metrics.jsonl"
             for name, own in roles.items()
             for role in own
         },
-        "rows": rows,
+        "rows": [method_row(config, workdir, name, own) for name, own in roles.items()],
     }
 
 
-def budget(config: ConfigDict) -> str:
+def budget(config: Config) -> str:
     """Say in words what the methods have in common."""
     train = config.train
     for unit in ("steps", "examples", "epochs", "tokens"):
-        if train[unit]:
+        if getattr(train, unit):
             what = {
                 "steps": "optimizer steps",
                 "examples": "training examples",
                 "epochs": "epochs over its own examples",
                 "tokens": "real (not padding) source and target tokens in training",
             }[unit]
-            return f"every method gets {train[unit]:,} {what}, shared evenly by its roles"
+            return f"every method gets {getattr(train, unit):,} {what}, shared evenly by its roles"
     return ""

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from asesjax.core.errors import UserError
+from asesjax.core.options import Config
 from asesjax.core.types import ES, Record
 from asesjax.data.examples import answer_sentence, chain_text
 from asesjax.data.vocab import Vocabulary
@@ -24,9 +24,7 @@ from asesjax.methods.method import Asked, Method, Trained
 FLAGS = ("done", "truncated", "repeated", "broken")  # of a row, see spec.Chains
 
 
-def decode_plan(
-    method: Method, config: ConfigDict, vocab: Vocabulary
-) -> tuple[DecodeSpec, Limits]:
+def decode_plan(method: Method, vocab: Vocabulary) -> tuple[DecodeSpec, Limits]:
     """Return what the engine needs to know of a method.
 
     A method that writes its whole chain at once gets the chain's bound for its one segment.
@@ -34,8 +32,8 @@ def decode_plan(
     Raises:
       UserError: see ``check_decode``.
     """
-    check_decode(config)
-    decode, shape = config.decode, method.shape(config, vocab)
+    check_decode(method.config)
+    decode, shape = method.config.decode, method.shape(vocab)
     single = shape.n_stages == 1
     segment = decode.max_chain_tokens if single else decode.max_segment_tokens
     rounds = shape.n_stages or decode.max_rounds
@@ -58,7 +56,7 @@ def decode_plan(
     return spec, Limits(rounds, segment, decode.max_chain_tokens)
 
 
-def check_decode(config: ConfigDict) -> None:
+def check_decode(config: Config) -> None:
     """Refuse what cannot be decoded, before anything is trained for it.
 
     Raises:
@@ -71,8 +69,8 @@ def check_decode(config: ConfigDict) -> None:
         "max_rounds": 1, "max_segment_tokens": 1, "max_chain_tokens": 1, "samples": 1,
         "beams": 1, "repeat_ngram": 0, "seed": 0,
     }.items():  # fmt: skip
-        if decode[name] < least:
-            raise UserError(f"decode.{name} must be at least {least}, got {decode[name]}")
+        if getattr(decode, name) < least:
+            raise UserError(f"decode.{name} must be at least {least}, got {getattr(decode, name)}")
     if decode.samples > 1 and decode.mode != "sample":
         raise UserError(
             f"decode.samples is {decode.samples}, but decode.mode={decode.mode} writes the same "
@@ -80,19 +78,19 @@ def check_decode(config: ConfigDict) -> None:
         )
     if decode.beams > 1:
         for name, plain in {"mode": "greedy", "prefix": "", "repeat_ngram": 0}.items():
-            if decode[name] != plain:
+            if getattr(decode, name) != plain:
                 raise UserError(
                     f"decode.beams is {decode.beams}, and beam search knows no decode.{name}="
-                    f"{decode[name]}; set decode.beams=1, or decode.{name}={plain or repr(plain)}"
+                    f"{getattr(decode, name)}; set decode.beams=1, or decode.{name}={plain or repr(plain)}"
                 )
 
 
-def sampling(config: ConfigDict) -> Sampling:
+def sampling(config: Config) -> Sampling:
     """How ids are drawn, where ``decode.mode`` is "sample"."""
     return Sampling(config.decode.temperature, config.decode.top_k, config.decode.top_p)
 
 
-def make_decoder(config: ConfigDict, buckets: tuple[int, ...] = (), rows: int = 0) -> Decoder:
+def make_decoder(config: Config, buckets: tuple[int, ...] = (), rows: int = 0) -> Decoder:
     """How questions are run through the device.
 
     Args:
@@ -119,7 +117,7 @@ def n_compilations() -> int:
     return sum(engine.n_compilations() for engine in (iterative, continuous, beam))
 
 
-def check_question(ids: np.ndarray, where: str, config: ConfigDict) -> None:
+def check_question(ids: np.ndarray, where: str, config: Config) -> None:
     """Check that a question can be asked.
 
     Args:
@@ -167,7 +165,6 @@ def encode_prefix(
 
 def stream_answers(
     trained: Trained,
-    config: ConfigDict,
     asked: Asked,
     decoder: Decoder,
     mesh: Mesh | None = None,
@@ -177,7 +174,6 @@ def stream_answers(
 
     Args:
       trained: from ``run.load_method``.
-      config: ``decode`` and the method's sections are read.
       asked: the questions.
       decoder: from ``make_decoder``.
       mesh: spread the rows over its devices.
@@ -190,10 +186,10 @@ def stream_answers(
     Raises:
       UserError: see ``decode_plan`` and ``predict.stream``; before anything is generated.
     """
-    spec, limits = decode_plan(trained.method, config, trained.vocab)
-    if trained.method.ask:
-        write = functools.partial(_written, trained, config, decoder, mesh, counts)
-        asked = trained.method.ask(trained, config, asked, write)
+    config = trained.method.config
+    spec, limits = decode_plan(trained.method, trained.vocab)
+    write = functools.partial(_written, trained, config, decoder, mesh, counts)
+    asked = trained.method.ask(trained, asked, write)
     decode = config.decode
     questions, samples = list(asked.questions), decode.samples
     forced, hints, stages = asked.forced, asked.hints, asked.stages
@@ -222,7 +218,7 @@ def stream_answers(
 
 def _written(
     trained: Trained,
-    config: ConfigDict,
+    config: Config,
     decoder: Decoder,
     mesh: Mesh | None,
     counts: dict[str, int] | None,
@@ -257,7 +253,6 @@ def _gathered(chains, samples: int):
 
 def answer_questions(
     trained: Trained,
-    config: ConfigDict,
     records: Sequence[Record],
     mesh: Mesh | None = None,
     timed: bool = False,
@@ -267,7 +262,6 @@ def answer_questions(
 
     Args:
       trained: from ``run.load_method``.
-      config: ``decode`` and the method's sections are read.
       records: only ids and questions are looked at.
       mesh: spread the rows over its devices.
       timed: where the first pass had to compile, decode once more for the time.
@@ -280,6 +274,7 @@ def answer_questions(
     Raises:
       UserError: a question without tokens or longer than the largest of decode.question_buckets.
     """
+    config = trained.method.config
     questions = trained.vocab.encode_batch([record.question for record in records])
     for record, ids in zip(records, questions, strict=True):
         check_question(ids, f"record {record.id}", config)
@@ -290,7 +285,7 @@ def answer_questions(
         start = time.perf_counter()
         counts.clear()
         answers = dict(
-            stream_answers(trained, config, asked, make_decoder(config), mesh, counts)
+            stream_answers(trained, asked, make_decoder(config), mesh, counts)
         )
         return [answers[i] for i in range(len(records))], time.perf_counter() - start
 
@@ -305,7 +300,6 @@ def prediction_row(
     record: Record,
     chains: Sequence[Generated],
     method: Method,
-    config: ConfigDict,
     vocab: Vocabulary,
     log_probabilities: bool = False,
 ) -> dict[str, Any]:
@@ -318,7 +312,6 @@ def prediction_row(
       record: id, question and references.
       chains: of ``answer_questions`` or ``stream_answers``.
       method: whose labels the segments get.
-      config: ``evaluate.metric`` says what the answer is, ``data`` how a reference chain ends.
       vocab: the run's.
       log_probabilities: add each segment's ids and their log probabilities.
 
@@ -330,7 +323,7 @@ def prediction_row(
       to number of chains, the winner first) and ``tied``, and from the record
       ``reference_answer``, ``reference_chain`` and, where there is one, ``gold``.
     """
-    metric = config.evaluate.metric
+    config, metric = method.config, method.config.evaluate.metric
     texts = [vocab.decode(chain.ids) for chain in chains]
     answers = [parse_answer(text, metric) for text in texts]
     voters = [None if c.broken else a for a, c in zip(answers, chains, strict=True)]
@@ -349,8 +342,7 @@ def prediction_row(
     if len(chains) > 1:
         row |= {"samples": len(chains), "votes": elected.votes, "tied": elected.tied}
     row["reference_answer"] = record.answer
-    if method.reference:
-        record = method.reference(record, config)
+    record = method.reference(record)
     row["reference_chain"] = chain_text(record, config.data.answer_template)
     if record.gold:
         closing = answer_sentence(record, config.data.answer_template)

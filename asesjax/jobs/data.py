@@ -8,8 +8,9 @@ from asesjax.core.errors import UserError
 from asesjax.core.files import write_json
 from asesjax.core.types import Record
 from asesjax.data.audit import audit, unknown_share
+from asesjax.data.corpus import write_corpus
 from asesjax.data.examples import chain_text
-from asesjax.data.sources import SPLITS, load_records, write_records
+from asesjax.data.sources import SPLITS, load_records, read_records, write_records
 from asesjax.data.symbols import ALPHABET
 from asesjax.data.vocab import load_vocabulary, train_vocabulary, with_symbols
 from asesjax.evals.answers import is_correct
@@ -71,6 +72,9 @@ def prepare_data(run: Run) -> None:
             f"{', '.join(map(repr, lost))}. Raise it, or set vocab.symbols=true or vocab.kind=train"
         )
     vocab.save(run / "vocab")
+    for split in SPLITS:
+        records = read_records(run / f"data/{split}.jsonl")
+        write_corpus(run / f"corpus/{split}", records, vocab, config.data.answer_template)
 
 
 def _further(records: list[Record], texts: list[str]) -> list[str]:

@@ -8,8 +8,7 @@ from asesjax.data.sources import read_records
 from asesjax.data.vocab import load_saved
 from asesjax.evals.report import build_report, decode_speed
 from asesjax.evals.runner import answer_questions, prediction_row
-from asesjax.methods.method import Method, Trained
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import Method, ReportPart, Trained, make_method
 from asesjax.run import Run, load_method, load_role, own_mesh, role_folder, trained
 from asesjax.train.checkpoint import read_cursor
 from asesjax.viz.report import write_report
@@ -19,7 +18,7 @@ def decode_method(run: Run, method: Method) -> None:
     """Answer the test questions, and validation questions with each kept checkpoint."""
     config = run.config
     vocab = load_saved(run / "vocab")
-    results = [read_json(role_folder(run, method, r) / "result.json") for r in method.roles]
+    results = [read_json(role_folder(run, method.name, r) / "result.json") for r in method.roles]
     folder = run / f"predictions/{method.name}"
     curve = []
     records = read_records(run / "data/validation.jsonl")[: config.decode.curve_questions]
@@ -31,7 +30,7 @@ def decode_method(run: Run, method: Method) -> None:
         at = [(role, step) for role, step in zip(method.roles, kept, strict=True)]
         params = tuple(load_role(run, method, role, step, decoding=True) for role, step in at)
         rows, _ = _predictions(run, trained(run, method, params, vocab), records)
-        cursors = [read_cursor(role_folder(run, method, role), step) for role, step in at]
+        cursors = [read_cursor(role_folder(run, method.name, role), step) for role, step in at]
         name = f"curve-{len(curve)}.jsonl"
         write_jsonl(folder / name, rows)
         curve.append({
@@ -62,9 +61,9 @@ def _predictions(
     run: Run, using: Trained, records: list[Record], **options: Any
 ) -> tuple[list[dict], float]:
     """Return the prediction rows of some records, and the seconds that decoding took."""
-    answers, seconds = answer_questions(using, run.config, records, own_mesh(run), **options)
+    answers, seconds = answer_questions(using, records, own_mesh(run), **options)
     rows = [
-        prediction_row(record, chains, using.method, run.config, using.vocab)
+        prediction_row(record, chains, using.method, using.vocab)
         for record, chains in zip(records, answers, strict=True)
     ]
     return rows, seconds
@@ -72,8 +71,12 @@ def _predictions(
 
 def make_report(run: Run) -> None:
     """Measure the predictions, print the table and draw the figures."""
-    methods = [get_method(name, run.config) for name in run.config.methods]
-    roles = {method.name: method.roles for method in methods}
-    segmented = [method.name for method in methods if method.segmented]
-    report = build_report(run.config, run.workdir, roles, segmented)
-    run.say("\n" + write_report(run.workdir, report))
+    methods = [make_method(name, run.config) for name in run.config.methods]
+    report = build_report(run.config, run.workdir, {m.name: m.roles for m in methods})
+    parts: dict[str, ReportPart] = {}
+    for method in methods:
+        part = method.report(run, report["rows"])
+        if part is not None:
+            before = parts.get(part.name, part)
+            parts[part.name] = part._replace(columns=before.columns | part.columns)
+    run.say("\n" + write_report(run.workdir, report, list(parts.values())))

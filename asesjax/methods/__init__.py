@@ -1,1 +1,1 @@
-"""What each method supplies: roles, examples and a decode plan."""
+"""A room for each method; ``method.py`` is the seam that the rest of the house knows."""

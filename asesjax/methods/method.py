@@ -130,22 +130,26 @@ class Method:
 METHODS: Registry[type[Method]] = Registry("method")
 
 
+def method_class(name: str, config: Config) -> type[Method]:
+    """Return the class of a row: of a method, or of the variant's method.
+
+    Raises:
+      UserError: no method or variant has this name.
+    """
+    kind = config.variants.get(name, {}).get("method", name)
+    if kind not in METHODS:
+        raise unknown("method", kind, dict.fromkeys([*METHODS, *config.variants]))
+    return METHODS.get(kind)
+
+
 def make_method(name: str, config: Config) -> Method:
     """Return a row of the results table: a method, or a variant of one with options of its own.
 
     Raises:
-      UserError: no method or variant has this name.
-
-    Example:
-      >>> import asesjax.config as c
-      >>> make_method("dsm", c.finish(c.base_config())).roles
-      ('es', 'as')
+      UserError: no method or variant has this name, or options that do not go together.
     """
-    own = dict(config.variants.get(name, {}))
-    kind = own.pop("method", name)
-    if kind not in METHODS:
-        raise unknown("method", kind, [*METHODS, *config.variants])
-    return METHODS.get(kind)(name, config.changed(own) if own else config)
+    own = {key: value for key, value in config.variants.get(name, {}).items() if key != "method"}
+    return method_class(name, config)(name, config.changed(own) if own else config)
 
 
 class Trained(NamedTuple):

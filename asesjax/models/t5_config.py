@@ -105,7 +105,7 @@ class T5Config:
           vocab_size: rows of the embedding, taken as it is, never rounded.
 
         Example:
-          >>> from asesjax.core.config import base_config
+          >>> from asesjax.config import base_config
           >>> T5Config.from_config(base_config().model, 300).vocab_size
           300
         """

@@ -31,7 +31,7 @@ def n_steps(
         there are no examples.
 
     Example:
-      >>> from asesjax.core.config import base_config
+      >>> from asesjax.config import base_config
       >>> train = base_config().train
       >>> train.tokens, train.batch_size = 2_000_000, 64
       >>> n_steps(train, mean_tokens_per_example=100.0, n_examples=5000)  # 2e6 / (64 * 100)

@@ -75,7 +75,7 @@ def make_schedule(train: Any, total_steps: int) -> Schedule:
       UserError: unknown schedule.
 
     Example:
-      >>> from asesjax.core.config import base_config
+      >>> from asesjax.config import base_config
       >>> train = base_config().train
       >>> train.schedule, train.learning_rate, train.warmup_share = "constant", 1.0, 0.5
       >>> [round(float(make_schedule(train, 4)(s)), 2) for s in range(4)]
@@ -137,7 +137,7 @@ def rate_factors(train: Any) -> list[tuple[re.Pattern, float]]:
       UserError: an entry that is not ``regex=factor``.
 
     Example:
-      >>> from asesjax.core.config import base_config
+      >>> from asesjax.config import base_config
       >>> train = base_config().train
       >>> train.rate_factors = ("token_embedder=0", "^encoder/=0.1")
       >>> [factor for _, factor in rate_factors(train)]

@@ -76,5 +76,3 @@ class TrainOptions:
         (0, 0), "first and last step of a profile in the role's folder; (0, 0): none",
         changes=NOTHING,
     )  # fmt: skip
-    stop_after_steps: int = option(0, "stop there as if interrupted (tests); 0: never",
-                                   changes=NOTHING)  # fmt: skip

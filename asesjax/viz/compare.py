@@ -4,7 +4,7 @@ from typing import Any
 
 from asesjax.viz.tables import format_table
 
-_SHOWN = ("accuracy", "chain_accuracy", "bleu", "segmentation_f1", "train_tokens")
+_SHOWN = ("accuracy", "chain_accuracy", "bleu", "train_tokens")
 
 
 def rows_table(reports: dict[str, dict[str, Any]]) -> str:
@@ -14,7 +14,7 @@ def rows_table(reports: dict[str, dict[str, Any]]) -> str:
       reports: workdir to contents of its ``report.json``.
     """
     cells = [
-        [folder, str(row["seed"]), report["strategy"] or "-", row["method"],
+        [folder, str(row["seed"]), report.get("segmentation", {}).get("strategy", "-"), row["method"],
          *(_cell(name, row[name]) for name in _SHOWN)]
         for folder, report in reports.items()
         for row in report["rows"]

@@ -1,20 +1,21 @@
 """What a run leaves for people: the table, the figures and the same as JSON."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from asesjax.core.files import write_json, write_text
-from asesjax.methods.skip_thinking.view import skipping_lines
-from asesjax.viz.curves import accuracy_by_length, error_kinds, learning_curves, loss_curves
+from asesjax.viz.curves import error_kinds, learning_curves, loss_curves
 from asesjax.viz.tables import results_table
 
 
-def write_report(workdir: Path, report: dict[str, Any]) -> str:
+def write_report(workdir: Path, report: dict[str, Any], parts: Sequence[Any] = ()) -> str:
     """Write ``figures/``, ``report.md`` and ``report.json``; return what to print.
 
     Args:
       workdir: of the run.
       report: from ``evals.report.build_report``.
+      parts: what methods add (``methods.method.ReportPart``).
     """
     rows = report["rows"]
     metrics = {role: workdir / path for role, path in report["metrics_files"].items()}
@@ -25,8 +26,11 @@ def write_report(workdir: Path, report: dict[str, Any]) -> str:
     ]
     if all(row["first_wrong"] for row in rows):
         figures.append(error_kinds(rows, workdir / "figures/first_wrong_sentence.png"))
-    if report.get("skipping"):
-        figures.append(accuracy_by_length(rows, workdir / "figures/accuracy_by_length.png"))
+    for part in parts:
+        figures += part.figures
+        report = report | {part.name: part.facts}
+        for row in rows:
+            row["columns"] = row.get("columns", {}) | part.columns.get(row["method"], {})
     report = report | {"figures": [str(path.relative_to(workdir)) for path in figures]}
     lines = [
         f"{report['name']}: {rows[0]['questions']} test questions, one run with seed "
@@ -38,16 +42,7 @@ def write_report(workdir: Path, report: dict[str, Any]) -> str:
         "The interval is over test questions only; how far another seed moves the numbers, only "
         "other seeds can tell.",
     ]
-    if report["segmentation"]:
-        f1 = ", ".join(
-            f"{name} {scores['macro_f1']:.3f} ({scores['macro_f1_at_beta_1']:.3f})"
-            for name, scores in report["segmentation"].items()
-        )
-        lines.append(
-            f"Segmentation F1 against gold labels, beta {report['beta']:g} (and 1): {f1}."
-        )
-    if report.get("skipping"):
-        lines += ["", *skipping_lines(rows, report["skipping"])]
+    lines += [line for part in parts for line in part.lines]
     lines += [f"Figure: {path}" for path in figures]
     text = "\n".join(lines) + "\n"
     write_text(workdir / "report.md", text)

@@ -11,7 +11,6 @@ COLUMNS = (
     ("chain_accuracy", "chain right %", "{:.1%}"),
     ("bleu", "BLEU", "{:.1f}"),
     ("rouge_l", "ROUGE-L", "{:.1f}"),
-    ("segmentation_f1", "segm. F1", "{:.3f}"),
     ("segments_per_chain", "segments", "{:.1f}"),
     ("tokens_per_question", "tokens", "{:.0f}"),
     ("truncated_share", "cut off %", "{:.1%}"),
@@ -46,13 +45,18 @@ def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def results_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Write report rows as a table; a column in which every row is None is left out."""
+    """Write report rows as a table; a column in which every row is None is left out.
+
+    What methods add (``columns`` of a row) stands at the end.
+    """
     shown = [c for c in COLUMNS if any(row.get(c[0]) is not None for row in rows)]
+    more = list(dict.fromkeys(name for row in rows for name in row.get("columns", {})))
     cells = [
         [_cell(row.get(field), template).replace("%", "") for field, _, template in shown]
+        + [_cell(row.get("columns", {}).get(name), "{:.3f}") for name in more]
         for row in rows
     ]
-    return format_table([heading for _, heading, _ in shown], cells)
+    return format_table([heading for _, heading, _ in shown] + more, cells)
 
 
 def _cell(value: Any, template: str) -> str:

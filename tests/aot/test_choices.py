@@ -3,7 +3,7 @@
 import pytest
 
 from asesjax.aot import choices
-from asesjax.core.config import base_config, finish
+from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from asesjax.aot import programs, topology
 from asesjax.aot.topology import CPU, GIB, Slice, get_slice, one_host
-from asesjax.core.config import METHODS, base_config, finish, load_config
+from asesjax.config import METHODS, base_config, finish, load_config
 from asesjax.core.errors import UserError
 from asesjax.core.types import Example
 from asesjax.data.vocab import load_vocabulary

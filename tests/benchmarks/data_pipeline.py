@@ -13,7 +13,7 @@ import statistics
 import time
 from pathlib import Path
 
-from asesjax.core.config import base_config, finish
+from asesjax.config import base_config, finish
 from asesjax.data.examples import chain_text, encode_chain
 from asesjax.data.sources import load_records, read_records, write_records
 from asesjax.data.vocab import load_vocabulary, train_vocabulary, with_symbols

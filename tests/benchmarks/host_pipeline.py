@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from asesjax.core.config import base_config, finish
+from asesjax.config import base_config, finish
 from asesjax.data.batching import batch_at, examples_per_row, make_plan
 from asesjax.data.vocab import load_saved
 from asesjax.jobs import data as data_jobs

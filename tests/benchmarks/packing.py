@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asesjax.core.config import base_config, finish
+from asesjax.config import base_config, finish
 from asesjax.data.batching import batch_at, examples_per_row, make_plan, token_counts
 from asesjax.data.examples import chain_text
 from asesjax.data.sources import load_records

@@ -28,7 +28,7 @@ def main() -> None:
     import jax
     import numpy as np
 
-    from asesjax.core.config import base_config
+    from asesjax.config import base_config
     from asesjax.models import t5
     from asesjax.sharding.mesh import make_mesh
     from asesjax.sharding.place import batch_sharding, param_shardings, put_batch, replicated

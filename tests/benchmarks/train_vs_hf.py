@@ -31,7 +31,7 @@ import jax
 import numpy as np
 from packing import SOURCE_BUCKETS, TARGET_BUCKETS, gsm8k_examples, longest_batches
 
-from asesjax.core.config import base_config, finish
+from asesjax.config import base_config, finish
 from asesjax.data.batching import batch_at, eval_batches, examples_per_row, make_plan
 from asesjax.models import t5
 from asesjax.models.hf_io import save_hf

@@ -13,7 +13,7 @@ ROWS = [
     for i in range(60)
 ]  # fmt: skip
 CONFIG = """
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 
 def get_config(arg=""):
     c = base_config()

@@ -18,7 +18,7 @@ import pytest
 from asesjax.cli import generate_file
 from asesjax.cli.generate_input import read_questions
 from asesjax.cli.main import main
-from asesjax.core.config import base_config, finish, flatten
+from asesjax.config import base_config, finish, flatten
 from asesjax.core.files import read_json, read_jsonl, write_json
 from asesjax.data.vocab import ByteVocabulary
 from asesjax.evals.runner import FLAGS, n_compilations

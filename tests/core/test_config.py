@@ -1,13 +1,13 @@
 import pytest
 
-from asesjax.core.config import base_config, finish, flatten, load_config
+from asesjax.config import base_config, finish, flatten, load_config
 from asesjax.core.errors import UserError
 
 
 def write(tmp_path, body):
     path = tmp_path / "mine.py"
     path.write_text(
-        "from asesjax.core.config import base_config\n"
+        "from asesjax.config import base_config\n"
         "def get_config(arg=''):\n    c = base_config()\n" + body + "    return c\n"
     )
     return path

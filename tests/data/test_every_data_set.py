@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 from asesjax.data.batching import batch_at, make_plan
 from asesjax.data.examples import chain_text
 from asesjax.data.sources import SPLITS, WRONG_CHAIN, load_records

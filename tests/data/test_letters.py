@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 from asesjax.core.errors import UserError
 from asesjax.data.generators import letters
 from asesjax.data.generators.letters import LETTERS, LONGEST, SHORTEST, make_letters

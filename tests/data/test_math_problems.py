@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 from asesjax.core.errors import UserError
 from asesjax.core.types import AS, ES, FILLER
 from asesjax.data.generators.draw import split_of

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record
 from asesjax.data.registry import SOURCES, SPLITS, file_source, get_reader

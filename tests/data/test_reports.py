@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 from asesjax.core.errors import UserError
 from asesjax.core.types import AS, ES
 from asesjax.data.generators.reports import SITES, make_reports

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 from asesjax.core.errors import UserError
 from asesjax.core.types import AS, ES, FILLER, Record, Segment
 from asesjax.data.generators.math_problems import make_math

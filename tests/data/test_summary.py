@@ -5,7 +5,7 @@ import statistics
 import numpy as np
 import pytest
 
-from asesjax.core.config import base_config
+from asesjax.config import base_config
 from asesjax.core.errors import UserError
 from asesjax.core.types import Example
 from asesjax.data.summary import batch_stats, length_stats, shown, weight_runs

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asesjax.core.config import base_config, finish
+from asesjax.config import base_config, finish
 from asesjax.core.types import Example
 from asesjax.data import token_cache
 from asesjax.data.batching import batch_at, make_plan

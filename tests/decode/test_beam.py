@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asesjax.core.config import base_config, finish
+from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.data.vocab import ByteVocabulary
 from asesjax.decode import beam, iterative

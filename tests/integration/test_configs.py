@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from asesjax.cli.main import main
-from asesjax.core.config import load_config
+from asesjax.config import load_config
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json
 from asesjax.experiment import make_stages

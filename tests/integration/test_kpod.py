@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from asesjax.cli.main import main
-from asesjax.core.config import load_config
+from asesjax.config import load_config
 from asesjax.core.files import read_json, read_jsonl
 from asesjax.experiment import make_stages
 from asesjax.methods.kpod.method import VARIANTS
-from asesjax.run import Run, load_method, open_run
+from asesjax.experiment import open_run
+from asesjax.run import Run, load_method
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from asesjax.cli.main import main
-from asesjax.core.config import STRATEGIES, load_config
+from asesjax.config import STRATEGIES, load_config
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, read_jsonl, write_json
 from asesjax.data.sources import read_records

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from asesjax.cli.main import main
-from asesjax.core.config import load_config
+from asesjax.config import load_config
 from asesjax.core.files import read_json, read_jsonl
 from asesjax.evals.paired import holm, mean_interval, sign_flip
 from asesjax.evals.report import is_right

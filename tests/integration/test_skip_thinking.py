@@ -23,7 +23,8 @@ from asesjax.methods.skip_thinking import training as chunks
 from asesjax.methods.skip_thinking.search import objective
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
-from asesjax.run import Run, load_method, open_run
+from asesjax.experiment import open_run
+from asesjax.run import Run, load_method
 from asesjax.train import loop
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")

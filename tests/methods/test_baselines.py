@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from asesjax.core.config import CHOICES, base_config, finish
+from asesjax.config import CHOICES, base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record
 from asesjax.data.vocab import train_vocabulary

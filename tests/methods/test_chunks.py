@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asesjax.core.config import base_config, finish
+from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record
 from asesjax.data.vocab import ByteVocabulary, train_vocabulary

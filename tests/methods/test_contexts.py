@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from asesjax.core.config import base_config, finish
+from asesjax.config import base_config, finish
 from asesjax.data.sources import load_records
 from asesjax.data.vocab import load_vocabulary
 from asesjax.methods.ases.scoring import score_records, segment_scored

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from asesjax.core.config import base_config, finish
+from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record, Segment
 from asesjax.data.batching import batch_at, make_plan

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asesjax.core.config import base_config, finish
+from asesjax.config import base_config, finish
 from asesjax.core.types import Example
 from asesjax.data.batching import eval_batches
 from asesjax.methods.kpod import weights as kpod_weights

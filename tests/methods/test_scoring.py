@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from asesjax.core.config import base_config, finish
+from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record
 from asesjax.data.vocab import train_vocabulary

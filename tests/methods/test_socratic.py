@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asesjax.core.config import base_config, finish
+from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record, Segment
 from asesjax.data.generators.math_problems import make_math

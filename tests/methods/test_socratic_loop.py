@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asesjax.core.config import base_config, finish
+from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record
 from asesjax.decode.spec import DecodeSpec, Frame, Limits

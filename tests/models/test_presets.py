@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from asesjax.core.config import base_config, finish
+from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json
 from asesjax.models.hf_config import config_from_hf, config_to_hf

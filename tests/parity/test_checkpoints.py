@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from asesjax.core.config import base_config, flatten
+from asesjax.config import base_config, flatten
 from asesjax.core.files import read_json, write_json
 from asesjax.data.vocab import load_vocabulary, train_vocabulary
 from asesjax.models import t5

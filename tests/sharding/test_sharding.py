@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from asesjax.core.config import CHOICES
+from asesjax.config import CHOICES
 from asesjax.core.errors import UserError
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config

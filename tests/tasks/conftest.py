@@ -15,7 +15,7 @@ FIELDS = {
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory):
     """A function that prepares data and segments of a run with some fields changed."""
-    from asesjax.core.config import base_config, finish
+    from asesjax.config import base_config, finish
     from asesjax.jobs import data as data_jobs
     from asesjax.methods.ases import stages as segmentation
     from asesjax.run import Run

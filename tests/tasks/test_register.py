@@ -7,7 +7,7 @@ seqio = pytest.importorskip("seqio")
 
 import jax  # noqa: E402
 
-from asesjax.core.config import base_config, finish  # noqa: E402
+from asesjax.config import base_config, finish  # noqa: E402
 from asesjax.core.errors import UserError  # noqa: E402
 from asesjax.data.batching import batch_at, make_plan  # noqa: E402
 from asesjax.data.sources import read_records  # noqa: E402

@@ -103,7 +103,7 @@ def set_up(model, sizes, preset, optimizer="adamw", **fields):
 
 
 def train_section(**fields):
-    from asesjax.core.config import base_config, finish
+    from asesjax.config import base_config, finish
 
     config = base_config()
     for name, value in fields.items():

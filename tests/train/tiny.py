@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from asesjax.core.config import base_config, finish
+from asesjax.config import base_config, finish
 from asesjax.core.errors import Preempted
 from asesjax.core.types import Example
 from asesjax.models.t5_config import T5Config

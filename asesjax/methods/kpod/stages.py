@@ -26,7 +26,12 @@ from asesjax.methods.kpod.clusters import cluster, state_vectors, word_vectors
 from asesjax.methods.kpod.schedule import make_schedule, step_difficulties
 from asesjax.methods.kpod.steps import step_ends
 from asesjax.methods.kpod.view import weights_page, weights_text
-from asesjax.methods.kpod.weights import WeightLoss, token_weights, weight_example, weights_objective
+from asesjax.methods.kpod.weights import (
+    WeightLoss,
+    token_weights,
+    weight_example,
+    weights_objective,
+)
 from asesjax.models import keypoint
 from asesjax.models.t5_config import T5Config
 from asesjax.run import Run, load_start, model_config, own_mesh, placed, role_folder, untouched

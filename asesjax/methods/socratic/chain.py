@@ -10,11 +10,12 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
+
 from asesjax.core.errors import UserError
 from asesjax.core.options import Config
 from asesjax.core.types import ES, Example, Record, Segment
 from asesjax.data.corpus import encode_text
-from asesjax.data.examples import answer_sentence, join_ids, make_example
+from asesjax.data.examples import answer_sentence, make_example
 from asesjax.data.vocab import Vocabulary
 from asesjax.methods.socratic.equations import equations_text
 from asesjax.methods.socratic.options import SocraticOptions

@@ -1,0 +1,288 @@
+"""Configurations: files, command-line overrides, plug-ins, and what a workdir remembers of them.
+
+A config file is Python with ``get_config(arg: str = "") -> ConfigDict``. It starts from
+``base_config()`` and sets fields; ``--config path.py:arg`` hands it ``arg``, and
+``--config.section.field=value`` changes one field afterwards. Fields are those of the sections
+(``core.options``), which lie beside the code that reads them. A file may register methods, data
+sources, segmentation scores, samplers and sections of its own, or name modules that do
+(``plugins``); packages do so by entry points of the group ``asesjax``.
+"""
+
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ml_collections import ConfigDict
+
+import asesjax.data.options
+import asesjax.data.sources
+import asesjax.decode.options
+import asesjax.evals.options
+import asesjax.models.options
+import asesjax.segment.options
+import asesjax.sharding.options
+import asesjax.train.options  # noqa: F401
+from asesjax import methods
+from asesjax.core.errors import UserError
+from asesjax.core.files import read_json, write_json
+from asesjax.core.options import (
+    SECTIONS,
+    Config,
+    all_fields,
+    find_field,
+    flatten,
+    from_fields,
+    option,
+    parsed,
+    section,
+)
+
+__all__ = ["base_config", "load_config", "finish", "flatten", "Config"]
+WORKDIR_FORMAT = 2  # of everything a run writes; other formats are refused
+
+
+@section("")
+class RunOptions:
+    """Fields of the run itself."""
+
+    name: str = option("", "shown in reports; the config file's name when empty",
+                       changes="report")  # fmt: skip
+    seed: int = option(0, "of initialisation, batch order and generated data", least=0)
+    seeds: tuple[int, ...] = option((), "the whole job for each, in WORKDIR/seed-N, and then all "
+                                    "compared", items=int, least=0)  # fmt: skip
+    methods: tuple[str, ...] = option(
+        ("answer_only", "direct", "dsm", "usm"), "rows of the results table, in order: methods, or "
+        "variants (variants.NAME.method, variants.NAME.section.field)", changes="report",
+    )  # fmt: skip
+    plugins: tuple[str, ...] = option((), "modules, or Python files, that register things of the "
+                                      "user's own", changes="report")  # fmt: skip
+
+
+@functools.cache
+def _load_rooms() -> None:
+    """Import every method's room, and what installed packages register."""
+    for room in pkgutil.iter_modules(methods.__path__):
+        if room.ispkg:
+            package = importlib.import_module(f"{methods.__name__}.{room.name}")
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{package.__name__}.{module.name}")
+    for entry in importlib.metadata.entry_points(group="asesjax"):
+        entry.load()
+
+
+def base_config() -> ConfigDict:
+    """Return the defaults of every field. Config files change what they need and no more."""
+    _load_rooms()
+    config = ConfigDict()
+    for name, field in all_fields().items():
+        part, _, leaf = name.rpartition(".")
+        if part and part not in config:
+            config[part] = ConfigDict()
+        (config[part] if part else config)[leaf] = field.default
+    config.variants = ConfigDict()
+    return config
+
+
+def load_config(spec: str, overrides: Mapping[str, str] | None = None) -> Config:
+    """Load ``path.py`` or ``path.py:arg`` and apply overrides.
+
+    Args:
+      spec: path of a config file, optionally followed by ``:`` and an argument for it.
+      overrides: dotted field to value as written on the command line.
+
+    Raises:
+      UserError: no such file, no ``get_config`` in it, unknown field, or a wrong value.
+    """
+    path, _, arg = spec.partition(".py:")
+    path = Path(path + ".py" if arg else spec)
+    if not path.is_file():
+        raise UserError(f"config file {path} does not exist; give --config path/to/file.py[:arg]")
+    if path.suffix != ".py":
+        raise UserError(f"config file {path} is not a Python file; its name must end in .py")
+    _load_rooms()
+    before = _registered()
+    module = load_file(path)
+    try:
+        config = module.get_config(arg)
+    except UserError:
+        raise
+    except (AttributeError, KeyError) as error:
+        # ConfigDict locks itself, so a misspelt field lands here.
+        raise UserError(f"{path}: {str(error).strip()}") from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+    config = ConfigDict(config)
+    if not config.name:
+        config.name = path.stem + (f":{arg}" if arg else "")
+    plugins = tuple(_resolved(name, path.parent) for name in config.plugins)
+    own = str(path.resolve())
+    if own not in plugins and (_registered() != before or _registers(module)):
+        plugins += (own,)  # a later process finds what it registers
+    config.plugins = plugins
+    return finish(config, overrides, str(path))
+
+
+def finish(
+    config: ConfigDict | Config, overrides: Mapping[str, str] | None = None, origin: str = "config"
+) -> Config:
+    """Apply overrides and check every field.
+
+    Args:
+      config: from ``base_config()``.
+      overrides: dotted field to text; read as a Python literal where the field is not a string.
+      origin: named in errors about fields that came with ``config``.
+
+    Raises:
+      UserError: unknown field, a value of another type or out of range, or no such method.
+
+    Example:
+      >>> finish(base_config(), {"segment.beta": "1.0"}).segment.beta
+      1.0
+      >>> finish(base_config(), {"segment.bta": "1.0"})
+      Traceback (most recent call last):
+      asesjax.core.errors.UserError: unknown config field 'segment.bta'; did you mean ...
+    """
+    _load_rooms()
+    values = flatten(config) if isinstance(config, Config) else _flat(config)
+    for plugin in (*values.get("plugins", ()), *(overrides or {}).get("plugins", "").split(",")):
+        if plugin:
+            load_plugin(plugin)
+    known = all_fields()
+    for name, text in (overrides or {}).items():
+        values[name] = parsed(name, text, find_field(name, known))
+    return _complete(from_fields(values, origin))
+
+
+def _complete(config: Config) -> Config:
+    """Check that every row of the table is a method or a variant of one."""
+    from asesjax.methods.method import method_class
+
+    for name in config.methods:
+        method_class(name, config)
+    return config
+
+
+def read_workdir(workdir: str | Path, overrides: Mapping[str, str] | None = None) -> Config:
+    """Return the configuration that a workdir remembers, its plug-ins loaded.
+
+    Raises:
+      UserError: no run there, or one of another format.
+    """
+    values = saved_fields(workdir)
+    for name, value in values.items():
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return finish(_nested(values), overrides, str(Path(workdir) / "config.json"))
+
+
+def saved_fields(workdir: str | Path) -> dict[str, Any]:
+    """Return the dotted fields that a workdir remembers, as JSON values.
+
+    Raises:
+      UserError: no run there, or one that a version of another format wrote.
+    """
+    path = Path(workdir) / "config.json"
+    if not path.is_file():
+        raise UserError(f"{workdir} holds no run yet; give --config FILE.py")
+    values = read_json(path)
+    found = values.pop("workdir_format", 1)
+    if found != WORKDIR_FORMAT:
+        raise UserError(
+            f"{workdir} is of workdir format {found} and this version reads format "
+            f"{WORKDIR_FORMAT}; give another --workdir, or use the version that wrote it"
+        )
+    return values
+
+
+def save_fields(workdir: str | Path, config: Config) -> None:
+    """Write the configuration into a workdir."""
+    write_json(
+        Path(workdir) / "config.json", {"workdir_format": WORKDIR_FORMAT} | flatten(config)
+    )
+
+
+def load_file(path: Path) -> ModuleType:
+    """Run a Python file of the user's as a module.
+
+    Raises:
+      UserError: the file is not there, or is no valid Python.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; it registers things that this run uses")
+    name = f"asesjax_user.{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UserError(f"{path}:{error.lineno}: {error.msg}") from error
+    except (AttributeError, ImportError, NameError, TypeError) as error:
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def load_plugin(name: str) -> None:
+    """Import a module, or run a Python file, that registers things of the user's own.
+
+    Raises:
+      UserError: it cannot be found.
+    """
+    if name.endswith(".py"):
+        load_file(Path(name))
+        return
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"plugins: there is no module {name} ({error}); install it, add its folder to "
+            "PYTHONPATH, or give the path of its .py file"
+        ) from error
+
+
+def _resolved(name: str, folder: Path) -> str:
+    """The plug-in's absolute path, where it is a file here or beside the config file."""
+    for path in (Path(name), folder / name, folder / f"{name}.py"):
+        if path.suffix == ".py" and path.is_file():
+            return str(path.resolve())
+    return name
+
+
+def _registered() -> list[tuple[str, ...]]:
+    from asesjax.data.registry import SOURCES
+    from asesjax.methods.method import METHODS
+    from asesjax.methods.token_weights import TOKEN_WEIGHTS
+    from asesjax.segment.score import SCORES
+
+    return [tuple(names) for names in (METHODS, SCORES, SECTIONS, SOURCES, TOKEN_WEIGHTS)]
+
+
+def _registers(module: ModuleType) -> bool:
+    """Whether a module that was loaded before is one that registers things."""
+    from asesjax.methods.method import METHODS
+
+    return any(METHODS.get(name).__module__ == module.__name__ for name in METHODS)
+
+
+def _flat(config: ConfigDict, lead: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            out |= _flat(value, f"{lead}{key}.")
+        else:
+            out[f"{lead}{key}"] = value
+    return out
+
+
+def _nested(values: Mapping[str, Any]) -> Config:
+    for plugin in values.get("plugins", ()):
+        load_plugin(plugin)
+    return from_fields(values)
+
+
