@@ -27,7 +27,7 @@ def get_config(arg: str = ""):
     d.n_rationales = 3  # for diverse; all others learn from the first
     v.size, v.extra_ids = 244, 12
     # A chunk is a sentence, six of them at most: no cut to move.
-    c.chunk.n_chunks, c.chunk.chunking, c.chunk.order = 6, "average", "back_to_front"
+    c.chunk.n_chunks, c.chunk.chunking, c.skip.order = 6, "average", "back_to_front"
     c.step_by_step.predict_prefix, c.step_by_step.explain_prefix = "<extra_id_1>", "<extra_id_2>"
     c.in_context.chain_prompt, c.in_context.answer_prompt = "<extra_id_1>", "<extra_id_2>"
     t.tokens, t.batch_size, t.evaluate_every_share = 1_000_000, 8, 0.5

@@ -19,15 +19,29 @@ answer whenever steps are given. Equation 15 sums both as they are.
 
 from asesjax.config import base_config
 
-VARIANTS = (
-    "kpod", "kpod_without_weights", "kpod_without_weights_in_difficulty",
-    "kpod_without_progression", "kpod_without_diversity", "kpod_self_paced",
-)  # fmt: skip
+# The ablations of the paper's table 2, and a curriculum of whole rationales to compare with.
+VARIANTS = {
+    "kpod_without_weights": {"weighted_loss": False},
+    "kpod_without_weights_in_difficulty": {"weighted_difficulty": False},
+    "kpod_without_progression": {"schedule": "none"},
+    "kpod_without_diversity": {"beta": 0.0},
+    "kpod_self_paced": {"schedule": "self_paced"},
+}
 
 
 def get_config(arg: str = ""):
     c = base_config()
-    c.methods = ("direct", *VARIANTS)
+    words = [word for word in arg.split(",") if word]
+    if "ases" in words:  # the token weights on AS-ES segments
+        c.methods = ("direct", "usm", "usm_kpod", "dsm", "dsm_kpod")
+        for path in ("usm", "dsm"):
+            c.variants[f"{path}_kpod"] = {"method": path, "ases": {"token_weights": "kpod"}}
+        words.remove("ases")
+    else:
+        c.methods = ("direct", "kpod", *VARIANTS)
+        for name, fields in VARIANTS.items():
+            c.variants[name] = {"method": "kpod", "kpod": fields}
+    arg = ",".join(words)
     c.train.normalize = "examples"
     if arg == "gsm8k":
         return _gsm8k(c)

@@ -24,6 +24,7 @@ def get_config(arg: str = ""):
     if arg not in ("", "letters", "svamp"):
         raise unknown("argument of configs/skip_thinking.py", arg, ("letters", "svamp"))
     c = base_config()
+    s = c.skip
     c.methods = ("direct", "cwt", "skip_thinking", "full_thinking")
     d, v, t, g, k = c.data, c.vocab, c.train, c.decode, c.chunk
     if arg == "letters":
@@ -31,7 +32,7 @@ def get_config(arg: str = ""):
         d.n_train, d.n_validation, d.n_test = 6000, 100, 300
         d.min_steps = d.max_steps = 4  # words, as in Ho et al.
         v.size, v.extra_ids = 800, 12  # most words are one piece
-        k.n_chunks, k.chunking, k.order = 6, "average", "back_to_front"
+        k.n_chunks, k.chunking, s.order = 6, "average", "back_to_front"
         t.tokens = 6_000_000
         t.source_buckets, t.target_buckets = (64, 96, 128), (16, 32, 64, 96)
         c.evaluate.metric = "exact"
@@ -46,7 +47,7 @@ def get_config(arg: str = ""):
         d.min_steps = d.max_steps = 2
         v.size, v.extra_ids = 244, 12
         k.n_chunks = 6  # the sentences of a rationale: two for each step, and the fillers
-        k.chunking, k.order = "average", "back_to_front"
+        k.chunking, s.order = "average", "back_to_front"
         t.tokens = 6_000_000
         t.source_buckets, t.target_buckets = (48, 64, 96, 128), (16, 32, 64, 96)
     return c

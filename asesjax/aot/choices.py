@@ -6,25 +6,23 @@ Each is a few overrides, ``{"train.remat": "full"}``.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from asesjax.config import finish
+from asesjax.config import Config, finish
 from asesjax.core.errors import UserError
 
 Change = Mapping[str, str]
 _REMAT = ("none", "dots", "full")  # from keeping all to keeping least
 
 
-def changed(config: ConfigDict, change: Change) -> ConfigDict:
+def changed(config: Config, change: Change) -> Config:
     """Return the configuration with a few fields changed.
 
     Raises:
       UserError: a field that is none, or a value it cannot have.
     """
-    return finish(ConfigDict(config.to_dict()), dict(change))
+    return finish(config, dict(change))
 
 
-def train_changes(config: ConfigDict, n_devices: int) -> Iterator[Change]:
+def train_changes(config: Config, n_devices: int) -> Iterator[Change]:
     """Yield what makes a step smaller, the cheapest change first.
 
     Microbatches change nothing but rounding and cost little; keeping less costs up to a third more
@@ -59,7 +57,7 @@ def train_changes(config: ConfigDict, n_devices: int) -> Iterator[Change]:
             yield from ({**mesh, **least[0], **m} for m in split[-1:])
 
 
-def decode_changes(config: ConfigDict, n_devices: int) -> Iterator[Change]:
+def decode_changes(config: Config, n_devices: int) -> Iterator[Change]:
     """Yield what makes decoding smaller: fewer slots, then another mesh, then both.
 
     Args:

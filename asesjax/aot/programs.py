@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh
-from ml_collections import ConfigDict
 
 from asesjax.aot.topology import Slice, one_host
+from asesjax.config import Config
 from asesjax.core.errors import UserError
 from asesjax.core.types import BATCH_AXES
 from asesjax.data.vocab import load_vocabulary
@@ -24,8 +24,7 @@ from asesjax.decode import continuous, iterative
 from asesjax.decode.predict import Decoder
 from asesjax.decode.spec import Sampling, Work, make_work
 from asesjax.evals.runner import decode_plan, make_decoder
-from asesjax.methods.method import Trained
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import Trained, make_method
 from asesjax.models.flops import token_flops
 from asesjax.models.int8 import quantize
 from asesjax.models.presets import configured
@@ -71,7 +70,7 @@ class Program:
     recomputed: float = 1.0
 
 
-def train_program(config: ConfigDict, on: Slice, vocab_rows: int) -> Program:
+def train_program(config: Config, on: Slice, vocab_rows: int) -> Program:
     """Describe the optimizer step of the largest batch shape.
 
     Args:
@@ -140,7 +139,7 @@ def batch_lengths(train: Any) -> tuple[int, int]:
     return max(train.source_buckets), max(train.target_buckets)
 
 
-def decode_program(config: ConfigDict, on: Slice, vocab_rows: int) -> Program:
+def decode_program(config: Config, on: Slice, vocab_rows: int) -> Program:
     """Describe the loop that writes chains, for a full batch of the longest questions.
 
     A slice of several machines decodes on the devices of one (``run.own_mesh``).
@@ -158,7 +157,7 @@ def decode_program(config: ConfigDict, on: Slice, vocab_rows: int) -> Program:
     run, mesh, own = Run(config, Path()), slice_mesh(config, on), one_host(on)
     if own is not on:
         mesh = host_mesh(run, own.devices)
-    methods = [get_method(name, config) for name in config.methods]
+    methods = [make_method(name, config) for name in config.methods]
     method = max(reversed(methods), key=lambda m: len(m.phases or m.roles))
     vocab = load_vocabulary("byte")
     spec, limits = decode_plan(method, config, vocab)
@@ -199,7 +198,7 @@ def decode_program(config: ConfigDict, on: Slice, vocab_rows: int) -> Program:
     )
 
 
-def slice_mesh(config: ConfigDict, on: Slice) -> Mesh:
+def slice_mesh(config: Config, on: Slice) -> Mesh:
     """Arrange all devices as the run would (``run.run_mesh``).
 
     Raises:

@@ -184,8 +184,9 @@ def _find_model(checkpoint: Path):
     from asesjax.core.errors import UserError
     from asesjax.core.files import read_json
     from asesjax.data.vocab import load_saved
+    from asesjax.experiment import open_run
     from asesjax.models.t5_config import T5Config
-    from asesjax.run import model_config, open_run
+    from asesjax.run import model_config
 
     checkpoint = checkpoint.absolute()
     for folder in (checkpoint, checkpoint.parent):

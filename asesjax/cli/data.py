@@ -39,9 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Print the view, and write it to --output."""
     from asesjax.core.errors import UserError
-    from asesjax.experiment import execute
+    from asesjax.experiment import execute, open_run
     from asesjax.jobs.data import prepare_data
-    from asesjax.run import open_run
 
     if min(args.show, args.segments, args.weights) < 0:
         raise UserError("--show, --segments and --weights must be 0 or more")
@@ -158,13 +157,12 @@ def _show_weights(run, records, colour):
 def _roles(run, vocab, records, segments):
     """Return the training examples of every role of every method, by ``method/role``."""
     from asesjax.jobs.training import read_notes
-    from asesjax.methods.method import Prepared
-    from asesjax.methods.registry import get_method
+    from asesjax.methods.method import Prepared, make_method
 
     questions = vocab.encode_batch([record.question for record in records])
     roles = {}
     for name in run.config.methods:
-        method = get_method(name, run.config)
+        method = make_method(name, run.config)
         if not all((run / file.format(split="train")).is_file() for file in method.notes):
             print(f"\n{name}: its examples come to be in training; look at the run then")
             continue

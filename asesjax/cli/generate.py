@@ -46,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Decode and print or write."""
     from asesjax.core.errors import UserError, unknown
-    from asesjax.run import keep_programs, one_seed, open_run
+    from asesjax.experiment import open_run
+    from asesjax.run import keep_programs, one_seed
 
     what = [name for name in ("question", "input") if getattr(args, name) is not None]
     what += ["interactive"] * args.interactive

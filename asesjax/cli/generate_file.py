@@ -29,8 +29,7 @@ from asesjax.core.files import read_json, write_json
 from asesjax.core.progress import Progress
 from asesjax.data.vocab import load_saved
 from asesjax.evals.runner import FLAGS, check_decode, make_decoder, prediction_row, stream_answers
-from asesjax.methods.method import Method
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import Method, make_method
 from asesjax.run import Run, load_method, role_folder, run_mesh
 from asesjax.train.checkpoint import find_checkpoint
 
@@ -60,7 +59,7 @@ def generate_file(
       UserError: wrong input, before anything is generated; an output that is not of the same
         questions, method, checkpoint and configuration; a file that cannot be written.
     """
-    method = get_method(name, run.config)
+    method = make_method(name, run.config)
     check_decode(run.config)
     questions = read_questions(source, run.config, method, load_saved(run / "vocab"))
     path = Path(output)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from asesjax.config import Config
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_jsonl
 from asesjax.core.types import Record
@@ -35,7 +35,7 @@ class Questions(NamedTuple):
 
 
 def read_questions(
-    path: str | Path, config: ConfigDict, method: Method, vocab: Vocabulary
+    path: str | Path, config: Config, method: Method, vocab: Vocabulary
 ) -> Questions:
     """Read and check a JSONL file of questions.
 
@@ -102,11 +102,11 @@ def _check_characters(row: dict, where: str) -> None:
         ) from None
 
 
-def _budget(row: dict, name: str, where: str, config: ConfigDict) -> int | list[int] | None:
+def _budget(row: dict, name: str, where: str, config: Config) -> int | list[int] | None:
     value = row.get(name)
     if value is None:
         return None
-    room = config.decode[name]
+    room = getattr(config.decode, name)
     several = name == "max_segment_tokens"
     numbers = value if several and isinstance(value, list) else [value]
     if not numbers or not all(type(n) is int and 1 <= n <= room for n in numbers):
@@ -123,7 +123,7 @@ def _budget(row: dict, name: str, where: str, config: ConfigDict) -> int | list[
     return numbers if several else value
 
 
-def _limits(budgets: list[dict], plan: Limits, config: ConfigDict) -> Limits | None:
+def _limits(budgets: list[dict], plan: Limits, config: Config) -> Limits | None:
     """The bounds of all rows, [N] and [N, segments]; None where no row has its own."""
     if not any(value is not None for row in budgets for value in row.values()):
         return None
@@ -138,7 +138,7 @@ def _limits(budgets: list[dict], plan: Limits, config: ConfigDict) -> Limits | N
     return Limits(np.array(rounds), np.array(segment), np.array(chain))
 
 
-def _prefix(row: dict, where: str, config: ConfigDict) -> str:
+def _prefix(row: dict, where: str, config: Config) -> str:
     prefix: Any = row.get("prefix")
     if prefix is None:
         return config.decode.prefix

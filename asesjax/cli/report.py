@@ -19,7 +19,7 @@ def main(args: argparse.Namespace) -> None:
     """Report one run or compare several."""
     from asesjax.core.errors import UserError
     from asesjax.core.files import read_json
-    from asesjax.run import open_run
+    from asesjax.experiment import open_run
     from asesjax.seeds import compare_runs, execute_seeds, one_by_one, same_but_for_seed
     from asesjax.viz.compare import comparison_text, rows_table
 

@@ -24,8 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Run the stages of the verb."""
     from asesjax.core.errors import UserError, unknown
-    from asesjax.experiment import execute, make_stages
-    from asesjax.run import open_run
+    from asesjax.experiment import execute, make_stages, open_run
     from asesjax.seeds import execute_seeds
 
     run = open_run(args.config, args.workdir, args.overrides)

@@ -45,8 +45,7 @@ def main(args: argparse.Namespace) -> None:
 
 def _segment_run(args: argparse.Namespace) -> Path:
     from asesjax.core.errors import UserError
-    from asesjax.experiment import execute, make_stages
-    from asesjax.run import open_run
+    from asesjax.experiment import execute, make_stages, open_run
 
     if args.strategy:
         raise UserError("with --workdir the strategy is --config.segment.strategy=NAME")

@@ -40,7 +40,7 @@ def option(
     Args:
       default: its type is the field's.
       help: what it means, for ``asesjax config``.
-      least: the smallest value; ``most``, ``above`` and ``below`` likewise. Of a tuple, each item's.
+      least: the smallest value, of a tuple each item's; ``most``, ``above``, ``below`` likewise.
       choices: names that it may hold, such as a registry, which may grow later.
       changes: the kind of stage whose results depend on it: "train" (and all that follows),
         "decode", a kind that a method's own stages use, or "nothing".

@@ -3,6 +3,7 @@
 from asesjax.core.options import option, section
 from asesjax.data.registry import SOURCES
 
+
 @section("data")
 class DataOptions:
     """Where records come from and how many are kept."""

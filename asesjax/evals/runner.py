@@ -81,7 +81,8 @@ def check_decode(config: Config) -> None:
             if getattr(decode, name) != plain:
                 raise UserError(
                     f"decode.beams is {decode.beams}, and beam search knows no decode.{name}="
-                    f"{getattr(decode, name)}; set decode.beams=1, or decode.{name}={plain or repr(plain)}"
+                    f"{getattr(decode, name)}; set decode.beams=1, or "
+                    f"decode.{name}={plain or repr(plain)}"
                 )
 
 

@@ -8,10 +8,8 @@ of 32, but its published numbers of parameters come out with 64 only, so 64 it i
 
 import dataclasses
 
-from ml_collections import ConfigDict
-
-from asesjax.config import base_config
 from asesjax.core.errors import UserError, unknown
+from asesjax.models.options import ModelOptions
 from asesjax.models.t5_config import T5Config
 
 # d_model, d_ff, d_kv, heads, layers of each stack
@@ -77,7 +75,7 @@ def preset(name: str) -> T5Config:
     )  # fmt: skip
 
 
-def configured(model: ConfigDict, vocab_size: int) -> T5Config:
+def configured(model: ModelOptions, vocab_size: int) -> T5Config:
     """Return the shape that a ``model`` section asks for: a preset's, or that of its own fields.
 
     Args:
@@ -88,20 +86,19 @@ def configured(model: ConfigDict, vocab_size: int) -> T5Config:
       UserError: no such preset, or a preset and a field of the shape beside it.
 
     Example:
-      >>> model = base_config().model
-      >>> model.preset = "flan-t5-base"
+      >>> model = ModelOptions(preset="flan-t5-base")
       >>> configured(model, 32128) == dataclasses.replace(preset("flan-t5-base"), dropout=0.0)
       True
     """
     if not model.preset:
         return T5Config.from_config(model, vocab_size)
-    shape, default = preset(model.preset), base_config().model
     ours = {"dropout": model.dropout, "dtype": model.dtype}
-    known = {field.name for field in dataclasses.fields(T5Config)} & set(model) - set(ours)
-    changed = sorted(name for name in known if model[name] != default[name])
-    if changed:
-        raise UserError(
-            f"model.preset {model.preset!r} decides the shape, but model.{changed[0]} is set to "
-            f"{model[changed[0]]!r} as well; leave out one of the two"
-        )
-    return dataclasses.replace(shape, vocab_size=vocab_size, **ours)
+    shape = {field.name for field in dataclasses.fields(T5Config)} - set(ours)
+    for field in dataclasses.fields(model):
+        value = getattr(model, field.name)
+        if field.name in shape and value != field.default:
+            raise UserError(
+                f"model.preset {model.preset!r} decides the shape, but model.{field.name} is set "
+                f"to {value!r} as well; leave out one of the two"
+            )
+    return dataclasses.replace(preset(model.preset), vocab_size=vocab_size, **ours)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from asesjax.core.errors import UserError, unknown
 
@@ -97,7 +96,7 @@ class T5Config:
         return jnp.dtype(self.dtype)
 
     @classmethod
-    def from_config(cls, model: ConfigDict, vocab_size: int) -> "T5Config":
+    def from_config(cls, model: Any, vocab_size: int) -> "T5Config":
         """Build from the ``model`` section of a config and the rows the vocabulary needs.
 
         Args:
@@ -109,8 +108,8 @@ class T5Config:
           >>> T5Config.from_config(base_config().model, 300).vocab_size
           300
         """
-        names = {field.name for field in dataclasses.fields(cls)}
-        return cls(vocab_size=vocab_size, **{k: v for k, v in model.items() if k in names})
+        names = {field.name for field in dataclasses.fields(cls)} - {"vocab_size"}
+        return cls(vocab_size, **{n: getattr(model, n) for n in names if hasattr(model, n)})
 
     @classmethod
     def from_hf(cls, source: str | Path | Mapping[str, Any]) -> "T5Config":

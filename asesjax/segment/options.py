@@ -15,8 +15,10 @@ class SegmentOptions:
                          changes="score")  # fmt: skip
     reduce: str = option("sum", "of token scores over a piece; mean divides by its words",
                          choices=("sum", "mean"), changes="score")  # fmt: skip
-    given: str = option("question", "what the scorer sees before a piece; prefix: the earlier "
-                        "pieces as well", choices=("question", "prefix"), changes="score")  # fmt: skip
+    given: str = option(
+        "question", "what the scorer sees before a piece; prefix: the earlier pieces as well",
+        choices=("question", "prefix"), changes="score",
+    )  # fmt: skip
     short: str = option("merge", "treatment of pieces of min_words words or fewer ([code]: "
                         "drop)", choices=("merge", "drop", "keep"), changes="score")  # fmt: skip
     min_words: int = option(3, "pieces of so many words or fewer are short", least=0,

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import seqio
 import tensorflow as tf
-from ml_collections import ConfigDict
 
+from asesjax.config import Config
 from asesjax.core.errors import UserError
 from asesjax.core.types import Example, Record
 from asesjax.data.examples import chain_text
@@ -31,7 +31,7 @@ from asesjax.data.vocab import load_saved
 from asesjax.evals.answers import is_correct
 from asesjax.evals.text import corpus_bleu
 from asesjax.jobs.training import role_examples
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import make_method
 from asesjax.run import Run
 from asesjax.tasks.features import WEIGHTS, output_features, seqio_vocabulary
 
@@ -73,7 +73,7 @@ def register_run(
         lambda split: {r.id: r.answer for r in read_records(run / f"data/{split}.jsonl")}
     )
     for name in config.methods if methods is None else methods:
-        method = get_method(name, config)
+        method = make_method(name, config)
         if method.segmented:
             _need(run, "segments/train.jsonl", f"method {name} needs segments")
         examples_of = functools.cache(functools.partial(role_examples, run, method, vocab))
@@ -133,7 +133,7 @@ def register_examples(
 
 
 def register_tfds(
-    name: str, tfds_name: str, config: ConfigDict, features: Mapping[str, seqio.Feature],
+    name: str, tfds_name: str, config: Config, features: Mapping[str, seqio.Feature],
     fields: Sequence[str] = ("question", "answer"),
 ) -> str:  # fmt: skip
     """Register a data set of TensorFlow Datasets as a text task, read only when asked for.
@@ -186,7 +186,7 @@ def register_text(
     return name
 
 
-def chain_metrics(config: ConfigDict) -> list[Callable]:
+def chain_metrics(config: Config) -> list[Callable]:
     """Return metric functions of whole chains: accuracy by ``evaluate.metric``, and BLEU."""
 
     def accuracy(targets, predictions):
@@ -199,7 +199,7 @@ def chain_metrics(config: ConfigDict) -> list[Callable]:
     return [accuracy, bleu_metric(config)]
 
 
-def bleu_metric(config: ConfigDict) -> Callable:
+def bleu_metric(config: Config) -> Callable:
     """Return the metric function of corpus BLEU in ``evaluate.language``."""
 
     def bleu(targets, predictions):
@@ -263,7 +263,7 @@ def _record_of(line: bytes) -> Record:
     return Record(row["id"], row["question"], row["rationale"], row["answer"])
 
 
-def _text_row(record: Record, config: ConfigDict) -> tuple[str, str, str]:
+def _text_row(record: Record, config: Config) -> tuple[str, str, str]:
     return record.question, chain_text(record, config.data.answer_template), record.answer
 
 

@@ -31,13 +31,12 @@ def n_steps(
         there are no examples.
 
     Example:
-      >>> from asesjax.config import base_config
-      >>> train = base_config().train
-      >>> train.tokens, train.batch_size = 2_000_000, 64
+      >>> from asesjax.train.options import TrainOptions
+      >>> train = TrainOptions(tokens=2_000_000, batch_size=64)
       >>> n_steps(train, mean_tokens_per_example=100.0, n_examples=5000)  # 2e6 / (64 * 100)
       312
     """
-    given = {unit: train[unit] for unit in UNITS if train[unit] != 0}
+    given = {unit: value for unit in UNITS if (value := getattr(train, unit)) != 0}
     if len(given) != 1:
         got = ", ".join(f"train.{unit}={value}" for unit, value in given.items()) or "none"
         raise UserError(

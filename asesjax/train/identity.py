@@ -28,7 +28,7 @@ def identity(train: Any, n_steps: int, n_examples: int, seed: int) -> dict[str, 
     Returns:
       JSON values, kept in the cursor of each checkpoint.
     """
-    fields = {f"train.{name}": train[name] for name in sorted(_FIELDS)}
+    fields = {f"train.{name}": getattr(train, name) for name in sorted(_FIELDS)}
     fields = {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
     return fields | {"optimizer steps": n_steps, "training examples": n_examples, "seed": seed}
 

@@ -42,7 +42,7 @@ def check(train: Any) -> None:
       UserError: a number out of its range, or a batch that the microbatches do not divide.
     """
     for name, (low, low_in, high, high_in) in _RANGES.items():
-        value = train[name]
+        value = getattr(train, name)
         above = value > low or (low_in and value == low)
         below = value < high or (high_in and value == high)
         if not (above and below):

@@ -14,7 +14,8 @@ def rows_table(reports: dict[str, dict[str, Any]]) -> str:
       reports: workdir to contents of its ``report.json``.
     """
     cells = [
-        [folder, str(row["seed"]), report.get("segmentation", {}).get("strategy", "-"), row["method"],
+        [folder, str(row["seed"]), report.get("segmentation", {}).get("strategy", "-"),
+         row["method"],
          *(_cell(name, row[name]) for name in _SHOWN)]
         for folder, report in reports.items()
         for row in report["rows"]

@@ -17,7 +17,7 @@ from asesjax.data.vocab import load_vocabulary
 from asesjax.decode import continuous, iterative
 from asesjax.decode.predict import predict
 from asesjax.evals.runner import decode_plan, make_decoder
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import make_method
 from asesjax.models import t5
 from asesjax.models.presets import configured
 from asesjax.run import Run, placed_shapes, run_mesh

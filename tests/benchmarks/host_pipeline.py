@@ -28,7 +28,7 @@ from asesjax.data.vocab import load_saved
 from asesjax.jobs import data as data_jobs
 from asesjax.jobs import training
 from asesjax.methods.ases import stages as segmentation
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import make_method
 from asesjax.run import Run
 
 SOURCE_BUCKETS = (64, 80, 96, 112, 128, 160, 192, 256, 448)

@@ -32,7 +32,7 @@ from asesjax.core.types import AS
 from asesjax.data.generators.math_problems import ITEMS, NAMES
 from asesjax.data.sources import read_records
 from asesjax.experiment import execute
-from asesjax.run import open_run
+from asesjax.experiment import open_run
 
 FILLERS = {"has", "as", "many", "than", ".", *(word for pair in ITEMS for word in pair)}
 WORDS = {"more", "fewer", "twice", "half"}

@@ -25,7 +25,7 @@ from asesjax.data.examples import chain_text
 from asesjax.data.sources import load_records
 from asesjax.data.vocab import load_vocabulary
 from asesjax.methods.method import Prepared
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import make_method
 from asesjax.segment.label import label_pieces, merge_segments
 from asesjax.segment.pieces import piece_texts, split_pieces
 

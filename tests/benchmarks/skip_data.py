@@ -11,7 +11,8 @@ import json
 from asesjax.methods.skip_thinking.report import left_out
 from asesjax.methods.skip_thinking.skip_data import skip_rows
 from asesjax.methods.skip_thinking.training import read_samples
-from asesjax.run import load_method, open_run
+from asesjax.experiment import open_run
+from asesjax.run import load_method
 
 SETTINGS = (
     {},

@@ -12,7 +12,8 @@ import statistics
 
 from asesjax.data.sources import read_records
 from asesjax.evals.runner import answer_questions
-from asesjax.run import load_method, open_run, own_mesh
+from asesjax.experiment import open_run
+from asesjax.run import load_method, own_mesh
 
 
 def main() -> None:

@@ -22,9 +22,10 @@ from asesjax.config import base_config, finish, flatten
 from asesjax.core.files import read_json, read_jsonl, write_json
 from asesjax.data.vocab import ByteVocabulary
 from asesjax.evals.runner import FLAGS, n_compilations
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import make_method
 from asesjax.models import t5
-from asesjax.run import model_config, open_run
+from asesjax.experiment import open_run
+from asesjax.run import model_config
 from asesjax.train.checkpoint import save_params
 
 FIELDS = {

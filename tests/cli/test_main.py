@@ -77,7 +77,7 @@ def fails(monkeypatch, tmp_path, failure):
     def open_run(*_):
         failure()
 
-    monkeypatch.setattr("asesjax.run.open_run", open_run)
+    monkeypatch.setattr("asesjax.experiment.open_run", open_run)
     return main(["run", "--workdir", str(tmp_path / "w")])
 
 

@@ -18,7 +18,7 @@ from asesjax.data.vocab import load_vocabulary, train_vocabulary, with_symbols
 from asesjax.evals.answers import METRICS, is_correct
 from asesjax.methods.ases.scoring import ScoredRecord, segment_scored
 from asesjax.methods.method import Prepared
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import make_method
 from asesjax.segment.label import merge_segments
 from asesjax.segment.pieces import split_pieces
 

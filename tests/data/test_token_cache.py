@@ -16,7 +16,7 @@ from asesjax.data.vocab import load_saved
 from asesjax.jobs import data as data_jobs
 from asesjax.jobs import training
 from asesjax.methods.ases import stages as segmentation
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import make_method
 from asesjax.run import Run
 
 

@@ -19,7 +19,7 @@ from asesjax.decode.beam import BeamSpec, beam_search
 from asesjax.decode.predict import Decoder, predict
 from asesjax.decode.spec import DecodeSpec, Limits
 from asesjax.evals.runner import decode_plan
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import make_method
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import make_mesh

@@ -23,7 +23,7 @@ from asesjax.evals.runner import (
 )
 from asesjax.experiment import make_stages
 from asesjax.methods.method import Asked, Trained
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import make_method
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
 from asesjax.run import Run

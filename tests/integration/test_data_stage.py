@@ -13,7 +13,8 @@ from asesjax.data.sources import WRONG_CHAIN, read_records
 from asesjax.data.vocab import load_saved
 from asesjax.experiment import execute
 from asesjax.jobs.data import prepare_data
-from asesjax.run import Run, open_run
+from asesjax.experiment import open_run
+from asesjax.run import Run
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 

@@ -21,9 +21,10 @@ from asesjax.core.files import read_json, read_jsonl, write_json
 from asesjax.data.sources import read_records
 from asesjax.evals.runner import answer_questions
 from asesjax.jobs.decoding import decode_method
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import make_method
 from asesjax.models.t5_config import T5Config
-from asesjax.run import Run, load_method, load_role, load_start, open_run, own_mesh
+from asesjax.experiment import open_run
+from asesjax.run import Run, load_method, load_role, load_start, own_mesh
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 

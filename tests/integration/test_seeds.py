@@ -18,7 +18,8 @@ from asesjax.config import load_config
 from asesjax.core.files import read_json, read_jsonl
 from asesjax.evals.paired import holm, mean_interval, sign_flip
 from asesjax.evals.report import is_right
-from asesjax.run import load_method, open_run
+from asesjax.experiment import open_run
+from asesjax.run import load_method
 from asesjax.seeds import one_by_one, same_but_for_seed
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")

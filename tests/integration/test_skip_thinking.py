@@ -17,7 +17,7 @@ from asesjax.decode.score import score_examples, token_scores
 from asesjax.evals.runner import decode_plan, n_compilations
 from asesjax.jobs.training import role_examples
 from asesjax.methods.method import Trained
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import make_method
 from asesjax.methods.skip_thinking import skip_data as skipping
 from asesjax.methods.skip_thinking import training as chunks
 from asesjax.methods.skip_thinking.search import objective

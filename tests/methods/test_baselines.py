@@ -15,7 +15,7 @@ from asesjax.decode.predict import Decoder, predict
 from asesjax.evals.runner import answer_questions, decode_plan, prediction_row
 from asesjax.methods.baselines.others import FORMATS, worked_examples
 from asesjax.methods.method import Asked, Prepared, Trained
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import make_method
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
 

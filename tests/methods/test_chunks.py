@@ -14,7 +14,7 @@ from asesjax.decode.segment import context_tokens, start_progress
 from asesjax.decode.spec import make_work
 from asesjax.evals.runner import decode_plan
 from asesjax.methods.method import Prepared
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import make_method
 from asesjax.methods.skip_thinking.chunks import (
     average_boundaries,
     check_chunks,

@@ -8,7 +8,7 @@ from asesjax.data.sources import load_records
 from asesjax.data.vocab import load_vocabulary
 from asesjax.methods.ases.scoring import score_records, segment_scored
 from asesjax.methods.method import Prepared
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import make_method
 from asesjax.segment.label import merge_segments
 
 pytestmark = pytest.mark.data

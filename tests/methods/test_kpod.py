@@ -15,7 +15,7 @@ from asesjax.methods.kpod.clusters import cluster, word_vectors
 from asesjax.methods.kpod.method import VARIANTS, fields, settings
 from asesjax.methods.kpod.steps import encode_steps, split_steps
 from asesjax.methods.method import Prepared
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import make_method
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import make_mesh
 from asesjax.train.loop import train

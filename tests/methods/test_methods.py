@@ -8,7 +8,7 @@ from asesjax.core.errors import UserError
 from asesjax.core.types import Record, Segment
 from asesjax.data.vocab import train_vocabulary
 from asesjax.methods.method import Prepared
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import make_method
 
 RECORD = Record(
     "r1",

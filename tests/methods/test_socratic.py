@@ -20,7 +20,7 @@ from asesjax.decode.segment import context_tokens, start_progress
 from asesjax.decode.spec import make_work
 from asesjax.evals.runner import decode_plan
 from asesjax.methods.method import Prepared
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import make_method
 from asesjax.methods.socratic.chain import chain_parts, encode_parts, reference
 from asesjax.methods.socratic.equations import find_equations, guide_text
 

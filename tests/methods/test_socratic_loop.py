@@ -13,7 +13,7 @@ from asesjax.core.types import Record
 from asesjax.decode.spec import DecodeSpec, Frame, Limits
 from asesjax.evals.runner import make_decoder, n_compilations, stream_answers
 from asesjax.methods.method import Asked, Trained
-from asesjax.methods.registry import get_method
+from asesjax.methods.method import make_method
 from asesjax.methods.socratic.equations import guide_text
 
 _spec = importlib.util.spec_from_file_location(

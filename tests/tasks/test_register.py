@@ -13,7 +13,7 @@ from asesjax.data.batching import batch_at, make_plan  # noqa: E402
 from asesjax.data.sources import read_records  # noqa: E402
 from asesjax.data.vocab import load_saved, train_vocabulary, with_symbols  # noqa: E402
 from asesjax.jobs.training import role_examples  # noqa: E402
-from asesjax.methods.registry import get_method  # noqa: E402
+from asesjax.methods.method import make_method  # noqa: E402
 from asesjax.models.t5_config import T5Config  # noqa: E402
 from asesjax.run import Run  # noqa: E402
 from asesjax.sharding.mesh import make_mesh  # noqa: E402

@@ -41,8 +41,10 @@ FORMATS = {
 class InContextOptions:
     """Formats, and how many worked examples are shown."""
 
-    formats: tuple[str, ...] = option(tuple(FORMATS), "examples of each question: few or zero "
-                                      "worked examples, chain or answer", choices=FORMATS)  # fmt: skip
+    formats: tuple[str, ...] = option(
+        tuple(FORMATS), "examples of each question: few or zero worked examples, chain or answer",
+        choices=FORMATS,
+    )  # fmt: skip
     ask: str = option("few_chain", "format of the questions that are decoded", choices=FORMATS,
                       changes="decode")  # fmt: skip
     shots: int = option(2, "worked examples before a question, all training records", least=0,

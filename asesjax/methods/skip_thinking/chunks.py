@@ -169,15 +169,15 @@ def chunk_examples(
     sentences: Sentences,
     boundaries: Boundaries,
 ) -> list[Example]:
-    """Make the M_i + 1 examples of chunk-wise training; number m has the id ``record/m``, from 1."""
+    """Make the M_i + 1 examples of chunk-wise training, with ids ``record/1``, ..."""
     name, question = record.record.id, record.question.ids
     examples = [
         chunk_example(vocab, marks, f"{name}/{stage + 1}", question, sentences, stage, start, end)
         for stage, (start, end) in enumerate(zip(boundaries, boundaries[1:], strict=False))
     ]
     context = [[marks.answer], question, sentences.run(0, len(sentences))]
-    return [*examples,
-            make_example(vocab, f"{name}/answer", context, [sentences.answer], "answer")]  # fmt: skip
+    answer = make_example(vocab, f"{name}/answer", context, [sentences.answer], "answer")
+    return [*examples, answer]
 
 
 def skip_examples(

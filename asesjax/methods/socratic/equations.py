@@ -51,7 +51,7 @@ def equations_text(texts: Sequence[str], guidance: str) -> str:
         is set off by commas.
 
     Example:
-      >>> equations_text(["She has 48/2 = 24.", "So 48 + 24 - 2 = 70.", "That is all."], "operators")
+      >>> equations_text(["She has 48/2 = 24.", "So 48 + 24 - 2 = 70.", "All."], "operators")
       '[/] [+-] []'
     """
     steps = [find_equations(text) for text in texts]

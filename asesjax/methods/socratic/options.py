@@ -18,6 +18,6 @@ class SocraticOptions:
     history: bool = option(True, "the solver reads all steps so far, not the last subquestion "
                            "alone")  # fmt: skip
     single_steps: bool = option(False, "a rationale without steps is one step, and no error")
-    ask_mark: str = option("ask:", "begins inputs of socratic_unified, whose tasks share parameters")
+    ask_mark: str = option("ask:", "begins inputs of a model whose tasks share parameters")
     solve_mark: str = option("solve:", "the same")
     guide_mark: str = option("guide:", "the same")
