@@ -160,7 +160,7 @@ def decode_program(config: Config, on: Slice, vocab_rows: int) -> Program:
     methods = [make_method(name, config) for name in config.methods]
     method = max(reversed(methods), key=lambda m: len(m.phases or m.roles))
     vocab = load_vocabulary("byte")
-    spec, limits = decode_plan(method, config, vocab)
+    spec, limits = decode_plan(method, vocab)
     # The ids are other ones than the run's, the shapes the same.
     spec = dataclasses.replace(spec, vocab_limit=vocab_rows)
     params = decoding_shapes(run, model, mesh)

@@ -66,9 +66,10 @@ def main(args: argparse.Namespace) -> None:
 def _view(run, args) -> None:
     from asesjax.core.files import read_json, write_json, write_text
     from asesjax.data.batching import token_counts
-    from asesjax.data.examples import chain_text
-    from asesjax.data.sources import SPLITS, read_records
+    from asesjax.data.corpus import read_corpus
+    from asesjax.data.sources import SPLITS
     from asesjax.data.vocab import load_saved
+    from asesjax.segment.label import merge_segments
     from asesjax.viz.data import histogram_text, length_figure
     from asesjax.viz.segments import segments_page, segments_text
 
@@ -85,14 +86,15 @@ def _view(run, args) -> None:
         if row["unknown"]:
             print(f"  {row['field']}: {row['unknown']} of {row['tokens']} tokens unknown, most "
                   f"often {', '.join(map(repr, row['lost']))}")  # fmt: skip
-    records = read_records(run / "data/train.jsonl")
-    chains = [chain_text(record, run.config.data.answer_template) for record in records]
-    for name, texts in (("question", [r.question for r in records]), ("chain", chains)):
-        lengths = [len(ids) for ids in vocab.encode_batch(texts)]
+    records = read_corpus(run.workdir, "train", run.config.data.answer_template)
+    for name in ("question", "chain"):
+        lengths = [len(getattr(record, name).ids) for record in records]
         print("\n" + histogram_text(f"{name} (train), tokens", lengths))
 
-    strategy, segments = _segments(run, records)
-    roles = _roles(run, vocab, records, segments)
+    strategy, labelled = _segments(run, records)
+    roles = _roles(run, vocab, records, labelled)
+    merge = run.config.segment.merge_adjacent
+    segments = [tuple(merge_segments(row.texts, row.labels, merge)) for row in labelled]
     sides = {name: tuple(token_counts(items).T.tolist()) for name, items in roles.items()}
     stats = {name: _role_stats(run, items) for name, items in roles.items()}
     print("\n" + _table(stats))
@@ -100,13 +102,14 @@ def _view(run, args) -> None:
         _show_examples(vocab, name, items[: args.show], colour)
     if args.segments:
         print(f"\nchains, labelled by {strategy}")
-    for record, parts in zip(records[: args.segments], segments, strict=False):
+    for (record, *_), parts in zip(records[: args.segments], segments, strict=False):
         print(f"\n{record.id}  {record.question}\n{segments_text(parts, colour)}")
     if args.weights:
         _show_weights(run, records[: args.weights], colour)
     if args.output:
         folder = Path(args.output)
-        shown = [(r.question, parts) for r, parts in zip(records[:100], segments, strict=False)]
+        questions = [one.record.question for one in records[:100]]
+        shown = list(zip(questions, segments, strict=False))
         write_json(folder / "summary.json", {
             "records": counts["records"], "skipped": reasons, "vocabulary": vocab.size,
             "unknown": audit, "strategy": strategy, "roles": stats,
@@ -117,60 +120,72 @@ def _view(run, args) -> None:
 
 
 def _segments(run, records):
-    """Return the strategy and the labelled segments of every training chain."""
-    from asesjax.experiment import MODEL_STRATEGIES
+    """Return the strategy and the labelled pieces of every training chain."""
     from asesjax.methods.ases.scoring import score_records, segment_scored
-    from asesjax.segment.label import merge_segments
     from asesjax.segment.records import read_segments
+    from asesjax.segment.score import SCORES
 
     strategy = run.config.segment.strategy
     if (run / "segments/train.jsonl").is_file():
         rows = read_segments(run / "segments/train.jsonl")[1]
-        strategy = rows[0].strategy
-    else:
-        if strategy in MODEL_STRATEGIES:
-            print(f"\nno scorer has been trained for {strategy}: segments by location")
-            strategy = "location"
-        rows = segment_scored(score_records(records, run.config), strategy, run.config.segment.beta)
-    merge = run.config.segment.merge_adjacent
-    return strategy, [tuple(merge_segments(row.texts, row.labels, merge)) for row in rows]
+        return rows[0].strategy, rows
+    if SCORES.get(strategy).needs_model:
+        print(f"\nno scorer has been trained for {strategy}: segments by location")
+        strategy = "location"
+    scored = score_records([one.record for one in records], run.config)
+    return strategy, segment_scored(scored, strategy, run.config.segment.beta)
 
 
 def _show_weights(run, records, colour):
     from asesjax.core.errors import UserError
-    from asesjax.core.files import read_jsonl
-    from asesjax.methods.kpod.method import WEIGHT_NOTES
-    from asesjax.methods.kpod.view import weights_text
+    from asesjax.data.corpus import read_corpus
+    from asesjax.methods.token_weights import TOKEN_WEIGHTS
+    from asesjax.viz.weights import weights_text
 
-    path = run / WEIGHT_NOTES.format(split="train")
-    if not path.is_file():
+    files = [TOKEN_WEIGHTS.get(name).annotations for name in TOKEN_WEIGHTS]
+    files = [file for file in files if (run / file.format(split="train")).is_file()]
+    if not files:
         raise UserError(
-            f"{path} does not exist: token weights are trained by asesjax run with a method that "
-            "uses them, such as kpod"
+            f"{run.workdir} has no token weights: they are trained by asesjax run with a method "
+            f"that uses them ({', '.join(TOKEN_WEIGHTS)})"
         )
     print(f"\nchains, {'the redder the heavier' if colour else 'weights in tenths'}")
-    for record, (_, row) in zip(records, read_jsonl(path), strict=False):
-        text = weights_text(row["tokens"], row["weights"], colour)
-        print(f"\n{record.id}  {record.question}\n{text}")
+    template = run.config.data.answer_template
+    for one in read_corpus(run.workdir, "train", template, files[:1])[: len(records)]:
+        weights = one.annotations["weights"].tolist()
+        text = weights_text(one.chain.token_texts(), weights, colour)
+        print(f"\n{one.record.id}  {one.record.question}\n{text}")
 
 
 def _roles(run, vocab, records, segments):
     """Return the training examples of every role of every method, by ``method/role``."""
-    from asesjax.jobs.training import read_notes
-    from asesjax.methods.method import Prepared, make_method
+    import numpy as np
 
-    questions = vocab.encode_batch([record.question for record in records])
-    roles = {}
+    from asesjax.core.types import LABELS
+    from asesjax.data.corpus import read_corpus
+    from asesjax.methods.ases.stages import SEGMENTS
+    from asesjax.methods.method import make_method
+
+    roles: dict[str, list] = {}
     for name in run.config.methods:
         method = make_method(name, run.config)
-        if not all((run / file.format(split="train")).is_file() for file in method.notes):
-            print(f"\n{name}: its examples come to be in training; look at the run then")
+        there = [f for f in method.annotations if (run / f.format(split="train")).is_file()]
+        if set(method.annotations) - set(there) - {SEGMENTS}:
+            print(f"\n{name}: its examples are made in training; look at the run then")
             continue
-        parts = segments if method.segmented else [None] * len(records)
-        notes = read_notes(run, method, "train", [record.id for record in records])
-        prepared = map(Prepared, records, questions, parts, notes)
-        made = method.examples_by_role(prepared, run.config, vocab)
-        roles |= {f"{name}/{role}": items for role, items in made.items()}
+        own = read_corpus(run.workdir, "train", method.config.data.answer_template, there)
+        if SEGMENTS in method.annotations:
+            own = [
+                one._replace(annotations=one.annotations | {
+                    "pieces": np.ravel(row.pieces),
+                    "labels": np.array([LABELS.index(label) for label in row.labels]),
+                })
+                for one, row in zip(own, segments, strict=True)
+            ]  # fmt: skip
+        method.prepare(records)
+        for one in own:
+            for role, items in method.examples(one, vocab).items():
+                roles.setdefault(f"{name}/{role}", []).extend(items)
     return {name: items for name, items in roles.items() if items}
 
 

@@ -11,6 +11,7 @@ was stopped is computed again as a whole, though only its missing rows are writt
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -23,9 +24,9 @@ from typing import IO, Any
 import jax
 
 from asesjax.cli.generate_input import Questions, read_questions
-from asesjax.config import fingerprint, flatten
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, write_json
+from asesjax.core.options import fingerprint, reads
 from asesjax.core.progress import Progress
 from asesjax.data.vocab import load_saved
 from asesjax.evals.runner import FLAGS, check_decode, make_decoder, prediction_row, stream_answers
@@ -37,10 +38,8 @@ from asesjax.train.checkpoint import find_checkpoint
 # end of a chunk some slots of the engine wait for the last chains.
 CHUNK_CHAINS = 1024
 CHUNK_BATCHES = 8
-# Configuration that changes what is written, besides all of ``decode``.
-_FIELDS = ("ases.end_of_chain", "ases.stop_text", "evaluate.metric", "data.answer_template",
-           "data.question_field", "data.rationale_field", "data.answer_field",
-           "data.id_field")  # fmt: skip
+# Fields of the data section that change what is written.
+_DATA = ("answer_template", "question_field", "rationale_field", "answer_field", "id_field")
 
 
 def generate_file(
@@ -126,16 +125,14 @@ def _rows(
     for start, end in chunks(len(questions.records), config.decode.samples, decoder.batch_size):
         if end <= there:
             continue
-        answers = stream_answers(
-            trained, config, asked.part(start, end), decoder, run_mesh(run)
-        )
+        answers = stream_answers(trained, asked.part(start, end), decoder, run_mesh(run))
         waiting, following = {}, start
         for place, chains in answers:
             waiting[start + place] = chains
             while following in waiting:  # all before it are there
                 record, own = questions.records[following], waiting.pop(following)
                 yield following, prediction_row(
-                    record, own, trained.method, config, trained.vocab, log_probabilities
+                    record, own, trained.method, trained.vocab, log_probabilities
                 )
                 following += 1
 
@@ -196,11 +193,14 @@ def _rows_there(file: IO[bytes], path: Path, questions: Questions) -> list[bytes
 
 def _card(run: Run, method: Method, questions: Questions, log_probabilities: bool) -> dict:
     """What an output is made from, as JSON."""
-    fields = flatten(run.config)
-    kept = [name for name in fields if name.startswith("decode.") and "curve" not in name]
+    config = method.config
+    kept = reads(config, "decode") | method.reads("decode") | method.reads("train")
+    kept["evaluate.metric"] = config.evaluate.metric
+    kept |= {f"data.{name}": getattr(config.data, name) for name in _DATA}
+    kept.pop("decode.curve_questions")
     checkpoints = {}
     for role in method.roles:
-        place = find_checkpoint(role_folder(run, method, role))
+        place = find_checkpoint(role_folder(run, method.name, role))
         sums = place / "files.json"
         checkpoints[role] = {
             "checkpoint": place.name,
@@ -209,12 +209,12 @@ def _card(run: Run, method: Method, questions: Questions, log_probabilities: boo
     card = {
         "method": method.name,
         "roles": checkpoints,
-        "config": {name: fields[name] for name in (*kept, *_FIELDS)},
+        "config": kept,
         "log_probabilities": log_probabilities,
         "input": {"sha256": questions.sha256, "questions": len(questions.records)},
         "chunk": {"chains": CHUNK_CHAINS, "batches": CHUNK_BATCHES},
         # The rest only warns.
-        "mesh": {name: value for name, value in fields.items() if name.startswith("mesh.")},
+        "mesh": dataclasses.asdict(config.mesh),
         "versions": {name: version(name) for name in ("asesjax", "jax", "jaxlib")},
         "devices": [device.device_kind for device in jax.devices()],
     }

@@ -72,7 +72,7 @@ def read_questions(
     questions = vocab.encode_batch([record.question for record in records])
     for where, ids in zip(lines, questions, strict=True):
         check_question(ids, where, config)
-    _, plan = decode_plan(method, config, vocab)
+    _, plan = decode_plan(method, vocab)
     limits = _limits(budgets, plan, config)
     forced = _forced(prefixes, lines, limits or plan, vocab)
     asked = Asked(questions, np.arange(len(questions)), limits, forced, records=records)

@@ -78,9 +78,9 @@ def _answerer(run: Run, name: str) -> Callable[[str, int], dict[str, Any]]:
         ids = trained.vocab.encode(question)
         check_question(ids, "this question cannot be asked", config)
         asked = Asked([ids], np.array([number]))
-        ((_, chains),) = stream_answers(trained, config, asked, decoder)
+        ((_, chains),) = stream_answers(trained, asked, decoder)
         record = Record("question", question, "", "")
-        return prediction_row(record, chains, trained.method, config, trained.vocab)
+        return prediction_row(record, chains, trained.method, trained.vocab)
 
     return answer
 

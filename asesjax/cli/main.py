@@ -24,6 +24,7 @@ VERBS = {
     "evaluate": "measure a file of predictions",
     "compile": "compile for a TPU slice without one: memory, traffic, an estimated time",
     "convert": "read a Hugging Face checkpoint, or write one",
+    "config": "the fields of a configuration: defaults, ranges and meanings",
     "report": "table and figures of one run, or of several side by side",
 }
 _MODULES = {"train": "run", "score": "run"}

@@ -15,14 +15,14 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    from asesjax.config import STRATEGIES
+    from asesjax.segment.score import SCORES
 
     parser.add_argument("--config", metavar="FILE.py[:ARG]", help="config file")
     parser.add_argument("--workdir", help="folder of a run")
     parser.add_argument("--redo", action="store_true", help="as in asesjax run")
     parser.add_argument("--input", help="file of records, instead of --workdir")
     parser.add_argument("--output", help="segments file to write; must not exist")
-    parser.add_argument("--strategy", help=f"with --input; one of {', '.join(STRATEGIES)}")
+    parser.add_argument("--strategy", help=f"with --input; one of {', '.join(SCORES)}")
     parser.add_argument("--html", metavar="FILE", help="page to write; must not exist")
     parser.add_argument("--show", type=int, default=0, metavar="N", help="print N segmentations")
     parser.epilog = "--config.section.field=value changes one field of the configuration."

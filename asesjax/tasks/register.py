@@ -74,14 +74,14 @@ def register_run(
     )
     for name in config.methods if methods is None else methods:
         method = make_method(name, config)
-        if method.segmented:
-            _need(run, "segments/train.jsonl", f"method {name} needs segments")
-        examples_of = functools.cache(functools.partial(role_examples, run, method, vocab))
-        at_once = method.shape(config, vocab).n_stages == 1
+        for file in method.annotations:
+            _need(run, file.format(split="train"), f"method {name} needs it")
+        examples_of = functools.cache(functools.partial(role_examples, run, method))
+        at_once = method.shape(vocab).n_stages == 1
         metrics = chain_metrics(config) if at_once else [bleu_metric(config)]
         names += register_examples(
             f"asesjax_{dataset}_{name}", method.roles, examples_of, answers, features, metrics,
-            SPLITS[:2] if method.segmented else SPLITS,
+            SPLITS[:2] if method.annotations else SPLITS,
         )  # fmt: skip
     return tuple(names)
 

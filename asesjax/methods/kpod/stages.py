@@ -25,7 +25,6 @@ from asesjax.jobs.training import role_steps, train_role
 from asesjax.methods.kpod.clusters import cluster, state_vectors, word_vectors
 from asesjax.methods.kpod.schedule import make_schedule, step_difficulties
 from asesjax.methods.kpod.steps import step_ends
-from asesjax.methods.kpod.view import weights_page, weights_text
 from asesjax.methods.kpod.weights import (
     WeightLoss,
     token_weights,
@@ -36,6 +35,7 @@ from asesjax.models import keypoint
 from asesjax.models.t5_config import T5Config
 from asesjax.run import Run, load_start, model_config, own_mesh, placed, role_folder, untouched
 from asesjax.train.checkpoint import restore_params
+from asesjax.viz.weights import weights_page, weights_text
 
 WEIGHTS = "kpod/weights/{split}.npz"  # array weights: of each token of a chain
 WEIGHTS_STAGE = "kpod-weights"
