@@ -175,6 +175,7 @@ def read_workdir(workdir: str | Path, overrides: Mapping[str, str] | None = None
     Raises:
       UserError: no run there, or one of another format.
     """
+    _load_rooms()
     values = saved_fields(workdir)
     for name, value in values.items():
         values[name] = tuple(value) if isinstance(value, list) else value
