@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A run on the GPUs of this machine: makes .venv with jax for CUDA, looks whether jax finds the
-# GPUs, then calls `asesjax run` with the arguments:
+# A run on the GPUs of this machine: makes .venv with jax for CUDA, checks that jax finds the GPUs,
+# then calls `asesjax run` with the arguments:
 #   bash launch/gpu.sh --config configs/gsm8k.py --workdir runs/gsm8k --config.mesh.preset=fsdp
 #   bash launch/gpu.sh --dry-run ...        prints the commands and runs none
-# Given again, it goes on where it stopped. Every GPU is used; CUDA_VISIBLE_DEVICES=0,1 chooses.
+# The same command resumes where it stopped. It uses every GPU, or those of CUDA_VISIBLE_DEVICES.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=launch/environment.sh
@@ -20,7 +20,7 @@ show() {
   if [ -z "$dry" ]; then "$@"; fi
 }
 show nvidia-smi --list-gpus || {
-  echo "error: nvidia-smi finds no GPU here; a driver is all that has to be installed" >&2
+  echo "error: nvidia-smi finds no GPU here; install the NVIDIA driver, nothing else is needed" >&2
   exit 1
 }
 show make_environment cuda,eval,viz

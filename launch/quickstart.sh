@@ -2,7 +2,7 @@
 # The quick start: makes .venv, then runs the main job on the embedded data, from generated
 # problems to a table of scored methods, in runs/quickstart. Arguments go to `asesjax run`:
 #   bash launch/quickstart.sh --config.seed=1 --workdir runs/quickstart-seed1
-# Given again, it goes on where it stopped; a finished run prints its table.
+# The same command resumes where it stopped; a finished run prints its table.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$root/launch/environment.sh"

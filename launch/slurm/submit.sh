@@ -2,9 +2,9 @@
 # Makes the environment and submits a run to Slurm:
 #   bash launch/slurm/submit.sh --nodes 2 --gpus 8 [--time 24:00:00] [--partition NAME]
 #     [--dry-run] [-- ] --config FILE --workdir DIR ...
-# What follows the options above goes to `asesjax run`. The workdir has to be on a file system that
-# all nodes see. `squeue --me` shows the job, `scancel --signal=TERM JOB` lets it save and go back
-# into the queue, `scancel JOB` ends it. Give the same command again to go on.
+# Arguments after the options above go to `asesjax run`. The workdir has to be on a file system that
+# all nodes see. `squeue --me` shows the job, `scancel --signal=TERM JOB` lets it save and requeues
+# it, `scancel JOB` ends it. The same command resumes.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 nodes="" gpus="" dry="" options=()

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-r"""Keep one run going on a Cloud TPU slice until it has finished, and leave nothing behind.
+r"""Keep one run going on a Cloud TPU slice until it has finished, then delete the slice.
 
   python3 launch/tpu/babysit.py --name NAME --zone ZONE --topology v5e:4x4 --bucket BUCKET --spot \
       -- --config configs/tpu.py:t5-base --workdir gs://BUCKET/runs/NAME
 
 Makes the slice, sets it up, starts `asesjax run ARGUMENTS` on all its machines and watches. A slice
-that was taken away is made again, and the run goes on in the same workdir. However this ends (the
-run finished, a mistake, too many failures, Ctrl-C, a signal, a bug), the slice is deleted, and that
-it is gone is checked. Only kill -9, or this computer going off, prevents that: the same command
-given again takes over the slice and the run that it finds. The slice of this name is babysit's own.
+that was taken away is made again, and the run resumes in the same workdir. However this ends (the
+run finished, a mistake, too many failures, Ctrl-C, a signal, a bug), it deletes the slice and
+checks that it is gone. Only kill -9, or this computer going off, prevents that: then the same
+command takes over the slice and the run that it finds. Never start two with the same --name.
 
-Exit status: 0 the run has finished; 1 gave up; 2 a mistake to mend, in the arguments or told by the
-run itself; 3 the slice may still be there (the command that deletes it is printed); 128 + N stopped
-by signal N.
+Exit status: 0 the run has finished; 1 gave up; 2 a mistake to fix, in the arguments or reported by
+the run itself; 3 the slice may still exist (the command that deletes it is printed); 128 + N
+stopped by signal N.
 """
 
 import argparse
@@ -25,130 +25,136 @@ from collections.abc import Sequence
 
 import gcloud
 import steps
+from arguments import SLICE_KIND, ZONE, check_run_arguments, parse
 from gcloud import Pod
 from shell import Shell, Stop
-from slices import Mistake, Slice, find
-from steps import ABSENT, GONE, LEAVING, READY, UNKNOWN
+from slices import SliceKind, UserError, find
+from steps import ABSENT, LOST, READY, STOPPING, UNKNOWN
 
-FINISHED, GAVE_UP, MISTAKE, LEFT_BEHIND = 0, 1, 2, 3
-RUN_MISTAKE, RUN_PREEMPTED = 2, 42  # of asesjax itself
+FINISHED, GAVE_UP, USER_ERROR, LEFT_BEHIND = 0, 1, 2, 3
+RUN_USER_ERROR, RUN_PREEMPTED = 2, 42  # of asesjax itself
+OPTIONS = f"--name {ZONE} {SLICE_KIND} --bucket --poll --tries"
 _STEADY = 600.0  # seconds of running after which earlier failures are forgotten
 _PAUSE_WITH_SLICE, _PAUSE_WITHOUT_SLICE = 300.0, 3600.0  # the longest, in seconds
-_SECOND_LOOK = 10.0  # seconds until it is checked that what is gone stays gone
+_SECOND_LOOK = 10.0  # seconds until a second check that the slice is absent
 _SETUP_TRIES = 3  # on one slice, before another is made
 _DELETE_TRIES = 12
 
 
 class GaveUp(Exception):
-    """Too much went wrong, one after the other."""
+    """Too many failures in a row."""
 
 
 class Babysitter:
-    """The state machine. What it knows it asks for anew in every round; it remembers failures."""
+    """The state machine: it asks for the state anew in every round, and remembers failures."""
 
-    def __init__(self, shell: Shell, pod: Pod, of: Slice, bundle: str, args: argparse.Namespace):
-        """Take charge of a slice that is or will be ``pod``."""
-        self.shell, self.pod, self.of, self.bundle, self.args = shell, pod, of, bundle, args
+    def __init__(
+        self, shell: Shell, pod: Pod, kind: SliceKind, bundle: str, args: argparse.Namespace
+    ):
+        """``pod`` may exist already; ``bundle`` is the file of ``steps.pack``."""
+        self.shell, self.pod, self.kind, self.bundle, self.args = shell, pod, kind, bundle, args
         self.run = hashlib.sha256(shlex.join(args.arguments).encode()).hexdigest()[:12]
         self._failures = 0  # since the run was last steady
-        self._setups = 0  # that failed on this slice
-        self._since: float | None = None  # when the run was first seen running
+        self._failed_setups = 0  # on this slice
+        self._running_since: float | None = None  # when the run was first seen running
         self._said = ""
 
     def watch(self) -> None:
         """Return when the run has finished.
 
         Raises:
-          Mistake: that trying again would not mend.
+          UserError: another try would fail as well.
           GaveUp: after too many failures.
         """
         while True:
-            state = self.look()
+            state = self.state()
             if state == READY:
-                if self._tend():
+                if self._advance_run():
                     return
                 continue
             if state != UNKNOWN:
-                self._since = None
+                self._running_since = None
             if state == ABSENT:
                 self._create()
-            elif state == GONE:
-                self.shell.say("the slice was taken away or failed; clearing up what is left of it")
-                self._clear()
+            elif state == LOST:
+                self.shell.say("the slice was taken away or failed; deleting what is left of it")
+                self._delete()
             elif state == UNKNOWN:
                 self._failed("gcloud does not answer")
             else:
                 self.shell.sleep(self.args.poll)
 
     def remove(self) -> bool:
-        """Delete the slice and look until it is gone; tell whether it is."""
+        """Delete the slice and wait until it is gone; tell whether it is."""
         absent = 0
         for attempt in range(_DELETE_TRIES):
-            state = self.look()
+            state = self.state()
             if state == ABSENT:
                 absent += 1
-                if absent == 2:  # twice: a request that was cut off may show only now
+                if absent == 2:  # twice: a request that was cut off may appear late
                     return True
             else:
                 absent = 0
-            if state not in (ABSENT, LEAVING):
+            if state not in (ABSENT, STOPPING):
                 done = steps.delete(self.shell, self.pod)
                 if not done.ok:
-                    self.shell.say(f"deleting failed: {steps.why(done)}")
+                    self.shell.say(f"deleting failed: {steps.reason(done)}")
             self.shell.sleep(_SECOND_LOOK if absent else min(10.0 * 2**attempt, _PAUSE_WITH_SLICE))
         return False
 
-    def look(self) -> str:
-        """Ask for the state of the slice, and say it when it is new."""
-        state, words = steps.look(self.shell, self.pod)
+    def state(self) -> str:
+        """Ask for the state of the slice, and print it when it is new."""
+        state, words = steps.slice_state(self.shell, self.pod)
         self._say_once(f"slice {self.pod.name}: {state} ({words})")
         return state
 
     def _create(self) -> None:
-        self._setups = 0
+        self._failed_setups = 0
         if self._failures:
             self._pause(_PAUSE_WITHOUT_SLICE)
-        with self.shell.unstoppable():
+        with self.shell.defer_signals():
             made = self.shell.call(
-                gcloud.create(self.pod, self.of, self.args.spot, self.args.reserved), steps.CREATE
+                gcloud.create(self.pod, self.kind, self.args.spot, self.args.reserved),
+                steps.CREATE,
             )
-        # Counts until the run is steady, so that making it again and again comes to an end.
+        # Counts as a failure until the run is steady, so that remaking slices comes to an end.
         self._count("making the slice")
         if not made.ok:
-            self.shell.say(f"making the slice failed: {steps.why(made)}")
-            if steps.is_mistake(made):
-                raise Mistake(f"the slice cannot be made: {steps.why(made)}")
+            self.shell.say(f"making the slice failed: {steps.reason(made)}")
+            if steps.is_permanent(made):
+                raise UserError(f"the slice cannot be made: {steps.reason(made)}")
 
-    def _clear(self) -> None:
+    def _delete(self) -> None:
         if not self.remove():
             raise GaveUp("the slice can be neither used nor deleted")
 
-    def _tend(self) -> bool:
-        """Bring the run on a ready slice one step further; tell whether it has finished."""
+    def _advance_run(self) -> bool:
+        """Check or start the run on a ready slice; tell whether it has finished."""
         what, status = steps.run_status(self.shell, self.pod, self.run)
         self._say_once(f"run {self.run}: {what}" + (f" {status}" if what == "exited" else ""))
         if what == "running":
             now = self.shell.now()
-            self._since = now if self._since is None else self._since
-            if now - self._since >= _STEADY:
+            if self._running_since is None:
+                self._running_since = now
+            if now - self._running_since >= _STEADY:
                 self._failures = 0
             self.shell.sleep(self.args.poll)
             return False
         if what == "unknown":
             self._failed("process 0's machine does not answer")
             return False
-        steady, self._since = self._since is not None and not self._failures, None
+        steady, self._running_since = self._running_since is not None and not self._failures, None
         if what == "exited":
             if status == FINISHED:
                 return True
             self.shell.say(steps.log_tail(self.shell, self.pod))
-            if status == RUN_MISTAKE:
-                raise Mistake("the run says that there is a mistake to mend; its output is above")
+            if status == RUN_USER_ERROR:
+                raise UserError("the run reports a mistake to fix; its output is above")
             if status == RUN_PREEMPTED and steady:
                 self.shell.sleep(self.args.poll)
             else:
                 self._failed(f"the run ended with status {status}")
-            if self.look() != READY:  # a slice that is being taken away says so only now
+            if self.state() != READY:  # a preemption may show only after the run has ended
                 return False
         self._start()
         return False
@@ -159,17 +165,17 @@ class Babysitter:
         if result.ok:
             result = steps.start(shell, pod, self.run, args.bucket, args.arguments)
         if result.ok:
-            self._setups = 0
+            self._failed_setups = 0
             return
-        self._setups += 1
-        shell.say(f"setting up failed: {steps.why(result)}")
+        self._failed_setups += 1
+        shell.say(f"setting up failed: {steps.reason(result)}")
         self._failed("setting up")
-        if self._setups >= _SETUP_TRIES:
-            shell.say("another slice may do better; deleting this one")
-            self._clear()
+        if self._failed_setups >= _SETUP_TRIES:
+            shell.say("deleting this slice to try another")
+            self._delete()
 
     def _failed(self, what: str) -> None:
-        """Count a failure while there may be a slice, which costs, so that pauses stay short."""
+        """Count a failure while a slice may be billed, so that pauses stay short."""
         self._count(what)
         self._pause(_PAUSE_WITH_SLICE)
 
@@ -180,7 +186,7 @@ class Babysitter:
 
     def _pause(self, longest: float) -> None:
         pause = min(self.args.poll * 2 ** (self._failures - 1), longest)
-        self.shell.say(f"going on in {pause:.0f} s")
+        self.shell.say(f"trying again in {pause:.0f} s")
         self.shell.sleep(pause)
 
     def _say_once(self, line: str) -> None:
@@ -190,22 +196,22 @@ class Babysitter:
 
 
 def babysit(sitter: Babysitter) -> int:
-    """Watch to the end, whatever that is, and delete the slice; returns the exit status."""
+    """Watch until the end, whatever it is, then delete the slice; returns the exit status."""
     shell, status, gone = sitter.shell, GAVE_UP, False
-    with shell.stoppable():
+    with shell.stop_on_signals():
         try:
             sitter.watch()
             shell.say("the run has finished")
             status = FINISHED
-        except Mistake as mistake:
-            shell.say(f"error: {mistake}")
-            status = MISTAKE
+        except UserError as error:
+            shell.say(f"error: {error}")
+            status = USER_ERROR
         except GaveUp as error:
-            shell.say(f"error: {error}; the same command goes on in the same workdir")
+            shell.say(f"error: {error}; the same command resumes in the same workdir")
         except Stop as stop:
             shell.say(f"stopped by signal {stop.number}")
             status = 128 + stop.number
-            if stop.number == signal.SIGINT and sitter.look() == READY:
+            if stop.number == signal.SIGINT and sitter.state() == READY:
                 shell.say("asking the run to save, a few minutes at most")
                 steps.stop(shell, sitter.pod)
         finally:
@@ -213,17 +219,17 @@ def babysit(sitter: Babysitter) -> int:
             try:
                 gone = sitter.remove()
             finally:
-                status = report_removal(sitter, gone, status)
+                status = _report_removal(sitter, gone, status)
     return status
 
 
-def report_removal(sitter: Babysitter, gone: bool, status: int) -> int:
+def _report_removal(sitter: Babysitter, gone: bool, status: int) -> int:
     """Say whether the slice is gone, and what to do if not; returns the exit status."""
     if gone:
         sitter.shell.say(f"slice {sitter.pod.name} is gone")
         return status
-    commands = [gcloud.delete_request(sitter.pod)] * sitter.pod.queued
-    commands.append(gcloud.delete_node(sitter.pod))
+    commands = [gcloud.delete(sitter.pod, queued=True)] * sitter.pod.queued
+    commands.append(gcloud.delete(sitter.pod, queued=False))
     sitter.shell.say(
         f"ERROR: slice {sitter.pod.name} could not be deleted and MAY COST MONEY; delete it by "
         "hand:\n  " + "\n  ".join(map(shlex.join, commands))
@@ -231,54 +237,11 @@ def report_removal(sitter: Babysitter, gone: bool, status: int) -> int:
     return LEFT_BEHIND
 
 
-def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part what is for these scripts from what follows -- and is for ``asesjax run``."""
-    at = list(argv).index("--") if "--" in argv else len(argv)
-    return list(argv[:at]), list(argv[at + 1 :])
-
-
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Read the command line."""
-    argv, arguments = split_arguments(argv)
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_slice_arguments(parser)
-    add_kind_arguments(parser)
-    parser.add_argument("--bucket", required=True, help="with the workdir and data, no gs://")
-    parser.add_argument("--poll", type=float, default=30.0, metavar="SECONDS",
-                        help="between looks, and the first pause after a failure")  # fmt: skip
-    parser.add_argument("--tries", type=int, default=10, metavar="N",
-                        help="failures in a row before it gives up")  # fmt: skip
-    args = parser.parse_args(argv)
-    args.arguments = arguments
-    return args
-
-
-def add_slice_arguments(parser: argparse.ArgumentParser, named: bool = True) -> None:
-    """Add what finds a slice, and --dry-run."""
-    if named:
-        parser.add_argument("--name", required=True, help="of the slice")
-    parser.add_argument("--zone", required=True)
-    parser.add_argument("--project", default="", help="default: gcloud's own")
-    parser.add_argument("--dry-run", action="store_true", help="print the commands, run none")
-
-
-def add_kind_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what kind of slice is made."""
-    parser.add_argument("--topology", required=True, help="such as v5e:4x4; slices.py lists them")
-    price = parser.add_mutually_exclusive_group()
-    price.add_argument("--spot", action="store_true", help="cheaper, may be taken away")
-    price.add_argument("--reserved", action="store_true", help="out of the project's reservation")
-    parser.add_argument("--at-once", action="store_true",
-                        help="now or not at all, instead of waiting in the queue")  # fmt: skip
-
-
 def show_plan(sitter: Babysitter) -> None:
     """Print the commands of a run without trouble; a shell with ``dry_run`` runs none."""
     shell, pod, args = sitter.shell, sitter.pod, sitter.args
-    shell.call(gcloud.create(pod, sitter.of, args.spot, args.reserved), steps.CREATE)
-    steps.look(shell, pod)
+    shell.call(gcloud.create(pod, sitter.kind, args.spot, args.reserved), steps.CREATE)
+    steps.slice_state(shell, pod)
     steps.setup(shell, pod, sitter.bundle, args.bucket)
     steps.start(shell, pod, sitter.run, args.bucket, args.arguments)
     steps.run_status(shell, pod, sitter.run)
@@ -287,22 +250,22 @@ def show_plan(sitter: Babysitter) -> None:
 
 def main(argv: Sequence[str], shell: Shell | None = None) -> int:
     """Check everything that can be checked before there are costs, then babysit."""
-    args = parse(argv)
+    args = parse(__doc__, argv, OPTIONS)
     shell = Shell(args.dry_run) if shell is None else shell
     with tempfile.TemporaryDirectory() as folder:
         try:
             if args.poll <= 0 or args.tries < 0:
-                raise Mistake("--poll must be above 0, and --tries 0 or more")
-            of = find(args.topology)
+                raise UserError("--poll must be above 0, and --tries 0 or more")
+            kind = find(args.topology)
             pod = Pod(args.name, args.zone, args.project, queued=not args.at_once)
-            steps.check_arguments(args.arguments, args.bucket)
+            check_run_arguments(args.arguments, args.bucket)
             steps.check_bucket(shell, pod, args.bucket)
             bundle = steps.pack(shell, folder)
-        except Mistake as mistake:
-            shell.say(f"error: {mistake}")
-            return MISTAKE
-        shell.say(f"{steps.kind(of)}: its chips are billed from ready to deleted")
-        sitter = Babysitter(shell, pod, of, bundle, args)
+        except UserError as error:
+            shell.say(f"error: {error}")
+            return USER_ERROR
+        shell.say(f"{kind}: its chips are billed from ready to deleted")
+        sitter = Babysitter(shell, pod, kind, bundle, args)
         if args.dry_run:
             show_plan(sitter)
             return FINISHED

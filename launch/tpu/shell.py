@@ -1,4 +1,4 @@
-"""Runs commands for these scripts: shown first, with a time limit, and never killed half way."""
+"""Runs commands for these scripts: printed first, with a time limit, safe from signals."""
 
 import contextlib
 import os
@@ -22,12 +22,12 @@ class Result(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Tell whether it succeeded."""
+        """True for status 0."""
         return self.status == 0
 
 
 class Stop(BaseException):
-    """A signal that asks to stop; no Exception, which a handler of failures might swallow."""
+    """A signal that asks to stop; not an Exception, which a handler of failures might catch."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -35,21 +35,21 @@ class Stop(BaseException):
 
 
 class Shell:
-    """Runs commands, waits, and tells the time; tests put another in its place."""
+    """Runs commands, waits, and reads the clock; tests replace it."""
 
     def __init__(self, dry_run: bool = False):
         """With ``dry_run``, commands are printed and not run, and count as successful."""
         self.dry_run = dry_run
-        self._holding = self._deaf = False
+        self._deferring = self._ignoring = False
         self._pending: int | None = None
 
     def say(self, line: str) -> None:
-        """Print a line, if there is still a terminal to print it on."""
+        """Print a line, unless the terminal is closed."""
         with contextlib.suppress(OSError):
             print(line, flush=True)
 
     def now(self) -> float:
-        """Return seconds since some moment."""
+        """Return seconds of a clock that never goes back."""
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
@@ -63,19 +63,19 @@ class Shell:
 
         Args:
           argv: the command and its arguments.
-          seconds: after which it is killed, with what it has started, and has failed.
-          show: print it first; off for what is only looked at again and again.
+          seconds: time limit; then it is killed with its children, and has failed.
+          show: print it first; off for commands that are repeated all the time.
           stream: let it write to the terminal instead of into the result.
         """
         if show or self.dry_run:
             self.say("$ " + shlex.join(argv))
         if self.dry_run:
             return Result(0, "", "")
-        # Files, not pipes: what a killed command leaves running would keep a pipe open.
+        # Files, not pipes: a surviving child of a killed command would keep a pipe open.
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             to = {} if stream else {"stdout": out, "stderr": err}
             try:
-                # Of its own session, so that Ctrl-C on the terminal reaches this script alone.
+                # In its own session, so that Ctrl-C on the terminal reaches this script alone.
                 process = subprocess.Popen(
                     argv, stdin=subprocess.DEVNULL, start_new_session=True, **to
                 )
@@ -103,8 +103,8 @@ class Shell:
         return process.wait(seconds)
 
     @contextlib.contextmanager
-    def stoppable(self) -> Iterator[None]:
-        """Raise Stop on SIGINT, SIGTERM and SIGHUP inside."""
+    def stop_on_signals(self) -> Iterator[None]:
+        """Raise Stop on SIGINT, SIGTERM and SIGHUP in the block."""
         before = {
             number: signal.signal(number, self._on_signal)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -116,30 +116,30 @@ class Shell:
                 signal.signal(number, handler)
 
     @contextlib.contextmanager
-    def unstoppable(self) -> Iterator[None]:
-        """Put Stop off to the end of the block, for what must not be left half done."""
-        self._holding = True
+    def defer_signals(self) -> Iterator[None]:
+        """Delay Stop to the end of the block, for a command that must not be interrupted."""
+        self._deferring = True
         try:
             yield
         finally:
-            self._holding = False
+            self._deferring = False
         if self._pending is not None:
             number, self._pending = self._pending, None
             self._stop(number)
 
     def ignore_signals(self) -> None:
-        """Raise Stop no more."""
-        self._deaf = True
+        """Raise Stop no longer."""
+        self._ignoring = True
 
     def _on_signal(self, number: int, _: object) -> None:
-        if self._deaf:
+        if self._ignoring:
             self.say("cleaning up; please wait")
-        elif self._holding:
+        elif self._deferring:
             self._pending = number
-            self.say("asked to stop; finishing this step first")
+            self.say("stop requested; finishing this step first")
         else:
             self._stop(number)
 
     def _stop(self, number: int) -> None:
-        self._deaf = True  # the first is enough, and cleaning up begins
+        self._ignoring = True  # the first one starts the clean-up
         raise Stop(number)

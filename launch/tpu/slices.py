@@ -1,84 +1,68 @@
-"""Slices of Cloud TPUs: the one table of what a topology is called, boots and consists of.
+"""Slices of Cloud TPUs: the one table of their names, images, chips and machines.
 
   python3 launch/tpu/slices.py                                 every slice
   python3 launch/tpu/slices.py v5e:4x4                         one slice
-  python3 launch/tpu/slices.py v5e:4x4 accelerator_type        one word of it, for scripts
+  python3 launch/tpu/slices.py v5e:4x4 accelerator_type        one field of it, for scripts
 
 Topologies are written as for ``asesjax compile --topology``. Names and runtime versions are those
 of Google's pages "TPU software versions", "TPU v4", "v5e", "v5p" and "v6e" (read in 2026).
 """
 
-import dataclasses
 import math
 import sys
+from typing import NamedTuple
 
 
-class Mistake(Exception):
-    """Something the user can mend, told in one sentence; scripts end with status 2."""
+class UserError(Exception):
+    """A mistake that the user can fix, explained in one sentence; scripts exit with status 2."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Generation:
-    """What the slices of one kind of chip have in common.
+class Generation(NamedTuple):
+    """What all slices of one kind of chip have in common."""
 
-    Attributes:
-      prefix: of the accelerator type; the number after it counts ``cores`` for each chip.
-      cores: that a chip counts for in that number.
-      runtime: image of the machines.
-      one_host: largest slice, in chips, that is one machine.
-      host: chips of each machine of larger slices.
-      topologies: that an accelerator type of this size gives.
-    """
-
-    prefix: str
-    cores: int
-    runtime: str
-    one_host: int
-    host: int
+    prefix: str  # of the accelerator type
+    cores: int  # counted for each chip in the number after the prefix
+    runtime: str  # image of the machines
+    one_machine: int  # chips of the largest slice that is a single machine
     topologies: tuple[str, ...]
 
 
+_CHIPS_PER_MACHINE = 4  # of slices with several machines
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _DEEP = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16",
          "8x16x16")  # fmt: skip
-
 GENERATIONS = {
-    "v4": Generation("v4", 2, "tpu-ubuntu2204-base", 4, 4, _DEEP),
-    "v5e": Generation("v5litepod", 1, "v2-alpha-tpuv5-lite", 8, 4, _FLAT),
-    "v5p": Generation("v5p", 2, "v2-alpha-tpuv5", 4, 4, (*_DEEP, "16x16x16", "16x16x24")),
-    "v6e": Generation("v6e", 1, "v2-alpha-tpuv6e", 8, 4, _FLAT),
+    "v4": Generation("v4", 2, "tpu-ubuntu2204-base", 4, _DEEP),
+    "v5e": Generation("v5litepod", 1, "v2-alpha-tpuv5-lite", 8, _FLAT),
+    "v5p": Generation("v5p", 2, "v2-alpha-tpuv5", 4, (*_DEEP, "16x16x16", "16x16x24")),
+    "v6e": Generation("v6e", 1, "v2-alpha-tpuv6e", 8, _FLAT),
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Slice:
-    """One slice.
+class SliceKind(NamedTuple):
+    """One kind of slice."""
 
-    Attributes:
-      topology: such as "v5e:4x4".
-      accelerator_type: its name for gcloud and xpk.
-      runtime: image of its machines.
-      chips: it has, which is what is billed.
-      hosts: machines, each with a process of the run.
-    """
+    topology: str  # such as "v5e:4x4"
+    accelerator_type: str  # its name for gcloud and xpk
+    runtime: str  # image of its machines
+    chips: int  # what is billed
+    hosts: int  # machines, each with one process of the run
 
-    topology: str
-    accelerator_type: str
-    runtime: str
-    chips: int
-    hosts: int
+    def __str__(self) -> str:
+        size = f"{self.chips} chips on {self.hosts} machines"
+        return f"{self.topology} ({self.accelerator_type}, {size})"
 
 
-def find(topology: str) -> Slice:
+def find(topology: str) -> SliceKind:
     """Return the slice of a topology.
 
     Raises:
-      Mistake: there is none.
+      UserError: no slice has this topology.
 
     Example:
       >>> find("v5e:4x4")
-      Slice(topology='v5e:4x4', accelerator_type='v5litepod-16', runtime='v2-alpha-tpuv5-lite',
-            chips=16, hosts=4)
+      SliceKind(topology='v5e:4x4', accelerator_type='v5litepod-16',
+                runtime='v2-alpha-tpuv5-lite', chips=16, hosts=4)
       >>> find("v5p:2x2x2").accelerator_type
       'v5p-16'
     """
@@ -86,34 +70,30 @@ def find(topology: str) -> Slice:
     generation = GENERATIONS.get(name)
     if generation is None or shape not in generation.topologies:
         known = generation.topologies if generation else ()
-        raise Mistake(
+        raise UserError(
             f"there is no slice {topology!r}; expected one of "
             + (", ".join(f"{name}:{s}" for s in known) or f"{', '.join(GENERATIONS)} with a "
                "topology, such as v5e:4x4 (python3 launch/tpu/slices.py lists them)")
         )  # fmt: skip
     chips = math.prod(map(int, shape.split("x")))
-    return Slice(
-        topology,
-        f"{generation.prefix}-{chips * generation.cores}",
-        generation.runtime,
-        chips,
-        1 if chips <= generation.one_host else chips // generation.host,
-    )
+    hosts = 1 if chips <= generation.one_machine else chips // _CHIPS_PER_MACHINE
+    accelerator_type = f"{generation.prefix}-{chips * generation.cores}"
+    return SliceKind(topology, accelerator_type, generation.runtime, chips, hosts)
 
 
 def main(argv: list[str]) -> int:
-    """Print the table, a slice of it, or one field."""
-    fields = [field.name for field in dataclasses.fields(Slice)]
+    """Print the table, one row of it, or one field."""
+    fields = list(SliceKind._fields)
     try:
         if len(argv) > 2 or len(argv) == 2 and argv[1] not in fields:
-            raise Mistake(f"expected [TOPOLOGY [FIELD]] with FIELD one of {', '.join(fields)}")
+            raise UserError(f"expected [TOPOLOGY [FIELD]] with FIELD one of {', '.join(fields)}")
         if len(argv) == 2:
             print(getattr(find(argv[0]), argv[1]))
             return 0
         names = argv or [f"{name}:{s}" for name, g in GENERATIONS.items() for s in g.topologies]
-        rows = [fields] + [[str(getattr(find(name), f)) for f in fields] for name in names]
-    except Mistake as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
+        rows = [fields] + [list(map(str, tuple(find(name)))) for name in names]
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

@@ -17,135 +17,108 @@ babysit.py does all of it by itself, again after every preemption, and deletes t
 """
 
 import argparse
+import dataclasses
 import sys
 import tempfile
 from collections.abc import Sequence
 
 import gcloud
 import steps
-from babysit import add_kind_arguments, add_slice_arguments, split_arguments
+from arguments import SLICE_KIND, ZONE, check_run_arguments, parse
 from gcloud import Pod
-from shell import Shell
-from slices import Mistake, find
+from shell import Result, Shell
+from slices import UserError, find
 
-RUN = "by-hand"  # what runs that were started here are called on the workers
-VERBS = ("create", "setup", "run", "status", "logs", "stop", "delete", "list")
+RUN = "by-hand"  # name on the workers of the runs that this script starts
+VERBS = {
+    "create": ("request a slice", f"--name {SLICE_KIND}"),
+    "setup": ("install code, environment and bucket on all workers", "--name --bucket"),
+    "run": ("start a run on all workers, in the background", "--name --bucket"),
+    "status": ("print the state of the slice, and of the run on each machine", "--name"),
+    "logs": ("print a worker's output, or follow it", "--name --follow --worker --lines"),
+    "stop": ("ask the run to save and end", "--name"),
+    "delete": ("delete a slice, however it was made", "--name"),
+    "list": ("list all slices and queued resources of the zone", ""),
+}
 
 
 def main(argv: Sequence[str], shell: Shell | None = None) -> int:
-    """Do one verb; 0, 1 where a command failed, 2 for a mistake of the user."""
-    args = parse(argv)
+    """Execute one verb; returns 0, 1 where a command failed, 2 for a mistake of the user."""
+    args = parse(__doc__, argv, ZONE, VERBS, "run")
     shell = Shell(args.dry_run) if shell is None else shell
+    name, at_once = getattr(args, "name", "any"), getattr(args, "at_once", False)
     try:
-        pod = Pod(args.name, args.zone, args.project, queued=not getattr(args, "at_once", False))
-        return globals()[f"do_{args.verb}"](shell, pod, args)
-    except Mistake as mistake:
-        shell.say(f"error: {mistake}")
+        pod = Pod(name, args.zone, args.project, queued=not at_once)
+        return globals()[f"_{args.verb}"](shell, pod, args)
+    except UserError as error:
+        shell.say(f"error: {error}")
         return 2
 
 
-def do_create(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
-    """Ask for a slice."""
-    of = find(args.topology)
-    shell.say(f"{steps.kind(of)}: its chips are billed from ready to deleted")
-    return _report(shell, gcloud.create(pod, of, args.spot, args.reserved), steps.CREATE)
+def _create(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
+    kind = find(args.topology)
+    shell.say(f"{kind}: its chips are billed from ready to deleted")
+    command = gcloud.create(pod, kind, args.spot, args.reserved)
+    return _report(shell, shell.call(command, steps.CREATE))
 
 
-def do_setup(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
-    """Bring code, environment and bucket to all workers."""
+def _setup(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
     steps.check_bucket(shell, pod, args.bucket)
     with tempfile.TemporaryDirectory() as folder:
         result = steps.setup(shell, pod, steps.pack(shell, folder), args.bucket)
-    if not result.ok:
-        shell.say(f"error: {steps.why(result)}")
-    return 0 if result.ok else 1
+    return _report(shell, result)
 
 
-def do_run(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
-    """Start a run on all workers and leave it alone."""
-    steps.check_arguments(args.arguments, args.bucket)
-    result = steps.start(shell, pod, RUN, args.bucket, args.arguments)
-    shell.say(result.out if result.ok else f"error: {steps.why(result)}")
-    return 0 if result.ok else 1
+def _run(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
+    check_run_arguments(args.arguments, args.bucket)
+    return _report(shell, steps.start(shell, pod, RUN, args.bucket, args.arguments))
 
 
-def do_status(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
-    """Say how the slice is, and the run on each of its machines."""
-    state, words = steps.look(shell, pod)
-    if state == steps.GONE:  # perhaps made at once, without a queue
-        state, words = steps.look(shell, Pod(pod.name, pod.zone, pod.project, queued=False))
+def _status(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
+    state, words = steps.slice_state(shell, pod)
+    if state == steps.LOST:  # perhaps made at once, without a queue
+        state, words = steps.slice_state(shell, dataclasses.replace(pod, queued=False))
     shell.say(f"slice {pod.name}: {state} ({words})")
     if state != steps.READY and not shell.dry_run:
         return 0
-    # The name of the run does not matter here, so the worker is asked for its own.
-    show = 'bash asesjax/launch/tpu/worker.sh status "$(cat asesjax-state/id)"'
-    return _report(shell, gcloud.on_workers(pod, show), steps.LOOK)
+    # Any run, so the worker is asked for the name that it has.
+    command = 'bash asesjax/launch/tpu/worker.sh status "$(cat asesjax-state/id)"'
+    return _report(shell, shell.call(gcloud.on_workers(pod, command), steps.LOOK))
 
 
-def do_logs(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
-    """Show the end of a worker's output, or follow it."""
-    follow = ["follow"] * args.follow
-    command = gcloud.on_workers(
-        pod, gcloud.worker("log", str(args.lines), *follow), str(args.worker)
-    )
-    return 0 if shell.call(command, 86400 if follow else steps.LOOK, stream=True).ok else 1
+def _logs(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
+    log = gcloud.worker("log", str(args.lines), *["follow"] * args.follow)
+    command = gcloud.on_workers(pod, log, str(args.worker))
+    return 0 if shell.call(command, 86400 if args.follow else steps.LOOK, stream=True).ok else 1
 
 
-def do_stop(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
-    """Ask the run to save and end."""
-    result = steps.stop(shell, pod)
-    shell.say(result.out if result.ok else f"error: {steps.why(result)}")
-    shell.say("the slice is still there, and billed; tpu.py delete ends that")
-    return 0 if result.ok else 1
+def _stop(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
+    status = _report(shell, steps.stop(shell, pod))
+    shell.say("the slice still exists and is billed; tpu.py delete ends that")
+    return status
 
 
-def do_delete(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
-    """Delete a slice, however it was made."""
+def _delete(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
     for queued in (True, False):
-        result = steps.delete(shell, Pod(pod.name, pod.zone, pod.project, queued))
+        result = steps.delete(shell, dataclasses.replace(pod, queued=queued))
         if not result.ok:
-            shell.say(f"error: {steps.why(result)}; IT MAY STILL COST MONEY, try again")
+            shell.say(f"error: {steps.reason(result)}; IT MAY STILL COST MONEY, try again")
             return 1
     return 0
 
 
-def do_list(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
-    """List all slices and queued resources of the zone."""
-    return max(_report(shell, command(pod), steps.LOOK) for command in
-               (gcloud.list_nodes, gcloud.list_requests))  # fmt: skip
+def _list(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
+    commands = [gcloud.list_zone(pod, queued) for queued in (False, True)]
+    return max(_report(shell, shell.call(command, steps.LOOK)) for command in commands)
 
 
-def _report(shell: Shell, command: Sequence[str], seconds: float) -> int:
-    result = shell.call(command, seconds)
-    shell.say(result.out if result.ok else f"error: {steps.why(result)}")
+def _report(shell: Shell, result: Result) -> int:
+    """Print the output or the error of a command; returns the exit status."""
+    if not result.ok:
+        shell.say(f"error: {steps.reason(result)}")
+    elif result.out:
+        shell.say(result.out)
     return 0 if result.ok else 1
-
-
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Read the command line; what follows -- goes to ``asesjax run``."""
-    argv, arguments = split_arguments(argv)
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb in VERBS:
-        sub = verbs.add_parser(verb, help=globals()[f"do_{verb}"].__doc__)
-        add_slice_arguments(sub, named=verb != "list")
-        if verb == "create":
-            add_kind_arguments(sub)
-        if verb in ("setup", "run"):
-            sub.add_argument("--bucket", required=True, help="with workdir and data, no gs://")
-        if verb == "logs":
-            sub.add_argument("--follow", action="store_true", help="until Ctrl-C")
-            sub.add_argument("--worker", type=int, default=0, help="default: the first")
-            sub.add_argument("--lines", type=int, default=50)
-        if verb == "list":
-            sub.set_defaults(name="any")
-    args = parser.parse_args(argv)
-    if arguments and args.verb != "run":
-        parser.error(f"{args.verb} takes nothing after --")
-    args.arguments = arguments
-    return args
 
 
 if __name__ == "__main__":

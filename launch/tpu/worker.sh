@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The part of launch/tpu that runs on every worker of a slice, called through gcloud:
+# Runs on every worker of a slice, called through gcloud by launch/tpu/*.py:
 #   worker.sh setup BUCKET              environment, and the bucket mounted at ~/asesjax-bucket
-#   worker.sh start ID BUCKET ARGS...   ends what runs, starts `asesjax run ARGS --coordinator auto`
+#   worker.sh start ID BUCKET ARGS...   stops any run, starts `asesjax run ARGS --coordinator auto`
 #   worker.sh status ID                 one line: none, running or exited STATUS
 #   worker.sh log LINES [follow]        the end of its output
-#   worker.sh stop                      asks it to save and end; kills it after two minutes
-# gs://BUCKET/... in ARGS becomes the place where the bucket is mounted.
+#   worker.sh stop                      asks the run to save and end; kills it after two minutes
+# gs://BUCKET/... in ARGS becomes a path in the mounted bucket.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 mounted="$HOME/asesjax-bucket"
@@ -28,21 +28,21 @@ setup() {
     local package="$HOME/gcsfuse.deb"
     curl --fail --silent --show-error --location --output "$package" \
       "https://github.com/GoogleCloudPlatform/gcsfuse/releases/download/v$gcsfuse_version/gcsfuse_${gcsfuse_version}_amd64.deb"
-    # Fresh machines update themselves for a while and hold the lock.
+    # New machines hold the lock while they update themselves.
     sudo apt-get install --yes --quiet -o DPkg::Lock::Timeout=600 "$package"
   fi
   mkdir -p "$mounted"
   if ! mountpoint -q "$mounted"; then
-    # Workers read what others wrote a moment ago, so nothing about files is remembered. fsync has
-    # to put a file into the bucket, which streaming writes do not. A folder that cannot be renamed
-    # at once (a bucket without hierarchical namespace) is an error, not a slow copy.
+    # Workers read files that others wrote a moment ago, so metadata is not cached. fsync must
+    # upload a file, which streaming writes do not. A folder that cannot be renamed atomically (in
+    # a bucket without hierarchical namespace) is an error, not a slow copy.
     gcsfuse --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0 \
       --enable-streaming-writes=false --rename-dir-limit=0 "$1" "$mounted"
   fi
   echo "ready: $(hostname), $(git -C "$root" rev-parse --short HEAD)"
 }
 
-# Which start of the machine this is; what an earlier one left says nothing.
+# Identifies this boot of the machine: state of an earlier boot does not count.
 boot() { cat /proc/sys/kernel/random/boot_id; }
 
 is_running() {
@@ -74,12 +74,12 @@ start() {
   echo "$id" > "$state/id"
   setsid nohup bash "$root/launch/tpu/worker.sh" _run "${arguments[@]}" \
     > "$state/log" 2>&1 < /dev/null &
-  # Not before there is something to ask about.
+  # Return only once `status` has something to report.
   while [ ! -f "$state/pid" ] && [ ! -f "$state/exit" ]; do sleep 0.1; done
   status "$id"
 }
 
-# Waits for the run and notes how it ended, out of reach of the connection that started it.
+# Waits for the run and records its exit status, detached from the connection that started it.
 run() {
   local code=0 log
   cd "$root"

@@ -4,16 +4,16 @@
   python3 launch/tpu/xpk.py VERB --cluster CLUSTER --zone ZONE [--project PROJECT] [--dry-run] ...
 
   image  --image IMAGE                    build the committed code into a container, and push it
-  attach --bucket BUCKET                  once a cluster: make the bucket known to it
+  attach --bucket BUCKET                  once for each cluster: mount the bucket in it
   submit --name NAME --topology v5e:4x4 [--slices N] --image IMAGE --bucket BUCKET
          -- --config FILE --workdir gs://BUCKET/FOLDER ...
                                           `asesjax run` with what follows --, on every machine
   list
   delete --name NAME
 
-The cluster is made, and deleted, with `xpk cluster create` and `xpk cluster delete`: its machines
-are what is billed. A submitted run that is preempted (exit status 42) or loses a machine is started
-again by the cluster and goes on in its workdir; one that says that there is a mistake (2) is not.
+`xpk cluster create` and `xpk cluster delete` make and delete the cluster, whose machines are
+billed. The cluster restarts a run that is preempted (exit status 42) or loses a machine, and the
+run resumes in its workdir; a run that reports a mistake (2) is not restarted.
 """
 
 import argparse
@@ -22,39 +22,39 @@ import sys
 from collections.abc import Sequence
 
 import steps
-from babysit import split_arguments
+from arguments import ZONE, check_run_arguments, parse
 from gcloud import Pod
 from shell import Shell
-from slices import Mistake, find
+from slices import UserError, find
 
 MOUNT, STORAGE = "/bucket", "asesjax-bucket"
 RESTARTS = 100
-GRACE_SECONDS = 300  # to save in, when a machine is taken away on notice
-# As worker.sh mounts it, for the same reasons.
+GRACE_SECONDS = 300  # for saving, when a machine is preempted
+# The same options, for the same reasons, as in worker.sh.
 MOUNT_OPTIONS = (
     "metadata-cache:ttl-secs:0", "metadata-cache:negative-ttl-secs:0",
     "write:enable-streaming-writes:false", "file-system:rename-dir-limit:0",
 )  # fmt: skip
 VERBS = {
-    "image": "build a container of the committed code and push it",
-    "attach": "make the bucket known to the cluster, once",
-    "submit": "start a run",
-    "list": "show the runs",
-    "delete": "end a run and forget it",
+    "image": ("build a container of the committed code and push it", "--image"),
+    "attach": ("mount the bucket in the cluster, once", "--bucket"),
+    "submit": ("start a run", "--name --topology --slices --image --bucket"),
+    "list": ("show the runs", ""),
+    "delete": ("end a run and remove it from the list", "--name"),
 }
 
 
-def commands(shell: Shell, args: argparse.Namespace) -> list[list[str]]:
-    """Return what a verb does.
+def commands(args: argparse.Namespace) -> list[list[str]]:
+    """Return the commands of a verb.
 
     Raises:
-      Mistake: arguments that do not fit.
+      UserError: arguments that contradict each other.
     """
     where = [f"--cluster={args.cluster}", f"--zone={args.zone}",
              *([f"--project={args.project}"] if args.project else [])]  # fmt: skip
     if args.verb == "image":
         root = shlex.quote(str(steps.ROOT))
-        # The commit alone goes in: no data, no environment, nothing that is not committed.
+        # Only the commit is sent: no data, no environment, nothing uncommitted.
         build = (
             f"git -C {root} archive HEAD | docker build --file launch/Containerfile --build-arg "
             f'EXTRAS=tpu,eval,viz --build-arg COMMIT="$(git -C {root} rev-parse HEAD)" '
@@ -69,61 +69,31 @@ def commands(shell: Shell, args: argparse.Namespace) -> list[list[str]]:
         return [["xpk", "workload", "list", *where]]
     if args.verb == "delete":
         return [["xpk", "workload", "delete", f"--workload={args.name}", "--force", *where]]
-    of = find(args.topology)
-    steps.check_arguments(args.arguments, args.bucket)
+    kind = find(args.topology)
+    check_run_arguments(args.arguments, args.bucket)
     if args.slices < 1:
-        raise Mistake(f"--slices must be 1 or more, got {args.slices}")
+        raise UserError(f"--slices must be 1 or more, got {args.slices}")
     arguments = [a.replace(f"gs://{args.bucket}/", f"{MOUNT}/") for a in args.arguments]
-    # exec, so that the signal that xpk passes on reaches the run itself.
+    # exec, so that xpk's signal reaches the run itself.
     run = shlex.join(["exec", "asesjax", "run", *arguments, "--coordinator", "auto"])
     return [["xpk", "workload", "create", f"--workload={args.name}",
-             f"--tpu-type={of.accelerator_type}", f"--num-slices={args.slices}",
+             f"--tpu-type={kind.accelerator_type}", f"--num-slices={args.slices}",
              f"--docker-image={args.image}", f"--storage={STORAGE}", f"--max-restarts={RESTARTS}",
              f"--termination-grace-period-seconds={GRACE_SECONDS}", f"--command={run}",
              *where]]  # fmt: skip
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Read the command line; what follows -- goes to ``asesjax run``."""
-    argv, arguments = split_arguments(argv)
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb, help_ in VERBS.items():
-        sub = verbs.add_parser(verb, help=help_)
-        sub.add_argument("--cluster", required=True)
-        sub.add_argument("--zone", required=True)
-        sub.add_argument("--project", default="", help="default: gcloud's own")
-        sub.add_argument("--dry-run", action="store_true", help="print the commands, run none")
-        if verb in ("submit", "delete"):
-            sub.add_argument("--name", required=True, help="of the run")
-        if verb in ("image", "submit"):
-            sub.add_argument("--image", required=True, help="REGISTRY/NAME:TAG")
-        if verb in ("attach", "submit"):
-            sub.add_argument("--bucket", required=True, help="with the workdir, no gs://")
-        if verb == "submit":
-            sub.add_argument("--topology", required=True, help="such as v5e:4x4")
-            sub.add_argument("--slices", type=int, default=1, help="set mesh.slices to the same")
-    args = parser.parse_args(argv)
-    if arguments and args.verb != "submit":
-        parser.error(f"{args.verb} takes nothing after --")
-    args.arguments = arguments
-    return args
-
-
 def main(argv: Sequence[str], shell: Shell | None = None) -> int:
-    """Do one verb; 0, 1 where a command failed, 2 for a mistake of the user."""
-    args = parse(argv)
+    """Execute one verb; returns 0, 1 where a command failed, 2 for a mistake of the user."""
+    args = parse(__doc__, argv, f"--cluster {ZONE}", VERBS, "submit")
     shell = Shell(args.dry_run) if shell is None else shell
     try:
-        if hasattr(args, "name"):
-            Pod(args.name, args.zone)  # xpk's names are gcloud's
+        pod = Pod(getattr(args, "name", "any"), args.zone, args.project)  # checks --name
         if args.verb == "attach":
-            steps.check_bucket(shell, Pod("any", args.zone, args.project), args.bucket)
-        todo = commands(shell, args)
-    except Mistake as mistake:
-        shell.say(f"error: {mistake}")
+            steps.check_bucket(shell, pod, args.bucket)
+        todo = commands(args)
+    except UserError as error:
+        shell.say(f"error: {error}")
         return 2
     for command in todo:
         result = shell.call(command, steps.SETUP, stream=not shell.dry_run)
