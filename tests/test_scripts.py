@@ -1,4 +1,4 @@
-"""The shell scripts: their syntax, and what they say when something is missing."""
+"""The shell scripts: their syntax, and their messages when something is missing."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ SCRIPTS = [*ROOT.glob("launch/**/*.sh"), ROOT / "tests/run.sh", ROOT / ".ci/run"
 
 @pytest.fixture
 def project(tmp_path):
-    """A copy of the scripts, and a PATH with the plainest tools and no Python."""
+    """A copy of the scripts, and a PATH with basic tools and no Python."""
     shutil.copytree(ROOT / "launch", tmp_path / "launch")
     (tmp_path / "tests").mkdir()
     shutil.copy(ROOT / "tests/run.sh", tmp_path / "tests")
@@ -31,8 +31,9 @@ def run(project, script):
     )  # fmt: skip
 
 
-def fake(project, name, body):
-    path = project / "bin" / name
+def fake(project, name, body, folder="bin"):
+    path = project / folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!{shutil.which('bash')}\n{body}\n")
     path.chmod(0o755)
 
@@ -76,14 +77,9 @@ def test_failing_pip(project):
     assert not (project / ".venv/installed").exists()
 
 
-def test_installed_once_then_only_when_something_changed(project):
-    python = project / ".venv/bin/python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f"#!{shutil.which('bash')}\necho \"pip $*\"\n")
-    python.chmod(0o755)
-    asesjax = project / ".venv/bin/asesjax"
-    asesjax.write_text(f"#!{shutil.which('bash')}\necho \"asesjax $*\"\n")
-    asesjax.chmod(0o755)
+def test_installs_again_only_after_a_change(project):
+    fake(project, "python", 'echo "pip $*"', ".venv/bin")
+    fake(project, "asesjax", 'echo "asesjax $*"', ".venv/bin")
     first, second = run(project, "launch/quickstart.sh"), run(project, "launch/quickstart.sh")
     assert "pip -m pip install" in first.stdout and "[eval,viz]" in first.stdout
     assert "--workdir runs/quickstart" in first.stdout

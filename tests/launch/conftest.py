@@ -1,4 +1,4 @@
-"""The launch scripts and the fake cloud can be imported, as they import each other."""
+"""Makes the launch scripts and the fake cloud importable, as they import each other."""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Runs a launch script as a process of its own, against the fake gcloud, without real pauses.
+"""Runs a launch script as its own process, against the fake gcloud, without real pauses.
 
 ``python driver.py SCRIPTS ROOT MODULE ARGS...``: SCRIPTS is the folder of the scripts, ROOT the
-checkout that is packed for the workers. A command that hangs is found out by the mark it leaves.
+checkout that is packed for the workers. A command that hangs leaves a file that ends the waiting.
 """
 
 import importlib
@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 
-def quick(shell):
-    """Let time pass without waiting."""
+def without_pauses(shell):
+    """Replace the clock of a shell by one that only counts."""
     clock = [0.0]
 
     def sleep(seconds):
@@ -34,11 +34,10 @@ def quick(shell):
 
 
 def main(scripts, root, module, *arguments):
-    """Call the main of a module of the scripts."""
     sys.path.insert(0, scripts)
     importlib.import_module("steps").ROOT = Path(root)
     shell = importlib.import_module("shell").Shell("--dry-run" in arguments)
-    return importlib.import_module(module).main(arguments, quick(shell))
+    return importlib.import_module(module).main(arguments, without_pauses(shell))
 
 
 if __name__ == "__main__":

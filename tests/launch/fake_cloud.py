@@ -3,15 +3,15 @@
 As a program (``python fake_cloud.py ARGS``, put on PATH as ``gcloud``) it keeps its world in the
 file ``$FAKE_CLOUD``.
 
-What a world may script, each entry used once and the default afterwards:
+What a world may script; each entry is used once, then the default:
 
-  creates   ok, quota, capacity, denied, hang-made, hang-lost: what becomes of each request;
-            hang-late: it is made when somebody has looked and found nothing
-  lives     of each slice, the states that are seen one after the other; the last one stays
-  setups    ok, fail, hang: of each setting up
-  runs      of each started run, what it says one after the other; the last one stays
-  looks     ok, fail, hang: of each describe
-  deletes   ok, fail, hang, slow: of each delete
+  creates   result of each request: ok, quota, capacity, denied, hang-made, hang-lost, or hang-late
+            (made only after a describe that found nothing)
+  lives     for each slice, its states in the order in which they are seen; the last one stays
+  setups    result of each setup: ok, fail, hang
+  runs      for each started run, its statuses in order; the last one stays
+  looks     result of each describe: ok, fail, hang
+  deletes   result of each delete: ok, fail, hang, slow
   signal    [n, number]: sends a signal to the caller during call n
 """
 
@@ -39,24 +39,16 @@ def new_world(**script):
     return json.loads(json.dumps(world))
 
 
-def following(script, default="ok"):
-    """Take the next entry of a script."""
+def next_of(script, default="ok"):
     return script.pop(0) if script else default
 
 
 class Hang(Exception):
-    """The command does not come back."""
+    """The command does not return."""
 
 
 def gcloud(argv, world):
-    """Do one command.
-
-    Returns:
-      Exit status, standard output, standard error.
-
-    Raises:
-      Hang: it would not return.
-    """
+    """Run one command; returns its exit status, standard output and standard error."""
     world["calls"].append(argv)
     try:
         name, rest, flags = parse(argv)
@@ -71,19 +63,17 @@ def gcloud(argv, world):
 
 
 def error(code, text):
-    """Say that something failed."""
     return 1, "", f"ERROR: (gcloud) {code}: {text}"
 
 
 def make(world, name, flags, queued):
-    """Do what becomes of a request for a slice."""
-    outcome = following(world["creates"])
+    outcome = next_of(world["creates"])
     if name in world["slices"]:
         return error("ALREADY_EXISTS", f"{name} already exists")
     if outcome in ("ok", "hang-made", "hang-late"):
         default = ["ACTIVE"] if queued else ["READY"]
         world["late" if outcome == "hang-late" else "slices"][name] = {
-            "queued": queued, "life": following(world["lives"], None) or default,
+            "queued": queued, "life": next_of(world["lives"], None) or default,
             "kind": flags["accelerator-type"], "run": None,
         }  # fmt: skip
         world["made"] += 1
@@ -98,19 +88,17 @@ def make(world, name, flags, queued):
 
 
 def do_tpuvm_create(world, rest, flags):
-    """Make machines at once."""
     if "accelerator-type" not in flags:
         raise Usage("would make a v2-8")
     return make(world, rest[0], flags, queued=False)
 
 
 def do_queuedresources_create(world, rest, flags):
-    """Put a request in the queue."""
     return make(world, rest[0], flags, queued=True)
 
 
 def state_of(world, name, step):
-    """Return the state of a slice; ``step`` brings it on."""
+    """Return the state of a slice; ``step`` advances it."""
     life = world["slices"][name]["life"]
     state = life[0]
     if step and len(life) > 1:
@@ -120,23 +108,22 @@ def state_of(world, name, step):
     return state
 
 
-def looked(world):
-    """Fail to look, where that is scripted."""
+def failed_look(world):
+    """Return the scripted failure of a describe, if any."""
     world["seen"] += 1
     if world["seen"] % 2 == 0:
         world["slices"].update(world["late"])
         world["late"] = {}
-    outcome = following(world["looks"])
+    outcome = next_of(world["looks"])
     if outcome == "hang":
         raise Hang
     return error("UNAVAILABLE", "The service is currently unavailable") if outcome != "ok" else None
 
 
 def do_queuedresources_describe(world, rest, flags):
-    """Print the state of a request."""
     if flags["format"] != "value(state.state)":
         raise Usage("format of another resource")
-    if failure := looked(world):
+    if failure := failed_look(world):
         return failure
     one = world["slices"].get(rest[0])
     state = state_of(world, rest[0], step=True) if one and one["queued"] else "orphan"
@@ -146,7 +133,7 @@ def do_queuedresources_describe(world, rest, flags):
 
 
 def node_state(world, name, step):
-    """Return the state of machines, None where there are none."""
+    """Return the state of machines, None without machines."""
     one = world["slices"].get(name)
     if one is None:
         return None
@@ -160,10 +147,9 @@ def node_state(world, name, step):
 
 
 def do_tpuvm_describe(world, rest, flags):
-    """Print the state of machines."""
     if flags["format"] != "value(state)":
         raise Usage("format of another resource")
-    if failure := looked(world):
+    if failure := failed_look(world):
         return failure
     state = node_state(world, rest[0], step=True)
     if state is None:
@@ -171,9 +157,8 @@ def do_tpuvm_describe(world, rest, flags):
     return 0, state, ""
 
 
-def removed(world, name):
-    """Do what becomes of a delete."""
-    outcome = following(world["deletes"])
+def remove(world, name):
+    outcome = next_of(world["deletes"])
     if outcome == "fail":
         return error("INTERNAL", "an internal error occurred")
     if outcome == "slow":
@@ -186,34 +171,29 @@ def removed(world, name):
 
 
 def do_queuedresources_delete(world, rest, flags):
-    """Delete a request."""
     one = world["slices"].get(rest[0])
     if one is None or not one["queued"] or one["life"][0] == "orphan":
         return error("NOT_FOUND", f"queued resource {rest[0]} was not found")
     if "force" not in flags and one["life"][0] not in ("SUSPENDED", "FAILED", "ACCEPTED"):
         return error("FAILED_PRECONDITION", "has nodes; use --force")
-    return removed(world, rest[0])
+    return remove(world, rest[0])
 
 
 def do_tpuvm_delete(world, rest, flags):
-    """Delete machines."""
     if node_state(world, rest[0], step=False) is None:
         return error("NOT_FOUND", f"node {rest[0]} was not found")
-    return removed(world, rest[0])
+    return remove(world, rest[0])
 
 
 def do_tpuvm_list(world, rest, flags):
-    """List machines."""
     return 0, "\n".join(n for n in world["slices"] if node_state(world, n, False)), ""
 
 
 def do_queuedresources_list(world, rest, flags):
-    """List requests."""
     return 0, "\n".join(n for n, one in world["slices"].items() if one["queued"]), ""
 
 
 def do_storage_buckets_describe(world, rest, flags):
-    """Print whether a bucket has folders."""
     if not rest[0].startswith("gs://") or not flags["format"].startswith("value(hierarchical"):
         raise Usage(f"what is {rest[0]}?")
     if world["bucket"] is None:
@@ -222,7 +202,6 @@ def do_storage_buckets_describe(world, rest, flags):
 
 
 def do_tpuvm_scp(world, rest, flags):
-    """Copy a file to all workers."""
     name, _, target = rest[1].partition(":")
     if flags.get("worker") != "all" or not Path(rest[0]).is_file() or not target:
         raise Usage(f"copies {rest}")
@@ -234,7 +213,7 @@ def do_tpuvm_scp(world, rest, flags):
 
 
 def do_tpuvm_ssh(world, rest, flags):
-    """Do, or pretend to do, a line of shell on workers."""
+    """Run a line of shell on workers, really where the world has home folders."""
     if not flags.get("command") or flags.get("worker", "0") not in ("all", "0", "1"):
         raise Usage("would open a terminal")
     if node_state(world, rest[0], step=False) != "READY":
@@ -244,12 +223,12 @@ def do_tpuvm_ssh(world, rest, flags):
     if world["homes"]:
         return run_there(homes(world, rest[0]), flags)
     if "setup" in command:
-        outcome = following(world["setups"])
+        outcome = next_of(world["setups"])
         if outcome == "hang":
             raise Hang
         return (0, "ready", "") if outcome == "ok" else (1, "", "no space left on device")
     if "start" in command:
-        one["run"] = [command[command.index("start") + 1], following(world["runs"], ["exited 0"])]
+        one["run"] = [command[command.index("start") + 1], next_of(world["runs"], ["exited 0"])]
         world["started"] += 1
         return 0, "asesjax-run w-0 running", ""
     if "status" in command:
@@ -264,12 +243,12 @@ def do_tpuvm_ssh(world, rest, flags):
 
 @functools.cache
 def check_syntax(command):
-    """Let bash read a line without doing it."""
+    """Let bash parse a line without running it."""
     subprocess.run(["bash", "-n", "-c", command], check=True)
 
 
 def homes(world, name):
-    """Return a home folder for each worker, where commands are really run."""
+    """Return the home folder of each worker, where commands really run."""
     if not world["homes"]:
         return []
     base = Path(world["homes"]) / f"{name}-{world['made']}"
@@ -280,7 +259,6 @@ def homes(world, name):
 
 
 def run_there(folders, flags):
-    """Run a line of shell in the home of each worker."""
     if flags.get("worker", "0") != "all":
         folders = [folders[int(flags.get("worker", "0"))]]
     done = [
@@ -293,7 +271,6 @@ def run_there(folders, flags):
 
 
 def main(argv):
-    """Be ``gcloud``."""
     path = Path(os.environ["FAKE_CLOUD"])
     world = json.loads(path.read_text())
     hangs = False
@@ -301,7 +278,7 @@ def main(argv):
         status, out, err = gcloud(argv, world)
     except Hang:
         hangs, status, out, err = True, 0, "", ""
-    # Replaced at once, for whoever kills this.
+    # Replaced atomically, because the caller may kill this process.
     path.with_suffix(".new").write_text(json.dumps(world))
     os.replace(path.with_suffix(".new"), path)
     if world["signal"] and world["signal"][0] == len(world["calls"]):

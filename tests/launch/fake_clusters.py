@@ -1,10 +1,11 @@
-"""Fake ``xpk``, ``sbatch``, ``srun``, ``scontrol`` and ``docker`` that check and note arguments.
+"""Fake ``xpk``, ``sbatch``, ``srun``, ``scontrol`` and ``docker`` that check their arguments.
 
-``python fake_clusters.py NAME ARGS...``. What the flags are comes from the programs' own parsers
-and manuals. Every call is a line of the file ``$FAKE_CALLS``.
+``python fake_clusters.py NAME ARGS...``. The flags are those of the programs' own parsers and
+manuals. Every call becomes a line of the file ``$FAKE_CALLS``.
 """
 
 import argparse
+import functools
 import json
 import os
 import re
@@ -17,15 +18,12 @@ import gcloud_reference
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
-def parser():
-    """Take flags as they are written, no abbreviations."""
-    made = argparse.ArgumentParser(allow_abbrev=False)
-    return made
+parser = functools.partial(argparse.ArgumentParser, allow_abbrev=False)
 
 
 def xpk(argv):
-    """Check what xpk's own parser would, and that the type of TPU exists."""
-    verbs = tuple(word for word in argv[:2])
+    """Check what xpk's own parser checks, and that the type of TPU exists."""
+    verbs = tuple(argv[:2])
     this = parser()
     for flag in ("--cluster", "--zone"):
         this.add_argument(flag, required=True)
@@ -66,7 +64,7 @@ def xpk(argv):
 
 
 def sbatch(argv):
-    """Check the options, those in the script too, and run the batch script here."""
+    """Check the options, those in the script too, and run the batch script."""
     this = parser()
     for flag in ("--nodes", "--ntasks-per-node", "--gpus-per-node"):
         this.add_argument(flag, type=int, required=True)
@@ -98,7 +96,7 @@ def sbatch(argv):
 
 
 def srun(argv):
-    """Run one of the tasks, and end as it does."""
+    """Run one of the tasks and exit with its status."""
     this = parser()
     this.add_argument("--kill-on-bad-exit", type=int)
     this.add_argument("command", nargs=argparse.REMAINDER)
@@ -107,12 +105,10 @@ def srun(argv):
 
 
 def scontrol(argv):
-    """Put a job back."""
     return 0 if argv == ["requeue", os.environ["SLURM_JOB_ID"]] else 1
 
 
 def docker(argv):
-    """Check how an image is built and pushed."""
     this = parser()
     verbs = this.add_subparsers(dest="verb", required=True)
     build = verbs.add_parser("build", allow_abbrev=False)

@@ -1,4 +1,4 @@
-"""What gcloud takes: flags of its commands, accelerator types and their runtime versions.
+"""What gcloud accepts: flags of its commands, accelerator types and their runtime versions.
 
 From Google's reference pages and gcloud's own help, not from the scripts under test.
 """
@@ -16,7 +16,7 @@ RUNTIMES = {
 HOSTS = {"v5litepod-16": 4, "v5litepod-8": 1, "v4-16": 2, "v6e-16": 4}
 WIDE = {"project": str, "quiet": None, "format": str}
 ZONE = {"zone": str}
-# Of each command: positional arguments, required flags, other flags, flags that exclude each other.
+# For each command: number of positional arguments, required flags, other flags, exclusive flags.
 COMMANDS = {
     "compute tpus tpu-vm create": (
         1, {**ZONE, "version": str},
@@ -43,7 +43,7 @@ COMMANDS = {
 
 
 class Usage(Exception):
-    """Arguments that the real program would refuse."""
+    """Arguments that the real gcloud would refuse."""
 
 
 def parse(argv):

@@ -1,9 +1,8 @@
-"""GKE through xpk, Slurm and one box with GPUs, against fakes that check the arguments."""
+"""GKE through xpk, Slurm and one machine with GPUs, against fakes that check the arguments."""
 
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +14,10 @@ import pytest
 import steps
 import xpk
 from in_process import FakeShell
+from programs import LAUNCH, commit, copy_launch, write_program
 from shell import Result
 
 HERE = Path(__file__).parent
-LAUNCH = HERE.parents[1] / "launch"
 WHERE = ["--cluster", "c-1", "--zone", "us-west4-a"]
 SUBMIT = ["submit", *WHERE, "--name", "run-1", "--topology", "v5e:4x4", "--bucket", "my-bucket",
           "--image", "r/asesjax:1"]  # fmt: skip
@@ -27,39 +26,32 @@ RUN = ["--", "--config", "c.py", "--workdir", "gs://my-bucket/runs/x y"]
 
 @pytest.fixture
 def box(tmp_path):
-    """A project to launch from, fakes in PATH, and what they were called with."""
     return Box(tmp_path)
 
 
 class Box:
+    """A project to launch from, fakes in PATH, and a record of their calls."""
+
     def __init__(self, folder):
-        self.root, self.calls_file, tools = folder / "root", folder / "calls", folder / "bin"
-        shutil.copytree(LAUNCH, self.root / "launch", ignore=shutil.ignore_patterns("__py*"))
-        (self.root / "launch/environment.sh").write_text(
-            'make_environment() { echo "environment $1"; }\n'
-        )
-        (self.root / ".venv/bin").mkdir(parents=True)
-        tools.mkdir()
-        self.tools = tools
+        self.root, self.calls_file, self.tools = folder / "root", folder / "calls", folder / "bin"
+        copy_launch(self.root)
         for name in ("xpk", "sbatch", "srun", "scontrol", "docker"):
             self.fake(name, f'exec {sys.executable} -I "$FAKES" {name} "$@"')
         self.environment = {
-            **os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(HERE),
+            **os.environ, "PATH": f"{self.tools}:{os.environ['PATH']}", "PYTHONPATH": str(HERE),
             "FAKE_CALLS": str(self.calls_file), "ASESJAX_REQUEUE_SECONDS": "0",
-            "FAKES": str(folder / "fakes.py"), "GIT_CONFIG_GLOBAL": os.devnull,
+            "FAKES": str(folder / "fakes.py"),
         }  # fmt: skip
         (folder / "fakes.py").write_text(
             f"import runpy, sys\nsys.path.insert(0, {str(HERE)!r})\n"
             f"runpy.run_path({str(HERE / 'fake_clusters.py')!r}, run_name='__main__')\n"
         )
 
-    def fake(self, name, body, folder=None):
-        path = (folder or self.tools) / name
-        path.write_text(f"#!/usr/bin/env bash\n{body}\n")
-        path.chmod(0o755)
+    def fake(self, name, body):
+        write_program(self.tools, name, body)
 
-    def asesjax(self, body):
-        self.fake("asesjax", body, self.root / ".venv/bin")
+    def fake_in_venv(self, name, body):
+        write_program(self.root / ".venv/bin", name, body)
 
     def run(self, script, *arguments, **more):
         return subprocess.run(
@@ -73,8 +65,8 @@ class Box:
         return [json.loads(line) for line in lines]
 
 
-class Real(FakeShell):
-    """Runs xpk and docker for real, which are fakes; gcloud in memory."""
+class BoxShell(FakeShell):
+    """Runs the fake xpk and docker as processes, and gcloud in memory."""
 
     def __init__(self, box, **script):
         super().__init__(fake_cloud.new_world(**script))
@@ -89,7 +81,7 @@ class Real(FakeShell):
 
 
 def test_a_run_is_submitted_to_gke(box):
-    assert xpk.main([*SUBMIT, "--slices", "2", *RUN], Real(box)) == 0
+    assert xpk.main([*SUBMIT, "--slices", "2", *RUN], BoxShell(box)) == 0
     (call,) = box.calls
     assert call[:3] == ["xpk", "workload", "create"]
     assert {"--tpu-type=v5litepod-16", "--num-slices=2", "--workload=run-1"} <= set(call)
@@ -100,23 +92,23 @@ def test_a_run_is_submitted_to_gke(box):
 
 
 @pytest.mark.parametrize("topology", ["v4:2x2x2", "v5e:16x16", "v5p:4x4x4", "v6e:2x4"])
-def test_every_generation_has_the_types_of_xpk(box, topology):
+def test_xpk_knows_the_type_of_every_generation(box, topology):
     arguments = [topology if word == "v5e:4x4" else word for word in SUBMIT]
-    assert xpk.main([*arguments, *RUN], Real(box)) == 0
+    assert xpk.main([*arguments, *RUN], BoxShell(box)) == 0
 
 
 @pytest.mark.parametrize("change, message", [
     (("v5e:4x4", "v5e:5x5"), "there is no slice"), (("run-1", "Run"), "--name 'Run'"),
     (("my-bucket", "other"), "--workdir gs://other/FOLDER"),
 ])  # fmt: skip
-def test_mistakes_are_told_before_anything_is_submitted(box, change, message):
-    shell = Real(box)
-    assert xpk.main([change[1] if w == change[0] else w for w in [*SUBMIT]] + RUN, shell) == 2
+def test_mistakes_are_reported_before_anything_is_submitted(box, change, message):
+    shell = BoxShell(box)
+    assert xpk.main([change[1] if w == change[0] else w for w in SUBMIT] + RUN, shell) == 2
     assert message in "\n".join(shell.said) and not box.calls
 
 
-def test_a_bucket_is_attached_as_workers_mount_it(box):
-    shell = Real(box)
+def test_attach_uses_the_mount_options_of_worker_sh(box):
+    shell = BoxShell(box)
     assert xpk.main(["attach", *WHERE, "--bucket", "my-bucket"], shell) == 0
     (call,) = box.calls
     assert "--readonly=false" in call and "--mount-point=/bucket" in call
@@ -125,23 +117,21 @@ def test_a_bucket_is_attached_as_workers_mount_it(box):
     for option in options.split(","):
         name, value = re.fullmatch(r"[a-z-]+:([a-z-]+):(\w+)", option).groups()
         assert re.search(rf"--(metadata-cache-)?{name}={value}\b", script), option
-    assert xpk.main(["attach", *WHERE, "--bucket", "my-bucket"], Real(box, bucket="False")) == 2
+    assert xpk.main(["attach", *WHERE, "--bucket", "my-bucket"], BoxShell(box, bucket="False")) == 2
 
 
 def test_runs_are_listed_and_deleted(box):
-    assert xpk.main(["list", *WHERE, "--project", "p"], Real(box)) == 0
-    assert xpk.main(["delete", *WHERE, "--name", "run-1"], Real(box)) == 0
+    assert xpk.main(["list", *WHERE, "--project", "p"], BoxShell(box)) == 0
+    assert xpk.main(["delete", *WHERE, "--name", "run-1"], BoxShell(box)) == 0
     assert [call[2] for call in box.calls] == ["list", "delete"]
     assert "--project=p" in box.calls[0] and "--workload=run-1" in box.calls[1]
 
 
-def test_the_image_is_made_of_the_commit(box, monkeypatch):
+def test_the_image_is_built_from_the_commit(box, monkeypatch):
     monkeypatch.setattr(steps, "ROOT", box.root)
-    for command in (["init", "-q"], ["add", "launch"], ["commit", "-qm", "x"]):
-        user = ["-c", "user.name=x", "-c", "user.email=x@x"]
-        subprocess.run(["git", *user, *command], cwd=box.root, check=True, env=box.environment)
+    commit(box.root, box.environment)
     (box.root / "secret").touch()
-    assert xpk.main(["image", *WHERE, "--image", "r/asesjax:1"], Real(box)) == 0
+    assert xpk.main(["image", *WHERE, "--image", "r/asesjax:1"], BoxShell(box)) == 0
     build, push = box.calls
     assert push == ["docker", "push", "r/asesjax:1"]
     assert re.search(r"COMMIT=[0-9a-f]{40}\b", " ".join(build)) and "EXTRAS=tpu,eval,viz" in build
@@ -149,7 +139,7 @@ def test_the_image_is_made_of_the_commit(box, monkeypatch):
 
 def test_a_failing_step_ends_the_verb(box, monkeypatch):
     box.fake("docker", "exit 3")
-    shell = Real(box)
+    shell = BoxShell(box)
     assert xpk.main(["image", *WHERE, "--image", "r/a:1"], shell) == 1
     assert "ended with status 3" in shell.said[-1] and len(shell.said) == 2
 
@@ -168,7 +158,7 @@ SLURM = ["launch/slurm/submit.sh", "--nodes", "2", "--gpus", "4"]
 
 
 def test_a_run_on_slurm(box):
-    box.asesjax('echo "asesjax $*"')
+    box.fake_in_venv("asesjax", 'echo "asesjax $*"')
     done = box.run(*SLURM, "--time", "1:00:00", "--", "--config", "c.py", "--workdir", "runs/x")
     assert done.returncode == 0, done.stderr
     assert "environment cuda,eval,viz" in done.stdout and "ended with status 0" in done.stdout
@@ -179,18 +169,18 @@ def test_a_run_on_slurm(box):
 
 
 @pytest.mark.parametrize("status, requeued", [(42, True), (2, False), (1, False), (134, False)])
-def test_only_a_preempted_run_goes_back_into_the_queue(box, status, requeued):
-    box.asesjax(f"exit {status}")
+def test_only_a_preempted_run_is_requeued(box, status, requeued):
+    box.fake_in_venv("asesjax", f"exit {status}")
     done = box.run(*SLURM, "--workdir", "w")
     assert done.returncode == status
     assert (["scontrol", "requeue", "7"] in box.calls) == requeued
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_to_the_batch_script_waits_for_the_tasks(box, number):
-    """Its tasks get theirs from Slurm; the script must outlive it to put the job back."""
+def test_the_batch_script_survives_a_signal_until_the_tasks_end(box, number):
+    """Slurm signals the tasks itself; the script must survive to requeue the job."""
     wait = 'while [ ! -f "$FAKE_CALLS.end" ]; do sleep 0.05; done'
-    box.asesjax(f'touch "$FAKE_CALLS.up"; {wait}; exit 42')
+    box.fake_in_venv("asesjax", f'touch "$FAKE_CALLS.up"; {wait}; exit 42')
     script = subprocess.Popen(
         ["bash", "launch/slurm/train.sbatch", "--workdir", "w"], cwd=box.root, text=True,
         env={**box.environment, "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n"},
@@ -202,7 +192,7 @@ def test_a_signal_to_the_batch_script_waits_for_the_tasks(box, number):
             time.sleep(0.02)
         script.send_signal(number)
         assert script.stdout.readline().startswith("start 1")
-        assert script.stdout.readline().startswith("asked to stop")
+        assert script.stdout.readline().startswith("stop requested")
         end.touch()
         assert script.wait(60) == 42 and ["scontrol", "requeue", "7"] in box.calls
     finally:
@@ -216,21 +206,21 @@ def test_a_signal_to_the_batch_script_waits_for_the_tasks(box, number):
     (["--nodes", "0", "--gpus", "1", "--workdir", "w"], "--nodes N"),
     (["--nodes", "2", "--gpus", "8", "--config", "c"], "--workdir DIR is missing"),
 ])  # fmt: skip
-def test_mistakes_for_slurm(box, arguments, message):
+def test_mistakes_in_the_arguments_of_submit(box, arguments, message):
     done = box.run("launch/slurm/submit.sh", *arguments)
     assert done.returncode == 2 and message in done.stderr and not box.calls
 
 
-def test_a_dry_run_for_slurm(box):
+def test_submit_dry_run_submits_nothing(box):
     done = box.run(*SLURM, "--dry-run", "--workdir", "w")
     assert done.returncode == 0 and not box.calls
     assert done.stdout.startswith("$ sbatch --nodes=2") and "environment" not in done.stdout
 
 
-def test_one_box(box):
+def test_gpu_sh_runs_on_one_machine(box):
     box.fake("nvidia-smi", 'echo "GPU 0: Great"')
-    box.fake("python", 'echo "2 x Great"', box.root / ".venv/bin")
-    box.asesjax('echo "asesjax $*"; exit 42')
+    box.fake_in_venv("python", 'echo "2 x Great"')
+    box.fake_in_venv("asesjax", 'echo "asesjax $*"; exit 42')
     done = box.run("launch/gpu.sh", "--config", "a b.py", "--workdir", "w", cwd="/")
     assert done.returncode == 42, done.stderr
     said = [line for line in done.stdout.split("\n") if line and not line.startswith("$")]
@@ -238,22 +228,22 @@ def test_one_box(box):
                     "asesjax run --config a b.py --workdir w"]  # fmt: skip
 
 
-def test_one_box_without_a_gpu(box):
+def test_gpu_sh_without_a_gpu(box):
     box.fake("nvidia-smi", "exit 9")
     done = box.run("launch/gpu.sh", "--workdir", "w")
     assert done.returncode == 1 and "nvidia-smi finds no GPU" in done.stderr
     assert "environment" not in done.stdout
 
 
-def test_one_box_whose_jax_finds_no_gpu(box):
+def test_gpu_sh_when_jax_finds_no_gpu(box):
     box.fake("nvidia-smi", "exit 0")
-    box.fake("python", 'exec "$REAL" "$@"', box.root / ".venv/bin")
+    box.fake_in_venv("python", 'exec "$REAL" "$@"')
     box.environment |= {"REAL": sys.executable, "JAX_PLATFORMS": "cpu"}
     done = box.run("launch/gpu.sh", "--workdir", "w")
     assert done.returncode == 1 and "error: jax finds no GPU, only cpu" in done.stderr
 
 
-def test_a_dry_run_on_one_box(box):
+def test_gpu_sh_dry_run_runs_nothing(box):
     box.fake("nvidia-smi", "exit 9")
     done = box.run("launch/gpu.sh", "--dry-run", "--workdir", "w")
     assert done.returncode == 0 and "\nenvironment" not in done.stdout

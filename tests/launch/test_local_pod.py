@@ -1,4 +1,4 @@
-"""A pod of processes on this machine, through the command that launch/ starts on every worker."""
+"""Several processes on this machine run the command that launch/ starts on every worker."""
 
 import os
 import re
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STEPS = 60
 
 
-# What a verb does before its first step, with a configuration of one field.
+# How a verb starts, with a configuration of one field.
 JOIN = """
 import sys
 from asesjax.core import processes
@@ -33,7 +33,7 @@ try:
     import jax
     print("process", jax.process_index(), "of", jax.process_count())
 except UserError as error:
-    sys.exit(f"told: {error}")
+    sys.exit(f"error: {error}")
 """
 
 
@@ -44,7 +44,7 @@ def free_port():
 
 
 def spawn(commands, **environment):
-    """Start processes with one device each; ``environment`` has a value, or one for each."""
+    """Start processes with one device each; a list in ``environment`` has a value for each."""
     return [
         subprocess.Popen(
             [sys.executable, *command], cwd=ROOT, text=True, stdout=subprocess.PIPE,
@@ -72,7 +72,7 @@ def start(workdir, n, *more):
 
 
 def finish(processes):
-    """Wait for all; return exit statuses and what they said."""
+    """Wait for all; return exit statuses and output."""
     try:
         output = [process.communicate(timeout=300)[0] for process in processes]
     finally:
@@ -110,7 +110,7 @@ def preempted_and_resumed(workdir, n, *more):
     return said
 
 
-def test_two_processes_are_preempted_and_go_on(tmp_path):
+def test_two_processes_are_preempted_and_resume(tmp_path):
     said = preempted_and_resumed(tmp_path / "run", 2)
     assert not re.search(r"\[(data|train|decode|report)|records|\|", said[1])
 
@@ -124,7 +124,7 @@ def join(how, *seeds, **environment):
 
 
 def test_processes_find_each_other_under_slurm():
-    """What jax reads under Slurm, as launch/slurm/train.sbatch leads to."""
+    """With the variables that jax reads under launch/slurm/train.sbatch."""
     statuses, said = join(
         "auto", 7, 7, SLURM_JOB_ID="1", SLURM_STEP_NODELIST="localhost", SLURM_NTASKS="2",
         SLURM_PROCID=["0", "1"], SLURM_LOCALID=["0", "1"], JAX_COORDINATOR_PORT=str(free_port()),
@@ -138,17 +138,17 @@ def test_processes_find_each_other_under_slurm():
     ((7, "none"), r"process 1 \(.+\) has stopped; what it printed says why"),
     (("none", 7), r"process 0 at localhost to go on: it has stopped"),
 ])  # fmt: skip
-def test_processes_that_would_not_do_the_same(seeds, message):
-    """They end at once with a sentence, where jax would wait for minutes and end with a trace."""
+def test_processes_that_differ_stop_with_a_message(seeds, message):
+    """At once, where jax would wait for minutes and end with a trace."""
     statuses, said = join(f"localhost:{free_port()}", *seeds)
     assert statuses == [1, 1]
     for seed, text in zip(seeds, said, strict=True):
-        expected = "told: my own mistake" if seed == "none" else message
+        expected = "error: my own mistake" if seed == "none" else message
         assert re.search(expected, text), text
 
 
 @pytest.mark.slow
-def test_four_processes_that_share_out_the_parameters(tmp_path):
+def test_four_processes_with_sharded_parameters_are_preempted_and_resume(tmp_path):
     preempted_and_resumed(
         tmp_path / "run", 4, "--config.mesh.preset=fsdp", "--config.mesh.data=1",
         "--config.mesh.fsdp=4",

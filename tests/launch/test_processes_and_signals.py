@@ -1,4 +1,4 @@
-"""The launch scripts as real processes with a real gcloud in their PATH, which is a fake one."""
+"""The launch scripts as real processes, with a fake gcloud in their PATH."""
 
 import json
 import os
@@ -14,14 +14,14 @@ from pathlib import Path
 import fake_cloud
 import gcloud_reference
 import pytest
+from programs import commit, copy_launch, write_program
 
 HERE = Path(__file__).parent
-SCRIPTS = HERE.parents[1] / "launch/tpu"
 SLICE = ["--name", "pod", "--zone", "us-west4-a"]
 KIND = ["--topology", "v5e:4x4", "--bucket", "my-bucket"]
 RUN = ["--", "--config", "c.py", "--workdir", "gs://my-bucket/runs/x"]
 STUB = {
-    # What the environment's script would make: an asesjax that ends as told, or waits to be asked.
+    # What the real environment.sh would install: here an asesjax that waits for a file or SIGTERM.
     "launch/environment.sh": """make_environment() {
   echo "environment $1 with ${PYTHON##*/}"
   mkdir -p "$root/.venv/bin"
@@ -43,43 +43,28 @@ TOOLS = {
 }  # fmt: skip
 
 
-def executable(path, text):
-    path.write_text(text)
-    path.chmod(0o755)
-
-
 class Cloud:
-    """A world on disk with a gcloud, and a checkout to launch from."""
+    """A fake cloud on disk with its gcloud, and a checkout to launch from."""
 
     def __init__(self, folder, **script):
         self.file = folder / "cloud.json"
         self.file.write_text(json.dumps(fake_cloud.new_world(**script)))
         self.root, tools = folder / "root", folder / "bin"
-        tools.mkdir()
-        program = f"""#!{sys.executable} -IS
-import sys
+        program = f"""import sys
 sys.path.insert(0, {str(HERE)!r})
 import fake_cloud
-sys.exit(fake_cloud.main(sys.argv[1:]))
-"""
-        executable(tools / "gcloud", program)
+sys.exit(fake_cloud.main(sys.argv[1:]))"""
+        write_program(tools, "gcloud", program, f"#!{sys.executable} -IS")
         for name, body in TOOLS.items():
-            executable(tools / name, f"#!/usr/bin/env bash\n{body}\n")
-        shutil.copytree(SCRIPTS, self.root / "launch/tpu", ignore=shutil.ignore_patterns("__py*"))
+            write_program(tools, name, body)
+        copy_launch(self.root)
         for name, text in STUB.items():
             (self.root / name).write_text(text)
         self.environment = {
             **os.environ, "FAKE_CLOUD": str(self.file), "PATH": f"{tools}:{os.environ['PATH']}",
             "GIT_CONFIG_GLOBAL": os.devnull, "ASESJAX_STOP_SECONDS": "5",
         }  # fmt: skip
-        self.git("init", "--quiet")
-        self.git("add", ".")
-        self.git("commit", "--quiet", "--message", "all")
-
-    def git(self, *arguments):
-        user = ["-c", "user.name=x", "-c", "user.email=x@x"]
-        command = ["git", "-C", str(self.root), *user, *arguments]
-        return subprocess.run(command, check=True, env=self.environment, capture_output=True)
+        commit(self.root, self.environment)
 
     def start(self, module, *arguments):
         scripts = str(self.root / "launch/tpu")
@@ -104,28 +89,28 @@ sys.exit(fake_cloud.main(sys.argv[1:]))
 
 @pytest.fixture
 def cloud(tmp_path):
-    """Make a cloud; what was started on its workers is ended with the test."""
+    """Make a cloud; the runs on its workers end with the test."""
     yield lambda **script: Cloud(tmp_path, **script)
     for bucket in tmp_path.glob("homes/*/*/asesjax-bucket"):
         (bucket / "end").write_text("1")
 
 
-def left_nothing(one, said):
+def check_nothing_left(one, said):
     world = one.world
     assert not world["bad"] and not world["slices"], said
     assert "slice pod is gone" in said
     return world
 
 
-def test_preempted_and_made_again(cloud):
+def test_a_preempted_slice_is_made_again(cloud):
     lives = [["WAITING_FOR_RESOURCES", "ACTIVE", "ACTIVE", "SUSPENDED"], ["ACTIVE"]]
     one = cloud(lives=lives, runs=[["running"], ["running", "exited 0"]])
     status, said = one.run("babysit", *SLICE, *KIND, "--spot", *RUN)
     assert status == 0, said
-    assert left_nothing(one, said)["made"] == 2
+    assert check_nothing_left(one, said)["made"] == 2
 
 
-STORY = {
+SCENARIO = {
     "lives": [["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]], "runs": [["running"] * 99],
 }  # fmt: skip
 MOMENTS = {
@@ -139,33 +124,33 @@ MOMENTS = {
     *((moment, signal.SIGTERM) for moment in MOMENTS), ("creating", signal.SIGINT),
     ("running", signal.SIGINT), ("running", signal.SIGHUP),
 ])  # fmt: skip
-def test_killed_while(cloud, moment, number):
+def test_a_signal_while(cloud, moment, number):
     call, word = MOMENTS[moment]
-    one = cloud(**STORY, signal=[call, number])
+    one = cloud(**SCENARIO, signal=[call, number])
     status, said = one.run("babysit", *SLICE, *KIND, *RUN)
     assert status == 128 + number, said
-    world = left_nothing(one, said)
+    world = check_nothing_left(one, said)
     assert word in str(world["calls"][call - 1])
     assert ("worker.sh stop" in said) == ((moment, number) == ("running", signal.SIGINT))
 
 
-def test_killed_again_while_deleting(cloud):
-    one = cloud(**STORY, signal=[20, signal.SIGTERM], looks=["ok"] * 4 + ["fail"] * 11)
+def test_a_signal_while_deleting_is_ignored(cloud):
+    one = cloud(**SCENARIO, signal=[20, signal.SIGTERM], looks=["ok"] * 4 + ["fail"] * 11)
     status, said = one.run("babysit", *SLICE, *KIND, "--tries", "3", *RUN)
     assert status == 1 and "cleaning up; please wait" in said, said
-    left_nothing(one, said)
+    check_nothing_left(one, said)
 
 
-def test_gcloud_that_hangs_is_killed(cloud):
+def test_a_gcloud_that_hangs_is_killed(cloud):
     script = {"creates": ["hang-made"], "setups": ["hang"], "looks": ["ok", "ok", "hang"],
               "deletes": ["hang"], "runs": [["running", "exited 0"]]}  # fmt: skip
     one = cloud(**script)
     status, said = one.run("babysit", *SLICE, *KIND, *RUN)
     assert status == 0 and "no answer within" in said, said
-    left_nothing(one, said)
+    check_nothing_left(one, said)
 
 
-def test_no_gcloud_at_all(cloud):
+def test_without_gcloud(cloud):
     one = cloud()
     one.environment["PATH"] = str(Path(shutil.which("git")).parent)
     if shutil.which("gcloud", path=one.environment["PATH"]):
@@ -177,7 +162,7 @@ def test_no_gcloud_at_all(cloud):
 
 
 @pytest.mark.parametrize("dirty", [True, False])
-def test_what_is_not_committed_is_not_launched(cloud, dirty):
+def test_uncommitted_changes_are_refused(cloud, dirty):
     one = cloud()
     if dirty:
         (one.root / "asesjax.sh").write_text("changed")
@@ -197,7 +182,7 @@ def wait_for(condition):
 
 
 def test_step_by_step_on_four_machines(cloud, tmp_path):
-    """Commands for workers are really run here, in a home folder each."""
+    """Commands for workers really run, each worker in its own home folder."""
     homes = tmp_path / "homes"
     one = cloud(homes=str(homes), lives=[["ACTIVE"]])
     step = lambda verb, *more: one.run("tpu", verb, *SLICE, *more)  # noqa: E731
@@ -251,10 +236,10 @@ def test_babysit_with_real_workers(cloud, tmp_path):
         (second / str(i) / "asesjax-bucket/end").write_text("0")
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 0, said
-    assert left_nothing(one, said)["made"] == 2
+    assert check_nothing_left(one, said)["made"] == 2
 
 
-def test_a_machine_that_was_started_anew_knows_of_no_run(cloud, tmp_path):
+def test_a_rebooted_machine_reports_no_run(cloud, tmp_path):
     one = cloud(homes=str(tmp_path / "homes"))
     step = lambda verb, *more: one.run("tpu", verb, *SLICE, *more)  # noqa: E731
     step("create", "--topology", "v5e:2x4")
@@ -273,7 +258,7 @@ def test_a_machine_that_was_started_anew_knows_of_no_run(cloud, tmp_path):
     ("run", ["--bucket", "b-1", "--", "--workdir", "gs://b-1/x"]),
     ("status", []), ("logs", ["--follow"]), ("stop", []), ("delete", []),
 ])  # fmt: skip
-def test_dry_runs_print_their_commands_and_do_nothing(cloud, verb, more):
+def test_dry_runs_of_tpu_print_valid_commands_and_run_none(cloud, verb, more):
     one = cloud()
     status, said = one.run("tpu", verb, *SLICE, *more[:2], "--dry-run", *more[2:])
     assert status == 0 and "$ gcloud" in said and not one.world["calls"], said
@@ -282,7 +267,7 @@ def test_dry_runs_print_their_commands_and_do_nothing(cloud, verb, more):
             gcloud_reference.parse(shlex.split(line)[2:])
 
 
-def test_a_dry_babysit_shows_the_whole_way(cloud):
+def test_dry_run_of_babysit_prints_all_steps(cloud):
     one = cloud()
     status, said = one.run("babysit", *SLICE, *KIND, "--dry-run", *RUN)
     words = ["buckets describe", "bundle create", "resources create", "resources describe", "scp",
