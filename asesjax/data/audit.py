@@ -33,11 +33,7 @@ def unknown_share(
 
 
 def audit(vocab: Vocabulary, fields: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-    """Count what a vocabulary loses of each field of some data.
-
-    Args:
-      vocab: any.
-      fields: name of a field to its texts.
+    """Count what a vocabulary loses of each field of some data (name to texts).
 
     Returns:
       A row for each field: ``field``, ``texts``, ``tokens``, ``unknown`` (tokens), ``lost`` (the

@@ -1,10 +1,10 @@
 """Batches of fixed shapes as a pure function of the step.
 
 Rows form an endless stream: one permutation of all of them per epoch. A row is an example, or
-several where they are packed (``packing.py``). Stretches of the stream ("windows") are ordered by
-shape and cut into batches, which are then put in random order, so that a batch's rows are of like
-length and little is padding. No example is dropped or repeated within an epoch, and the step alone
-tells which batch comes next: that is the cursor a checkpoint keeps.
+several that are packed (``packing.py``). Stretches of the stream ("windows") are ordered by shape
+and cut into batches, which are then put in random order, so that a batch's rows are of like length
+and little is padding. No example is dropped or repeated within an epoch, and the step alone tells
+which batch comes next: that is the cursor a checkpoint keeps.
 """
 
 import dataclasses
@@ -18,8 +18,11 @@ import numpy as np
 from asesjax.core.errors import UserError
 from asesjax.core.types import Batch, Example
 from asesjax.data.packing import Packing, deal, fill_packed, pack
+from asesjax.data.shapes import choose_shapes
 
-_MERGE_SHARE = 0.02  # a shape that saves less padding than this is not worth a compilation
+# Batches that are ordered by shape together. More: less padding; fewer: the order is closer to a
+# plain permutation.
+WINDOW = 32
 _PERMUTATION, _BATCH_ORDER, _DEAL = 0, 1, 1 << 63  # streams of random numbers
 
 
@@ -30,14 +33,12 @@ class Plan:
     Attributes:
       batch_size: rows of a batch, all processes together.
       shapes: the (S, T) that batches may have, smallest first; each is a compilation.
-      rank: [R] int32, rows are ordered by it: equal where the smallest fitting shape is the
-        same, neighbours where a batch mixing two shapes is padded little.
+      rank: [R] int32, by which the rows of a window are ordered (``shapes.choose_shapes``).
       lengths: [R, 2] int32, source and target length of each row.
       seed: of the order.
-      window: batches ordered by shape together.
       packing: which lengths share a row; None where row i is example i.
-      n_steps: of the training, for examples that change with its progress; 0 where it is over
-        (evaluation).
+      n_steps: of the training, for examples that change with its progress; 0 in evaluation, where
+        training is over.
     """
 
     batch_size: int
@@ -45,7 +46,6 @@ class Plan:
     rank: np.ndarray
     lengths: np.ndarray
     seed: int
-    window: int
     packing: Packing | None = None
     n_steps: int = 0
 
@@ -61,6 +61,11 @@ class Plan:
         """
         return -(-epoch * len(self.lengths) // self.batch_size)
 
+    def shape_of(self, rows: np.ndarray) -> tuple[int, int]:
+        """Return the smallest shape that holds all rows."""
+        longest = self.lengths[rows].max(0)
+        return next(shape for shape in self.shapes if (longest <= shape).all())
+
     @functools.cached_property
     def padding_share(self) -> float:
         """Share of the source and target positions of the first epoch that is padding."""
@@ -68,7 +73,7 @@ class Plan:
         for step in range(self.epoch_start(1)):
             rows = _places(self, step) % len(self.lengths)
             real += int(self.lengths[rows].sum())
-            total += sum(self.shapes[_shape(self, rows)]) * self.batch_size
+            total += sum(self.shape_of(rows)) * self.batch_size
         return 1 - real / total
 
 
@@ -78,77 +83,60 @@ def make_plan(
     source_buckets: Sequence[int],
     target_buckets: Sequence[int],
     seed: int,
-    window: int = 32,
-    max_shapes: int = 6,
     packed_length: int = 0,
     n_steps: int = 0,
 ) -> Plan:
     """Decide the shapes and the order of the batches of a training run.
 
     Args:
-      examples: all of them; only ids and lengths are looked at.
+      examples: all of them; only ids and lengths are read.
       batch_size: rows of a batch, all processes together.
       source_buckets: source lengths that batches may be padded to.
       target_buckets: target lengths that batches may be padded to.
-      seed: of the order; different seeds give different orders.
-      window: batches whose examples are ordered by shape together. More: less padding; fewer:
-        the order is closer to a plain permutation.
-      max_shapes: upper bound of the pairs of buckets in use.
-      packed_length: above 0, several examples share a row, whose longer side is so long at most
-        (see ``packing.pack``); the buckets are not looked at.
+      seed: of the order.
+      packed_length: above 0, several examples share a row, whose longer side has at most so many
+        positions (see ``packing.pack``); the buckets are not used.
       n_steps: of the training; 0 where all targets count (see ``Example.loss_from``).
 
     Raises:
-      UserError: no examples, wrong buckets, or an example longer than the largest bucket or than
-        a packed row.
+      UserError: no examples, wrong buckets, or an example that fits none, or no packed row.
     """
     if batch_size < 1:
         raise UserError(f"train.batch_size must be at least 1, got {batch_size}")
     if not len(examples):
         raise UserError("there are no examples to make batches of")
-    lengths = token_counts(examples)
+    lengths, packing = token_counts(examples), None
     if packed_length:
         packing = pack(examples, lengths, packed_length)
         first = deal(packing, np.arange(len(examples)))
         lengths = np.add.reduceat(lengths[first], packing.starts[:-1], axis=0, dtype=np.int32)
-        rank = np.zeros(len(lengths), np.int32)
-        return Plan(batch_size, (packing.shape,), rank, lengths, seed, window, packing, n_steps)
-    shapes, rank = _choose_shapes(examples, lengths, source_buckets, target_buckets, max_shapes)
-    return Plan(batch_size, shapes, rank, lengths, seed, window, None, n_steps)
+        shapes, rank = (packing.shape,), np.zeros(len(lengths), np.int32)
+    else:
+        shapes, rank = choose_shapes(examples, lengths, source_buckets, target_buckets)
+    return Plan(batch_size, shapes, rank, lengths, seed, packing, n_steps)
 
 
 def batch_at(
-    plan: Plan,
-    examples: Sequence[Example],
-    step: int,
-    process_index: int = 0,
+    plan: Plan, examples: Sequence[Example], step: int, process_index: int = 0,
     process_count: int = 1,
-) -> Batch:
+) -> Batch:  # fmt: skip
     """Return the batch of a step (0, 1, ...), whatever was asked for before.
 
-    Args:
-      plan: from ``make_plan`` of the same examples.
-      examples: as given to ``make_plan``.
-      step: number of the optimizer step.
-      process_index: this process.
-      process_count: processes sharing the batch; each gets rows ``[p*B/P, (p+1)*B/P)``.
-
-    Returns:
-      A ``core.types.Batch``; its shape is the same in every process. Where examples are packed,
-      with segment ids.
+    Its shape is the same in every process; process p of P gets rows ``[p*B/P, (p+1)*B/P)``. Where
+    the plan packs, it has segment ids.
 
     Raises:
       UserError: the batch size cannot be shared by so many processes.
     """
     places = _places(plan, step)
-    mine = _slice(plan.batch_size, process_index, process_count)
+    mine = _share(plan.batch_size, process_index, process_count)
     if plan.packing is not None:
         members = [_members(plan, place) for place in places[mine].tolist()]
         return fill_packed(
             examples, members, plan.packing.shape, plan.packing.most, plan.progress(step)
         )
     rows = places % len(plan.lengths)
-    return _fill(examples, rows[mine], plan.shapes[_shape(plan, rows)], plan.progress(step))
+    return _fill(examples, rows[mine], plan.shape_of(rows), plan.progress(step))
 
 
 def eval_batches(
@@ -165,13 +153,13 @@ def eval_batches(
     are 0. Errors are those of ``make_plan``, raised at the call.
     """
     plan = make_plan(examples, batch_size, source_buckets, target_buckets, seed=0)
-    mine = _slice(batch_size, process_index, process_count)
+    mine = _share(batch_size, process_index, process_count)
     order = np.argsort(plan.rank, kind="stable")
 
     def batches():
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            shape = plan.shapes[_shape(plan, rows)]
+            shape = plan.shape_of(rows)
             rows = np.pad(rows, (0, batch_size - len(rows)), constant_values=-1)
             yield _fill(examples, rows[mine], shape, plan.progress(0))
 
@@ -215,64 +203,7 @@ def examples_per_row(examples: Sequence[Example], packed_length: int) -> float:
     return len(examples) / pack(examples, token_counts(examples), packed_length).n_rows
 
 
-def _choose_shapes(examples, lengths, source_buckets, target_buckets, max_shapes):
-    """Pick the few (S, T) that batches are padded to, and the examples' rank.
-
-    Starts from every pair of buckets that some example needs and drops, one at a time, the pair
-    whose examples are cheapest to pad further, while there are too many or it costs next to
-    nothing. The pair that holds everything always stays: a batch may mix shapes.
-    """
-    source = _fit(examples, lengths[:, 0], source_buckets, "source")
-    target = _fit(examples, lengths[:, 1], target_buckets, "target")
-    pairs, counts = np.unique(np.stack([source, target], 1), axis=0, return_counts=True)
-    largest = pairs.max(0)
-    kept = np.unique(np.concatenate([pairs, largest[None]]), axis=0)
-
-    def cost(shapes):
-        """Padded tokens of all examples."""
-        fits = (shapes[None] >= pairs[:, None]).all(-1)
-        return (counts * np.where(fits, shapes.sum(-1)[None], 1 << 40).min(1)).sum()
-
-    while len(kept) > 1:
-        options = [np.delete(kept, i, 0) for i in range(len(kept)) if (kept[i] < largest).any()]
-        best = min(options, key=cost)
-        if len(kept) <= max_shapes and cost(best) > (1 + _MERGE_SHARE) * cost(kept):
-            break
-        kept = best
-    kept = kept[np.lexsort((kept[:, 1], kept[:, 0], kept.sum(1)))]
-    fits = (kept[None] >= pairs[:, None]).all(-1)
-    # Rows of one source length, their targets rising and falling in turn: neighbours share a side.
-    row = np.unique(kept[:, 0], return_inverse=True)[1]
-    rank = np.argsort(np.lexsort((np.where(row % 2, -kept[:, 1], kept[:, 1]), row)))
-    rank_of = {tuple(pair): rank[fit.argmax()] for pair, fit in zip(pairs, fits, strict=True)}
-    ranks = np.asarray([rank_of[pair] for pair in zip(source, target, strict=True)], np.int32)
-    return tuple((int(s), int(t)) for s, t in kept), ranks
-
-
-def _fit(examples, lengths, buckets, side):
-    """Return the smallest bucket of one side that holds each length."""
-    field = f"train.{side}_buckets"
-    buckets = np.asarray(buckets, np.int64)
-    if not len(buckets) or buckets.min() < 1 or (np.diff(buckets) <= 0).any():
-        raise UserError(f"{field} must be rising lengths, got {tuple(buckets.tolist())}")
-    worst = int(lengths.argmax())
-    if lengths[worst] > buckets[-1]:
-        n_over = int((lengths > buckets[-1]).sum())
-        raise UserError(
-            f"example {examples[worst].id} has {lengths[worst]} {side} tokens, more than the "
-            f"largest of {field} {tuple(buckets.tolist())} ({n_over} of {len(lengths)} examples "
-            f"do not fit); add a bucket of at least {lengths[worst]} to {field}"
-        )
-    return buckets[np.searchsorted(buckets, lengths)]
-
-
-def _shape(plan, rows):
-    """Return the index of the smallest shape that holds all rows."""
-    longest = plan.lengths[rows].max(0)
-    return next(i for i, shape in enumerate(plan.shapes) if (longest <= shape).all())
-
-
-def _places(plan, step):
+def _places(plan: Plan, step: int) -> np.ndarray:
     """Return the rows of the batch of a step, int64 [B]: row + epoch * rows of an epoch."""
     if step < 0:
         raise ValueError(f"steps count from 0, got {step}")
@@ -280,24 +211,24 @@ def _places(plan, step):
     # each other cleanly.
     epoch = step * plan.batch_size // len(plan.lengths)
     first, end = plan.epoch_start(epoch), plan.epoch_start(epoch + 1)
-    start = step - (step - first) % plan.window
-    return _window(plan, start, min(start + plan.window, end))[step - start]
+    start = step - (step - first) % WINDOW
+    return _window(plan, start, min(start + WINDOW, end))[step - start]
 
 
 @functools.lru_cache(maxsize=4)
-def _window(plan, start, end):
+def _window(plan: Plan, start: int, end: int) -> np.ndarray:
     """Return the places of the batches of the steps [start, end), int64 [end - start, B]."""
     n, size = len(plan.lengths), plan.batch_size
     stream = np.arange(start * size, end * size)
     epochs = range(start * size // n, (end * size - 1) // n + 1)
-    orders = np.concatenate([_permutation(plan.seed, epoch, n) for epoch in epochs])
+    orders = np.concatenate([_shuffled(plan.seed, _PERMUTATION, epoch, n) for epoch in epochs])
     rows = orders[stream - epochs[0] * n]
     by_rank = np.argsort(plan.rank[rows], kind="stable")
     places = (rows + stream // n * n)[by_rank].reshape(end - start, size)
     return places[_shuffled(plan.seed, _BATCH_ORDER, start, end - start)]
 
 
-def _members(plan, place):
+def _members(plan: Plan, place: int) -> np.ndarray:
     """Return the examples of a packed row, int64."""
     epoch, row = divmod(place, len(plan.lengths))
     start, end = plan.packing.starts[row : row + 2]
@@ -305,25 +236,21 @@ def _members(plan, place):
 
 
 @functools.lru_cache(maxsize=4)
-def _dealt(plan, epoch):
+def _dealt(plan: Plan, epoch: int) -> np.ndarray:
     """Return the example of each slot of the packed rows in an epoch, int64 [N]."""
     n = len(plan.packing.kind_of_example)
     return deal(plan.packing, _shuffled(plan.seed, _DEAL, epoch, n))
 
 
-@functools.lru_cache(maxsize=4)
-def _permutation(seed, epoch, n):
-    return _shuffled(seed, _PERMUTATION, epoch, n)
-
-
-def _shuffled(seed, purpose, index, n):
+@functools.lru_cache(maxsize=8)
+def _shuffled(seed: int, purpose: int, index: int, n: int) -> np.ndarray:
     # Raw Philox bits, not Generator.permutation: numpy promises only of bit generators that their
     # streams never change, and a resumed run must see the same order.
     key = np.array([seed % (1 << 64), 2 * index + purpose], np.uint64)
     return np.argsort(np.random.Philox(key=key).random_raw(n), kind="stable")
 
 
-def _slice(batch_size, process_index, process_count):
+def _share(batch_size: int, process_index: int, process_count: int) -> slice:
     if batch_size % process_count:
         raise UserError(
             f"train.batch_size {batch_size} cannot be shared by {process_count} processes; "
@@ -333,24 +260,11 @@ def _slice(batch_size, process_index, process_count):
     return slice(process_index * share, (process_index + 1) * share)
 
 
-def _fill(examples, rows, shape, progress):
+def _fill(examples, rows: np.ndarray, shape: tuple[int, int], progress: float) -> Batch:
     """Pad the examples of some rows to a shape; row -1 stays empty."""
-    source, target = shape
-    n = len(rows)
-    batch = {
-        "encoder_input_tokens": np.zeros((n, source), np.int32),
-        "decoder_input_tokens": np.zeros((n, target), np.int32),
-        "decoder_target_tokens": np.zeros((n, target), np.int32),
-        "decoder_loss_weights": np.zeros((n, target), np.float32),
-        "example_index": np.asarray(rows, np.int32),
-    }
-    inputs, targets = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
-    weights = batch["decoder_loss_weights"]
-    for i, row in enumerate(rows.tolist()):
-        if row >= 0:
-            source_ids, target_ids, target_weights = examples[row].at(progress)
-            inputs[i, : len(source_ids)] = source_ids
-            targets[i, : len(target_ids)] = target_ids
-            weights[i, : len(target_weights)] = target_weights
-    batch["decoder_input_tokens"][:, 1:] = targets[:, :-1]
+    members = [[row] if row >= 0 else [] for row in rows.tolist()]
+    batch = fill_packed(examples, members, shape, 1, progress)
+    del batch["encoder_segment_ids"], batch["decoder_segment_ids"]
+    batch["decoder_input_tokens"][:, 1:] = batch["decoder_target_tokens"][:, :-1]
+    batch["example_index"] = batch["example_index"][:, 0]
     return batch

@@ -1,8 +1,8 @@
 """Batches prepared in the background while the device computes."""
 
-import queue
-import threading
+import collections
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -10,50 +10,21 @@ _END = object()
 
 
 def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
-    """Iterate over items that one background thread prepares ahead, in order.
+    """Yield items that one background thread prepares ahead, in order, at most ``depth``.
 
-    Args:
-      items: what to iterate over; only the thread touches it.
-      depth: items kept ready, at most.
-
-    Yields:
-      The items. An exception of ``items`` is raised here, after the items before it. When the
-      consumer stops early (``close``, or the generator is let go), the thread ends too.
+    An exception of ``items`` is raised here, after the items before it. When the consumer stops
+    early (``close``, or the generator is deleted), the thread ends too.
 
     Example:
       >>> list(prefetch(range(3)))
       [0, 1, 2]
     """
-    ready: queue.Queue = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
-
-    def put(entry):
-        while not stopped.is_set():
-            try:
-                return ready.put(entry, timeout=0.1)
-            except queue.Full:
-                pass
-
-    def work():
-        try:
-            for item in items:
-                put((item, None))
-                if stopped.is_set():
-                    return
-            put((_END, None))
-        except BaseException as error:
-            put((_END, error))
-
-    thread = threading.Thread(target=work, name="prefetch", daemon=True)
-    thread.start()
+    source = iter(items)
+    pool = ThreadPoolExecutor(1, "prefetch")
     try:
-        while True:
-            item, error = ready.get()
-            if error is not None:
-                raise error
-            if item is _END:
-                return
+        ready = collections.deque(pool.submit(next, source, _END) for _ in range(depth))
+        while (item := ready.popleft().result()) is not _END:
+            ready.append(pool.submit(next, source, _END))
             yield item
     finally:
-        stopped.set()
-        thread.join()
+        pool.shutdown(cancel_futures=True)

@@ -23,22 +23,23 @@ from asesjax.core.errors import UserError
 from asesjax.core.types import Batch, Example
 
 _MULTIPLE = 8  # of both sides of a row
-_SHORTEST_SHARE = 0.75  # of the asked length that a row may have for the sake of its proportions
+_SHORTEST_SHARE = 0.75  # of packed_length that a row may have for the sake of its proportions
 _DRAWN_SHARE = 0.5  # of either side, before examples are chosen
 _TRIES = 16  # of filling a row, at most
 _FULL = 0.99  # a row of which more is taken, on average of both sides, is tried no further
 _KEY = 0x5041434B  # of the random numbers; a seed would make runs of other lengths
+_SIDES = ("source", "target")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Packing:
-    """Rows of slots, each for an example of two given lengths.
+    """Rows of slots, each for an example of two given lengths (a "kind").
 
     Attributes:
       shape: (S, T) of every row.
       starts: [R + 1] int64; row r has the slots ``starts[r]`` to ``starts[r + 1] - 1``.
-      kind_of_slot: [N] int64, which pair of lengths a slot is for.
-      kind_of_example: [N] int64, which pair of lengths an example has.
+      kind_of_slot: [N] int64.
+      kind_of_example: [N] int64.
     """
 
     shape: tuple[int, int]
@@ -70,19 +71,20 @@ def pack(examples: Sequence[Example], lengths: np.ndarray, packed_length: int) -
       UserError: ``packed_length`` is too short for an example.
       ValueError: an example without tokens, or with the id 0, which is padding.
     """
-    _check_ids(examples)
-    return _pack(lengths.tobytes(), _shape(examples, lengths, packed_length))
+    # Padding is told from tokens by the id 0, and a segment without tokens would not be counted.
+    for example in examples:
+        if not (len(example.inputs) and len(example.targets)):
+            raise ValueError(f"example {example.id} has a side without tokens")
+        if not (example.inputs.all() and example.targets.all()):
+            raise ValueError(f"example {example.id} holds the id 0, which is padding")
+    return _pack(lengths.tobytes(), _row_shape(examples, lengths, packed_length))
 
 
 def deal(packing: Packing, order: np.ndarray) -> np.ndarray:
-    """Give every slot an example of its lengths, those of equal lengths by their order.
-
-    Args:
-      packing: from ``pack``.
-      order: a permutation of the examples.
+    """Give every slot an example of its kind, those of one kind by their place in ``order``.
 
     Returns:
-      [N] int64, the example of each slot; every example has one.
+      [N] int64, the example of each slot; a permutation, as ``order`` is.
     """
     members = np.empty(len(order), np.int64)
     slots = np.argsort(packing.kind_of_slot, kind="stable")
@@ -92,60 +94,50 @@ def deal(packing: Packing, order: np.ndarray) -> np.ndarray:
 
 def fill_packed(
     examples: Sequence[Example],
-    rows: Sequence[np.ndarray],
+    rows: Sequence[Sequence[int]],
     shape: tuple[int, int],
     most: int,
     progress: float = 1.0,
 ) -> Batch:
-    """Lay examples one behind the other.
+    """Place the examples of each row one behind the other.
 
     Args:
-      examples: all of them.
+      examples: all of them; ``rows`` has indices into them.
       rows: the examples of each row, in order.
       shape: (S, T).
       most: N of ``example_index``.
       progress: share of training that is over, for examples that change with it.
 
     Returns:
-      A ``core.types.Batch`` with segment ids 1, 2, ... in every row. Targets are shifted right
-      within their segment, so that each begins with 0.
+      A ``core.types.Batch`` with segment ids; targets are shifted right within their segment.
     """
-    (source, target), n = shape, len(rows)
-    int_names = {
-        "encoder_input_tokens": source, "encoder_segment_ids": source,
-        "decoder_input_tokens": target, "decoder_target_tokens": target,
-        "decoder_segment_ids": target,
-    }  # fmt: skip
-    batch = {name: np.zeros((n, length), np.int32) for name, length in int_names.items()}
-    batch["decoder_loss_weights"] = np.zeros((n, target), np.float32)
-    batch["example_index"] = np.full((n, most), -1, np.int32)
+    n, source, target = len(rows), *shape
+    batch = {
+        "encoder_input_tokens": np.zeros((n, source), np.int32),
+        "encoder_segment_ids": np.zeros((n, source), np.int32),
+        "decoder_input_tokens": np.zeros((n, target), np.int32),
+        "decoder_target_tokens": np.zeros((n, target), np.int32),
+        "decoder_segment_ids": np.zeros((n, target), np.int32),
+        "decoder_loss_weights": np.zeros((n, target), np.float32),
+        "example_index": np.full((n, most), -1, np.int32),
+    }
     for i, members in enumerate(rows):
-        row = {name: values[i] for name, values in batch.items()}
-        row["example_index"][: len(members)] = members
+        batch["example_index"][i, : len(members)] = members
         s = t = 0
         for segment, index in enumerate(members, start=1):
             inputs, targets, weights = examples[index].at(progress)
             s_end, t_end = s + len(inputs), t + len(targets)
-            row["encoder_input_tokens"][s:s_end] = inputs
-            row["encoder_segment_ids"][s:s_end] = segment
-            row["decoder_input_tokens"][t + 1 : t_end] = targets[:-1]
-            row["decoder_target_tokens"][t:t_end] = targets
-            row["decoder_segment_ids"][t:t_end] = segment
-            row["decoder_loss_weights"][t:t_end] = weights
+            batch["encoder_input_tokens"][i, s:s_end] = inputs
+            batch["encoder_segment_ids"][i, s:s_end] = segment
+            batch["decoder_input_tokens"][i, t + 1 : t_end] = targets[:-1]
+            batch["decoder_target_tokens"][i, t:t_end] = targets
+            batch["decoder_segment_ids"][i, t:t_end] = segment
+            batch["decoder_loss_weights"][i, t:t_end] = weights
             s, t = s_end, t_end
     return batch
 
 
-def _check_ids(examples):
-    # Padding is told from tokens by the id 0, and a segment without tokens would not be counted.
-    for example in examples:
-        if not (len(example.inputs) and len(example.targets)):
-            raise ValueError(f"example {example.id} has a side without tokens")
-        if not (example.inputs.all() and example.targets.all()):
-            raise ValueError(f"example {example.id} holds the id 0, which is padding")
-
-
-def _shape(examples, lengths, packed_length):
+def _row_shape(examples, lengths: np.ndarray, packed_length: int) -> tuple[int, int]:
     """Choose (S, T): the longer side a little shorter than asked where that fits the proportion."""
     if packed_length < _MULTIPLE:
         raise UserError(
@@ -164,35 +156,34 @@ def _shape(examples, lengths, packed_length):
         for other in (below, below + _MULTIPLE):
             if side >= longest[long] and other >= longest[1 - long]:
                 # The share of the less full side when the other is full.
-                fill = min(wanted / other, other / wanted)
-                options.append((fill, side, other))
+                options.append((min(wanted / other, other / wanted), side, other))
     if not options:
         raise _too_long(examples, lengths, long, ratio, packed_length)
     _, side, other = max(options)
     return (side, other) if long == 0 else (other, side)
 
 
-def _too_long(examples, lengths, long, ratio, packed_length):
-    """Name the example that needs the longest rows."""
+def _too_long(examples, lengths, long: int, ratio: float, packed_length: int) -> UserError:
+    """Name the example that needs the longest rows, and the length that is enough for it."""
     needed = lengths.astype(np.float64)
     needed[:, 1 - long] /= ratio
     i, side = np.unravel_index(needed.argmax(), needed.shape)
-    # The other side may be rounded down by less than one multiple.
-    wanted = lengths[i, side] if side == long else (lengths[i, side] + _MULTIPLE) / ratio
-    enough = int(-(-wanted // _MULTIPLE)) * _MULTIPLE
-    other = "" if side == long else (
-        f"; the {'source' if side == 0 else 'target'} side of a row gets {ratio:.2f} of that, as "
-        "in the whole of the data"
-    )
+    wanted, note = lengths[i, side], ""
+    if side != long:  # this side may be rounded down by less than one multiple
+        wanted = (wanted + _MULTIPLE) / ratio
+        note = (
+            f"; the {_SIDES[side]} side of a row gets {ratio:.2f} of that, as in the whole of the "
+            "data"
+        )
     return UserError(
-        f"example {examples[i].id} has {lengths[i, side]} {'source' if side == 0 else 'target'} "
-        f"tokens, too many for rows of train.packed_length {packed_length}{other}; make "
-        f"train.packed_length at least {enough}, or 0 for no packing"
+        f"example {examples[i].id} has {lengths[i, side]} {_SIDES[side]} tokens, too many for rows "
+        f"of train.packed_length {packed_length}{note}; make train.packed_length at least "
+        f"{int(-(-wanted // _MULTIPLE)) * _MULTIPLE}, or 0 for no packing"
     )
 
 
 @functools.lru_cache(maxsize=4)
-def _pack(raw, shape):
+def _pack(raw: bytes, shape: tuple[int, int]) -> Packing:
     """Fill rows with lengths; ``raw`` holds [N, 2] int32."""
     lengths = np.frombuffer(raw, np.int32).reshape(-1, 2)
     kinds, kind_of_example, counts = np.unique(
@@ -200,16 +191,15 @@ def _pack(raw, shape):
     )
     bits = np.random.Philox(key=_KEY)  # raw bits never change with numpy's version
     # In units of which a row has S * T on either side: whole numbers, so nothing is rounded.
-    sizes = (kinds * np.array(shape[::-1])).astype(np.float64)
-    sides = np.ascontiguousarray(sizes.T)
+    sides = np.ascontiguousarray((kinds * np.array(shape[::-1])).astype(np.float64).T)
     alive = np.arange(len(kinds))  # kinds that may have examples left
     rows, left = [], len(lengths)
     while left:
-        if (counts == 0).sum() > 0.2 * len(alive):  # ever fewer are looked at
+        if (counts == 0).sum() > 0.2 * len(alive):  # kinds without examples cost time
             alive, sides, counts = (x[..., counts > 0] for x in (alive, sides, counts))
         best, row = -1.0, []
         for _ in range(_TRIES):
-            filled, taken = _one_row(sides, counts, left, bits, float(shape[0] * shape[1]))
+            filled, taken = _fill_row(sides, counts, left, bits, float(shape[0] * shape[1]))
             if filled > best:
                 best, row = filled, taken
             if filled > _FULL:
@@ -221,30 +211,20 @@ def _pack(raw, shape):
     return Packing(shape, starts, np.concatenate(rows), kind_of_example.reshape(-1))
 
 
-def _one_row(sides, counts, left, bits, whole):
-    """Fill a row once.
+def _fill_row(sides, counts, left: int, bits, whole: float) -> tuple[float, list[int]]:
+    """Fill a row once; return the share that is filled, mean of both sides, and its kinds.
 
-    Args:
-      sides: [2, K] float64, how much of either side an example of each kind takes.
-      counts: [K] examples left of each kind; afterwards as before.
-      left: their sum.
-      bits: random bit generator.
-      whole: what a row has of either side.
-
-    Returns:
-      The share that is filled, mean of both sides, and the kinds of the row's examples.
+    An example of each kind takes ``sides`` ([2, K] float64) of the ``whole`` that a row has of
+    either side; ``counts`` ([K]) examples are left of each kind, ``left`` in all.
     """
     source, target = sides
     free_source = free_target = whole
-    up_to, row = counts.cumsum(), []
-    drawing = True
+    up_to, row, drawing = counts.cumsum(), [], True
     while len(row) < left:
         drawing = drawing and min(free_source, free_target) >= (1 - _DRAWN_SHARE) * whole
         if drawing:
             kind = int(up_to.searchsorted(bits.random_raw() % left, side="right"))
-            drawing = bool(
-                counts[kind] and source[kind] <= free_source and target[kind] <= free_target
-            )
+            drawing = counts[kind] and source[kind] <= free_source and target[kind] <= free_target
         if not drawing:
             after_source, after_target = free_source - source, free_target - target
             distance = after_source * after_source + after_target * after_target

@@ -18,29 +18,22 @@ def length_stats(lengths: Sequence[int]) -> dict[str, float]:
       3.0
     """
     values = np.asarray(lengths, np.int64)
-    if not len(values):
-        return {"n": 0, "total": 0, "mean": 0.0, "median": 0.0, "p95": 0.0, "max": 0}
+    some = values if len(values) else np.zeros(1, np.int64)
     return {
         "n": len(values),
-        "total": int(values.sum()),
-        "mean": float(values.mean()),
-        "median": float(np.median(values)),
-        "p95": float(np.percentile(values, 95)),
-        "max": int(values.max()),
+        "total": int(some.sum()),
+        "mean": float(some.mean()),
+        "median": float(np.median(some)),
+        "p95": float(np.percentile(some, 95)),
+        "max": int(some.max()),
     }
 
 
 def batch_stats(examples: Sequence[Example], train: Any, packed_length: int = 0) -> dict[str, Any]:
-    """Say how full the batches of an epoch are.
+    """Return how full the batches of an epoch are, with section ``train`` of the config.
 
-    Args:
-      examples: of one role.
-      train: section ``train`` of the config: batch size and buckets.
-      packed_length: above 0, with several examples in a row of so many positions.
-
-    Returns:
-      ``shapes``, the (S, T) of batches; ``padding_share`` of all positions;
-      ``examples_per_row``; ``steps`` of an epoch.
+    ``shapes`` are the (S, T) of batches, ``padding_share`` is of all positions, ``steps`` those of
+    an epoch. Above 0, ``packed_length`` is the length of rows that several examples share.
 
     Raises:
       UserError: an example fits no bucket, or no packed row.
@@ -67,12 +60,8 @@ def weight_runs(vocab: Vocabulary, example: Example) -> list[tuple[str, float]]:
       [('a', 1.0), ('b</s>', 0.5)]
     """
     cuts = np.flatnonzero(np.diff(example.weights)) + 1
-    return [
-        (shown(vocab, ids), float(weights[0]))
-        for ids, weights in zip(
-            np.split(example.targets, cuts), np.split(example.weights, cuts), strict=True
-        )
-    ]
+    runs = zip(np.split(example.targets, cuts), np.split(example.weights, cuts), strict=True)
+    return [(shown(vocab, ids), float(weights[0])) for ids, weights in runs]
 
 
 def shown(vocab: Vocabulary, ids: np.ndarray) -> str:

@@ -12,28 +12,10 @@ from collections.abc import Callable
 
 # Most names are one piece of T5's vocabulary, so most escapes are three.
 NAMES = {
-    "[": "left",
-    "<": "less",
-    "{": "open",
-    "}": "close",
-    "^": "power",
-    "~": "about",
-    "\\": "back",
-    "`": "tick",
-    "×": "times",
-    "÷": "div",
-    "−": "minus",
-    "√": "root",
-    "²": "square",
-    "³": "cube",
-    "½": "half",
-    "¼": "quarter",
-    "¢": "cent",
-    "·": "point",
-    " ": "space",
-    "\n": "line",
-    "\t": "tab",
-}
+    "[": "left", "<": "less", "{": "open", "}": "close", "^": "power", "~": "about", "\\": "back",
+    "`": "tick", "×": "times", "÷": "div", "−": "minus", "√": "root", "²": "square", "³": "cube",
+    "½": "half", "¼": "quarter", "¢": "cent", "·": "point", " ": "space", "\n": "line", "\t": "tab",
+}  # fmt: skip
 # A text that holds every character of every escape, and the letter that escapes are tried between.
 ALPHABET = " ".join(f"[{name}]" for name in NAMES.values()) + " # 0 1 2 3 4 5 6 7 8 9 a b c d e f x"
 _SYMBOLS = {name: symbol for symbol, name in NAMES.items()}
@@ -56,16 +38,15 @@ def escape_of(character: str) -> str:
 
 
 def escape(text: str, writes: Callable[[str], bool]) -> tuple[str, dict[int, int]]:
-    r"""Replace what cannot be written.
+    r"""Replace every character that cannot be written.
 
     Args:
       text: any text.
-      writes: whether the vocabulary writes a character, so that it reads it again; asked about
+      writes: whether the vocabulary writes a character so that it reads it again; asked about
         every character but space and line break.
 
     Returns:
-      The escaped text, and the length of each escape by the place in ``text`` of the character it
-      stands for.
+      The escaped text, and the length of each escape by the place in ``text`` of its character.
 
     Example:
       >>> escape("a<\nb", lambda c: c != "<")

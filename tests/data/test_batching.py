@@ -1,6 +1,7 @@
 """Batches: nothing lost or repeated, a pure function of the step, few shapes."""
 
 import collections
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from asesjax.core.errors import UserError
 from asesjax.core.types import Example
-from asesjax.data import batching
+from asesjax.data import batching, shapes
 from asesjax.data.batching import batch_at, eval_batches, make_plan, token_counts
 
 SOURCE, TARGET = (4, 8, 16), (3, 6, 12)
@@ -35,19 +36,20 @@ LENGTHS = st.lists(
 
 def forget():
     batching._window.cache_clear()
-    batching._permutation.cache_clear()
+    batching._shuffled.cache_clear()
 
 
 @settings(max_examples=60, deadline=None)
 @given(LENGTHS, st.integers(1, 9), st.integers(1, 5), st.integers(0, 3))
 def test_every_example_once_an_epoch(lengths, batch_size, window, seed):
     examples = examples_of(lengths)
-    plan = make_plan(examples, batch_size, SOURCE, TARGET, seed, window=window)
+    plan = make_plan(examples, batch_size, SOURCE, TARGET, seed)
     counts = collections.Counter()
     step = 0
     for epoch in range(1, 4):
         while step < plan.epoch_start(epoch):
-            counts.update(batch_at(plan, examples, step)["example_index"].tolist())
+            with mock.patch.object(batching, "WINDOW", window):
+                counts.update(batch_at(plan, examples, step)["example_index"].tolist())
             step += 1
         assert min(counts[i] for i in range(len(examples))) >= epoch
         # What is left over belongs to the next epoch, less than a batch of it.
@@ -59,9 +61,11 @@ def test_every_example_once_an_epoch(lengths, batch_size, window, seed):
 def test_content_shape_and_shards_of_any_step(lengths, share, n_processes, steps):
     examples = examples_of(lengths)
     size = share * n_processes
-    plan = make_plan(examples, size, SOURCE, TARGET, seed=1, window=3)
+    plan = make_plan(examples, size, SOURCE, TARGET, seed=1)
     for step in steps:
-        batch = batch_at(plan, examples, step)
+        with mock.patch.object(batching, "WINDOW", 3):
+            batch = batch_at(plan, examples, step)
+            parts = [batch_at(plan, examples, step, p, n_processes) for p in range(n_processes)]
         shape = batch["encoder_input_tokens"].shape[1], batch["decoder_target_tokens"].shape[1]
         rows = batch["example_index"]
         longest = plan.lengths[rows].max(0)
@@ -74,7 +78,6 @@ def test_content_shape_and_shards_of_any_step(lengths, share, n_processes, steps
             shifted = [0, *e.targets.tolist()]
             assert batch["decoder_input_tokens"][i].tolist() == pad(shifted, shape[1] + 1)[:-1]
             assert batch["decoder_loss_weights"][i].tolist() == pad(e.weights, shape[1])
-        parts = [batch_at(plan, examples, step, p, n_processes) for p in range(n_processes)]
         for name, whole in batch.items():
             np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), whole)
             assert whole.dtype == (np.float32 if name == "decoder_loss_weights" else np.int32)
@@ -85,13 +88,14 @@ def pad(values, length):
     return values + [0] * (length - len(values))
 
 
-def test_a_step_does_not_depend_on_history():
+def test_a_step_does_not_depend_on_history(monkeypatch):
+    monkeypatch.setattr(batching, "WINDOW", 4)
     examples = examples_of([(1 + i % 16, 1 + i % 12) for i in range(37)])
-    plan = make_plan(examples, 5, SOURCE, TARGET, seed=3, window=4)
+    plan = make_plan(examples, 5, SOURCE, TARGET, seed=3)
     in_order = [batch_at(plan, examples, step)["example_index"].tolist() for step in range(40)]
     for step in reversed(range(40)):
         forget()
-        fresh = make_plan(examples, 5, SOURCE, TARGET, seed=3, window=4)
+        fresh = make_plan(examples, 5, SOURCE, TARGET, seed=3)
         assert batch_at(fresh, examples, step)["example_index"].tolist() == in_order[step]
 
 
@@ -125,20 +129,23 @@ def test_seeds_and_epochs_give_different_orders():
     assert widths != sorted(widths) and set(widths) == {4, 16}
 
 
-def test_shapes_are_few_and_padding_small():
+def test_shapes_are_few_and_padding_small(monkeypatch):
     rng = np.random.default_rng(0)
     lengths = [(int(rng.integers(1, 17)), int(rng.integers(1, 13))) for _ in range(2000)]
     examples = examples_of(lengths)
     for most in (1, 2, 4, 9):
-        plan = make_plan(examples, 16, SOURCE, TARGET, 0, max_shapes=most)
+        monkeypatch.setattr(shapes, "MAX_SHAPES", most)
+        plan = make_plan(examples, 16, SOURCE, TARGET, 0)
         assert len(plan.shapes) <= most and plan.shapes[-1] == (16, 12)
     real = sum(s + t for s, t in lengths)
     # Six pairs of buckets, and batches of like length: not far from padding each alone to nine.
     alone = sum(min(b for b in SOURCE if b >= s) + min(b for b in TARGET if b >= t)
                 for s, t in lengths)  # fmt: skip
-    share = make_plan(examples, 16, SOURCE, TARGET, 0, window=125, max_shapes=9).padding_share
+    monkeypatch.setattr(batching, "WINDOW", 125)
+    share = make_plan(examples, 16, SOURCE, TARGET, 0).padding_share
     assert 1 - real / alone < share < 1 - real / alone + 0.03
-    single = make_plan(examples, 16, SOURCE, TARGET, 0, max_shapes=1)
+    monkeypatch.setattr(shapes, "MAX_SHAPES", 1)
+    single = make_plan(examples, 16, SOURCE, TARGET, 0)
     assert single.padding_share == pytest.approx(1 - real / (28 * 2000), abs=1e-9)
 
 

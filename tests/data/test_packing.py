@@ -142,7 +142,7 @@ def test_processes_and_steps_in_any_order(lengths, share, steps):
     examples, size = examples_of(lengths), 4 * share
     plan = plan_of(examples, size, long_enough(lengths), seed=5)
     whole = {step: batch_at(plan, examples, step) for step in steps}
-    for cached in (batching._window, batching._permutation, batching._dealt, packing._pack):
+    for cached in (batching._window, batching._shuffled, batching._dealt, packing._pack):
         cached.cache_clear()
     for step in reversed(steps):
         fresh = plan_of(examples, size, long_enough(lengths), seed=5)

@@ -24,42 +24,32 @@ ITEMS = (("apple", "apples"), ("book", "books"), ("coin", "coins"), ("shell", "s
 # is seen in the test split alone. No commas: a fact is one piece for every segmenter.
 TEMPLATES = {
     "base": (
-        "{x} has {k} {i}.",
-        "{x} owns {k} {i}.",
-        "The desk of {x} holds {k} {i}.",
+        "{x} has {k} {i}.", "{x} owns {k} {i}.", "The desk of {x} holds {k} {i}.",
         "{x} starts out with {k} {i}.",
     ),
     "more": (
-        "{x} has {k} more {i} than {y}.",
-        "{x} owns {k} {i} more than {y} does.",
-        "{x} is {k} {i} ahead of what {y} has.",
-        "{x} has as many {s} as {y} and another {k}.",
+        "{x} has {k} more {i} than {y}.", "{x} owns {k} {i} more than {y} does.",
+        "{x} is {k} {i} ahead of what {y} has.", "{x} has as many {s} as {y} and another {k}.",
     ),
     "fewer": (
-        "{x} has {k} fewer {i} than {y}.",
-        "{x} owns {k} {i} less than {y} does.",
+        "{x} has {k} fewer {i} than {y}.", "{x} owns {k} {i} less than {y} does.",
         "{x} is {k} {i} short of what {y} has.",
         "{x} has as many {s} as {y} would after losing {k}.",
     ),
     "twice": (
-        "{x} has twice as many {s} as {y}.",
-        "{x} owns double the {s} of {y}.",
-        "{x} has two {s} for each one that {y} has.",
-        "{x} has two times the {s} that {y} has.",
+        "{x} has twice as many {s} as {y}.", "{x} owns double the {s} of {y}.",
+        "{x} has two {s} for each one that {y} has.", "{x} has two times the {s} that {y} has.",
     ),
     "half": (
-        "{x} has half as many {s} as {y}.",
-        "{x} owns half the {s} of {y}.",
-        "{x} has one for every two {s} that {y} has.",
-        "{x} has one half of the {s} that {y} has.",
+        "{x} has half as many {s} as {y}.", "{x} owns half the {s} of {y}.",
+        "{x} has one for every two {s} that {y} has.", "{x} has one half of the {s} that {y} has.",
     ),
     "sum": (
-        "{x} has as many {s} as {y} and {z} together.",
-        "{x} owns the {s} of {y} and {z} combined.",
+        "{x} has as many {s} as {y} and {z} together.", "{x} owns the {s} of {y} and {z} combined.",
         "{x} has what {y} and {z} have in {s} if counted together.",
         "{x} has the {s} of {y} plus the {s} of {z}.",
     ),
-}
+}  # fmt: skip
 # Wordings of a computation: the chain's own, and those of further rationales of the question.
 COMPUTATIONS = (
     "{x} has {a} {sign} {b} = {count}.",
@@ -69,13 +59,9 @@ COMPUTATIONS = (
 )
 # Sentences that help nobody.
 FILLERS = (
-    "Let us go on with the story.",
-    "This is a nice problem about {s}.",
-    "We keep that in mind.",
-    "{x} likes {s} very much.",
-    "Now comes the next part.",
-    "That was not hard to see.",
-)
+    "Let us go on with the story.", "This is a nice problem about {s}.", "We keep that in mind.",
+    "{x} likes {s} very much.", "Now comes the next part.", "That was not hard to see.",
+)  # fmt: skip
 
 
 @SOURCES.register("synthetic_math")

@@ -41,17 +41,11 @@ def number_text(value: Fraction) -> str:
       >>> [number_text(Fraction(x)) for x in ("42", "-5/2", "1/3")]
       ['42', '-2.5', '1/3']
     """
-    if value.denominator == 1:
-        return str(value.numerator)
-    rest, counts = value.denominator, []
-    for prime in (2, 5):
-        counts.append(0)
-        while rest % prime == 0:
-            rest, counts[-1] = rest // prime, counts[-1] + 1
-    if rest > 1:
+    bottom = value.denominator
+    places = next((n for n in range(bottom.bit_length()) if 10**n % bottom == 0), None)
+    if not places:
         return str(value)
-    places = max(counts)
-    digits = str(abs(value.numerator) * 10**places // value.denominator).zfill(places + 1)
+    digits = f"{abs(value.numerator) * 10**places // bottom:0{places + 1}}"
     return f"{'-' if value < 0 else ''}{digits[:-places]}.{digits[-places:]}"
 
 
