@@ -2,9 +2,9 @@
 
     .venv/bin/python tests/benchmarks/data_pipeline.py --data DIR
 
-DIR holds gsm8k/train.jsonl and t5_vocab/spiece.model. One process, the 7,473 training questions;
-each step runs --times times, the best and the median are printed. The targets of segmentation are
-3 s each for location and for the similarities.
+DIR holds gsm8k/train.jsonl and t5_vocab/spiece.model. Each step runs --times times on the 7,473
+training questions in one process; the best and the median time are printed. Target: 3 s each for
+segmentation by location and by the similarities.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""What the host does before the device can train: examples, token cache, batches; JSON lines.
+"""Time of the host's work before and during training: examples, token cache, batches; JSON lines.
 
     .venv/bin/python tests/benchmarks/host_pipeline.py --data DIR
 
 DIR holds gsm8k/train.jsonl and t5_vocab/spiece.model. The examples are the AS-ES ones (USM) of
-GSM8K's training questions, segmented by location, in T5's vocabulary, made by the functions that
-``asesjax train`` calls. Lines:
+GSM8K's training questions, segmented by location, in T5's vocabulary, made by the functions of
+``asesjax train``. Lines:
 
   first start    seconds to encode the examples and write the token cache
   second start   seconds to read them from there, in a fresh process
@@ -41,7 +41,7 @@ def show(what, **facts):
 
 
 def timed_examples(run, what):
-    """Seconds and examples of a start, as ``asesjax train`` begins it."""
+    """Return the examples, made as at the start of ``asesjax train``, and print the seconds."""
     start = time.perf_counter()
     vocab = load_saved(run / "vocab")
     examples = training.role_examples(run, get_method("usm"), vocab, "train")["main"]

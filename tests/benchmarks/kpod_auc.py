@@ -1,18 +1,18 @@
-"""Do KPOD's token weights rank what is computed above filler words? JSON lines, one a seed.
+"""Whether KPOD's token weights rank computed tokens above filler words; a JSON line per seed.
 
     .venv/bin/python tests/benchmarks/kpod_auc.py --workdir runs/kpod-auc --seeds 0,1,2
 
 Trains the weighting module of --config (configs/kpod.py) on the embedded task, whose gold segments
-say what each token is. The AUC is the probability that a token of one class weighs more than one of
-another (ties count half), over all tokens of the rationales of a split:
+give the class of each token. The AUC is the probability that a token of one class weighs more than
+one of another (ties count half), over all tokens of the rationales of a split:
 
   auc            results and operators above filler words
   auc_results    the number behind "="
   auc_operators  + - * /; auc_operands  the numbers beside them
-  auc_words      "more", "fewer", "twice", "half", which say what the operators say
+  auc_words      "more", "fewer", "twice", "half", which name the operation
   auc_names      of people, for comparison
 
-Filler words are "has", "as", "many", "than", the things counted, and ".". Other arguments are
+Filler words are "has", "as", "many", "than", the counted things, and ".". Other arguments are
 overrides: --config.kpod.alpha=0.7.
 """
 
@@ -40,7 +40,7 @@ OPERATORS = set("+-*/")
 
 
 def classes(record, tokens: list[str]) -> list[str]:
-    """Say of each token of a rationale what it is: "" for none of the classes."""
+    """Return the class of each token of a rationale, "" for none."""
     ends = np.cumsum([len(segment.text) for segment in record.gold])
     out, place = [], 0
     words = [token.strip() for token in tokens]

@@ -1,11 +1,11 @@
-"""How long KPOD's schedule takes, and how closely it follows its ceiling; JSON lines.
+"""Time of KPOD's schedule, and how closely it follows its ceiling; JSON lines.
 
     .venv/bin/python tests/benchmarks/kpod_schedule.py
 
 Difficulties are simulated: 3 to 8 steps a question, each drawn from a gamma distribution (shape 2,
 scale 0.5). A line for each kind of schedule and number of stages: seconds, the largest distance
-between H and D in percent of B before the last stage and at it, and how often each solver's set was
-the best.
+between H and D (in percent of B) before the last stage and at it, and how often the set of each
+solver was the best.
 """
 
 import argparse

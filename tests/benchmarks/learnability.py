@@ -1,10 +1,10 @@
-"""How fast methods learn the embedded task under one setting or another; a JSON line per method.
+"""How fast methods learn the embedded task under varied settings; a JSON line per method.
 
     .venv/bin/python tests/benchmarks/learnability.py --config configs/quickstart.py \
         --vary data.max_value=15,25 --vary train.optimizer=adamw,adafactor --seeds 0,1
 
-Every combination of the varied fields and seeds is a run of its own below --workdir, and is kept
-when the command is given again. Other arguments are overrides: --config.train.tokens=1000000.
+Every combination of the varied fields and seeds is its own run below --workdir; the same command
+resumes unfinished runs. Other arguments are overrides: --config.train.tokens=1000000.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""How many positions of a batch are real tokens: padded, bucketed and packed; JSON lines.
+"""Share of real tokens in padded, bucketed and packed batches; JSON lines.
 
     .venv/bin/python tests/benchmarks/packing.py --data DIR
 
 DIR holds gsm8k/train.jsonl and t5_vocab/spiece.model. The examples are the AS-ES ones of GSM8K's
 training questions, segmented by location, in T5's vocabulary. A line for each way of making
-batches: the real share of the source and of the target positions over an epoch, examples a second
-of the host's work (--steps batches), and the seconds that planning takes.
+batches: the share of real tokens on the source and the target side over an epoch, examples a second
+of the host's work (--steps batches), and the seconds of planning.
 
   longest   random batches, padded to the longest of the batch, as PyTorch trainers do
   bucketed  ``make_plan`` with buckets

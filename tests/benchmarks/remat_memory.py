@@ -1,12 +1,12 @@
-"""What a training step takes by ``train.remat`` and ``train.scan_layers``: memory and time.
+"""Memory and time of a training step by ``train.remat`` and ``train.scan_layers``.
 
     python tests/benchmarks/remat_memory.py [--layers=4] [--width=64] [--batch=16] [--length=64]
         [--vocab=256] [--optimizer=adafactor] [--shard] [--run]
 
-Prints one JSON line for each way: MiB of temporary memory that the compiled step takes besides its
-state (``memory_analysis``), processor seconds of tracing and of compiling (all threads, so that
-other programs on the machine do not count), with ``--run`` also seconds of a step.
-``--shard`` spreads it over all devices as fsdp. The batch has as many source as target positions.
+Prints one JSON line for each setting: MiB of temporary memory of the compiled step, without its
+state (``memory_analysis``), processor seconds of tracing and of compiling (of all threads of this
+process), with ``--run`` also seconds of a step. ``--shard`` divides it over all devices with fsdp.
+The batch has as many source as target positions.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import time
 
 
 def main() -> None:
-    """Compile every way and print what it takes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in dict(layers=4, width=64, batch=16, length=64, vocab=256).items():
         parser.add_argument(f"--{name}", type=int, default=default)

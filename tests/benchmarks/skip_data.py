@@ -1,5 +1,5 @@
-"""Which chunks of a finished run's rationales its student leaves out, by who goes on and what is
-protected; a JSON line per setting.
+"""Chunks of a finished run's rationales that its student leaves out, by the model that continues
+and the protected chunks; a JSON line per setting.
 
     .venv/bin/asesjax run --config configs/skip_thinking.py --workdir runs/skip
     .venv/bin/python tests/benchmarks/skip_data.py runs/skip --records 500

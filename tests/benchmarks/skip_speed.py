@@ -1,9 +1,9 @@
-"""Time and tokens to answer one question at a time, against the first method; JSON lines.
+"""Time and tokens of answering one question at a time, relative to the first method; JSON lines.
 
     .venv/bin/asesjax run --config configs/skip_thinking.py --workdir runs/skip
     .venv/bin/python tests/benchmarks/skip_speed.py runs/skip --questions 50
 
-Rounds take turns among the methods, and the ratio is of the medians of their times.
+Methods take turns in every round; the ratio is that of the medians of their times.
 """
 
 import argparse

@@ -4,17 +4,17 @@
 
 DIR holds gsm8k/train.jsonl and t5_vocab/spiece.model. The examples are the AS-ES ones of GSM8K,
 segmented by location, in T5's vocabulary. All contestants start from the same random weights (ours,
-handed over by ``hf_io``), in float32, with AdamW at one constant rate and no dropout:
+converted by ``hf_io``), in float32, with AdamW at a constant rate and without dropout:
 
   torch     random batches padded to the longest, as the authors of AS-ES train
   bucketed  our step on batches of ``make_plan`` with buckets
   packed    our step on packed rows, --batch examples a batch on average
 
-First come losses of --curve-steps steps in which all three get the same examples in every step: a
-line a step, then the largest difference. Then --rounds rounds, in which each trains --steps steps
-on batches of its own kind; contestants take turns. A round's line counts real tokens (source and
-target, not padding), making the batches included, compiling not. The last line has the medians and
-the ratios to torch.
+First come the losses of --curve-steps steps in which all three get the same examples in every step:
+a line per step, then the largest difference. Then come --rounds rounds, in which each trains
+--steps steps on batches of its own kind, in turns. The line of a round counts real tokens (source
+and target, without padding) a second, including the time of making batches, without that of
+compiling. The last line has the medians and their ratios to torch.
 """
 
 import argparse
