@@ -20,6 +20,7 @@ last stage becomes a target at once.
 """
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -57,10 +58,7 @@ def step_difficulties(
     Args:
       losses: negative log-likelihood of each token of the rationale, in nats.
       ends: where steps end, the last at the end of the rationale.
-      weights: in [0, 1], of the tokens of the rationale and perhaps more; all equal when None.
-
-    Returns:
-      float64 [steps], in nats.
+      weights: in [0, 1], of these tokens and perhaps more; all equal when None.
 
     Example:
       >>> step_difficulties([1.0, 3.0, 4.0], [2, 3], None).tolist()
@@ -155,7 +153,7 @@ def value(
       chosen: [N] bool.
       costs: [N] float, what each question adds to H.
       clusters: [N] int, 0 or more.
-      budget: D(t) - H(t - 1).
+      budget: D(t) - H(t - 1), which the costs of the chosen must not exceed.
       beta: worth of diversity.
     """
     counts = np.bincount(clusters[chosen])
@@ -172,10 +170,7 @@ def select(
 
     Args:
       candidates: [N] bool, those of which something is given.
-      costs: [N] float, 0 or more.
-      clusters: [N] int, 0 or more.
-      budget: what the costs of the chosen come to at most.
-      beta: worth of diversity.
+      costs, clusters, budget, beta: as of ``value``.
 
     Returns:
       [N] bool and "density", "gain" or "single"; nothing and "" where no candidate fits.
@@ -187,8 +182,8 @@ def select(
         order = fits[np.lexsort((fits, costs[fits], clusters[fits]))]
         queues = np.split(order, np.flatnonzero(np.diff(clusters[order])) + 1)
         found = {
-            "density": _by_density(queues, costs, budget, beta),
-            "gain": _by_gain(queues, costs, budget, beta),
+            "density": _greedy(queues, costs, budget, beta, by_density=True),
+            "gain": _greedy(queues, costs, budget, beta, by_density=False),
             "single": fits[[np.argmax(costs[fits])]],
         }
         chosen = {name: np.isin(np.arange(len(costs)), ids) for name, ids in found.items()}
@@ -197,47 +192,28 @@ def select(
     return chosen[best], best
 
 
-def _by_density(queues, costs, budget, beta):
-    queues = [(queue.tolist(), costs[queue].tolist()) for queue in queues]
-    taken, picks, left = [0] * len(queues), [], budget
+def _greedy(queues, costs, budget: float, beta: float, by_density: bool) -> list[int]:
+    """Take question after question: of each cluster the cheapest, or the dearest that fits."""
+    queues = [deque(zip(costs[ids].tolist(), ids.tolist(), strict=True)) for ids in queues]
+    taken, picks = [0] * len(queues), []
     while True:
-        best, pick = (-1.0, 0.0), None
-        for k, (ids, prices) in enumerate(queues):
-            n = taken[k]
-            # The cheapest is offered: where it does not fit, nothing of its cluster ever will.
-            if n < len(ids) and prices[n] <= left:
-                price = prices[n]
-                gain = price + beta * (math.sqrt(n + 1) - math.sqrt(n))
-                offer = (gain / price if price else math.inf, -price)  # of equals the cheaper
-                if offer > best:
-                    best, pick = offer, k
-        if pick is None:
+        offers = []
+        for k, queue in enumerate(queues):
+            while queue and queue[-1][0] > budget:  # what does not fit now never will
+                queue.pop()
+            if queue:
+                price = queue[0 if by_density else -1][0]
+                gain = price + beta * (math.sqrt(taken[k] + 1) - math.sqrt(taken[k]))
+                # By density, the cheaper of equals.
+                worth = (gain / price if price else math.inf, -price) if by_density else (gain,)
+                offers.append((worth, k))
+        if not offers:
             return picks
-        ids, prices = queues[pick]
-        picks.append(ids[taken[pick]])
-        left -= prices[taken[pick]]
-        taken[pick] += 1
-
-
-def _by_gain(queues, costs, budget, beta):
-    queues = [(queue.tolist(), costs[queue].tolist()) for queue in queues]
-    taken, picks, left = [0] * len(queues), [], budget
-    while True:
-        best, pick = -1.0, None
-        for k, (ids, prices) in enumerate(queues):
-            while ids and prices[-1] > left:  # what does not fit now never will
-                ids.pop()
-                prices.pop()
-            if ids:
-                gain = prices[-1] + beta * (math.sqrt(taken[k] + 1) - math.sqrt(taken[k]))
-                if gain > best:
-                    best, pick = gain, k
-        if pick is None:
-            return picks
-        ids, prices = queues[pick]
-        picks.append(ids.pop())
-        left -= prices.pop()
-        taken[pick] += 1
+        _, k = max(offers, key=lambda offer: offer[0])
+        price, pick = queues[k].popleft() if by_density else queues[k].pop()
+        picks.append(pick)
+        budget -= price
+        taken[k] += 1
 
 
 def _progressive(tails, n_steps, clusters, ceiling, settings):

@@ -83,7 +83,7 @@ def search(
 
     Args:
       boundaries: of every sample.
-      score: returns the cost of every chunk asked for; called once for each position.
+      score: returns the cost of every candidate; called once for each position.
       name: of the objective.
       threshold: what a cut must gain, in nats a token.
     """

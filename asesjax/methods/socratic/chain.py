@@ -35,10 +35,6 @@ class Leads(NamedTuple):
 def steps_of(record: Record, settings: SocraticOptions) -> Steps:
     """Return a record's pairs of subquestion and text, without white space around them.
 
-    Args:
-      record: with ``steps``, or with ``settings.single_steps`` any.
-      settings: the section ``socratic``.
-
     Raises:
       UserError: there are none, or one lacks its subquestion or its text.
     """
@@ -134,9 +130,9 @@ def ask_examples(
     """Build the decomposer's examples.
 
     Args:
-      vocab: the vocabulary.
+      vocab: the run's.
       record: names the examples.
-      head: ids that stand before the chain: lead, question, guide.
+      head: ids that stand before the chain: mark, question, guide.
       runs: of ``encode_parts``.
       plan: "step": head and steps so far -> next subquestion, and behind the last step sentinel 0;
         "whole": head -> all subquestions, sentinel 1 between them.
@@ -157,12 +153,7 @@ def solve_examples(
 ) -> list[Example]:
     """Build the solver's examples: head, steps so far and a subquestion -> its answer.
 
-    Args:
-      vocab: the vocabulary.
-      record: names the examples.
-      head: ids that stand before the chain: lead and question.
-      runs: of ``encode_parts``.
-      history: whether the steps so far are there; otherwise the subquestion alone.
+    Arguments are those of ``ask_examples``; without ``history`` the steps so far are left out.
     """
     return [
         _example(
@@ -171,13 +162,6 @@ def solve_examples(
         )
         for i in range(1, len(runs), 2)
     ]  # fmt: skip
-
-
-def guide_example(
-    vocab: Vocabulary, record: Record, head: np.ndarray, guide: np.ndarray
-) -> Example:
-    """Build the planner's example: lead and question -> guide."""
-    return _example(vocab, record, "guide", "guide", head, [], [guide])
 
 
 def _example(vocab, record, name, kind, head, context, target) -> Example:

@@ -17,7 +17,7 @@ from asesjax.core.errors import UserError
 from asesjax.core.options import Config
 from asesjax.core.types import Example, Record
 from asesjax.data.corpus import EncodedRecord
-from asesjax.data.examples import join_ids
+from asesjax.data.examples import join_ids, make_example
 from asesjax.data.vocab import Vocabulary
 from asesjax.decode.spec import Frame, Limits
 from asesjax.methods.method import METHODS, Asked, Method, Shape, Trained, Write
@@ -25,7 +25,6 @@ from asesjax.methods.socratic.chain import (
     Leads,
     ask_examples,
     encode_parts,
-    guide_example,
     guide_ids,
     reference,
     solve_examples,
@@ -82,7 +81,7 @@ class Socratic(Method):
         ask_head, solve_head = join_ids(leads.ask, question, guide), join_ids(leads.solve, question)
         ask = ask_examples(vocab, own, ask_head, runs, options.plan)
         solve = solve_examples(vocab, own, solve_head, runs, options.history)
-        plan = [guide_example(vocab, own, join_ids(leads.guide, question), guide)]
+        plan = [make_example(vocab, f"{own.id}/guide", [leads.guide, question], [guide], "guide")]
         return [ask, solve, plan if self.has_planner else []]
 
     def shape(self, vocab: Vocabulary) -> Shape:
