@@ -161,10 +161,10 @@ def finish(
 
 
 def _complete(config: Config) -> Config:
-    """Check that every row of the table is a method or a variant of one."""
+    """Check that every row of the table and every variant is a method or a variant of one."""
     from asesjax.methods.method import method_class
 
-    for name in config.methods:
+    for name in (*config.methods, *config.variants):
         method_class(name, config)
     return config
 

@@ -9,6 +9,9 @@ or two steps, which reads rationales and does sums. The second starts from it on
 four steps, many of them: the predictor of answers must learn to read, not to remember. Without an
 argument everything starts from random weights: every stage runs, and the weights mean little.
 
+KPOD's token weights on AS-ES segments (one weighs tokens, the other cuts and orders them):
+    asesjax run --config configs/kpod.py:ases,runs/kpod-start --workdir runs/ases-kpod
+
 On GSM8K with a tiny model, which shows that everything works, no useful accuracy:
     asesjax run --config configs/kpod.py:gsm8k --config.data.path=DIR --workdir runs/kpod-gsm8k
 

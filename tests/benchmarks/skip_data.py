@@ -16,8 +16,8 @@ from asesjax.run import load_method
 
 SETTINGS = (
     {},
-    {"chunk.protect_first": "true", "chunk.protect_last": "true"},
-    {"chunk.continuation": "teacher"},
+    {"skip.protect_first": "true", "skip.protect_last": "true"},
+    {"skip.continuation": "teacher"},
 )
 
 
