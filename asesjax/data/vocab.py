@@ -6,6 +6,7 @@ before SentencePiece's NFKC normalisation and before escapes (``data/symbols.py`
 """
 
 import abc
+import hashlib
 import io
 import os
 import re
@@ -27,33 +28,31 @@ Encoded = tuple[np.ndarray, np.ndarray, np.ndarray]  # ids, starts, ends, each i
 
 
 class Vocabulary(abc.ABC):
-    """Text to ids and back. Subclasses supply ``_encode_plain`` and ``_decode_plain``.
-
-    Attributes:
-      size: number of ids, sentinels included; a model may have more rows than this.
-      pad_id: 0, which never stands for text.
-      eos_id: 1, closes every input and target; ``encode`` does not add it.
-      unk_id: 2, for text that the pieces cannot spell.
-      symbols: escapes stand for what the pieces cannot spell.
-    """
+    """Text to ids and back; ``size`` ids, sentinels included, while a model may have more rows."""
 
     pad_id = 0
-    eos_id = 1
+    eos_id = 1  # closes every input and target; ``encode`` does not add it
     unk_id = 2
     kind = ""
-    symbols = False
+    symbols = False  # escapes stand for what the pieces cannot spell
+    model = b""  # serialised pieces, where there are any
 
     def __init__(self, n_pieces: int, extra_ids: int):
         self.n_pieces = n_pieces
         self.extra_ids = extra_ids
         self.size = n_pieces + extra_ids
 
-    def sentinel(self, k: int) -> int:
-        """Return the id of ``<extra_id_k>``: ``size - 1 - k``, T5's convention.
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides the meaning of an id: kind, pieces and number of sentinels.
 
-        Raises:
-          UserError: the vocabulary has no such sentinel.
+        ``symbols`` is not part of it: with escapes a text gets other ids, which mean the same.
         """
+        facts = f"{self.kind} {self.n_pieces} {self.extra_ids} ".encode()
+        return hashlib.sha256(facts + self.model).hexdigest()
+
+    def sentinel(self, k: int) -> int:
+        """Return the id of ``<extra_id_k>``: ``size - 1 - k``, T5's convention."""
         if not 0 <= k < self.extra_ids:
             raise UserError(
                 f"the vocabulary has {self.extra_ids} sentinels, no <extra_id_{k}>; "
@@ -64,8 +63,7 @@ class Vocabulary(abc.ABC):
     def encode(self, text: str) -> np.ndarray:
         """Return the ids of a text, int32 [N], without end of sequence.
 
-        A literal ``<extra_id_k>`` becomes the sentinel. The stretches around it are encoded each on
-        its own.
+        A literal ``<extra_id_k>`` becomes the sentinel; the text on each side is encoded alone.
         """
         return self.encode_batch([text])[0]
 
@@ -74,27 +72,13 @@ class Vocabulary(abc.ABC):
         texts = list(texts)
         if not any("<extra_id_" in text for text in texts):
             return self._encode_plain(texts)
-        return [
-            np.concatenate(
-                [
-                    np.asarray([stretch], np.int32)
-                    if isinstance(stretch, int)
-                    else self._encode_plain([stretch])[0]
-                    for stretch, _ in self._stretches(text)
-                ]
-                or [np.zeros(0, np.int32)]
-            )
-            for text in texts
-        ]
+        return [self.encode_with_offsets(text)[0] for text in texts]
 
     def encode_with_offsets(self, text: str) -> Encoded:
-        """Return ids and the characters ``text[start:end]`` that each id covers.
+        """Return ids and the characters ``text[start:end]`` that each covers, int32 [N] each.
 
         Starts never decrease. A piece that normalisation made out of nothing (the leading space)
         or the first bytes of a character cover no characters: start equals end.
-
-        Returns:
-          ``ids``, ``starts``, ``ends``: int32 [N] each.
         """
         parts = []
         for stretch, start in self._stretches(text):
@@ -111,10 +95,8 @@ class Vocabulary(abc.ABC):
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids; pad and end of sequence are skipped wherever they stand.
 
-        Sentinels are written ``<extra_id_k>``, set off by spaces.
-
-        Raises:
-          ValueError: an id outside the vocabulary, which decoding with a model must have masked.
+        Sentinels are written ``<extra_id_k>``, set off by spaces. An id outside the vocabulary,
+        which decoding with a model must have masked, is a ValueError.
         """
         parts, plain = [], []
         for i in np.asarray(ids, np.int64).tolist():
@@ -132,7 +114,10 @@ class Vocabulary(abc.ABC):
         """Write the vocabulary into a folder, from which ``load_saved`` reads it again."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self._save_model(folder)
+        if self.model:
+            part = folder / f".spiece.model.{os.getpid()}.tmp"
+            part.write_bytes(self.model)
+            os.replace(part, folder / "spiece.model")  # where transformers' T5 tokenizers look
         facts = {"version": 1, "kind": self.kind, "extra_ids": self.extra_ids}
         if self.symbols:
             facts["symbols"] = True
@@ -162,10 +147,6 @@ class Vocabulary(abc.ABC):
     def _decode_plain(self, ids):
         """Return the text of ids that are no sentinels."""
 
-    @abc.abstractmethod
-    def _save_model(self, folder):
-        """Write what ``vocab.json`` does not hold."""
-
 
 class SentencePieceVocabulary(Vocabulary):
     """Pieces of a SentencePiece model, followed by sentinels."""
@@ -173,16 +154,7 @@ class SentencePieceVocabulary(Vocabulary):
     kind = "sentencepiece"
 
     def __init__(self, model: bytes, extra_ids: int, origin: str = "the model"):
-        """Load a serialised model.
-
-        Args:
-          model: content of a ``spiece.model`` file.
-          extra_ids: sentinels to append to the pieces of the model.
-          origin: names the model in errors.
-
-        Raises:
-          UserError: not a SentencePiece model, or one without T5's pad, eos and unk ids.
-        """
+        """Load the content of a ``spiece.model``; ``origin`` names it in errors."""
         try:
             self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
         except (RuntimeError, OSError) as error:
@@ -213,15 +185,9 @@ class SentencePieceVocabulary(Vocabulary):
         found = self._pieces.piece_to_id([character, "<0x00>"])
         return any(i != self.unk_id for i in found)
 
-    def _save_model(self, folder):
-        # Transformers' T5 tokenizers look for this name.
-        _write(folder / "spiece.model", self.model)
-
 
 class ByteVocabulary(Vocabulary):
     """UTF-8 bytes at ids 3 to 258, as in ByT5 (Xue et al. 2022), followed by sentinels.
-
-    The sentinels count down from the last id as in every vocabulary here.
 
     Example:
       >>> ByteVocabulary(0).encode("a b")
@@ -248,9 +214,6 @@ class ByteVocabulary(Vocabulary):
         data = bytes(i - _BYTE_OFFSET for i in ids if i >= _BYTE_OFFSET)
         return data.decode(errors="replace")
 
-    def _save_model(self, folder):
-        """Write nothing: there is no model."""
-
 
 class SymbolVocabulary(Vocabulary):
     """A SentencePiece vocabulary that writes every text, with escapes for what its pieces lack.
@@ -263,13 +226,8 @@ class SymbolVocabulary(Vocabulary):
     symbols = True
 
     def __init__(self, plain: SentencePieceVocabulary):
-        """Wrap a vocabulary.
-
-        Raises:
-          UserError: it has no pieces to spell the escapes with.
-        """
-        self.plain = plain
-        self.kind = plain.kind
+        """Wrap a vocabulary; one without pieces for the escapes is a UserError."""
+        self.plain, self.kind, self.model = plain, plain.kind, plain.model
         self._known: dict[str, bool] = {}
         missing = sorted(c for c in set(ALPHABET) - {" "} if not self._writes(c))
         if missing:
@@ -291,7 +249,7 @@ class SymbolVocabulary(Vocabulary):
         return self._known[character]
 
     def _escaped(self, texts):
-        """Return ``symbols.escape`` of every text, and the ids of the escaped texts."""
+        """Return ``symbols.escape`` of every text, and the ids of what it returned."""
         pairs = [escape(text, self._writes) for text in texts]
         ids = self.plain._encode_plain([escaped for escaped, _ in pairs])
         for i, (escaped, _) in enumerate(pairs):
@@ -327,29 +285,16 @@ class SymbolVocabulary(Vocabulary):
     def _decode_plain(self, ids):
         return unescape(self.plain._decode_plain(ids))
 
-    def _save_model(self, folder):
-        self.plain._save_model(folder)
-
 
 def with_symbols(vocab: Vocabulary) -> Vocabulary:
-    """Let a vocabulary write every text; one of bytes does so as it is.
-
-    Raises:
-      UserError: see ``SymbolVocabulary``.
-    """
+    """Let a vocabulary write every text (``SymbolVocabulary``); bytes do so as they are."""
     return SymbolVocabulary(vocab) if isinstance(vocab, SentencePieceVocabulary) else vocab
 
 
 def load_vocabulary(kind: str, path: str = "", extra_ids: int = 100) -> Vocabulary:
-    """Load a vocabulary.
+    """Load a vocabulary of a kind: "sentencepiece" from a file, or "byte".
 
-    Args:
-      kind: "sentencepiece" or "byte".
-      path: of the SentencePiece model; unused for bytes.
-      extra_ids: number of sentinels behind the pieces (T5: 100, ByT5: 125).
-
-    Raises:
-      UserError: unknown kind, missing file, or not a usable model.
+    T5 has 100 sentinels (``extra_ids``) behind its pieces, ByT5 125.
     """
     if kind not in KINDS:
         raise unknown("kind of vocabulary", kind, KINDS)
@@ -366,11 +311,7 @@ def load_vocabulary(kind: str, path: str = "", extra_ids: int = 100) -> Vocabula
 
 
 def load_saved(folder: str | os.PathLike) -> Vocabulary:
-    """Load what ``Vocabulary.save`` wrote.
-
-    Raises:
-      UserError: the folder holds no vocabulary.
-    """
+    """Load what ``Vocabulary.save`` wrote; a folder without it is a UserError."""
     file = Path(folder) / "vocab.json"
     if not file.is_file():
         raise UserError(f"{folder} holds no vocabulary: {file} does not exist")
@@ -382,7 +323,6 @@ def load_saved(folder: str | os.PathLike) -> Vocabulary:
 
 def train_vocabulary(
     texts: Iterable[str],
-    out_path: str | os.PathLike | None,
     size: int,
     split_digits: bool = True,
     extra_ids: int = 100,
@@ -395,15 +335,11 @@ def train_vocabulary(
 
     Args:
       texts: the corpus, as it comes; every character of it is covered.
-      out_path: where the model is written, whole or not at all; None to keep it in memory.
       size: upper bound of the pieces, the three special ids included, sentinels not.
       split_digits: one piece a digit, which makes arithmetic learnable.
       extra_ids: number of sentinels behind the pieces.
       byte_fallback: spell unseen characters as bytes; costs 256 pieces. Nothing is normalised
         then but runs of spaces: full-width punctuation stays what it is.
-
-    Raises:
-      UserError: no text, or a size below the number of characters in use.
     """
     # The trainer takes a line as a sentence and would refuse one holding a line break.
     lines = (line for text in texts for line in text.splitlines() if line.strip())
@@ -437,13 +373,4 @@ def train_vocabulary(
         if "sentences_.empty()" in str(error):
             raise UserError("there is no text to train a vocabulary on") from None
         raise
-    if out_path is not None:
-        _write(Path(out_path), model.getvalue())
-    return SentencePieceVocabulary(model.getvalue(), extra_ids, origin=str(out_path))
-
-
-def _write(path, data):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(data)
-    os.replace(part, path)
+    return SentencePieceVocabulary(model.getvalue(), extra_ids)

@@ -46,9 +46,7 @@ def prepare_data(run: Run) -> None:
     v = config.vocab
     if v.kind == "train":
         corpus = [*texts, ALPHABET] if v.symbols else texts
-        vocab = train_vocabulary(
-            corpus, None, v.size, v.split_digits, v.extra_ids, v.byte_fallback
-        )
+        vocab = train_vocabulary(corpus, v.size, v.split_digits, v.extra_ids, v.byte_fallback)
     else:
         vocab = load_vocabulary(v.kind, v.path, v.extra_ids)
     if v.symbols:

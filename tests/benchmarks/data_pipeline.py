@@ -62,7 +62,7 @@ def main() -> None:
         "tokenise chains, T5": lambda: t5.encode_batch(chains),
         "tokenise chains with pieces, T5": lambda: encode(t5),
         "tokenise chains with pieces, T5 and symbols": lambda: encode(with_symbols(t5)),
-        "train a vocabulary of 2000": lambda: train_vocabulary(chains, None, 2000),
+        "train a vocabulary of 2000": lambda: train_vocabulary(chains, 2000),
     }
     try:
         for name, work in steps.items():

@@ -116,7 +116,7 @@ def vocabulary(data_folder, source, records):
         t5 = load_vocabulary("sentencepiece", str(data_folder / "t5_vocab/spiece.model"))
         return with_symbols(t5)
     texts = [text for record in records for text in (record.question, record.rationale)]
-    return train_vocabulary(texts, None, 4000, byte_fallback=True)
+    return train_vocabulary(texts, 4000, byte_fallback=True)
 
 
 def test_all_metrics_are_covered():

@@ -38,7 +38,7 @@ SEGMENTS = [
 @functools.cache
 def vocabulary():
     texts = [RECORD.question, RECORD.rationale, TEMPLATE, "肺结节。肝脏，未见异常。"]
-    return train_vocabulary(texts * 3, None, 300, extra_ids=4)
+    return train_vocabulary(texts * 3, 300, extra_ids=4)
 
 
 def text_of(ids):

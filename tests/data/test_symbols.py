@@ -32,7 +32,7 @@ CORPUS = ["Amy has 5 apples.", "Ben has 3 more: 5 + 3 = 8.", "café x\u0304", "�
 @functools.cache
 def trained():
     """English, Chinese and a combining mark; no braces, no other symbols."""
-    return with_symbols(train_vocabulary(CORPUS, None, 200, extra_ids=5))
+    return with_symbols(train_vocabulary(CORPUS, 200, extra_ids=5))
 
 
 @pytest.fixture(scope="session")
@@ -169,8 +169,8 @@ def test_bytes_need_no_escapes_and_small_vocabularies_cannot_spell_them():
     assert with_symbols(ByteVocabulary(3)).decode(ByteVocabulary(3).encode(" {\n")) == " {\n"
     assert not with_symbols(ByteVocabulary(3)).symbols
     with pytest.raises(UserError, match=r"it lacks # .*\[ \].*vocab.symbols=false"):
-        with_symbols(train_vocabulary(["Amy has 5 apples"], None, 100))
-    spelled = with_symbols(train_vocabulary(["Amy has 5"], None, 400, byte_fallback=True))
+        with_symbols(train_vocabulary(["Amy has 5 apples"], 100))
+    spelled = with_symbols(train_vocabulary(["Amy has 5"], 400, byte_fallback=True))
     assert spelled.plain.encode("{").tolist() == spelled.encode("{").tolist()
     check_round_trip(spelled, "{右} \n")
 

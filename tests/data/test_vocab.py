@@ -13,6 +13,7 @@ from asesjax.core.errors import UserError
 from asesjax.data.audit import unknown_share
 from asesjax.data.vocab import (
     ByteVocabulary,
+    SentencePieceVocabulary,
     load_saved,
     load_vocabulary,
     train_vocabulary,
@@ -28,7 +29,7 @@ CORPUS = [
 
 @functools.cache
 def trained_once():
-    return train_vocabulary(CORPUS, None, 300, extra_ids=10)
+    return train_vocabulary(CORPUS, 300, extra_ids=10)
 
 
 @pytest.fixture
@@ -58,29 +59,26 @@ def test_words_and_digits_are_single_pieces(trained):
     pieces = sentencepiece.SentencePieceProcessor(model_proto=trained.model)
     got = [pieces.id_to_piece(int(i)) for i in trained.encode("Ben has 47 fewer apples.")]
     assert got == ["▁Ben", "▁has", "▁", "4", "7", "▁fewer", "▁apples", "."]
-    together = train_vocabulary(CORPUS, None, 300, split_digits=False)
+    together = train_vocabulary(CORPUS, 300, split_digits=False)
     assert len(together.encode("Dan has 47")) == 3
 
 
-def test_training_twice_gives_the_same_bytes(trained, tmp_path):
-    again = train_vocabulary(iter(CORPUS), tmp_path / "a/spiece.model", 300, extra_ids=10)
-    assert again.model == trained.model
-    assert (tmp_path / "a/spiece.model").read_bytes() == trained.model
-    assert [p.name for p in (tmp_path / "a").iterdir()] == ["spiece.model"]
-    assert train_vocabulary(CORPUS, None, 120).model != trained.model
+def test_training_twice_gives_the_same_bytes(trained):
+    assert train_vocabulary(iter(CORPUS), 300, extra_ids=10).model == trained.model
+    assert train_vocabulary(CORPUS, 120).model != trained.model
 
 
 def test_size_is_an_upper_bound():
-    assert train_vocabulary(CORPUS, None, 100, extra_ids=0).size <= 100
+    assert train_vocabulary(CORPUS, 100, extra_ids=0).size <= 100
     with pytest.raises(UserError, match=r"vocab.size 20 is too small: .* need \d+ pieces"):
-        train_vocabulary(CORPUS, None, 20)
+        train_vocabulary(CORPUS, 20)
     with pytest.raises(UserError, match="no text"):
-        train_vocabulary(["", " \n "], None, 100)
+        train_vocabulary(["", " \n "], 100)
 
 
 def test_long_texts_are_not_left_out():
     # SentencePiece drops lines above 4192 bytes unless told otherwise.
-    vocab = train_vocabulary(["ab " * 3000 + "Z"], None, 50)
+    vocab = train_vocabulary(["ab " * 3000 + "Z"], 50)
     assert (vocab.encode("Z") != vocab.unk_id).all()
 
 
@@ -177,7 +175,7 @@ def test_byte_vocabulary_shows_half_characters():
 
 
 def test_byte_fallback_spells_everything():
-    vocab = train_vocabulary(CORPUS, None, 500, byte_fallback=True)
+    vocab = train_vocabulary(CORPUS, 500, byte_fallback=True)
     text = "Zoë 😀 has 囍"
     ids, starts, ends = vocab.encode_with_offsets(text)
     assert vocab.unk_id not in ids
@@ -190,11 +188,27 @@ def test_save_and_load(trained, tmp_path):
     for vocab in (trained, ByteVocabulary(7)):
         folder = tmp_path / vocab.kind
         vocab.save(folder)
+        files = {"vocab.json", "spiece.model"} if vocab.model else {"vocab.json"}
+        assert {path.name for path in folder.iterdir()} == files
         again = load_saved(folder)
+        assert again.model == vocab.model and again.fingerprint == vocab.fingerprint
         assert type(again) is type(vocab) and again.size == vocab.size
         assert again.encode(CORPUS[3]).tolist() == vocab.encode(CORPUS[3]).tolist()
     with pytest.raises(UserError, match="holds no vocabulary"):
         load_saved(tmp_path)
+
+
+def test_fingerprint_differs_when_ids_mean_something_else(trained):
+    prints = {
+        vocab.fingerprint
+        for vocab in (
+            trained, SentencePieceVocabulary(trained.model, 11), ByteVocabulary(10),
+            ByteVocabulary(11), train_vocabulary(CORPUS, 120, extra_ids=10),
+            train_vocabulary([*CORPUS, "0"], 300, extra_ids=10),
+        )
+    }  # fmt: skip
+    assert len(prints) == 6
+    assert SentencePieceVocabulary(trained.model, 10).fingerprint in prints
 
 
 def test_errors_of_loading(tmp_path):

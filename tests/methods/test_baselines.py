@@ -44,7 +44,7 @@ def vocab():
     texts = [text for r in RECORDS for text in (r.question, r.rationale)]
     texts += [f"The answer is {r.answer}." for r in RECORDS]
     more = ["predict: explain: Let's think step by step. The answer:"]
-    return train_vocabulary(texts * 3 + more * 3, None, 160, extra_ids=4)
+    return train_vocabulary(texts * 3 + more * 3, 160, extra_ids=4)
 
 
 def config(**overrides):

@@ -33,7 +33,7 @@ NAMES = ("cwt", "skip_thinking", "full_thinking")
 @pytest.fixture(scope="module")
 def vocab():
     texts = [RECORD.question, RECORD.rationale, ANSWER] * 4
-    return train_vocabulary(texts, None, 90, extra_ids=12)
+    return train_vocabulary(texts, 90, extra_ids=12)
 
 
 def configured(**fields):
@@ -152,7 +152,7 @@ TRAINED = ["ab. b1! 1? a…", "The answer is 8.", ".\n.", "b"] * 3
 @given(parts=SENTENCES, n_chunks=st.integers(1, 6), cuts=st.randoms(use_true_random=False),
        kind=st.sampled_from(["byte", "trained"]))  # fmt: skip
 def test_chunks_joined_are_the_rationale(parts, n_chunks, cuts, kind):
-    vocab = ByteVocabulary(12) if kind == "byte" else train_vocabulary(TRAINED, None, 30, False, 12)
+    vocab = ByteVocabulary(12) if kind == "byte" else train_vocabulary(TRAINED, 30, False, 12)
     record = Record("r", "a b", ". ".join(parts) + "b", "8")
     chain = encode_sentences(vocab, record, TEMPLATE)
     text = record.rationale.rstrip()

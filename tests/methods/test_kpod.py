@@ -36,7 +36,7 @@ SEGMENTS = (
 @pytest.fixture(scope="module")
 def vocab():
     texts = [RECORD.question, RECORD.rationale, "The answer is 8."] * 4
-    return train_vocabulary(texts, None, 120, extra_ids=4)
+    return train_vocabulary(texts, 120, extra_ids=4)
 
 
 def config(**overrides):

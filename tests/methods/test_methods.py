@@ -26,7 +26,7 @@ SEGMENTS = (
 @pytest.fixture(scope="module")
 def vocab():
     texts = [RECORD.question, RECORD.rationale, "The answer is 8."] * 4
-    return train_vocabulary(texts, None, 120, extra_ids=4)
+    return train_vocabulary(texts, 120, extra_ids=4)
 
 
 def made(name, vocab, overrides=None, segments=SEGMENTS):

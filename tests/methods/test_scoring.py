@@ -16,7 +16,7 @@ RECORD = Record(
 
 @pytest.fixture(scope="module")
 def vocab():
-    return train_vocabulary([RECORD.question, RECORD.rationale, "The answer is 8."] * 4, None, 90)
+    return train_vocabulary([RECORD.question, RECORD.rationale, "The answer is 8."] * 4, 90)
 
 
 class Scorer:

@@ -77,7 +77,7 @@ def records(tmp_path_factory):
 def vocab():
     texts = [text for p, parts in PARTS.items() for text in (p, *parts)]
     texts += [guide for own in GUIDES.values() for guide in own.values() if guide]
-    return train_vocabulary([*texts, "ask: solve: guide:"] * 4, None, 400, extra_ids=4)
+    return train_vocabulary([*texts, "ask: solve: guide:"] * 4, 400, extra_ids=4)
 
 
 def configured(**fields):

@@ -229,7 +229,7 @@ TEXTS = [f"Amy has {i} red apples. Bob's {i + j} pears" for i in range(40) for j
 
 
 def test_role_of_a_run_with_its_own_vocabulary(hf, tmp_path, capsys):
-    vocab = train_vocabulary(TEXTS, None, 150, True, 30)
+    vocab = train_vocabulary(TEXTS, 150, True, 30)
     shape, params, role = make_run(tmp_path / "run", vocab, mlp="gated-gelu", tied=False)
     for number, place in enumerate((role, role / "checkpoints", role / "checkpoints/step_0")):
         assert hf.convert("--to-hf", tmp_path / f"hf{number}", "--checkpoint", place) == 0
@@ -259,7 +259,7 @@ def test_role_of_a_run_over_bytes_or_symbols(hf, tmp_path, capsys):
     assert hf.convert("--to-hf", tmp_path / "hf", "--checkpoint", role) == 0
     assert "no tokenizer is written" in capsys.readouterr().out
     assert not list((tmp_path / "hf").glob("*token*"))
-    vocab = with_symbols(train_vocabulary([*TEXTS, ALPHABET, "x"], None, 200, True, 20))
+    vocab = with_symbols(train_vocabulary([*TEXTS, ALPHABET, "x"], 200, True, 20))
     _, _, role = make_run(tmp_path / "symbols", vocab)
     assert hf.convert("--to-hf", tmp_path / "hf2", "--checkpoint", role) == 0
     assert "must be escaped" in capsys.readouterr().out

@@ -146,7 +146,7 @@ def test_an_exported_vocabulary_with_bytes(data_folder, tmp_path):
     with gzip.open(data_folder / "cpet/cpet.csv.gz", "rt", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     texts = [row[name] for row in rows for name in ("question", "answer")]
-    vocab = train_vocabulary(texts[:500], None, 4000, extra_ids=4, byte_fallback=True)
+    vocab = train_vocabulary(texts[:500], 4000, extra_ids=4, byte_fallback=True)
     assert write_hf_tokenizer(vocab, tmp_path) == ""
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
     texts = [*texts[:2000], "a\nb", "a\t b", "a\u3000\u3000b", "龘x", "  ，½  "]

@@ -116,8 +116,8 @@ def test_text_in_bytes_and_with_escapes(prepared):
 
 def test_vocabularies_agree_on_any_text(tmp_path):
     texts = ["Amy has 5 < 6 apples.", "naïve ﬁx\nｆｕｌｌ", "  two  spaces ", "", "3 + 4 = 7"]
-    vocab = train_vocabulary(texts * 3, None, 120, extra_ids=5)
-    for mine in (vocab, with_symbols(train_vocabulary([*texts, register_alphabet()], None, 200))):
+    vocab = train_vocabulary(texts * 3, 120, extra_ids=5)
+    for mine in (vocab, with_symbols(train_vocabulary([*texts, register_alphabet()], 200))):
         mine.save(tmp_path)
         theirs = seqio_vocabulary(mine, tmp_path)
         assert theirs.vocab_size == mine.size
