@@ -12,7 +12,6 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 
 from asesjax.core.errors import UserError
-from asesjax.core.files import read_json
 from asesjax.core.options import Config
 from asesjax.core.processes import say
 from asesjax.core.types import Params
@@ -20,6 +19,7 @@ from asesjax.data.corpus import read_corpus
 from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.methods.method import Method, Trained, make_method
 from asesjax.models import t5
+from asesjax.models.hf_io import load_params
 from asesjax.models.int8 import MATRICES
 from asesjax.models.presets import configured
 from asesjax.models.t5_config import T5Config
@@ -27,6 +27,7 @@ from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.place import param_shardings
 from asesjax.sharding.rules import rules
 from asesjax.train.checkpoint import restore_params
+from asesjax.train.describe import describe_start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,29 +127,20 @@ def untouched(run: Run, model: T5Config) -> Params:
 
 
 def load_start(run: Run, model: T5Config) -> Params | None:
-    """Restore the parameters of ``model.init_from``, None where it is empty.
+    """Load the parameters of ``model.init_from``, None where it is empty.
 
     Raises:
-      UserError: no checkpoint there, or one of another model. ``asesjax convert`` leaves a
-        model.json, which also tells what no tensor's shape does.
+      UserError: not a checkpoint or a folder of Hugging Face, or one of another vocabulary or
+        shape.
     """
     if not run.config.model.init_from:
         return None
-    path = Path(run.config.model.init_from)
-    for folder in (path, path.parent):
-        if (folder / "model.json").is_file():
-            theirs = read_json(folder / "model.json")["model"]
-            wrong = [
-                f"{name} is {value!r} there and {getattr(model, name)!r} here"
-                for name, value in theirs.items()
-                if name not in ("dtype", "dropout") and getattr(model, name) != value
-            ]
-            if wrong:
-                raise UserError(
-                    f"model.init_from {path} is of another model: {'; '.join(wrong)}; set the "
-                    "model and vocab sections to the checkpoint's, as asesjax convert printed them"
-                )
-    return restore_params(path, placed_shapes(run, model, run_mesh(run)))
+    start = describe_start(run.config.model.init_from)
+    start.check_start(model, load_saved(run / "vocab"))
+    shapes = placed_shapes(run, model, run_mesh(run))
+    if start.is_hf:
+        return load_params(start.place, jax.tree.map(lambda leaf: leaf.sharding, shapes))[1]
+    return restore_params(start.place, shapes)
 
 
 def run_mesh(run: Run) -> Mesh:

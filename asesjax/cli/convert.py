@@ -1,28 +1,22 @@
 """Read a Hugging Face T5 or mT5 into a checkpoint, or write a checkpoint for transformers.
 
 In:   asesjax convert --from-hf DIR --out CKPT
-      DIR may be a name on the hub, google/flan-t5-base. CKPT can be given as model.init_from; its
-      model.json holds the shape that the model section of a configuration must repeat.
+      DIR may be a name on the hub, google/flan-t5-base. A run starts from CKPT (or from DIR) when
+      model.init_from names it.
 Out:  asesjax convert --to-hf DIR --checkpoint CKPT
-      CKPT is what --from-hf wrote, or WORKDIR/roles/METHOD/ROLE of a run.
+      CKPT is what --from-hf wrote, or WORKDIR/roles/METHOD/ROLE of a run, of which the selected
+      checkpoint is taken (train.keep_best), or one folder step_<n>.
 Nothing is overwritten, and a failure leaves nothing behind.
 """
 
 import argparse
 import dataclasses
-import functools
 import re
 import resource
-import shutil
 import sys
 import time
 from pathlib import Path
 
-# What a folder of transformers may hold of a tokenizer.
-TOKENIZER_FILES = (
-    "spiece.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json",
-)  # fmt: skip
 _WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 _PICKLES = ("pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json")
 
@@ -74,56 +68,38 @@ def main(args: argparse.Namespace) -> None:
 
 def _from_hf(args: argparse.Namespace) -> None:
     from asesjax.core.errors import UserError
-    from asesjax.core.files import write_json
-    from asesjax.models.hf_config import read_config
     from asesjax.models.hf_files import new_folder
     from asesjax.models.hf_io import load_params
     from asesjax.train.checkpoint import save_params
+    from asesjax.train.describe import describe_hf
 
     if Path(args.out).exists():
         raise UserError(f"{args.out} exists; nothing is overwritten, give another --out")
     source = find_hf(args.from_hf, args.allow_pickle)
-    rows = _vocab_rows(args.vocab_rows, lambda: _hf_vocabulary(source), source)
+    start = describe_hf(source)
+    rows = _vocab_rows(args.vocab_rows, start)
     config, params = load_params(source, vocab_rows=rows, allow_pickle=args.allow_pickle)
+    start = dataclasses.replace(start, model=config, origin=args.from_hf)
     with new_folder(args.out) as out:
-        save_params(out, params)
-        write_json(
-            out / "model.json",
-            {"model_type": read_config(source)["model_type"], "origin": str(args.from_hf),
-             "model": dataclasses.asdict(config)},
-        )  # fmt: skip
-        _copy_tokenizer(source, out)
-    print(f"{args.out}: {_size(params)}. Start a run from it with\n{_run_fields(args.out, config)}")
-
-
-def _run_fields(out: str, config) -> str:
-    """The overrides with which a run fits a converted checkpoint."""
-    from asesjax.config import base_config
-
-    shape, known = dataclasses.asdict(config), base_config().model
-    fields = {f"model.{k}": shape[k] for k in known if k in shape and k != "dtype"}
-    fields["model.init_from"] = out
-    if (Path(out) / "spiece.model").is_file():
-        fields |= {"vocab.kind": "sentencepiece", "vocab.path": f"{out}/spiece.model",
-                   "vocab.extra_ids": _extra_ids(Path(out))}  # fmt: skip
-    lines = [f"  --config.{name}={value}" for name, value in fields.items()]
-    defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    lines += [
-        f"  (a configuration has no field for {name}={value}: runs compute with {defaults[name]})"
-        for name, value in shape.items()
-        if name not in known and name != "vocab_size" and value != defaults[name]
-    ]
-    return "\n".join(lines)
+        save_params(out, params, start)
+    print(f"{args.out}: {_size(params)}. Start a run from it with")
+    print(f"  --config.model.init_from={args.out}")
+    if start.vocab is None:
+        print("  (it has no spiece.model: set the vocab section to its vocabulary)")
+    for name, value, ours in start.without_field():
+        print(f"  (a configuration has no field for {name}={value}: runs compute with {ours})")
 
 
 def _to_hf(args: argparse.Namespace) -> None:
     import jax
 
     from asesjax.core.errors import UserError, unknown
+    from asesjax.data.hf_tokenizer import copy_tokenizer, write_hf_tokenizer
     from asesjax.models import t5
     from asesjax.models.hf_files import DTYPES, new_folder
     from asesjax.models.hf_io import save_hf
     from asesjax.train.checkpoint import restore_params
+    from asesjax.train.describe import describe_start
 
     dtype = args.dtype or "float32"
     if dtype not in DTYPES:
@@ -131,31 +107,28 @@ def _to_hf(args: argparse.Namespace) -> None:
     shard_gb = 5.0 if args.max_shard_gb is None else args.max_shard_gb
     if not 1e-9 <= shard_gb < 1e9:
         raise UserError(f"--max-shard-gb must be above 0, got {shard_gb}")
-    config, model_type, folder, vocabulary = _find_model(Path(args.checkpoint))
-    rows = _vocab_rows(args.vocab_rows, vocabulary, folder)
+    start = describe_start(args.checkpoint)
+    if start.is_hf:
+        raise UserError(f"{args.checkpoint} is a folder of Hugging Face already")
+    rows = _vocab_rows(args.vocab_rows, start)
+    note = f"no tokenizer is written: {start.place} holds none"
     with new_folder(args.to_hf) as out:
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        target = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
-            jax.eval_shape(lambda key: t5.init(config, key), jax.random.key(0)),
-        )
-        params = restore_params(args.checkpoint, target)
-        save_hf(out, config, params, model_type, dtype, int(shard_gb * 10**9), rows)
-        note = _write_tokenizer(folder, vocabulary, out)
+        shapes = jax.eval_shape(lambda key: t5.init(start.model, key), jax.random.key(0))
+        target = jax.tree.map(lambda leaf: leaf.update(sharding=here), shapes)
+        params = restore_params(start.place, target)
+        save_hf(out, start.model, params, start.model_type, dtype, int(shard_gb * 10**9), rows)
+        if copy_tokenizer(start.vocab_folder, out):  # as transformers wrote it
+            note = ""
+        elif start.vocab is not None:
+            note = write_hf_tokenizer(start.vocab, out)
     print(f"{args.to_hf}: {_size(params)}, {dtype}" + (f"\n  {note}" if note else ""))
 
 
 def find_hf(name: str, allow_pickle: bool = False) -> Path:
-    """Return the folder of a Hugging Face model; the hub is asked for ``owner/name`` only.
-
-    Args:
-      name: a folder, or a name on the hub where there is no such folder.
-      allow_pickle: fetch pickled weights, too.
-
-    Raises:
-      UserError: neither a folder nor to be had from the hub.
-    """
+    """Return the folder of a Hugging Face model; the hub is asked for ``owner/name`` only."""
     from asesjax.core.errors import UserError
+    from asesjax.data.hf_tokenizer import FILES
 
     if Path(name).is_dir():
         return Path(name)
@@ -168,7 +141,7 @@ def find_hf(name: str, allow_pickle: bool = False) -> Path:
             f"{name} is no folder, and fetching it from the hub needs huggingface_hub: "
             "pip install asesjax[hf]"
         ) from None
-    patterns = ["config.json", *TOKENIZER_FILES, *_WEIGHTS, *(_PICKLES if allow_pickle else ())]
+    patterns = ["config.json", *FILES, *_WEIGHTS, *(_PICKLES if allow_pickle else ())]
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:  # of the hub, of its HTTP client, of the network
@@ -179,86 +152,25 @@ def find_hf(name: str, allow_pickle: bool = False) -> Path:
         ) from None
 
 
-def _find_model(checkpoint: Path):
-    """Return T5Config, model type, folder of the tokenizer, and what loads its vocabulary."""
-    from asesjax.core.errors import UserError
-    from asesjax.core.files import read_json
-    from asesjax.data.vocab import load_saved
-    from asesjax.experiment import open_run
-    from asesjax.models.t5_config import T5Config
-    from asesjax.run import model_config
-
-    checkpoint = checkpoint.absolute()
-    for folder in (checkpoint, checkpoint.parent):
-        if (folder / "model.json").is_file():
-            facts = read_json(folder / "model.json")
-            try:
-                config, model_type = T5Config(**facts["model"]), facts["model_type"]
-            except (TypeError, KeyError) as error:
-                raise UserError(f"{folder}/model.json is not of asesjax convert: {error}") from None
-            return config, model_type, folder, functools.partial(_hf_vocabulary, folder)
-    for folder in checkpoint.parents:
-        if folder.name == "roles" and (folder.parent / "config.json").is_file():
-            run = open_run(None, folder.parent)
-            load = functools.partial(load_saved, run / "vocab")
-            return model_config(run, load()), "t5", run / "vocab", load
-    raise UserError(
-        f"{checkpoint} has no model.json beside it, as asesjax convert --from-hf writes, and does "
-        "not lie in WORKDIR/roles/METHOD/ROLE of a run; its shape cannot be known"
-    )
-
-
-def _hf_vocabulary(folder: Path):
-    """Load the vocabulary of a folder of transformers, None where there is no spiece.model."""
-    from asesjax.data.vocab import load_vocabulary
-
-    if not (folder / "spiece.model").is_file():
-        return None
-    return load_vocabulary("sentencepiece", str(folder / "spiece.model"), _extra_ids(folder))
-
-
-def _extra_ids(folder: Path) -> int:
-    from asesjax.core.files import read_json
-
-    path = folder / "tokenizer_config.json"
-    return read_json(path).get("extra_ids", 100) if path.is_file() else 100
-
-
-def _vocab_rows(text: str | None, vocabulary, folder: Path) -> int | None:
+def _vocab_rows(text: str | None, start) -> int | None:
+    """Read --vocab-rows; ``start`` describes the checkpoint."""
     from asesjax.core.errors import UserError
 
     if text is None:
         return None
-    vocab = vocabulary()
+    vocab = start.vocab
     if text == "tokenizer":
         if vocab is None:
-            raise UserError(f"--vocab-rows: {folder} holds no spiece.model; give a number")
+            raise UserError(f"--vocab-rows: {start.place} holds no spiece.model; give a number")
         return vocab.size
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"--vocab-rows must be a number above 0 or 'tokenizer', got {text!r}")
     if vocab is not None and int(text) < vocab.size:
         raise UserError(
-            f"--vocab-rows {text} is fewer than the {vocab.size} ids of the tokenizer in {folder}"
+            f"--vocab-rows {text} is fewer than the {vocab.size} ids of the tokenizer in "
+            f"{start.place}"
         )
     return int(text)
-
-
-def _copy_tokenizer(source: Path, out: Path) -> None:
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, out / name)
-
-
-def _write_tokenizer(folder: Path, vocabulary, out: Path) -> str:
-    from asesjax.data.hf_tokenizer import write_hf_tokenizer
-
-    if (folder / "tokenizer_config.json").is_file() or (folder / "tokenizer.json").is_file():
-        _copy_tokenizer(folder, out)  # as transformers wrote them
-        return ""
-    vocab = vocabulary()
-    if vocab is None:
-        return f"no tokenizer is written: {folder} holds none"
-    return write_hf_tokenizer(vocab, out)
 
 
 def _size(params) -> str:

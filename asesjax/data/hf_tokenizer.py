@@ -1,4 +1,4 @@
-"""Write a vocabulary the way transformers 5 loads it, with the same ids.
+"""Read the vocabulary of a folder of transformers, or write one as transformers 5 loads it.
 
 transformers reads every ``spiece.model`` beside a T5 as a unigram model. T5's own is one, and goes
 as it is. Those trained here are byte-pair models, which transformers would cut differently without
@@ -6,30 +6,56 @@ a word; they become a ``tokenizer.json`` that lists the merges.
 """
 
 import base64
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
 
-from asesjax.core.files import write_json
-from asesjax.data.vocab import SentencePieceVocabulary, SymbolVocabulary, Vocabulary
+from asesjax.core.files import read_json, write_json
+from asesjax.data.vocab import (
+    SentencePieceVocabulary,
+    SymbolVocabulary,
+    Vocabulary,
+    load_vocabulary,
+)
 
+# What a folder of transformers may hold of a tokenizer.
+FILES = (
+    "spiece.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json",
+)  # fmt: skip
 _UNIGRAM, _BPE = 1, 2  # TrainerSpec.ModelType
 _BYTE_PIECE = 6  # ModelProto.SentencePiece.Type
 _SPECIAL = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 _SPACE = "\u2581"
 
 
-def write_hf_tokenizer(vocab: Vocabulary, folder: str | Path) -> str:
-    """Write the files of a tokenizer.
+def read_hf_vocabulary(folder: Path) -> Vocabulary | None:
+    """Load the vocabulary of a folder of transformers, None where there is no spiece.model."""
+    model, config = folder / "spiece.model", folder / "tokenizer_config.json"
+    if not model.is_file():
+        return None
+    extra_ids = read_json(config).get("extra_ids", 100) if config.is_file() else 100
+    return load_vocabulary("sentencepiece", str(model), extra_ids)
 
-    Args:
-      vocab: any.
-      folder: there already.
+
+def copy_tokenizer(source: Path, folder: Path) -> bool:
+    """Copy a tokenizer as transformers wrote it, if there is one; return whether there is."""
+    files = [source / name for name in FILES if (source / name).is_file()]
+    if not {file.name for file in files} & {"tokenizer_config.json", "tokenizer.json"}:
+        return False
+    folder.mkdir(exist_ok=True)
+    for file in files:
+        shutil.copyfile(file, folder / file.name)
+    return True
+
+
+def write_hf_tokenizer(vocab: Vocabulary, folder: Path) -> str:
+    """Write the files of a tokenizer into a folder that exists.
 
     Returns:
       What the written tokenizer cannot do that ``vocab`` does, as a sentence; empty if nothing.
     """
-    folder = Path(folder)
     note = ""
     if isinstance(vocab, SymbolVocabulary):
         vocab = vocab.plain

@@ -11,6 +11,7 @@ from asesjax.methods.method import Method, make_method
 from asesjax.models.t5_config import T5Config
 from asesjax.run import Run, load_role, load_start, model_config, role_folder, run_mesh
 from asesjax.sharding.rules import rules
+from asesjax.train.describe import Description
 from asesjax.train.duration import n_steps
 from asesjax.train.loop import TrainResult, train
 from asesjax.train.objective import Objective
@@ -73,10 +74,13 @@ def train_role(
       until: stop, saved, after so many steps (see ``loop.train``).
     """
     folder = role_folder(run, row, role)
+    description = None
+    if isinstance(model, T5Config):
+        description = Description(model, load_saved(run / "vocab"), row, role)
     result = train(
         run.config.train, model, examples, validation, folder, run.config.seed,
         mesh=run_mesh(run), rules=rules(run.config.mesh.preset), init_params=start, n_steps=steps,
-        until=until, role=f"{row}/{role}",
+        until=until, role=f"{row}/{role}", description=description,
     )  # fmt: skip
     if is_first() and (until is None or until >= steps):
         write_json(

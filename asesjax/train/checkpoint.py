@@ -1,14 +1,14 @@
 """Checkpoints of one role; the only module that knows Orbax.
 
-A checkpoint ``step_<n>`` holds three items apart: ``params``, ``opt_state`` and ``cursor`` (JSON:
-the step and what else must carry over), and ``files.json`` with the size and CRC-32 of their files.
-Orbax writes into a temporary folder and renames it at the end, with ``files.json`` already inside,
-so a killed process never leaves half a checkpoint; the checksums find what happens to it later.
+A checkpoint ``step_<n>`` holds three items: ``params``, ``opt_state`` and ``cursor`` (JSON: the
+step and what else must carry over); ``model.json`` and ``vocab/``, which describe it (see
+``train/describe.py``); and ``files.json`` with the size and CRC-32 of all these files. Orbax writes
+into a temporary folder and renames it at the end, when everything is inside, so a killed process
+never leaves half a checkpoint; the checksums find what happens to it later.
 """
 
 import contextlib
 import errno
-import json
 import logging
 import math
 import re
@@ -36,10 +36,12 @@ from asesjax.train.checkpoint_files import (
     steps,
     write_checksums,
 )
+from asesjax.train.describe import Description
 from asesjax.train.state import TrainState
 
-# Orbax tells about every file it touches and every thread that fails, with tracebacks; failures
-# come as exceptions all the same.
+_CURSOR = "cursor/metadata"
+# Orbax logs every file it touches and every thread that fails, with tracebacks; failures come as
+# exceptions all the same.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
@@ -52,20 +54,25 @@ def warn(line: str) -> None:
 class Checkpoints:
     """Saves the checkpoints of a role without making training wait for the disk."""
 
-    def __init__(self, folder: str | Path, keep_steps: Iterable[int] = (), keep_last: int = 2):
+    def __init__(
+        self,
+        folder: str | Path,
+        keep_steps: Iterable[int] = (),
+        keep_last: int = 2,
+        description: Description | None = None,
+    ):
         """Open a folder for writing; leftovers of a killed save are removed.
 
         Args:
           folder: holds the checkpoints; made if absent.
           keep_steps: steps whose checkpoints are never deleted.
           keep_last: newest checkpoints that are kept as well.
-
-        Raises:
-          UserError: the folder cannot be made, or nothing would be kept.
+          description: written into every checkpoint.
         """
         if keep_last < 1:
             raise UserError(f"train.keep_last must be at least 1, got {keep_last}")
         self.folder = Path(folder).absolute()
+        self.description = description
         self._saving = 0
         self._failed = False
         keep = [policies.LatestN(keep_last), policies.CustomSteps(list(keep_steps))]
@@ -73,7 +80,7 @@ class Checkpoints:
             step_prefix=PREFIX,
             cleanup_tmp_directories=True,
             preservation_policy=policies.AnyPreservationPolicy(keep),
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._checksum),
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._complete),
         )
         try:
             self._manager = ocp.CheckpointManager(self.folder, options=options)
@@ -85,14 +92,8 @@ class Checkpoints:
     def save(self, state: TrainState, cursor: dict[str, Any]) -> None:
         """Start saving; returns when the arrays may be donated.
 
-        Waits first for the save before, whose failure, if it failed, is raised here.
-
-        Args:
-          state: the training state.
-          cursor: JSON values; its ``step`` names the checkpoint.
-
-        Raises:
-          UserError: the files cannot be written, or the disk has no room for them.
+        Waits first for the previous save, whose failure is raised here as a UserError, as is a disk
+        without room. ``cursor`` holds JSON values; its ``step`` names the checkpoint.
         """
         self.wait()
         self._saving = step = cursor["step"]
@@ -106,28 +107,24 @@ class Checkpoints:
             self._manager.save(step, args=args, force=True)
 
     def wait(self) -> None:
-        """Wait until the last save is on disk.
-
-        Raises:
-          UserError: the files cannot be written.
-        """
+        """Wait until the last save is on disk; its failure is a UserError."""
         with self._writing():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Wait and release the background threads; a failure that was told is not told again."""
-        told = self._failed
+        """Wait and release the background threads; a failure is raised only once."""
+        raised = self._failed
         try:
             with self._writing():
                 self._manager.close()
         except UserError:
-            if not told:
+            if not raised:
                 raise
         finally:
             sys.unraisablehook = self._unraisable
 
     def _drop_echoes(self, what: Any) -> None:
-        # When one write fails, Orbax gives the others up, and each says so with a traceback.
+        # When one write fails, Orbax cancels the others, and each prints a traceback.
         if str(what.exc_value) != "Event loop is closed":
             self._unraisable(what)
 
@@ -143,7 +140,7 @@ class Checkpoints:
             raise _cannot_write(self.folder, error) from error
 
     def _check_room(self, state: TrainState) -> None:
-        """Refuse to begin what will not fit: a failure halfway is told less clearly."""
+        """Refuse to begin what will not fit: a failure halfway gives a less clear message."""
         if jax.process_index():
             return
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
@@ -154,27 +151,34 @@ class Checkpoints:
                 OSError(errno.ENOSPC, f"it takes {needed:,} bytes, {free:,} are free on the disk"),
             )
 
-    def _checksum(self) -> None:
+    def _complete(self) -> None:
         # Called by Orbax between writing and renaming, in its thread.
         if jax.process_index():
             return
         for place in self.folder.glob(f"{PREFIX}_{self._saving}*"):
             if re.fullmatch(rf"{PREFIX}_{self._saving}(\..*)?", place.name):
-                write_checksums(place)
+                _describe(place, self.description)
 
 
-def save_params(folder: str | Path, params: Params) -> Path:
+def _describe(place: Path, description: Description | None) -> None:
+    """Add what Orbax does not write."""
+    if description is not None:
+        description.write(place)
+    write_checksums(place)
+
+
+def save_params(
+    folder: str | Path, params: Params, description: Description | None = None
+) -> Path:
     """Save parameters alone, as the checkpoint of step 0, and wait until they are on disk.
 
     Args:
       folder: gets ``step_0``, which must not be there yet; made if absent.
       params: nested dict of arrays.
+      description: written into the checkpoint.
 
     Returns:
-      The folder of the checkpoint. ``restore_params`` takes it, or ``folder``.
-
-    Raises:
-      UserError: the files cannot be written.
+      The folder of the checkpoint.
     """
     folder = Path(folder).absolute()
     # Arrays go to disk one after the other and in pieces; Orbax would buffer all of them at once.
@@ -191,7 +195,7 @@ def save_params(folder: str | Path, params: Params) -> Path:
     try:
         with ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as manager:
             manager.save(0, args=args, force=True)
-        write_checksums(place)
+        _describe(place, description)
     except OSError as error:
         raise _cannot_write(folder, error) from error
     return place
@@ -209,8 +213,7 @@ def restore_newest(
 
     Args:
       folder: of the checkpoints; may be absent.
-      target: ``ShapeDtypeStruct`` leaves with the shardings wanted now; the mesh that the
-        checkpoint was written on does not matter.
+      target: ``ShapeDtypeStruct`` leaves with the shardings wanted now, on any mesh.
       check_cursor: sees the cursor before the arrays are read, and raises UserError to refuse it.
       say: gets the line about a damaged checkpoint.
 
@@ -229,7 +232,9 @@ def restore_newest(
                 cursor = _read_cursor(place, step)
                 check_cursor(cursor)
                 _check_shapes(place, target.params)
-                return _restore(place, target), cursor
+                restored = _read(place, params=target.params, opt_state=target.opt_state)
+                number = jax.device_put(np.int32(step), target.step.sharding)
+                return TrainState(number, restored.params, restored.opt_state), cursor
             except UserError:
                 raise
             except Exception as error:  # Orbax raises many kinds for unreadable files
@@ -246,15 +251,12 @@ def restore_newest(
 
 
 def restore_params(path: str | Path, target: Params, step: int | None = None) -> Params:
-    """Restore parameters alone.
+    """Restore parameters alone, placed as ``target`` says.
 
     Args:
-      path: of a role, of its ``checkpoints`` folder, or of one checkpoint ``step_<n>``.
+      path: as in ``find_checkpoint``.
       target: ``ShapeDtypeStruct`` leaves with shardings.
-      step: of the checkpoint, where ``path`` is not itself one; as in ``find_checkpoint``.
-
-    Returns:
-      The parameters, placed as ``target`` says.
+      step: as in ``find_checkpoint``.
 
     Raises:
       UserError: no checkpoint there, a damaged one, or other names or shapes than ``target``.
@@ -267,33 +269,18 @@ def restore_params(path: str | Path, target: Params, step: int | None = None) ->
 
 
 def read_cursor(path: str | Path, step: int | None = None) -> dict[str, Any]:
-    """Read the cursor of a checkpoint: step, seconds, tokens and whatever was saved with them.
-
-    Args:
-      path: as in ``restore_params``.
-      step: as in ``restore_params``.
-
-    Raises:
-      UserError: no checkpoint there.
-    """
-    return read_json(find_checkpoint(path, step) / "cursor" / "metadata")
+    """Read the cursor of a checkpoint: step, seconds, tokens and whatever was saved with them."""
+    return read_json(find_checkpoint(path, step) / _CURSOR)
 
 
 def _read_cursor(place: Path, step: int) -> dict[str, Any]:
     try:
-        cursor = json.loads((place / "cursor" / "metadata").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"its cursor cannot be read: {error.strerror}") from None
+        cursor = read_json(place / _CURSOR)
+    except UserError as error:  # not the user's: the checkpoint is damaged
+        raise ValueError(str(error)) from None
     if cursor.get("step") != step:
         raise ValueError(f"its cursor says step {cursor.get('step')}")
     return cursor
-
-
-def _restore(place: Path, target: TrainState) -> TrainState:
-    restored = _read(place, params=target.params, opt_state=target.opt_state)
-    step = np.int32(place.name.rpartition("_")[2])
-    step = jax.device_put(step, target.step.sharding)
-    return TrainState(step, restored.params, restored.opt_state)
 
 
 def _read(place: Path, **targets: Any) -> Any:
@@ -305,13 +292,12 @@ def _read(place: Path, **targets: Any) -> Any:
         together = ocp.options.MultiprocessingOptions(
             primary_host=min(readers), active_processes=readers, barrier_sync_key_prefix="alone"
         )
-    options = ocp.CheckpointManagerOptions(
-        step_prefix=PREFIX, read_only=True, create=False, multiprocessing_options=together
-    )
     items = {name: ocp.args.StandardRestore(target) for name, target in targets.items()}
-    with ocp.CheckpointManager(place.parent.absolute(), options=options) as manager:
-        step = int(place.name.rpartition("_")[2])
-        return manager.restore(step, args=ocp.args.Composite(**items))
+    handler = ocp.CompositeCheckpointHandler(
+        composite_options=ocp.CompositeOptions(multiprocessing_options=together)
+    )
+    with ocp.Checkpointer(handler, multiprocessing_options=together) as reader:
+        return reader.restore(place.absolute(), args=ocp.args.Composite(**items))
 
 
 def _check_shapes(place: Path, target: Params) -> None:
@@ -339,8 +325,8 @@ def _name(path: tuple) -> str:
 
 def _cannot_write(folder: Path, error: Exception) -> UserError:
     # tensorstore: "...: Failed to write 3 bytes to file 4: File too large [os_error_code='27']"
-    told = str(error).partition(" [os_error_code")[0].rpartition(": ")[2]
-    why = getattr(error, "strerror", None) or told
+    message = str(error).partition(" [os_error_code")[0].rpartition(": ")[2]
+    why = getattr(error, "strerror", None) or message
     return UserError(
         f"cannot write a checkpoint to {folder}: {why}; make room or give another --workdir, then "
         "run the same command again"

@@ -12,7 +12,7 @@ from asesjax.core.files import read_json, write_json
 
 PREFIX = "step"
 _CHECKSUMS = "files.json"
-_ITEMS = ("params", "opt_state", "cursor")
+_ITEMS = ("params", "opt_state", "cursor", "model.json", "vocab")
 
 
 def steps(folder: str | Path) -> list[int]:
@@ -30,12 +30,10 @@ def find_checkpoint(path: str | Path, step: int | None = None) -> Path:
     """Return the folder of one checkpoint.
 
     Args:
-      path: of a role, of its ``checkpoints`` folder, or of one checkpoint.
-      step: wanted; when None the one that a finished role hands on (``result.json``), else the
-        newest.
-
-    Raises:
-      UserError: there is none, or not this one.
+      path: of a role, of its ``checkpoints`` folder, of what ``asesjax convert`` wrote, or of one
+        checkpoint.
+      step: wanted; when None the selected one of a finished role (``best_step`` in
+        ``result.json``), else the newest.
     """
     path = Path(path).absolute()
     if (path / "params").is_dir():
@@ -52,28 +50,26 @@ def find_checkpoint(path: str | Path, step: int | None = None) -> Path:
             )
     raise UserError(
         f"no checkpoint in {path}; expected a role's folder with checkpoints/{PREFIX}_<n>, or "
-        f"one folder {PREFIX}_<n>"
+        f"one folder {PREFIX}_<n>; model.init_from also takes a folder of Hugging Face "
+        "(config.json and safetensors)"
     )
 
 
 def write_checksums(place: Path) -> None:
-    """Note the size and CRC-32 of every file of a checkpoint, in its ``files.json``."""
+    """Write the size and CRC-32 of every file of a checkpoint into its ``files.json``."""
     write_json(place / _CHECKSUMS, _checksums(place))
 
 
 def has_checksums(place: Path) -> bool:
-    """Tell whether ``find_damage`` can know."""
+    """Return whether ``find_damage`` can find any."""
     return (place / _CHECKSUMS).exists()
 
 
 def find_damage(place: Path) -> str:
-    """Compare the files of a checkpoint with its checksums.
-
-    Args:
-      place: folder of one checkpoint.
+    """Compare the files of a checkpoint with its checksums, if it has any.
 
     Returns:
-      What is wrong, or an empty string; also empty where the checkpoint has no checksums.
+      What is wrong, or an empty string.
     """
     if not has_checksums(place):
         return ""
@@ -93,7 +89,8 @@ def find_damage(place: Path) -> str:
 def _checksums(place: Path) -> dict[str, list[int]]:
     sums = {}
     # Orbax writes marks of its own beside the items, and into them, when ours is done.
-    for path in sorted(path for item in _ITEMS for path in (place / item).rglob("*")):
+    items = [place / item for item in _ITEMS]
+    for path in sorted(path for item in items for path in (item, *item.rglob("*"))):
         if path.is_file() and path.name != "commit_success.txt":
             size = crc = 0
             with open(path, "rb") as file:

@@ -29,6 +29,7 @@ from asesjax.sharding.place import param_shardings, put_batch, replicated
 from asesjax.sharding.rules import rules as rules_of
 from asesjax.train import checkpoint
 from asesjax.train.checkpoint import Checkpoints
+from asesjax.train.describe import Description
 from asesjax.train.duration import evaluation_steps
 from asesjax.train.hardware import mesh_peak_flops
 from asesjax.train.identity import check_batch_size, check_identity, identity
@@ -89,6 +90,7 @@ def train(
     n_steps: int,
     until: int | None = None,
     role: str = "",
+    description: Description | None = None,
 ) -> TrainResult:
     """Train one role, or go on where it was interrupted, or return what it finished before.
 
@@ -109,6 +111,7 @@ def train(
       until: stop, saved, after so many of them, to go on with a later call, perhaps on other
         examples (their number must be the same); all of them when None.
       role: name in messages; the folder's when empty.
+      description: of the model, written into every checkpoint.
 
     Returns:
       A ``TrainResult``.
@@ -186,7 +189,7 @@ def train(
 
     with ExitStack() as stack:
         log = stack.enter_context(MetricLog(workdir, first)) if is_first() else None
-        saves = Checkpoints(folder, kept, train_config.keep_last)
+        saves = Checkpoints(folder, kept, train_config.keep_last, description)
         stack.callback(saves.close)
         progress = Progress(role, n_steps, first, "step", quiet=not is_first())
         stack.callback(progress.close)

@@ -19,12 +19,14 @@ from asesjax.config import STRATEGIES, load_config
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, read_jsonl, write_json
 from asesjax.data.sources import read_records
+from asesjax.data.vocab import ByteVocabulary
 from asesjax.evals.runner import answer_questions
 from asesjax.jobs.decoding import decode_method
 from asesjax.methods.method import make_method
 from asesjax.models.t5_config import T5Config
 from asesjax.experiment import open_run
 from asesjax.run import Run, load_method, load_role, load_start, own_mesh
+from asesjax.train.describe import Description
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -155,7 +157,7 @@ def test_training_starts_from_another_checkpoint(finished, tmp_path, capsys):
     wide = [*train, "--workdir", str(tmp_path / "wide"), "--config.model.d_model=32"]
     assert main(wide) == 2
     error = capsys.readouterr().err
-    assert "does not fit the model" in error and "expected (32, 32), found (16, 32)" in error
+    assert str(source) in error and "d_model is 32 here and 16 there" in error
 
     still = [*train, "--workdir", str(tmp_path / "same"), "--config.train.steps=1"]
     assert main([*still, "--config.train.learning_rate=1e-9"]) == 0
@@ -166,11 +168,14 @@ def test_training_starts_from_another_checkpoint(finished, tmp_path, capsys):
 def test_a_converted_checkpoint_must_be_of_the_same_model(tmp_path):
     run = Run(load_config(SMOKE, {"model.init_from": str(tmp_path)}), tmp_path)
     model = T5Config.from_config(run.config.model, 256)
-    theirs = dataclasses.asdict(model) | {"layer_norm_epsilon": 1e-5, "dropout": 0.1}
-    write_json(tmp_path / "model.json", {"model": theirs})
+    theirs = dataclasses.replace(model, layer_norm_epsilon=1e-5, dropout=0.1)
+    vocab = ByteVocabulary(0)
+    vocab.save(tmp_path / "vocab")
+    (tmp_path / "step_0/params").mkdir(parents=True)
+    Description(theirs, vocab).write(tmp_path / "step_0")
     with pytest.raises(UserError) as error:
         load_start(run, model)
-    assert "layer_norm_epsilon is 1e-05 there and 1e-06 here;" in str(error.value)
+    assert "layer_norm_epsilon is 1e-06 here and 1e-05 there;" in str(error.value)
     assert "dropout" not in str(error.value)
 
 

@@ -1,14 +1,12 @@
 """Files: torch -> asesjax -> torch bit for bit, in every layout and dtype."""
 
-import json
 import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from asesjax.config import base_config, flatten
-from asesjax.core.files import read_json, write_json
+from asesjax.core.files import read_json
 from asesjax.data.vocab import load_vocabulary, train_vocabulary
 from asesjax.models import t5
 from asesjax.models.hf_io import load_params, save_hf
@@ -17,6 +15,7 @@ from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.place import param_shardings
 from asesjax.sharding.rules import rules
 from asesjax.train.checkpoint import restore_params, save_params
+from asesjax.train.describe import Description, describe_start
 
 KINDS = ("v1_0", "v1_1", "mt5", "v1_1_tied", "mt5_tied")
 
@@ -143,15 +142,9 @@ def test_a_run_can_start_from_it(hf, saved, tmp_path, capsys):
     )
     for place in (tmp_path / "ckpt", tmp_path / "ckpt/step_0"):
         assert hf.equal(restore_params(place, target), params)
-    shape = {k: str(v) for k, v in vars(config).items()}
-    fields = dict(line.strip().removeprefix("--config.").split("=") for line in told.splitlines()
-                  if line.startswith("  --config."))  # fmt: skip
-    assert fields.pop("model.init_from") == str(tmp_path / "ckpt")
-    assert {f"model.{k}": shape[k] for k in base_config().model if k in shape and k != "dtype"} == (
-        fields
-    )
+    fields = [line.strip() for line in told.splitlines() if line.startswith("  --config.")]
+    assert fields == [f"--config.model.init_from={tmp_path / 'ckpt'}"]
     assert "no field for layer_norm_epsilon=1e-05" in told
-    # Shape from the folder of the checkpoint, or from beside the step.
     back = tmp_path / "back"
     assert hf.convert("--to-hf", back, "--checkpoint", tmp_path / "ckpt/step_0") == 0
     assert T5Config.from_hf(back) == T5Config.from_hf(folder) == config
@@ -190,18 +183,17 @@ def test_t5_tokenizer_goes_along(hf, saved, tmp_path, capsys, data_folder):
     folder = saved("v1_0")
     shutil.copy(data_folder / "t5_vocab/spiece.model", folder)
     assert hf.convert("--from-hf", folder, "--out", tmp_path / "ckpt", "--vocab-rows", 32128) == 0
-    told = capsys.readouterr().out
-    assert f"--config.vocab.path={tmp_path}/ckpt/spiece.model" in told
-    assert "--config.vocab.extra_ids=100" in told
+    assert "vocab" not in capsys.readouterr().out
+    ours = load_vocabulary("sentencepiece", str(folder / "spiece.model"), 100)
+    assert describe_start(tmp_path / "ckpt").vocab.fingerprint == ours.fingerprint
     out = ("--to-hf", tmp_path / "back", "--checkpoint", tmp_path / "ckpt")
     assert "32100 ids" in hf.refuse(capsys, *out, "--vocab-rows", 32000)
     assert hf.convert(*out, "--vocab-rows", "tokenizer") == 0
     assert hf.load(tmp_path / "back").config.vocab_size == 32100
     tokenizer = hf.transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
-    ours = load_vocabulary("sentencepiece", str(folder / "spiece.model"), 100)
     text = "Natalia sold 48 clips, <extra_id_0> in May."
     assert tokenizer(text).input_ids == [*ours.encode(text), 1]
-    # What transformers wrote itself is handed on as it is.
+    # What transformers wrote itself is copied as it is.
     tokenizer.save_pretrained(folder)
     assert hf.convert("--from-hf", folder, "--out", tmp_path / "two", "--vocab-rows", 32128) == 0
     assert hf.convert("--to-hf", tmp_path / "again", "--checkpoint", tmp_path / "two") == 0
@@ -209,20 +201,17 @@ def test_t5_tokenizer_goes_along(hf, saved, tmp_path, capsys, data_folder):
     assert again(text).input_ids == tokenizer(text).input_ids
 
 
-def make_run(workdir, vocab, **model):
-    """The folder of a run with one trained role."""
-    config = base_config()
-    shape = {"d_model": 16, "d_ff": 24, "n_heads": 2, "d_kv": 4, "n_encoder_layers": 1}
-    config.model.update(**shape, n_decoder_layers=1, **model)
-    write_json(workdir / "config.json", flatten(config))
-    vocab.save(workdir / "vocab")
+def make_role(workdir, vocab, **model):
+    """The folder of a trained role, its shape and parameters."""
     rows = -(-vocab.size // 128) * 128
-    shape = T5Config.from_config(config.model, rows)
+    shape = T5Config(rows, d_model=16, d_ff=24, n_heads=2, d_kv=4, n_encoder_layers=1,
+                     n_decoder_layers=1, **model)  # fmt: skip
     rng = np.random.default_rng(1)
     shapes = jax.eval_shape(lambda key: t5.init(shape, key), jax.random.key(0))
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
-    save_params(workdir / "roles/direct/main/checkpoints", params)
-    return shape, params, workdir / "roles/direct/main"
+    role = workdir / "roles/direct/main"
+    save_params(role / "checkpoints", params, Description(shape, vocab, "direct", "main"))
+    return shape, params, role
 
 
 TEXTS = [f"Amy has {i} red apples. Bob's {i + j} pears" for i in range(40) for j in range(9)]
@@ -230,7 +219,7 @@ TEXTS = [f"Amy has {i} red apples. Bob's {i + j} pears" for i in range(40) for j
 
 def test_role_of_a_run_with_its_own_vocabulary(hf, tmp_path, capsys):
     vocab = train_vocabulary(TEXTS, 150, True, 30)
-    shape, params, role = make_run(tmp_path / "run", vocab, mlp="gated-gelu", tied=False)
+    shape, params, role = make_role(tmp_path / "run", vocab, mlp="gated-gelu", tied=False)
     for number, place in enumerate((role, role / "checkpoints", role / "checkpoints/step_0")):
         assert hf.convert("--to-hf", tmp_path / f"hf{number}", "--checkpoint", place) == 0
         assert hf.equal(load_params(tmp_path / f"hf{number}")[1], params)
@@ -245,22 +234,29 @@ def test_role_of_a_run_with_its_own_vocabulary(hf, tmp_path, capsys):
     ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
     assert ids == (0, 1, 2) and len(tokenizer) == vocab.size
 
-    moved = tmp_path / "elsewhere"
-    shutil.copytree(role, moved)
+    # A checkpoint alone, far from its run, is all that is needed; one without model.json is not.
+    moved = tmp_path / "elsewhere/copy"
+    shutil.copytree(role / "checkpoints/step_0", moved)
+    shutil.rmtree(tmp_path / "run")
+    assert hf.convert("--to-hf", tmp_path / "hf3", "--checkpoint", moved) == 0
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        same = [(tmp_path / folder / name).read_bytes() for folder in ("hf0", "hf3")]
+        assert same[0] == same[1]
+    (moved / "model.json").unlink()
     told = hf.refuse(capsys, "--to-hf", tmp_path / "x", "--checkpoint", moved)
-    assert "no model.json beside it" in told
+    assert "has no model.json" in told
 
 
 def test_role_of_a_run_over_bytes_or_symbols(hf, tmp_path, capsys):
     from asesjax.data.symbols import ALPHABET
     from asesjax.data.vocab import with_symbols
 
-    _, _, role = make_run(tmp_path / "bytes", load_vocabulary("byte", "", 10))
+    _, _, role = make_role(tmp_path / "bytes", load_vocabulary("byte", "", 10))
     assert hf.convert("--to-hf", tmp_path / "hf", "--checkpoint", role) == 0
     assert "no tokenizer is written" in capsys.readouterr().out
     assert not list((tmp_path / "hf").glob("*token*"))
     vocab = with_symbols(train_vocabulary([*TEXTS, ALPHABET, "x"], 200, True, 20))
-    _, _, role = make_run(tmp_path / "symbols", vocab)
+    _, _, role = make_role(tmp_path / "symbols", vocab)
     assert hf.convert("--to-hf", tmp_path / "hf2", "--checkpoint", role) == 0
     assert "must be escaped" in capsys.readouterr().out
     tokenizer = hf.transformers.AutoTokenizer.from_pretrained(tmp_path / "hf2")
@@ -285,4 +281,4 @@ def test_names_on_the_hub(hf, saved, tmp_path, capsys, monkeypatch):
     [(name, patterns)] = asked.items()
     assert name == "google/t5" and "model.safetensors" in patterns
     assert not any("bin" in pattern for pattern in patterns)
-    assert json.loads((tmp_path / "ckpt/model.json").read_text())["origin"] == "google/t5"
+    assert describe_start(tmp_path / "ckpt").origin == "google/t5"

@@ -11,6 +11,7 @@ from asesjax.core.files import read_json, write_json
 from asesjax.models.hf_io import load_params
 from asesjax.models.t5_config import T5Config
 from asesjax.train.checkpoint import save_params
+from asesjax.train.describe import describe_start
 
 UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 
@@ -53,11 +54,12 @@ def test_nothing_is_left_behind_or_overwritten(hf, saved, tmp_path, capsys, monk
     assert sorted(tmp_path.iterdir()) == before
 
     assert hf.convert("--from-hf", saved("mt5"), "--out", out) == 0
-    config, params = load_params(saved("mt5"))
+    params = load_params(saved("mt5"))[1]
     assert "exists" in hf.refuse(capsys, "--from-hf", folder, "--out", out)
     large = jax.tree.map(lambda leaf: leaf * 1e6, params)
+    start = describe_start(out)
     shutil.rmtree(out / "step_0")
-    save_params(out, large)
+    save_params(out, large, start)
     before = sorted(tmp_path.iterdir())
     arguments = ("--to-hf", tmp_path / "back", "--checkpoint", out)
     told = hf.refuse(capsys, *arguments, "--dtype", "float16", "--max-shard-gb", 1e-6)

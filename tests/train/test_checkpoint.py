@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from asesjax.core.errors import UserError
+from asesjax.data.vocab import ByteVocabulary
 from asesjax.models import t5
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.place import param_shardings
 from asesjax.sharding.rules import rules
 from asesjax.train import checkpoint, optim, state
+from asesjax.train.describe import Description, describe_start
 
 
 def target_on(tiny, mesh, preset="dp", model=None, **fields):
@@ -54,7 +56,9 @@ def saved(tiny, target, tmp_path_factory):
     """A folder with steps 2 (kept), 8 and 10, and the states in them."""
     folder = tmp_path_factory.mktemp("role") / "checkpoints"
     states = {step: at(random_state(target, step), step) for step in (2, 4, 6, 8, 10)}
-    saves = checkpoint.Checkpoints(folder, keep_steps=[2])
+    saves = checkpoint.Checkpoints(
+        folder, keep_steps=[2], description=Description(tiny.DRY, ByteVocabulary(0), "usm", "main")
+    )
     for step, made in states.items():
         saves.save(made, {"step": step, "note": f"n{step}"})
     saves.wait()
@@ -70,6 +74,13 @@ def copy(saved, tmp_path):
 
 def test_the_last_two_and_the_kept_ones_stay(saved):
     assert checkpoint.steps(saved[0]) == [2, 8, 10]
+
+
+def test_every_checkpoint_describes_itself(saved, tiny):
+    for step in (2, 8, 10):
+        found = describe_start(saved[0] / f"step_{step}")
+        assert (found.model, found.method, found.role) == (tiny.DRY, "usm", "main")
+        assert found.vocab.fingerprint == ByteVocabulary(0).fingerprint
 
 
 def test_bits_come_back_with_the_cursor(saved, target):
@@ -133,8 +144,9 @@ def test_missing_checkpoints_are_told(saved, target, tmp_path):
 
 def files_of(folder):
     return sorted(
-        path for item in ("params", "opt_state", "cursor")
-        for path in (folder / item).rglob("*") if path.is_file() and "commit" not in path.name
+        path for item in ("params", "opt_state", "cursor", "model.json", "vocab")
+        for path in (folder / item, *(folder / item).rglob("*"))
+        if path.is_file() and "commit" not in path.name
     )  # fmt: skip
 
 

@@ -1,0 +1,200 @@
+"""What a checkpoint says of itself: shape of the model, vocabulary, and what it was trained as.
+
+Beside the arrays, a checkpoint ``step_<n>`` holds ``model.json`` and its vocabulary in ``vocab/``.
+A folder of Hugging Face says the same in its ``config.json`` and ``spiece.model``. So a run can
+start from either, and either can be moved anywhere.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from asesjax.core.errors import UserError
+from asesjax.core.files import read_json, write_json
+from asesjax.data.hf_tokenizer import copy_tokenizer, read_hf_vocabulary
+from asesjax.data.vocab import Vocabulary, load_saved
+from asesjax.models.hf_config import config_from_hf, read_config
+from asesjax.models.presets import preset
+from asesjax.models.t5_config import T5Config
+from asesjax.train.checkpoint_files import find_checkpoint
+
+FORMAT = 1
+# Fields of the model section that the parameters decide.
+SHAPE = (
+    "d_model", "d_ff", "n_heads", "d_kv", "n_encoder_layers", "n_decoder_layers", "mlp", "tied",
+)  # fmt: skip
+_FREE = ("dropout", "dtype")  # fields of T5Config that a run may change
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What is needed to use parameters.
+
+    Attributes:
+      model: its shape; ``vocab_size`` is the number of rows of the embedding.
+      vocab: None where it is not known.
+      method, role: what was trained; empty after a conversion.
+      model_type: "t5" or "mt5", for exporting.
+      origin: what it was converted from.
+      place: the checkpoint or folder of Hugging Face it was read from; None if not read.
+    """
+
+    model: T5Config
+    vocab: Vocabulary | None
+    method: str = ""
+    role: str = ""
+    model_type: str = "t5"
+    origin: str = ""
+    place: Path | None = None
+
+    @property
+    def is_hf(self) -> bool:
+        """Whether the parameters are files of Hugging Face."""
+        return self.place is not None and (self.place / "config.json").is_file()
+
+    @property
+    def vocab_folder(self) -> Path | None:
+        """Where the files of the vocabulary and of transformers' tokenizer lie."""
+        return self.place if self.is_hf or self.place is None else self.place / "vocab"
+
+    def without_field(self) -> list[tuple[str, Any, Any]]:
+        """Return what no configuration can say: field of T5Config, value here, value of a run."""
+        return [
+            (field.name, value, field.default)
+            for field in dataclasses.fields(T5Config)
+            if field.name not in (*SHAPE, *_FREE, "vocab_size")
+            and (value := getattr(self.model, field.name)) != field.default
+        ]
+
+    def write(self, place: Path) -> None:
+        """Write ``model.json`` and ``vocab/`` into the folder of a checkpoint."""
+        facts = {name: getattr(self, name) for name in ("method", "role", "model_type", "origin")}
+        facts = {"format": FORMAT} | {name: value for name, value in facts.items() if value}
+        if self.vocab is not None:
+            self.vocab.save(place / "vocab")
+            facts["vocabulary"] = {name: getattr(self.vocab, name)
+                                   for name in ("kind", "size", "fingerprint")}  # fmt: skip
+        if self.vocab_folder is not None:
+            copy_tokenizer(self.vocab_folder, place / "vocab")
+        write_json(place / "model.json", facts | {"model": dataclasses.asdict(self.model)})
+
+    def check_start(self, model: T5Config, vocab: Vocabulary) -> None:
+        """Check that a run of this shape and vocabulary can start from the parameters.
+
+        Raises:
+          UserError: ids mean something else, or the shape differs.
+        """
+        where = f"model.init_from {self.place}"
+        if self.vocab is not None and self.vocab.fingerprint != vocab.fingerprint:
+            raise UserError(
+                f"{where} has another vocabulary ({_named(self.vocab)}) than this run "
+                f"({_named(vocab)}), so its ids mean something else; leave out the vocab section, "
+                "which is then filled from there, or start from another checkpoint"
+            )
+        wrong = [
+            f"{name} is {getattr(model, name)!r} here and {theirs!r} there"
+            for name, theirs in dataclasses.asdict(self.model).items()
+            if name not in _FREE and getattr(model, name) != theirs
+        ]
+        if wrong:
+            raise UserError(
+                f"{where} is of another model: {'; '.join(wrong)}; leave out the model section, "
+                "which is then filled from there (asesjax convert --vocab-rows changes vocab_size)"
+            )
+
+
+def describe_hf(folder: Path) -> Description:
+    """Describe a folder of Hugging Face: T5 or mT5, with or without a ``spiece.model``."""
+    model_type = read_config(folder).get("model_type")
+    model, vocab = config_from_hf(folder), read_hf_vocabulary(folder)
+    return Description(model, vocab, model_type=model_type, origin=str(folder), place=folder)
+
+
+def describe_start(path: str | Path) -> Description:
+    """Describe what ``model.init_from`` may name.
+
+    Args:
+      path: of a role of a run, its ``checkpoints`` folder, one checkpoint, the output of ``asesjax
+        convert --from-hf``, or a folder of Hugging Face.
+
+    Raises:
+      UserError: none of them, or one that cannot be read.
+    """
+    path = Path(path)
+    if (path / "roles").is_dir():
+        roles = sorted(str(role.parent) for role in path.glob("roles/*/*/checkpoints"))
+        raise UserError(f"{path} is the folder of a run; give one of its roles: {', '.join(roles)}")
+    if (path / "config.json").is_file():
+        return describe_hf(path)
+    place = find_checkpoint(path)
+    file = place / "model.json"
+    if not file.is_file():
+        raise UserError(
+            f"checkpoint {place} has no model.json, so its shape and vocabulary cannot be known; "
+            "it was written by an earlier version: train or convert it again"
+        )
+    facts = read_json(file)
+    try:
+        if facts["format"] != FORMAT:
+            raise UserError(f"{file} has format {facts['format']}; this version reads {FORMAT}")
+        model, vocab = T5Config(**facts["model"]), facts.get("vocabulary")
+        fingerprint = vocab and vocab["fingerprint"]
+    except (TypeError, KeyError) as error:
+        raise UserError(f"{file} does not describe a checkpoint: {error}") from None
+    if vocab:
+        vocab = load_saved(place / "vocab")
+        if vocab.fingerprint != fingerprint:
+            raise UserError(f"{place / 'vocab'} is not the vocabulary that {file} names")
+    texts = {name: facts.get(name, "") for name in ("method", "role", "origin")}
+    return Description(model, vocab, **texts, model_type=facts["model_type"], place=place)
+
+
+def fill(fields: dict[str, Any], explicit: set[str], description: Description) -> dict[str, Any]:
+    """Fill the ``model`` and ``vocab`` sections from what a run starts from.
+
+    Args:
+      fields: a flattened configuration.
+      explicit: names of the fields that somebody set.
+      description: of ``model.init_from``.
+
+    Returns:
+      A new flattened configuration. ``vocab.symbols`` may be on where the checkpoint has none, and
+      ``vocab.path`` elsewhere if the file is the same; ``model.dropout`` is filled unless set.
+
+    Raises:
+      UserError: fields that were set and contradict the checkpoint.
+    """
+    found = {f"model.{name}": getattr(description.model, name) for name in SHAPE}
+    got = dict(fields)
+    if fields["model.preset"]:  # the preset stands for all of them
+        shape = preset(fields["model.preset"])
+        got |= {name: getattr(shape, name.removeprefix("model.")) for name in found}
+        explicit = explicit | found.keys()
+    if (vocab := description.vocab) is not None:
+        found |= {"vocab.kind": vocab.kind, "vocab.extra_ids": vocab.extra_ids}
+        if not ("vocab.symbols" in explicit and got["vocab.symbols"]):
+            found["vocab.symbols"] = vocab.symbols
+        path = Path(got["vocab.path"])
+        same = "vocab.path" in explicit and path.is_file() and path.read_bytes() == vocab.model
+        if vocab.model and not same:
+            found["vocab.path"] = str(description.vocab_folder / "spiece.model")
+    wrong = [
+        f"{name} is {got[name]!r} here and {value!r} there"
+        for name, value in found.items()
+        if name in explicit and got[name] != value
+    ]
+    if wrong:
+        by = f" (model.preset {fields['model.preset']!r})" if fields["model.preset"] else ""
+        raise UserError(
+            f"the configuration{by} contradicts model.init_from {description.place}: "
+            f"{'; '.join(wrong)}. Leave these fields out: they are filled from the checkpoint"
+        )
+    if fields["model.preset"]:
+        found = {k: v for k, v in found.items() if not k.startswith("model.")}
+    if "model.dropout" not in explicit:
+        found["model.dropout"] = description.model.dropout
+    return fields | found
+
+
+def _named(vocab: Vocabulary) -> str:
+    return f"{vocab.kind}, {vocab.size} ids, sha256 {vocab.fingerprint[:12]}"
