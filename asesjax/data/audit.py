@@ -1,7 +1,7 @@
 """What a vocabulary loses of a text: unknown pieces, and texts that do not come back."""
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,20 +10,23 @@ from asesjax.data.vocab import Vocabulary
 
 
 def unknown_share(
-    vocab: Vocabulary, texts: Sequence[str], n_examples: int = 10
+    vocab: Vocabulary,
+    texts: Sequence[str],
+    ids: Sequence[np.ndarray] | None = None,
+    n_examples: int = 10,
 ) -> tuple[int, int, list[str]]:
-    """Count the pieces that a vocabulary cannot spell.
+    """Count the pieces that a vocabulary cannot spell in some texts, whose ids may be given.
 
     Returns:
       ``n_unknown``, ``n_tokens`` and the stretches of text most often lost, at most
       ``n_examples``, the commonest first.
     """
     n_unknown, n_tokens, lost = 0, 0, collections.Counter()
-    for text, ids in zip(texts, vocab.encode_batch(texts), strict=True):
-        n_tokens += len(ids)
-        if (ids == vocab.unk_id).any():
-            ids, starts, ends = vocab.encode_with_offsets(text)
-            where = np.flatnonzero(ids == vocab.unk_id)
+    for text, own in zip(texts, vocab.encode_batch(texts) if ids is None else ids, strict=True):
+        n_tokens += len(own)
+        if (own == vocab.unk_id).any():
+            again, starts, ends = vocab.encode_with_offsets(text)
+            where = np.flatnonzero(again == vocab.unk_id)
             n_unknown += len(where)
             # A piece of no width is part of what the next character was normalised to.
             lost.update(text[starts[i] : max(ends[i], starts[i] + 1)] for i in where)
@@ -32,21 +35,17 @@ def unknown_share(
     return n_unknown, n_tokens, [text for text, _ in common[:n_examples]]
 
 
-def audit(vocab: Vocabulary, fields: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-    """Count what a vocabulary loses of each field of some data (name to texts).
+def audit(
+    vocab: Vocabulary, field: str, texts: Sequence[str], ids: Sequence[np.ndarray]
+) -> dict[str, Any]:
+    """Count what a vocabulary loses of a field of some data.
 
     Returns:
-      A row for each field: ``field``, ``texts``, ``tokens``, ``unknown`` (tokens), ``lost`` (the
-      stretches most often lost), and ``changed``, the texts that decoding does not give back as
-      they were: unknown pieces, line breaks, runs of spaces, characters that are normalised.
+      ``field``, ``texts``, ``tokens``, ``unknown`` (tokens), ``lost`` (the stretches most often
+      lost), and ``changed``, the texts that decoding does not give back as they were: unknown
+      pieces, line breaks, runs of spaces, characters that are normalised.
     """
-    rows = []
-    for name, texts in fields.items():
-        unknown, tokens, lost = unknown_share(vocab, texts)
-        back = map(vocab.decode, vocab.encode_batch(texts))
-        changed = sum(text != again for text, again in zip(texts, back, strict=True))
-        rows.append(
-            {"field": name, "texts": len(texts), "tokens": tokens, "unknown": unknown,
-             "changed": changed, "lost": lost}
-        )  # fmt: skip
-    return rows
+    unknown, tokens, lost = unknown_share(vocab, texts, ids)
+    changed = sum(text != vocab.decode(own) for text, own in zip(texts, ids, strict=True))
+    return {"field": field, "texts": len(texts), "tokens": tokens, "unknown": unknown,
+            "changed": changed, "lost": lost}  # fmt: skip

@@ -109,21 +109,18 @@ def encode_record(
     return EncodedRecord(record, question, chain, annotations or {})
 
 
-def write_corpus(
-    folder: str | Path, records: Sequence[Record], vocab: Vocabulary, answer_template: str
-) -> None:
-    """Encode records and write their ids.
+def write_corpus(folder: str | Path, encoded: Sequence[EncodedRecord]) -> None:
+    """Write the ids of records.
 
     Raises:
       UserError: a question or chain that comes to no tokens.
     """
-    encoded = [encode_record(vocab, record, answer_template) for record in records]
-    for one in encoded:
-        for name in _TEXTS:
-            need_tokens(getattr(one, name).ids, one.record, name, getattr(one, name).text)
     for name in _TEXTS:
+        texts = [getattr(one, name) for one in encoded]
+        for one, text in zip(encoded, texts, strict=True):
+            need_tokens(text.ids, one.record, name, text.text)
         for part in ("ids", "starts"):
-            ragged = Ragged.of([getattr(getattr(one, name), part) for one in encoded], np.int32)
+            ragged = Ragged.of([getattr(text, part) for text in texts], np.int32)
             write_array(Path(folder) / f"{name}_{part}.npy", ragged.values)
         write_array(Path(folder) / f"{name}_ends.npy", ragged.ends)
 

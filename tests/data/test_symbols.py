@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.data.audit import audit, unknown_share
-from asesjax.data.examples import encode_chain
+from asesjax.data.corpus import encode_text
 from asesjax.data.symbols import ALPHABET, NAMES, escape, escape_of, unescape
 from asesjax.data.vocab import (
     ByteVocabulary,
@@ -145,7 +145,8 @@ def test_an_escape_is_not_torn_between_pieces():
     vocab = trained()
     text = "Amy has 5 {.}\nBen has 3 more: 5 + 3 = 8.\nAmy has 5 apples."
     pieces = split_pieces(text, "keep", 1)
-    ids, piece = encode_chain(vocab, text, pieces)
+    chain = encode_text(vocab, text)
+    ids, piece = chain.ids, chain.piece_of_tokens(pieces)
     assert len(pieces) > 2 and set(piece.tolist()) == set(range(len(pieces)))
     for k in range(len(pieces)):
         part = vocab.decode(ids[piece == k])
@@ -175,17 +176,21 @@ def test_bytes_need_no_escapes_and_small_vocabularies_cannot_spell_them():
     check_round_trip(spelled, "{右} \n")
 
 
+def audits(vocab, fields):
+    return [audit(vocab, name, t, vocab.encode_batch(t)) for name, t in fields.items()]
+
+
 def test_audit_counts_by_field():
     vocab = trained()
     fields = {"question": ["Amy has 5", "a {} b {"], "answer": ["5\n", "8"], "none": []}
-    rows = {row.pop("field"): row for row in audit(vocab.plain, fields)}
+    rows = {row.pop("field"): row for row in audits(vocab.plain, fields)}
     n_tokens = sum(len(vocab.plain.encode(text)) for text in fields["question"])
     assert rows["question"] == {
         "texts": 2, "tokens": n_tokens, "unknown": 2, "changed": 1, "lost": ["{", "{}"],
     }  # fmt: skip
     assert (rows["answer"]["unknown"], rows["answer"]["changed"]) == (0, 1)
     assert rows["none"]["tokens"] == 0
-    for row in audit(vocab, fields):
+    for row in audits(vocab, fields):
         assert (row["unknown"], row["changed"], row["lost"]) == (0, 0, [])
 
 
@@ -221,5 +226,5 @@ def test_real_data_survives(data_folder, t5):
     lines = (data_folder / "gsm8k/test.jsonl").read_text(encoding="utf-8").splitlines()
     texts = [text for line in lines for text in json.loads(line).values()]
     assert unknown_share(t5.plain, texts)[0] > 4000
-    [row] = audit(t5, {"gsm8k": texts})
+    [row] = audits(t5, {"gsm8k": texts})
     assert row["texts"] == 2638 and row["unknown"] == row["changed"] == 0
