@@ -43,6 +43,7 @@ from asesjax.core.options import (
     parsed,
     section,
 )
+from asesjax.train.describe import describe_start, fill
 
 __all__ = ["base_config", "load_config", "finish", "flatten", "Config"]
 WORKDIR_FORMAT = 2  # of everything a run writes; other formats are refused
@@ -126,11 +127,14 @@ def load_config(spec: str, overrides: Mapping[str, str] | None = None) -> Config
     if own not in plugins and (_registered() != before or _registers(module)):
         plugins += (own,)  # a later process finds what it registers
     config.plugins = plugins
-    return finish(config, overrides, str(path))
+    return finish(config, overrides, str(path), fill_start=True)
 
 
 def finish(
-    config: ConfigDict | Config, overrides: Mapping[str, str] | None = None, origin: str = "config"
+    config: ConfigDict | Config,
+    overrides: Mapping[str, str] | None = None,
+    origin: str = "config",
+    fill_start: bool = False,
 ) -> Config:
     """Apply overrides and check every field.
 
@@ -138,9 +142,11 @@ def finish(
       config: from ``base_config()``.
       overrides: dotted field to text; read as a Python literal where the field is not a string.
       origin: named in errors about fields that came with ``config``.
+      fill_start: take the model and vocabulary sections from what ``model.init_from`` names.
 
     Raises:
-      UserError: unknown field, a value of another type or out of range, or no such method.
+      UserError: unknown field, a value of another type or out of range, no such method, or fields
+        that contradict ``model.init_from``.
 
     Example:
       >>> finish(base_config(), {"segment.beta": "1.0"}).segment.beta
@@ -157,7 +163,14 @@ def finish(
     known = all_fields()
     for name, text in (overrides or {}).items():
         values[name] = parsed(name, text, find_field(name, known))
-    return _complete(from_fields(values, origin))
+    found = from_fields(values, origin)
+    if fill_start and found.model.init_from:
+        fields = flatten(found)
+        explicit = {name for name, value in fields.items()
+                    if name in (overrides or ()) or value != getattr(known.get(name), "default", 0)}
+        start = describe_start(found.model.init_from)
+        found = from_fields(fill(fields, explicit, start), origin)
+    return _complete(found)
 
 
 def _complete(config: Config) -> Config:

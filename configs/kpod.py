@@ -66,7 +66,6 @@ def get_config(arg: str = ""):
         # The symbols + - * / say again what "more", "fewer", "twice" and "half" said. The paper's
         # 0.5 is more than that is worth, see README.md.
         c.kpod.alpha = 0.1
-        c.vocab.kind, c.vocab.path = "sentencepiece", f"{arg}/vocab/spiece.model"
         c.model.init_from = f"{arg}/roles/usm/main"
     return c
 

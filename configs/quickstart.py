@@ -9,13 +9,13 @@ Argument "epochs" matches passes over the training questions instead of tokens, 
 scripts do; USM and DSM then compute several times as much as the others:
     asesjax run --config configs/quickstart.py:epochs --workdir runs/quickstart-epochs
 
-tests/benchmarks/learnability.py tries other settings and prints how fast each is learned. Two of the
+tests/benchmarks/learnability.py tries other settings and prints how fast each is learned. Two
 defaults come from it (seed 0, this budget):
 - Adafactor, not AdamW, from random weights: T5's initialisation gives parameters of very different
   sizes, and Adafactor's steps are relative to them. direct and USM reach 46.6 % and 65.8 %; with
   --config.train.optimizer=adamw --config.train.learning_rate=0.002 20.8 % and 8.4 %.
-- 700 training problems: with many more, direct reaches the ceiling within the budget and the methods
-  cannot be told apart; with 700 it stops near half.
+- 700 training problems: with many more, direct reaches the ceiling within the budget and the
+  methods cannot be told apart; with 700 it stops near half.
 """
 
 from asesjax.config import base_config
