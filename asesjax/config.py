@@ -9,11 +9,13 @@ sources, segmentation scores, samplers and sections of its own, or name modules 
 """
 
 import functools
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import pkgutil
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -33,7 +35,6 @@ from asesjax import methods
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, write_json
 from asesjax.core.options import (
-    SECTIONS,
     Config,
     all_fields,
     find_field,
@@ -43,6 +44,8 @@ from asesjax.core.options import (
     parsed,
     section,
 )
+from asesjax.core.registry import Registry
+from asesjax.methods.method import method_class
 from asesjax.train.describe import describe_start, fill
 
 __all__ = ["base_config", "load_config", "finish", "flatten", "Config"]
@@ -108,7 +111,7 @@ def load_config(spec: str, overrides: Mapping[str, str] | None = None) -> Config
     if path.suffix != ".py":
         raise UserError(f"config file {path} is not a Python file; its name must end in .py")
     _load_rooms()
-    before = _registered()
+    before = Registry.registrations
     module = load_file(path)
     try:
         config = module.get_config(arg)
@@ -124,7 +127,7 @@ def load_config(spec: str, overrides: Mapping[str, str] | None = None) -> Config
         config.name = path.stem + (f":{arg}" if arg else "")
     plugins = tuple(_resolved(name, path.parent) for name in config.plugins)
     own = str(path.resolve())
-    if own not in plugins and (_registered() != before or _registers(module)):
+    if own not in plugins and Registry.registrations > before:
         plugins += (own,)  # a later process finds what it registers
     config.plugins = plugins
     return finish(config, overrides, str(path), fill_start=True)
@@ -157,17 +160,21 @@ def finish(
     """
     _load_rooms()
     values = flatten(config) if isinstance(config, Config) else _flat(config)
-    for plugin in (*values.get("plugins", ()), *(overrides or {}).get("plugins", "").split(",")):
-        if plugin:
-            load_plugin(plugin)
+    overrides = overrides or {}
+    if "plugins" in overrides:
+        named = parsed("plugins", overrides["plugins"], all_fields()["plugins"])
+        values["plugins"] = tuple(_resolved(name, Path()) for name in named)
+    for plugin in values.get("plugins", ()):
+        load_plugin(plugin)
     known = all_fields()
-    for name, text in (overrides or {}).items():
-        values[name] = parsed(name, text, find_field(name, known))
+    for name, text in overrides.items():
+        if name != "plugins":
+            values[name] = parsed(name, text, find_field(name, known))
     found = from_fields(values, origin)
     if fill_start and found.model.init_from:
         fields = flatten(found)
         explicit = {name for name, value in fields.items()
-                    if name in (overrides or ()) or value != getattr(known.get(name), "default", 0)}
+                    if name in overrides or value != getattr(known.get(name), "default", 0)}
         start = describe_start(found.model.init_from)
         found = from_fields(fill(fields, explicit, start), origin)
     return _complete(found)
@@ -175,8 +182,6 @@ def finish(
 
 def _complete(config: Config) -> Config:
     """Check that every row of the table and every variant is a method or a variant of one."""
-    from asesjax.methods.method import method_class
-
     for name in (*config.methods, *config.variants):
         method_class(name, config)
     return config
@@ -229,7 +234,7 @@ def load_file(path: Path) -> ModuleType:
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; it registers things that this run uses")
-    name = f"asesjax_user.{path.stem}"
+    name = _module_name(path)
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
@@ -238,8 +243,15 @@ def load_file(path: Path) -> ModuleType:
     except SyntaxError as error:
         raise UserError(f"{path}:{error.lineno}: {error.msg}") from error
     except (AttributeError, ImportError, NameError, TypeError) as error:
-        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+        line = next((at.lineno for at in reversed(traceback.extract_tb(error.__traceback__))
+                     if at.filename == str(path)), 0)  # fmt: skip
+        raise UserError(f"{path}:{line}: {type(error).__name__}: {error}") from error
     return module
+
+
+def _module_name(path: Path) -> str:
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
+    return f"asesjax_user.{path.stem}_{digest[:8]}"
 
 
 def load_plugin(name: str) -> None:
@@ -249,7 +261,8 @@ def load_plugin(name: str) -> None:
       UserError: it cannot be found.
     """
     if name.endswith(".py"):
-        load_file(Path(name))
+        if _module_name(Path(name)) not in sys.modules:
+            load_file(Path(name))
         return
     try:
         importlib.import_module(name)
@@ -266,22 +279,6 @@ def _resolved(name: str, folder: Path) -> str:
         if path.suffix == ".py" and path.is_file():
             return str(path.resolve())
     return name
-
-
-def _registered() -> list[tuple[str, ...]]:
-    from asesjax.data.registry import SOURCES
-    from asesjax.methods.method import METHODS
-    from asesjax.methods.token_weights import TOKEN_WEIGHTS
-    from asesjax.segment.score import SCORES
-
-    return [tuple(names) for names in (METHODS, SCORES, SECTIONS, SOURCES, TOKEN_WEIGHTS)]
-
-
-def _registers(module: ModuleType) -> bool:
-    """Whether a module that was loaded before is one that registers things."""
-    from asesjax.methods.method import METHODS
-
-    return any(METHODS.get(name).__module__ == module.__name__ for name in METHODS)
 
 
 def _flat(config: ConfigDict, lead: str = "") -> dict[str, Any]:

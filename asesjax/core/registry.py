@@ -19,6 +19,8 @@ class Registry(Generic[T]):
       (True, ['red'])
     """
 
+    registrations = 0  # in all registries, so that a file which registers things can be told
+
     def __init__(self, what: str):
         """Make an empty registry of ``what``, the word that its errors use."""
         self.what = what
@@ -39,6 +41,7 @@ class Registry(Generic[T]):
                     f"{_place(thing)}; give the second another name"
                 )
             self._found[name] = thing  # a module that is loaded again brings its own
+            Registry.registrations += 1
             return thing
 
         return add
