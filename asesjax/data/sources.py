@@ -53,8 +53,6 @@ def load_records(
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     limit = getattr(settings, f"n_{split}")
-    if limit < 0:
-        raise UserError(f"data.n_{split} must be 0 (all) or more, got {limit}")
     source = SOURCES.get(settings.source)
     if not isinstance(source, Reader):
         return source(settings, split, limit, seed), []
@@ -66,7 +64,7 @@ def load_records(
     shares = {} if own_file else _shares(settings, files)
     rows, skipped = _read_rows(source, files[part], part, settings)
     n_rows, rest = len(rows), split if own_file else "train"
-    rows = [row for row in rows if _split_of(_key(settings, row[1]), shares, rest) == split]
+    rows = [row for row in rows if _split_of(row[1], settings.split_by, shares, rest) == split]
     if not rows:
         raise UserError(
             f"{files[part]} has no {split} records among its {n_rows} good rows; "
@@ -140,14 +138,12 @@ def _right_chains(record: Record, chain: str, is_right: IsRight) -> Record | Non
 def _shares(settings, files: dict[str, Path]) -> dict[str, float]:
     """Return the shares of the training file, or of the only file, that go to other splits."""
     shares = {
-        name: getattr(settings, f"{name}_share")
-        for name in ("validation", "test")
-        if name not in files
+        split: getattr(settings, f"{split}_share") for split in SPLITS[1:] if split not in files
     }
-    if sum(shares.values()) >= 1 or min(shares.values(), default=0) < 0:
+    if sum(shares.values()) >= 1:
         raise UserError(
-            "data.validation_share and data.test_share must be 0 or more and leave something to "
-            f"train on, got {settings.validation_share} and {settings.test_share}"
+            "data.validation_share and data.test_share must leave something to train on, got "
+            f"{settings.validation_share} and {settings.test_share}"
         )
     return shares
 
@@ -206,12 +202,9 @@ def _check_ids(records: list[Record], path: str | os.PathLike) -> None:
         seen.add(record.id)
 
 
-def _key(settings, record: Record) -> str:
-    """Return what decides a record's split: records of equal keys stay together."""
-    return record.id if settings.split_by == "id" else " ".join(record.question.split())
-
-
-def _split_of(key: str, shares: dict[str, float], rest: str) -> str:
+def _split_of(record: Record, split_by: str, shares: dict[str, float], rest: str) -> str:
+    """Return the split of a record: records of equal ids, or equal questions, stay together."""
+    key = record.id if split_by == "id" else " ".join(record.question.split())
     position = stable_hash(key) / 2**64
     for name, share in shares.items():
         position -= share

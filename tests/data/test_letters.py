@@ -67,7 +67,7 @@ def test_errors():
     for changed, message in (
         ({"n_fillers": 1}, "data.n_fillers must be 0 where data.source is synthetic_letters"),
         ({"wording": "varied"}, "data.wording must be plain"),
-        ({"max_steps": 1}, "data.min_steps must be at least 1"),
+        ({"max_steps": 1}, "data.min_steps must be at most data.max_steps, got 2 and 1"),
     ):
         with pytest.raises(UserError, match=message):
             make_letters(settings_of(**changed), "train", 5, 0)

@@ -111,7 +111,7 @@ def test_errors():
     for changed, message in (
         ({"max_value": 7}, "data.max_value must be at least 8 for reports"),
         ({"n_distractors": 5}, "need more than the 8 sites"),
-        ({"min_steps": 0}, "data.min_steps must be at least 1"),
+        ({"min_steps": 5}, "data.min_steps must be at most data.max_steps, got 5 and 4"),
     ):
         with pytest.raises(UserError, match=message):
             make_reports(settings_of(**changed), "train", 5, 0)

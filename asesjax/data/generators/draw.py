@@ -27,7 +27,7 @@ def generate(
     draw: Callable[[Any, random.Random, int], Hashable],
     write: Callable[[Any, random.Random, Any, bool], Record],
 ) -> list[Record]:
-    """Draw problems of one split; the counts of steps take turns, so that each is as frequent.
+    """Draw ``n`` problems of one split; the counts of steps take turns.
 
     Args:
       kind: begins the ids, ``<kind>-<split>-<index>``.
@@ -40,9 +40,9 @@ def generate(
       write: ``(settings, rng, problem, test) -> record``, whose id is replaced.
 
     Returns:
-      ``n`` records of which no two have the same question. Validation and test problems are
-      distinct; training problems too, until no new one of a count of steps is found: then problems
-      return in other words.
+      Records of which no two have the same question. Validation and test problems are distinct;
+      training problems too, until no new one of a count of steps is found: then problems return in
+      other words.
 
     Raises:
       UserError: too few distinct problems found in a bounded number of draws.
@@ -122,16 +122,14 @@ def check_settings(settings: Any, **unused: Any) -> None:
     """Check what all generators need, and that settings without a use have their default.
 
     Raises:
-      UserError: a setting out of range, two that contradict each other, or one of ``unused`` that
-        differs from the value given here.
+      UserError: two settings contradict each other, or one of ``unused`` differs from the value
+        given here.
     """
-    if not 1 <= settings.min_steps <= settings.max_steps:
+    if settings.min_steps > settings.max_steps:
         raise UserError(
-            "data.min_steps must be at least 1 and at most data.max_steps, got "
+            "data.min_steps must be at most data.max_steps, got "
             f"{settings.min_steps} and {settings.max_steps}"
         )
-    if settings.n_distractors < 0:
-        raise UserError(f"data.n_distractors must not be negative, got {settings.n_distractors}")
     if settings.held_out_templates and settings.wording != "varied":
         raise UserError('data.held_out_templates needs data.wording "varied"')
     for name, default in unused.items():

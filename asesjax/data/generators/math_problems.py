@@ -86,9 +86,7 @@ def make_math(settings: Any, split: str, n: int, seed: int) -> list[Record]:
             f"{settings.n_distractors} need {n_people} names and there are {len(NAMES)}; "
             "lower one of them"
         )
-    if settings.n_fillers < 0:
-        raise UserError(f"data.n_fillers must be 0 or more, got {settings.n_fillers}")
-    if not 1 <= settings.n_rationales <= len(COMPUTATIONS):
+    if settings.n_rationales > len(COMPUTATIONS):
         raise UserError(
             f"data.n_rationales must be from 1 to {len(COMPUTATIONS)}, got {settings.n_rationales}"
         )
