@@ -338,7 +338,5 @@ def test_other_rationales_compute_the_same():
         for text in record.others:
             assert text != record.rationale
             assert computing.findall(text) == computing.findall(record.rationale)
-    for changed, message in (({"n_rationales": 5}, "n_rationales must be from 1 to 4, got 5"),
-                             ({"n_fillers": -1}, "n_fillers must be 0 or more, got -1")):
-        with pytest.raises(UserError, match=message):
-            make_math(settings_of(**changed), "train", 3, 0)
+    with pytest.raises(UserError, match="n_rationales must be from 1 to 4, got 5"):
+        make_math(settings_of(n_rationales=5), "train", 3, 0)
