@@ -22,7 +22,7 @@ VERBS = {
     "segment": "cut and label rationales, of a run or of any JSONL file",
     "generate": "answer questions with a trained method",
     "evaluate": "measure a file of predictions",
-    "compile": "compile for a TPU slice without one: memory, traffic, an estimated time",
+    "compile": "compile for a TPU slice on any machine: memory, traffic, an estimated time",
     "convert": "read a Hugging Face checkpoint, or write one",
     "config": "the fields of a configuration: defaults, ranges and meanings",
     "report": "table and figures of one run, or of several side by side",
@@ -30,10 +30,10 @@ VERBS = {
 _MODULES = {"train": "run", "score": "run"}
 EXIT_USER_ERROR = 2
 EXIT_PREEMPTED = 42  # saved and stopped on request; the same command resumes
-_EXIT_HELP = f"""\
-Exit status: 0; {EXIT_USER_ERROR} for a mistake that the message explains; {EXIT_PREEMPTED} when \
-stopped by SIGTERM with everything
-saved: the same command resumes."""
+_EXIT_HELP = (
+    f"Exit status: 0; {EXIT_USER_ERROR} for a mistake that the message explains; "
+    f"{EXIT_PREEMPTED} when stopped by SIGTERM\nwith everything saved: the same command resumes."
+)
 # Failures of the disk, not of the program.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 

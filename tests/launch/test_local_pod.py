@@ -103,7 +103,7 @@ def preempted_and_resumed(workdir, n, *more):
 
     statuses, said = finish(start(workdir, n, *more))
     assert statuses == [0] * n, said
-    assert "[train-direct] goes on" in said[0] and "| direct " in said[0]
+    assert "[train-direct] resumes" in said[0] and "| direct " in said[0]
     assert read_json(workdir / "report.json")["rows"][0]["method"] == "direct"
     lines = [row["step"] for row in read_metrics(role / "metrics.jsonl", "train")]
     assert lines == list(range(2, STEPS + 1, 2))  # none twice, none missing
