@@ -123,15 +123,15 @@ def _segments(run, records):
     """Return the strategy and the labelled pieces of every training chain."""
     from asesjax.methods.ases.scoring import score_records, segment_scored
     from asesjax.segment.records import read_segments
-    from asesjax.segment.score import SCORES
+    from asesjax.segment.score import NEEDS_NO_MODEL, SCORES
 
     strategy = run.config.segment.strategy
     if (run / "segments/train.jsonl").is_file():
         rows = read_segments(run / "segments/train.jsonl")[1]
         return rows[0].strategy, rows
     if SCORES.get(strategy).needs_model:
-        print(f"\nno scorer has been trained for {strategy}: segments by location")
-        strategy = "location"
+        print(f"\nno scorer has been trained for {strategy}: segments by {NEEDS_NO_MODEL}")
+        strategy = NEEDS_NO_MODEL
     scored = score_records([one.record for one in records], run.config)
     return strategy, segment_scored(scored, strategy, run.config.segment.beta)
 

@@ -1,7 +1,13 @@
+"""Config files, overrides, and the configuration that a workdir remembers."""
+
 import pytest
 
-from asesjax.config import base_config, finish, flatten, load_config
+from asesjax.cli.main import main
+from asesjax.config import (
+    base_config, finish, flatten, load_config, read_workdir, save_fields,
+)  # fmt: skip
 from asesjax.core.errors import UserError
+from asesjax.core.files import write_json
 
 
 def write(tmp_path, body):
@@ -66,7 +72,7 @@ def test_missing_file_and_missing_function(tmp_path):
 
 
 def test_every_field_survives_a_round_trip():
-    fields = flatten(base_config())
+    fields = flatten(finish(base_config()))
     again = finish(
         base_config(),
         {
@@ -77,7 +83,36 @@ def test_every_field_survives_a_round_trip():
     assert flatten(again) == fields
 
 
-def test_a_finished_config_is_locked():
+def test_a_finished_config_does_not_change():
     config = finish(base_config(), {})
-    with pytest.raises(AttributeError):
-        config.train.stepps = 3
+    for part, field in ((config, "seed"), (config.train, "steps"), (config.train, "stepps")):
+        with pytest.raises(AttributeError):
+            setattr(part, field, 3)
+    changed = config.changed({"train.steps": 3})
+    assert (changed.train.steps, config.train.steps) == (3, 0)
+    with pytest.raises(UserError, match="did you mean 'train.steps'"):
+        config.changed({"train.stepps": 3})
+
+
+def test_a_workdir_remembers_its_configuration(tmp_path):
+    config = finish(base_config(), {
+        "methods": "usm,calm", "variants.calm.method": "usm", "seeds": "1,2",
+        "variants.calm.train.learning_rate": "1",
+    })  # fmt: skip
+    save_fields(tmp_path, config)
+    assert flatten(read_workdir(tmp_path)) == flatten(config)
+    assert read_workdir(tmp_path, {"seed": "5"}).seed == 5
+
+
+@pytest.mark.parametrize("found, number", [({}, 1), ({"workdir_format": 3}, 3)])
+def test_a_workdir_of_another_format_is_refused_by_name(tmp_path, capsys, found, number):
+    write_json(tmp_path / "config.json", {"seed": 0, "train.steps": 2} | found)
+    config = write(tmp_path, "")
+    with pytest.raises(UserError) as error:
+        read_workdir(tmp_path)
+    words = f"{tmp_path} is of workdir format {number} and this version reads format 2"
+    assert words in str(error.value)
+    for more in ([], ["--config", str(config)]):
+        assert main(["run", "--workdir", str(tmp_path), *more]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "stages").exists()
