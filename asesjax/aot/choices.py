@@ -43,7 +43,7 @@ def train_changes(config: Config, n_devices: int) -> Iterator[Change]:
     train = config.train
     less = [{"train.remat": r} for r in _REMAT[_REMAT.index(train.remat) + 1 :]]
     least = less[-1:] or [{}]
-    more = list(_microbatches(train, _row_shards(config.mesh, n_devices)))
+    more = list(_microbatches(train, _row_shards(_sizes(config.mesh), n_devices)))
     yield from more
     yield from less
     if less:
@@ -135,18 +135,20 @@ def _microbatches(train: Any, row_shards: int) -> Iterator[Change]:
         n *= 2
 
 
-def _row_shards(mesh: Mapping[str, Any], n_devices: int) -> int:
+def _row_shards(sizes: Mapping[str, int], n_devices: int) -> int:
     """Devices that share the rows of a batch."""
-    if mesh["tensor"] == -1:
-        return mesh["data"] * mesh["fsdp"]
-    return n_devices // mesh["tensor"]
+    if sizes["tensor"] == -1:
+        return sizes["data"] * sizes["fsdp"]
+    return n_devices // sizes["tensor"]
+
+
+def _sizes(mesh: Any) -> dict[str, int]:
+    return {name: getattr(mesh, name) for name in ("data", "fsdp", "tensor")}
 
 
 def _of(mesh: Change) -> dict[str, int]:
     return {name: int(mesh[f"mesh.{name}"]) for name in ("data", "fsdp", "tensor")}
 
 
-def _same(mine: Mapping[str, Any], mesh: Change) -> bool:
-    return mine["preset"] == mesh["mesh.preset"] and all(
-        mine[name] == size for name, size in _of(mesh).items()
-    )
+def _same(mine: Any, mesh: Change) -> bool:
+    return mine.preset == mesh["mesh.preset"] and _sizes(mine) == _of(mesh)

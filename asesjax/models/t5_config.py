@@ -1,8 +1,6 @@
 """The shape of a T5 model: one frozen, hashable dataclass, checked when it is made."""
 
 import dataclasses
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -110,16 +108,3 @@ class T5Config:
         """
         names = {field.name for field in dataclasses.fields(cls)} - {"vocab_size"}
         return cls(vocab_size, **{n: getattr(model, n) for n in names if hasattr(model, n)})
-
-    @classmethod
-    def from_hf(cls, source: str | Path | Mapping[str, Any]) -> "T5Config":
-        """Build from the folder of a Hugging Face checkpoint, or from its config as a mapping.
-
-        See ``hf_config.config_from_hf``.
-
-        Raises:
-          UserError: not a T5 or mT5 that this package computes exactly.
-        """
-        from asesjax.models.hf_config import config_from_hf
-
-        return config_from_hf(source)

@@ -8,6 +8,7 @@ A score is registered where it is defined:
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -45,7 +46,7 @@ class ScoreInput(NamedTuple):
     reduce: str = "sum"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Score:
     """A segmentation score.
 
@@ -59,8 +60,12 @@ class Score:
     needs_model: bool = False
     threshold: float | None = None
 
+    def __post_init__(self):
+        functools.update_wrapper(self, self.function)  # so that the registry tells scores apart
+
 
 SCORES: Registry[Score] = Registry("segment.strategy")
+NEEDS_NO_MODEL = "location"  # stands in for scores that do, where there is none yet
 
 
 def score(name: str, needs_model: bool = False, threshold: float | None = None) -> Callable:

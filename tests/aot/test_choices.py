@@ -3,7 +3,7 @@
 import pytest
 
 from asesjax.aot import choices
-from asesjax.config import base_config, finish
+from asesjax.config import base_config, finish, flatten
 from asesjax.core.errors import UserError
 
 
@@ -44,8 +44,7 @@ def test_every_change_is_a_configuration():
     for change in choices.train_changes(c, 16):
         done = choices.changed(c, change)
         for name, value in change.items():
-            section, field = name.split(".")
-            assert str(done[section][field]) == value
+            assert str(flatten(done)[name]) == value
     assert c.train.microbatches == 1  # the first is as it was
 
 

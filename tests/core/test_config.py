@@ -4,7 +4,12 @@ import pytest
 
 from asesjax.cli.main import main
 from asesjax.config import (
-    base_config, finish, flatten, load_config, read_workdir, save_fields,
+    base_config,
+    finish,
+    flatten,
+    load_config,
+    read_workdir,
+    save_fields,
 )  # fmt: skip
 from asesjax.core.errors import UserError
 from asesjax.core.files import write_json

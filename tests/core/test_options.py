@@ -6,7 +6,15 @@ from asesjax.cli.main import main
 from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.options import (
-    NOTHING, SECTIONS, all_fields, checked, option, parsed, range_text, reads, section,
+    NOTHING,
+    SECTIONS,
+    all_fields,
+    checked,
+    option,
+    parsed,
+    range_text,
+    reads,
+    section,
 )  # fmt: skip
 from asesjax.core.registry import Registry
 from asesjax.experiment import make_stages
@@ -38,8 +46,8 @@ def fields():
 
 @pytest.mark.parametrize(
     "name, value, kept",
-    [("share", 0, 0.0), ("share", 0.99, 0.99), ("count", 9, 9), ("kind", "b", "b"), ("on", True, True),
-     ("sizes", [1, 2], (1, 2)), ("names", [], ()), ("seeds", (0, 3), (0, 3))],
+    [("share", 0, 0.0), ("share", 0.99, 0.99), ("count", 9, 9), ("kind", "b", "b"),
+     ("on", True, True), ("sizes", [1, 2], (1, 2)), ("names", [], ()), ("seeds", (0, 3), (0, 3))],
 )  # fmt: skip
 def test_values_of_the_type_and_range_are_kept(fields, name, value, kept):
     found = checked(name, value, fields[name])
@@ -75,7 +83,8 @@ def test_other_values_are_refused_with_type_or_range(fields, name, value, words)
     "name, text, value",
     [("share", "0.25", 0.25), ("count", "3", 3), ("kind", "b", "b"), ("on", "True", True),
      ("sizes", "16", (16,)), ("sizes", "(16,)", (16,)), ("sizes", "16,32", (16, 32)),
-     ("sizes", "[1]", [1]), ("sizes", "", ()), ("names", "a, b,", ("a", "b")), ("seeds", "1", (1,))],
+     ("sizes", "[1]", [1]), ("sizes", "", ()), ("names", "a, b,", ("a", "b")),
+     ("seeds", "1", (1,))],
 )  # fmt: skip
 def test_text_of_the_command_line_is_read_by_the_type(fields, name, text, value):
     assert parsed(name, text, fields[name]) == value

@@ -4,7 +4,6 @@ from asesjax.core.errors import UserError
 from asesjax.core.files import read_json
 from asesjax.core.stages import Stage, in_order, run_stages
 
-
 VALUES = {"a": {"data.n": 1}, "b": {"train.lr": 0.1}, "c": {"eval.x": (1, 2)}}
 CHANGED = VALUES | {"b": {"train.lr": 0.2}}
 

@@ -9,6 +9,7 @@ import pytest
 from asesjax.core.files import read_json
 from asesjax.data.vocab import load_vocabulary, train_vocabulary
 from asesjax.models import t5
+from asesjax.models.hf_config import config_from_hf
 from asesjax.models.hf_io import load_params, save_hf
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import make_mesh
@@ -147,7 +148,7 @@ def test_a_run_can_start_from_it(hf, saved, tmp_path, capsys):
     assert "no field for layer_norm_epsilon=1e-05" in told
     back = tmp_path / "back"
     assert hf.convert("--to-hf", back, "--checkpoint", tmp_path / "ckpt/step_0") == 0
-    assert T5Config.from_hf(back) == T5Config.from_hf(folder) == config
+    assert config_from_hf(back) == config_from_hf(folder) == config
 
 
 @pytest.mark.parametrize("kind", ("v1_0", "v1_1"))
@@ -224,7 +225,7 @@ def test_role_of_a_run_with_its_own_vocabulary(hf, tmp_path, capsys):
         assert hf.convert("--to-hf", tmp_path / f"hf{number}", "--checkpoint", place) == 0
         assert hf.equal(load_params(tmp_path / f"hf{number}")[1], params)
     model = hf.load(tmp_path / "hf0")
-    assert T5Config.from_hf(tmp_path / "hf0") == shape
+    assert config_from_hf(tmp_path / "hf0") == shape
     assert model.config.vocab_size == 128 > vocab.size
     tokenizer = hf.transformers.AutoTokenizer.from_pretrained(tmp_path / "hf0")
     hard = ["", " two  spaces\nand lines ", "Amyyyy peeears", "½ ① Ünïcode 中文", "a<extra_id_3> b"]

@@ -8,8 +8,8 @@ import pytest
 
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, write_json
+from asesjax.models.hf_config import config_from_hf
 from asesjax.models.hf_io import load_params
-from asesjax.models.t5_config import T5Config
 from asesjax.train.checkpoint import save_params
 from asesjax.train.describe import describe_start
 
@@ -195,7 +195,7 @@ def test_options_that_do_not_go_together(hf, capsys):
 
 def test_fields_that_are_not_of_a_t5_we_compute(hf, saved):
     fields = read_json(saved("v1_1") / "config.json")
-    assert T5Config.from_hf(fields).layer_norm_epsilon == 1e-6
+    assert config_from_hf(fields).layer_norm_epsilon == 1e-6
     for change, told in (
         ({"model_type": "longt5"}, "Valid: t5, mt5"),
         ({"model_type": None}, "Valid: t5, mt5"),
@@ -210,8 +210,8 @@ def test_fields_that_are_not_of_a_t5_we_compute(hf, saved):
         ({"relative_attention_num_buckets": 6}, "relpos_buckets"),
     ):
         with pytest.raises(UserError, match="config") as error:
-            T5Config.from_hf(fields | change)
+            config_from_hf(fields | change)
         assert told in str(error.value)
     for name in ("vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_layers"):
         with pytest.raises(UserError, match=f"'{name}' is missing"):
-            T5Config.from_hf({k: v for k, v in fields.items() if k != name})
+            config_from_hf({k: v for k, v in fields.items() if k != name})

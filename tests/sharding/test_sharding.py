@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from asesjax.config import CHOICES
 from asesjax.core.errors import UserError
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import _over_slices, make_mesh
+from asesjax.sharding.options import MeshOptions
 from asesjax.sharding.place import (
     batch_sharding,
     on_mesh,
@@ -91,8 +91,8 @@ def test_slices_that_the_devices_tell():
     assert of[0, 0, 0] != of[2, 0, 0]
 
 
-def test_presets():
-    assert set(PRESETS) == set(CHOICES["mesh.preset"])
+def test_presets_are_the_choices_of_the_option():
+    assert set(PRESETS) == set(MeshOptions.__dataclass_fields__["preset"].metadata["choices"])
     with pytest.raises(UserError, match="did you mean 'fsdp'"):
         rules("fdsp")
 

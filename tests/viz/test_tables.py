@@ -3,6 +3,7 @@ import json
 import pytest
 
 from asesjax.cli.main import main
+from asesjax.config import WORKDIR_FORMAT
 from asesjax.core.types import Segment
 from asesjax.evals.paired import compare
 from asesjax.viz.compare import comparison_text, rows_table
@@ -13,12 +14,12 @@ from asesjax.viz.tables import results_table
 def report(seed, accuracies, strategy="entropy"):
     rows = [
         {"method": method, "seed": seed, "accuracy": accuracy, "chain_accuracy": None,
-         "bleu": 50.0, "segmentation_f1": 0.5, "train_tokens": 1000, "train_steps": 10,
-         "questions": 4}
+         "bleu": 50.0, "train_tokens": 1000, "train_steps": 10, "questions": 4}
         for method, accuracy in accuracies.items()
     ]  # fmt: skip
-    return {"name": "x", "seed": seed, "budget": "b", "strategy": strategy, "metric": "numeric",
-            "rows": rows}  # fmt: skip
+    own = {"segmentation": {"strategy": strategy}} if strategy else {}
+    return own | {"name": "x", "seed": seed, "budget": "b", "metric": "numeric",
+                  "against": None, "rows": rows}  # fmt: skip
 
 
 def group(texts, against="direct"):
@@ -90,6 +91,13 @@ def test_columns_without_values_are_left_out():
     assert "| - " not in table
 
 
+def test_columns_of_methods_stand_at_the_end():
+    rows = [{"method": "usm", "bleu": 1.0, "columns": {"segm. F1": 0.5}}, {"method": "direct"}]
+    head, _, *own = cells(results_table(rows))
+    assert head == ["method", "BLEU", "segm. F1"]
+    assert own == [["usm", "1.0", "0.500"], ["direct", "-", "-"]]
+
+
 def test_segments_are_escaped_and_labelled():
     segments = [Segment("<b> 1 < 2. ", "ES"), Segment("So & so.", None)]
     page = segments_html(segments, "a < b?")
@@ -104,11 +112,13 @@ def test_comparing_takes_no_configuration(tmp_path, capsys, more):
         folder = tmp_path / name
         (folder / "predictions/usm").mkdir(parents=True)
         (folder / "report.json").write_text(json.dumps(report(seed, {"usm": 1.0})))
-        (folder / "config.json").write_text(json.dumps({"seed": seed, "train.steps": 2}))
+        (folder / "config.json").write_text(json.dumps(
+            {"workdir_format": WORKDIR_FORMAT, "seed": seed, "train.steps": 2}
+        ))  # fmt: skip
         row = {"id": "1", "question": "q", "chain": "It is 3.", "reference_answer": "3"}
         (folder / "predictions/usm/test.jsonl").write_text(json.dumps(row))
     folders = [str(tmp_path / name) for name in "ab"]
     assert main(["report", "--workdir", *folders]) == 0
     assert "| usm    |      100.0 | 0.0 |  100.0..100.0 |" in capsys.readouterr().out
     assert main(["report", "--workdir", *folders, *more]) == 2
-    assert "one --workdir only" in capsys.readouterr().err
+    assert "need a single --workdir" in capsys.readouterr().err
