@@ -9,7 +9,7 @@ import base64
 import shutil
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from asesjax.core.files import read_json, write_json
 from asesjax.data.vocab import (
@@ -27,7 +27,6 @@ FILES = (
 _UNIGRAM, _BPE = 1, 2  # TrainerSpec.ModelType
 _BYTE_PIECE = 6  # ModelProto.SentencePiece.Type
 _SPECIAL = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-_SPACE = "\u2581"
 
 
 def read_hf_vocabulary(folder: Path) -> Vocabulary | None:
@@ -51,11 +50,7 @@ def copy_tokenizer(source: Path, folder: Path) -> bool:
 
 
 def write_hf_tokenizer(vocab: Vocabulary, folder: Path) -> str:
-    """Write the files of a tokenizer into a folder that exists.
-
-    Returns:
-      What the written tokenizer cannot do that ``vocab`` does, as a sentence; empty if nothing.
-    """
+    """Write the files of a tokenizer; return what it cannot do that ``vocab`` does, or ""."""
     note = ""
     if isinstance(vocab, SymbolVocabulary):
         vocab = vocab.plain
@@ -67,10 +62,10 @@ def write_hf_tokenizer(vocab: Vocabulary, folder: Path) -> str:
         return f"no tokenizer is written: transformers has none for a vocabulary of {vocab.kind}s"
     model = _read_model(vocab.model)
     config: dict[str, Any] = dict(_SPECIAL)
-    if model["type"] == _UNIGRAM:
+    if model.kind == _UNIGRAM:
         (folder / "spiece.model").write_bytes(vocab.model)
         config |= {"tokenizer_class": "T5Tokenizer", "extra_ids": vocab.extra_ids}
-    elif model["type"] == _BPE:
+    elif model.kind == _BPE:
         sentinels = [f"<extra_id_{k}>" for k in range(vocab.extra_ids)]
         write_json(folder / "tokenizer.json", _bpe_json(model, vocab))
         config |= {"tokenizer_class": "PreTrainedTokenizerFast",
@@ -81,22 +76,24 @@ def write_hf_tokenizer(vocab: Vocabulary, folder: Path) -> str:
     return note
 
 
-def _bpe_json(model: dict, vocab: Vocabulary) -> dict:
-    """The ``tokenizer.json`` of a byte-pair model."""
-    ids = {piece: i for i, (piece, _, _) in enumerate(model["pieces"])}
+def _bpe_json(model: "_Model", vocab: SentencePieceVocabulary) -> dict:
+    """Return the ``tokenizer.json`` of a byte-pair model."""
+    ids = {piece: i for i, (piece, _, _) in enumerate(model.pieces)}
     merges = []
-    for piece, score, _ in model["pieces"][3:]:
+    for piece, score, _ in model.pieces[3:]:
         cuts = [(piece[:i], piece[i:]) for i in range(1, len(piece))]
         merges += [(-score, ids[piece], a, b) for a, b in cuts if a in ids and b in ids]
-    tokens = [(i, text) for i, text in enumerate(_SPECIAL.values())]
+    tokens = list(enumerate(_SPECIAL.values()))
     tokens += [(vocab.sentinel(k), f"<extra_id_{k}>") for k in range(vocab.extra_ids)]
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    space = {"type": "Metaspace", "replacement": _SPACE, "prepend_scheme": "always", "split": True}
-    charsmap = base64.b64encode(model["charsmap"]).decode()
-    normalizer, words = None, {"type": "WhitespaceSplit"}
-    if charsmap:
+    space = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always",
+             "split": True}  # fmt: skip
+    if model.charsmap:
+        charsmap = base64.b64encode(model.charsmap).decode()
         normalizer = {"type": "Precompiled", "precompiled_charsmap": charsmap}
+        words = {"type": "WhitespaceSplit"}
     else:  # nothing is normalised but runs of spaces: line breaks are text
+        normalizer = None
         words = {"type": "Split", "pattern": {"Regex": " +"}, "behavior": "Removed",
                  "invert": False}  # fmt: skip
     end = {"SpecialToken": {"id": "</s>", "type_id": 0}}
@@ -109,45 +106,43 @@ def _bpe_json(model: dict, vocab: Vocabulary) -> dict:
             {"id": i, "content": text, **plain, "special": True} for i, text in sorted(tokens)
         ],
         "normalizer": normalizer,
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [words, space],
-        },
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [words, space]},
         "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [a, end],
-            "pair": [a, end, b, end],
+            "type": "TemplateProcessing", "single": [a, end], "pair": [a, end, b, end],
             "special_tokens": {"</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}},
         },
         "decoder": space,
         "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": "<unk>",
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": True,
-            "byte_fallback": any(kind == _BYTE_PIECE for _, _, kind in model["pieces"]),
-            "ignore_merges": False,
+            "type": "BPE", "dropout": None, "unk_token": "<unk>", "fuse_unk": True,
+            "continuing_subword_prefix": None, "end_of_word_suffix": None, "ignore_merges": False,
+            "byte_fallback": any(kind == _BYTE_PIECE for _, _, kind in model.pieces),
             "vocab": ids,
             "merges": [list(merge[2:]) for merge in sorted(merges, key=lambda merge: merge[:2])],
         },
-    }
+    }  # fmt: skip
 
 
-def _read_model(data: bytes) -> dict:
-    """Read what matters of a serialised ModelProto, without the protobuf package."""
-    pieces, kind, charsmap = [], _UNIGRAM, b""
-    for number, value in _fields(data):
-        if number == 1:
-            piece = dict(_fields(value))
-            [score] = struct.unpack("<f", piece.get(2, b"\0\0\0\0"))
-            pieces.append((piece[1].decode(), score, piece.get(3, 1)))
-        elif number == 2:
-            kind = dict(_fields(value)).get(3, _UNIGRAM)
-        elif number == 3:
-            charsmap = dict(_fields(value)).get(2, b"")
-    return {"pieces": pieces, "type": kind, "charsmap": charsmap}
+class _Model(NamedTuple):
+    """What matters of a serialised ModelProto: pieces are (text, score, type)."""
+
+    pieces: list[tuple[str, float, int]]
+    kind: int
+    charsmap: bytes
+
+
+def _read_model(data: bytes) -> _Model:
+    """Parse a ModelProto without the protobuf package."""
+    parts = list(_fields(data))
+    pieces = [dict(_fields(value)) for number, value in parts if number == 1]
+    trainer, normalizer = (
+        dict(_fields(next((value for number, value in parts if number == wanted), b"")))
+        for wanted in (2, 3)
+    )
+    return _Model(
+        [(piece[1].decode(), struct.unpack("<f", piece.get(2, bytes(4)))[0], piece.get(3, 1))
+         for piece in pieces],
+        trainer.get(3, _UNIGRAM), normalizer.get(2, b""),
+    )  # fmt: skip
 
 
 def _fields(data: bytes):

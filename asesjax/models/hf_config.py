@@ -1,10 +1,10 @@
 """``config.json`` of Hugging Face's T5 and mT5, read strictly and written.
 
-What decides the logits is told in three ways. transformers 4 wrote ``tie_word_embeddings``: true
-ties the output to the embedding and scales it by ``d_model ** -0.5``. transformers 5 always writes
-true there; ``scale_decoder_outputs`` says whether T5 scales, mT5 never does, and the output is its
-own where the file holds an ``lm_head.weight`` that differs from the embedding. So ``tied`` here
-means "scaled", and ``hf_io`` holds the tensors of the file against it.
+Files say in three ways how logits are computed. In transformers 4, ``tie_word_embeddings`` means
+that the output is the embedding, scaled by ``d_model ** -0.5``. transformers 5 always writes true
+there; ``scale_decoder_outputs`` says whether T5 scales, mT5 never does, and the output is separate
+where the file holds an ``lm_head.weight`` that differs from the embedding. So ``tied`` here means
+"scaled", and ``hf_io`` compares it with the tensors.
 """
 
 from collections.abc import Mapping
@@ -34,29 +34,24 @@ _FIELDS = (
 # feed_forward_proj -> what transformers derives from it, which a file may repeat.
 _ACTIVATIONS = {"relu": ("relu", False), "gated-gelu": ("gelu_new", True)}
 _DEFAULT_MLP = {"t5": "relu", "mt5": "gated-gelu"}
-# Ids the package takes for granted.
+# Ids that this package requires.
 _IDS = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
 _MUST_BE_OFF = ("tie_encoder_decoder", "quantization_config")
 
 
-def read_config(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """Read the ``config.json`` of a folder; a mapping is taken as one already read."""
-    if isinstance(source, Mapping):
-        return dict(source)
-    fields = read_json(Path(source) / "config.json")
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """Read the ``config.json`` of a folder."""
+    fields = read_json(Path(folder) / "config.json")
     if not isinstance(fields, dict):
-        raise UserError(f"{source}/config.json: expected an object of fields")
+        raise UserError(f"{folder}/config.json: expected an object of fields")
     return fields
 
 
-def config_from_hf(source: str | Path | Mapping[str, Any]) -> T5Config:
-    """Build a T5Config from the folder of a Hugging Face checkpoint or from its config.
+def config_from_hf(fields: Mapping[str, Any], where: str = "config") -> T5Config:
+    """Build a T5Config from what a ``config.json`` holds; ``where`` names it in errors.
 
     ``tied`` comes from the config alone here; ``hf_io.load_params`` refuses a file whose tensors
     say otherwise. ``dtype``, which is of activations, stays float32 whatever the file is stored in.
-
-    Args:
-      source: folder with a ``config.json``, or what that file holds.
 
     Raises:
       UserError: another model than T5 or mT5, another activation, or a field missing, wrong, or
@@ -70,8 +65,6 @@ def config_from_hf(source: str | Path | Mapping[str, Any]) -> T5Config:
       >>> config.mlp, config.tied, config.n_decoder_layers
       ('gated-gelu', False, 8)
     """
-    fields = read_config(source)
-    where = "config" if isinstance(source, Mapping) else f"{source}/config.json"
     model_type = fields.get("model_type")
     if model_type not in MODEL_TYPES:
         raise unknown(f"model_type in {where}:", str(model_type), MODEL_TYPES)
@@ -100,11 +93,8 @@ def config_from_hf(source: str | Path | Mapping[str, Any]) -> T5Config:
 def config_to_hf(config: T5Config, model_type: str = "t5", dtype: str = "float32") -> dict:
     """Return the ``config.json`` with which transformers computes what ``config`` does.
 
-    Args:
-      config: shape of the model.
-      model_type: "t5" or "mt5". A tied mT5 is written as T5: transformers 5 never scales mT5's
-        logits, and everything else is the same.
-      dtype: of the tensors in the file.
+    A tied mT5 is written as T5: transformers 5 never scales mT5's logits, and everything else is
+    the same. ``dtype`` is that of the tensors in the file.
     """
     if config.tied:
         model_type = "t5"

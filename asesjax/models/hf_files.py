@@ -24,11 +24,7 @@ _STRETCH = 2**22  # numbers of a tensor read at once
 
 
 class TensorFiles:
-    """The tensors of a checkpoint folder.
-
-    Attributes:
-      shapes: name to shape.
-    """
+    """The tensors of a checkpoint folder; ``shapes`` maps their names to their shapes."""
 
     def __init__(self, folder: str | Path, allow_pickle: bool = False):
         """Find the weights and read the files' headers.
@@ -37,30 +33,26 @@ class TensorFiles:
           folder: holds ``model.safetensors``, or shards with ``model.safetensors.index.json``.
           allow_pickle: where there is neither, take ``pytorch_model.bin``, whole or in shards. It
             needs torch, which reads it with ``weights_only=True``.
-
-        Raises:
-          UserError: no weights, pickled ones without permission, damaged files, or another dtype.
         """
         self.folder = Path(folder)
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._file_of: dict[str, Path] = {}
         self._pickled: dict[str, Any] = {}
-        files = self._find(SAFE)
+        for file in (files := self._find(SAFE)):
+            self._read_header(file)
         if files:
-            for file in files:
-                self._read_header(file)
-        else:
-            files = self._find(PICKLE)
-            if not files:
-                raise UserError(f"{folder} holds no weights: neither {SAFE} nor {PICKLE}")
-            if not allow_pickle:
-                raise UserError(
-                    f"{folder} holds its weights only as {PICKLE}, a pickle. Save it as "
-                    "safetensors, or allow the pickle with --allow-pickle (it needs torch, which "
-                    "reads it with weights_only=True)"
-                )
-            for file in files:
-                self._unpickle(file)
+            return
+        files = self._find(PICKLE)
+        if not files:
+            raise UserError(f"{folder} holds no weights: neither {SAFE} nor {PICKLE}")
+        if not allow_pickle:
+            raise UserError(
+                f"{folder} holds its weights only as {PICKLE}, a pickle. Save it as safetensors, "
+                "or allow the pickle with asesjax convert --allow-pickle (it needs torch, which "
+                "reads it with weights_only=True)"
+            )
+        for file in files:
+            self._unpickle(file)
 
     def fill(self, name: str, out: np.ndarray) -> None:
         """Read one tensor into float32 ``out``, which may be a view, a stretch of rows at a time.
@@ -88,7 +80,7 @@ class TensorFiles:
     def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
         if name in self._pickled:
             return self._pickled[name][start:stop].float().numpy()
-        # Opened anew every time: what was read stays in memory as long as the file is open.
+        # Opened each time: what was read stays in memory as long as the file is open.
         with _opened(self._file_of[name]) as file:
             return file.get_slice(name)[start:stop]
 
@@ -133,8 +125,8 @@ class TensorFiles:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # torch raises many kinds
-            told = str(error).splitlines()[0][:200]
-            raise UserError(f"torch cannot read {path} with weights_only=True: {told}") from None
+            why = str(error).splitlines()[0][:200]
+            raise UserError(f"torch cannot read {path} with weights_only=True: {why}") from None
         for name, value in content.items():
             if not isinstance(value, torch.Tensor) or not value.is_floating_point():
                 raise UserError(f"{path}: {name} is no tensor of floating-point numbers")
@@ -154,12 +146,10 @@ def _opened(path: Path) -> Iterator[Any]:
 def write_safetensors(
     path: Path, layout: dict[str, tuple[str, tuple[int, ...]]], value: Callable[[str], np.ndarray]
 ) -> None:
-    """Write a file tensor by tensor; the library's own writer holds them all in memory at once.
+    """Write a file tensor by tensor; the library's own writer holds all of them in memory.
 
-    Args:
-      path: of the file.
-      layout: name to dtype (one of ``DTYPES``) and shape, in the order of the file.
-      value: gives a tensor by name, contiguous and in its dtype.
+    ``layout`` maps names to dtype (one of ``DTYPES``) and shape, in the order of the file;
+    ``value`` gives a tensor by name, contiguous and in its dtype.
     """
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -178,14 +168,7 @@ def write_safetensors(
 
 @contextlib.contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """Fill a folder that appears under its name only when everything is in it.
-
-    Yields:
-      A temporary folder beside ``path``; it is removed when the block raises.
-
-    Raises:
-      UserError: ``path`` exists, or cannot be written.
-    """
+    """Yield a temporary folder, which gets the name ``path`` unless the block raises."""
     path = Path(path).absolute()
     if path.exists():
         raise UserError(f"{path} exists; nothing is overwritten, give another folder")

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from asesjax.core.errors import UserError, unknown
+from asesjax.core.errors import UserError
 from asesjax.core.files import write_json
 from asesjax.core.types import Params
 from asesjax.models import hf_names, t5
@@ -27,7 +27,7 @@ def load_params(
     vocab_rows: int | None = None,
     allow_pickle: bool = False,
 ) -> tuple[T5Config, Params]:
-    """Read a Hugging Face T5 or mT5.
+    """Read a Hugging Face T5 or mT5; return its shape and parameters, float32.
 
     Memory: the parameters, and about one tensor more. With shardings a tensor goes from the host
     straight onto the devices, each of which gets its part.
@@ -38,38 +38,36 @@ def load_params(
     Args:
       folder: with ``config.json`` and weights.
       shardings: tree of the parameters with a ``Sharding`` in the place of each array, of the
-        shapes after resizing; or a function from the T5Config to that tree; None for one device.
+        shapes after resizing; None for one device.
       vocab_rows: rows of the vocabulary wanted; None keeps those of the file. Added rows are the
         mean of the others; surplus rows are cut off the end.
       allow_pickle: see ``TensorFiles``.
-
-    Returns:
-      The shape of the model and its parameters, float32.
 
     Raises:
       UserError: what ``config_from_hf`` and ``TensorFiles`` refuse; tensors missing, too many or of
         another shape, all in one report; tensors that contradict the config about tying.
     """
-    config = config_from_hf(folder)
+    fields = read_config(folder)
+    config = config_from_hf(fields, f"{folder}/config.json")
     files = TensorFiles(folder, allow_pickle)
-    source_of = _match(files, config, read_config(folder).get("tie_word_embeddings"))
+    source_of = _match(files, config, fields.get("tie_word_embeddings"))
     if vocab_rows is not None:
         config = dataclasses.replace(config, vocab_size=vocab_rows)
-    if callable(shardings):
-        shardings = shardings(config)
-    places = {} if shardings is None else _flat(shardings)
-    params: dict[str, Any] = {}
-    shapes = _file_shapes(config)
-    for path, tensor in hf_names.tensors(config).items():
-        shape = shapes[tensor.name]
-        value = np.empty(shape[::-1] if tensor.transposed else shape, np.float32)
-        theirs = tensor.turn(value)  # the same memory
-        files.fill(source_of[path], theirs)
-        n_rows = files.shapes[source_of[path]][0]
+    tensors, places = hf_names.tensors(config), _flat(shardings)
+
+    def read(path: tuple, shape: jax.ShapeDtypeStruct) -> jax.Array:
+        name = _name(path)
+        value = np.empty(shape.shape, np.float32)
+        theirs = tensors[name].turn(value)  # the same memory
+        files.fill(source_of[name], theirs)
+        n_rows = files.shapes[source_of[name]][0]
         if n_rows < len(theirs):
             theirs[n_rows:] = theirs[:n_rows].mean(axis=0, dtype=np.float64)
-        params[path] = _place(value, places.get(path))
-    return config, _nested(params)
+        if (place := places.get(name)) is None:
+            return jax.device_put(value)
+        return jax.make_array_from_callback(value.shape, place, lambda index: value[index])
+
+    return config, jax.tree_util.tree_map_with_path(read, _shapes(config))
 
 
 def save_hf(
@@ -90,18 +88,14 @@ def save_hf(
       config: shape of the model.
       params: float32 arrays, wherever they lie.
       model_type: "t5" or "mt5".
-      dtype: of the file: float32, bfloat16 or float16. With float16 the second kernels of the MLPs
-        (``wo``) stay float32, as transformers keeps them: T5's do not work in float16.
+      dtype: of the file, one of ``DTYPES``. With float16 the second kernels of the MLPs (``wo``)
+        stay float32, as transformers keeps them: T5's do not work in float16.
       max_shard_bytes: more than this is split into several files with an index.
       vocab_rows: as in ``load_params``.
 
     Raises:
-      UserError: an unknown dtype, a shard size below 1, or numbers beyond float16.
+      UserError: numbers beyond float16.
     """
-    if dtype not in DTYPES:
-        raise unknown("dtype", dtype, DTYPES)
-    if max_shard_bytes < 1:
-        raise UserError(f"the size of a shard must be above 0, got {max_shard_bytes} bytes")
     if vocab_rows is not None:
         config = dataclasses.replace(config, vocab_size=vocab_rows)
     folder, leaves = Path(folder), _flat(params)
@@ -115,7 +109,7 @@ def save_hf(
         path, tensor = tensors[name]
         array = tensor.turn(_on_host(leaves[path]))
         if name in (hf_names.TABLE, hf_names.HEAD):
-            array = resize_rows(array, config.vocab_size)
+            array = _resize_rows(array, config.vocab_size)
         with np.errstate(over="ignore"):
             cast = np.ascontiguousarray(array, DTYPES[layout[name][0]])
         if dtype == "float16" and np.isinf(cast).any() and not np.isinf(array).any():
@@ -138,13 +132,8 @@ def save_hf(
     write_json(folder / "generation_config.json", ids)
 
 
-def resize_rows(table: np.ndarray, n_rows: int) -> np.ndarray:
-    """Give a table [V, D] another number of rows: cut the end, or add the mean of all rows.
-
-    Example:
-      >>> resize_rows(np.float32([[1.0], [3.0]]), 3).tolist()
-      [[1.0], [3.0], [2.0]]
-    """
+def _resize_rows(table: np.ndarray, n_rows: int) -> np.ndarray:
+    """Give a table [V, D] another number of rows: cut the end, or add the mean of all rows."""
     if n_rows <= len(table):
         return table[:n_rows]
     mean = table.mean(axis=0, dtype=np.float64).astype(table.dtype)
@@ -178,7 +167,7 @@ def _match(files: TensorFiles, config: T5Config, tie: bool | None) -> dict[str, 
     extra = [
         f"{name} {shape}"
         for name, shape in found.items()
-        if name not in {*source_of.values(), *copies} and not hf_names.is_unused(name)
+        if name not in {*source_of.values(), *copies} and not hf_names.UNUSED.fullmatch(name)
     ]
     lists = {
         "the config needs, the files lack": missing,
@@ -186,8 +175,8 @@ def _match(files: TensorFiles, config: T5Config, tie: bool | None) -> dict[str, 
         "of another shape": mis_shaped,
     }
     if any(lists.values()):
-        told = [f"{what}: {_some(names)}" for what, names in lists.items() if names]
-        raise UserError(f"the weights in {where} do not fit its config.json\n" + "\n".join(told))
+        report = [f"{what}: {_some(names)}" for what, names in lists.items() if names]
+        raise UserError(f"the weights in {where} do not fit its config.json\n" + "\n".join(report))
     for name in sorted(copies):
         if files.equal(name, table):
             continue
@@ -207,9 +196,12 @@ def _some(names: list[str], limit: int = 20) -> str:
     return f"{len(names)}\n" + "\n".join(f"  {name}" for name in shown)
 
 
+def _shapes(config: T5Config) -> Params:
+    return jax.eval_shape(lambda key: t5.init(config, key), jax.random.key(0))
+
+
 def _file_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
-    tree = jax.eval_shape(lambda key: t5.init(config, key), jax.random.key(0))
-    ours = {path: leaf.shape for path, leaf in _flat(tree).items()}
+    ours = {path: leaf.shape for path, leaf in _flat(_shapes(config)).items()}
     return {
         tensor.name: ours[path][::-1] if tensor.transposed else ours[path]
         for path, tensor in hf_names.tensors(config).items()
@@ -235,12 +227,6 @@ def _shards(layout: dict[str, Any], max_bytes: int) -> list[dict[str, Any]]:
     return shards
 
 
-def _place(value: np.ndarray, sharding: jax.sharding.Sharding | None) -> jax.Array:
-    if sharding is None:
-        return jax.device_put(value)
-    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
-
-
 def _on_host(leaf: Any) -> np.ndarray:
     if isinstance(leaf, np.ndarray):
         return leaf
@@ -255,16 +241,8 @@ def _on_host(leaf: Any) -> np.ndarray:
 
 
 def _flat(tree: Any) -> dict[str, Any]:
-    leaves = jax.tree.leaves_with_path(tree)
-    return {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}
+    return {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
-def _nested(flat: dict[str, Any]) -> Params:
-    out: dict[str, Any] = {}
-    for path, leaf in flat.items():
-        *parents, last = path.split("/")
-        node = out
-        for part in parents:
-            node = node.setdefault(part, {})
-        node[last] = leaf
-    return out
+def _name(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

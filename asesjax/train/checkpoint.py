@@ -61,13 +61,10 @@ class Checkpoints:
         keep_last: int = 2,
         description: Description | None = None,
     ):
-        """Open a folder for writing; leftovers of a killed save are removed.
+        """Open or make a folder for writing; leftovers of a killed save are removed.
 
-        Args:
-          folder: holds the checkpoints; made if absent.
-          keep_steps: steps whose checkpoints are never deleted.
-          keep_last: newest checkpoints that are kept as well.
-          description: written into every checkpoint.
+        Checkpoints of ``keep_steps`` and the newest ``keep_last`` are not deleted. ``description``
+        is written into every one.
         """
         if keep_last < 1:
             raise UserError(f"train.keep_last must be at least 1, got {keep_last}")
@@ -167,20 +164,9 @@ def _describe(place: Path, description: Description | None) -> None:
     write_checksums(place)
 
 
-def save_params(
-    folder: str | Path, params: Params, description: Description | None = None
-) -> Path:
-    """Save parameters alone, as the checkpoint of step 0, and wait until they are on disk.
-
-    Args:
-      folder: gets ``step_0``, which must not be there yet; made if absent.
-      params: nested dict of arrays.
-      description: written into the checkpoint.
-
-    Returns:
-      The folder of the checkpoint.
-    """
-    folder = Path(folder).absolute()
+def save_params(folder: str | Path, params: Params, description: Description | None = None) -> Path:
+    """Save parameters alone as ``step_0``, which must not exist, and return its folder."""
+    place = step_folder(folder, 0).absolute()
     # Arrays go to disk one after the other and in pieces; Orbax would buffer all of them at once.
     pieces = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=2**24), params)
     largest = max(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
@@ -189,15 +175,14 @@ def save_params(
         params=ocp.args.StandardSave(params, save_args=pieces),
         cursor=ocp.args.JsonSave({"step": 0}),
     )
-    options = ocp.CheckpointManagerOptions(step_prefix=PREFIX, enable_async_checkpointing=False)
-    handlers = {"params": frugal, "cursor": ocp.JsonCheckpointHandler()}
-    place = step_folder(folder, 0)
+    handler = ocp.CompositeCheckpointHandler(params=frugal, cursor=ocp.JsonCheckpointHandler())
     try:
-        with ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as manager:
-            manager.save(0, args=args, force=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with ocp.Checkpointer(handler) as writer:
+            writer.save(place, args=args)
         _describe(place, description)
     except OSError as error:
-        raise _cannot_write(folder, error) from error
+        raise _cannot_write(place.parent, error) from error
     return place
 
 
@@ -207,7 +192,7 @@ def restore_newest(
     check_cursor: Callable[[dict[str, Any]], None] = lambda cursor: None,
     say: Callable[[str], None] = warn,
 ) -> tuple[TrainState, dict[str, Any]] | None:
-    """Restore the newest checkpoint that can be read.
+    """Restore the state and the cursor of the newest checkpoint that can be read, if there is one.
 
     A damaged one is renamed to ``damaged_step_<n>`` and named in a line; the one before is tried.
 
@@ -216,9 +201,6 @@ def restore_newest(
       target: ``ShapeDtypeStruct`` leaves with the shardings wanted now, on any mesh.
       check_cursor: sees the cursor before the arrays are read, and raises UserError to refuse it.
       say: gets the line about a damaged checkpoint.
-
-    Returns:
-      The state and the cursor, or None where there is no checkpoint.
 
     Raises:
       UserError: the checkpoint is refused, or whole but made for another model or optimizer.
@@ -251,15 +233,10 @@ def restore_newest(
 
 
 def restore_params(path: str | Path, target: Params, step: int | None = None) -> Params:
-    """Restore parameters alone, placed as ``target`` says.
+    """Restore parameters alone, from the checkpoint that ``find_checkpoint(path, step)`` finds.
 
-    Args:
-      path: as in ``find_checkpoint``.
-      target: ``ShapeDtypeStruct`` leaves with shardings.
-      step: as in ``find_checkpoint``.
-
-    Raises:
-      UserError: no checkpoint there, a damaged one, or other names or shapes than ``target``.
+    Leaves of ``target`` are ``ShapeDtypeStruct`` with shardings. A damaged checkpoint, or one with
+    other names or shapes, is a UserError.
     """
     place = find_checkpoint(path, step)
     if damage := find_damage(place):

@@ -27,13 +27,13 @@ def step_folder(folder: str | Path, step: int) -> Path:
 
 
 def find_checkpoint(path: str | Path, step: int | None = None) -> Path:
-    """Return the folder of one checkpoint.
+    """Return the folder of one checkpoint, or raise a UserError.
 
     Args:
-      path: of a role, of its ``checkpoints`` folder, of what ``asesjax convert`` wrote, or of one
-        checkpoint.
-      step: wanted; when None the selected one of a finished role (``best_step`` in
-        ``result.json``), else the newest.
+      path: of a role, of its ``checkpoints`` folder, of the output of ``asesjax convert``, or of
+        one checkpoint.
+      step: None for the selected one of a finished role (``best_step`` in ``result.json``) or else
+        the newest.
     """
     path = Path(path).absolute()
     if (path / "params").is_dir():
@@ -66,11 +66,7 @@ def has_checksums(place: Path) -> bool:
 
 
 def find_damage(place: Path) -> str:
-    """Compare the files of a checkpoint with its checksums, if it has any.
-
-    Returns:
-      What is wrong, or an empty string.
-    """
+    """Compare the files of a checkpoint with its checksums, if any; return what is wrong or ""."""
     if not has_checksums(place):
         return ""
     try:

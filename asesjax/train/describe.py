@@ -105,9 +105,9 @@ class Description:
 
 def describe_hf(folder: Path) -> Description:
     """Describe a folder of Hugging Face: T5 or mT5, with or without a ``spiece.model``."""
-    model_type = read_config(folder).get("model_type")
-    model, vocab = config_from_hf(folder), read_hf_vocabulary(folder)
-    return Description(model, vocab, model_type=model_type, origin=str(folder), place=folder)
+    fields, vocab = read_config(folder), read_hf_vocabulary(folder)
+    model = config_from_hf(fields, f"{folder}/config.json")
+    return Description(model, vocab, model_type=fields["model_type"], place=folder)
 
 
 def describe_start(path: str | Path) -> Description:

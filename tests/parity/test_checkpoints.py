@@ -9,14 +9,13 @@ import pytest
 from asesjax.core.files import read_json
 from asesjax.data.vocab import load_vocabulary, train_vocabulary
 from asesjax.models import t5
-from asesjax.models.hf_config import config_from_hf
 from asesjax.models.hf_io import load_params, save_hf
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.place import param_shardings
 from asesjax.sharding.rules import rules
 from asesjax.train.checkpoint import restore_params, save_params
-from asesjax.train.describe import Description, describe_start
+from asesjax.train.describe import Description, describe_hf, describe_start
 
 KINDS = ("v1_0", "v1_1", "mt5", "v1_1_tied", "mt5_tied")
 
@@ -86,16 +85,12 @@ def test_straight_onto_devices(hf, saved, preset, sizes):
     devices = jax.devices()[: int(np.prod(sizes))]
     mesh = make_mesh(*sizes, devices=devices)
 
-    def shardings(config):
-        shapes = jax.eval_shape(lambda key: t5.init(config, key), jax.random.key(0))
-        return param_shardings(mesh, rules(preset), t5.logical_axes(config), shapes)
-
     config, whole = load_params(folder)
+    shardings = param_shardings(mesh, rules(preset), t5.logical_axes(config), whole)
     _, spread = load_params(folder, shardings)
     assert hf.equal(spread, whole)
-    same = jax.tree.map(lambda leaf, want: leaf.sharding == want, spread, shardings(config))
+    same = jax.tree.map(lambda leaf, want: leaf.sharding == want, spread, shardings)
     assert all(jax.tree.leaves(same))
-    assert hf.equal(load_params(folder, shardings(config))[1], whole)
     if preset != "dp":
         wi = spread["encoder"]["layers_0"]["mlp"]["wi_0"]["kernel"]
         assert wi.addressable_shards[0].data.size < wi.size
@@ -148,7 +143,7 @@ def test_a_run_can_start_from_it(hf, saved, tmp_path, capsys):
     assert "no field for layer_norm_epsilon=1e-05" in told
     back = tmp_path / "back"
     assert hf.convert("--to-hf", back, "--checkpoint", tmp_path / "ckpt/step_0") == 0
-    assert config_from_hf(back) == config_from_hf(folder) == config
+    assert describe_hf(back).model == describe_hf(folder).model == config
 
 
 @pytest.mark.parametrize("kind", ("v1_0", "v1_1"))
@@ -225,7 +220,7 @@ def test_role_of_a_run_with_its_own_vocabulary(hf, tmp_path, capsys):
         assert hf.convert("--to-hf", tmp_path / f"hf{number}", "--checkpoint", place) == 0
         assert hf.equal(load_params(tmp_path / f"hf{number}")[1], params)
     model = hf.load(tmp_path / "hf0")
-    assert config_from_hf(tmp_path / "hf0") == shape
+    assert describe_hf(tmp_path / "hf0").model == shape
     assert model.config.vocab_size == 128 > vocab.size
     tokenizer = hf.transformers.AutoTokenizer.from_pretrained(tmp_path / "hf0")
     hard = ["", " two  spaces\nand lines ", "Amyyyy peeears", "½ ① Ünïcode 中文", "a<extra_id_3> b"]
