@@ -17,6 +17,10 @@ import sys
 import time
 from pathlib import Path
 
+from asesjax.core.errors import UserError, unknown
+from asesjax.data.hf_tokenizer import FILES, copy_tokenizer, write_hf_tokenizer
+from asesjax.models.hf_files import DTYPES, new_folder
+
 _WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 _PICKLES = ("pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json")
 
@@ -33,28 +37,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --from-hf: read pytorch_model.bin (by torch, weights_only) where there is no "
         "model.safetensors",
     )
-    parser.add_argument(
-        "--dtype", help="with --to-hf: float32 (default), bfloat16 or float16",
-    )
+    parser.add_argument("--dtype", help="with --to-hf: float32 (default), bfloat16 or float16")
     parser.add_argument(
         "--max-shard-gb", type=float, help="with --to-hf: larger than this is split; default 5",
     )
     parser.add_argument(
         "--vocab-rows", metavar="N|tokenizer",
-        help="rows of the embedding to come out with: a number, or as many as the tokenizer has "
+        help="rows of the embedding that is written: a number, or as many as the tokenizer has "
         "ids; default: unchanged (T5 has 32128 rows for 32100 ids). Added rows are the mean row",
     )
 
 
 def main(args: argparse.Namespace) -> None:
     """Convert one way or the other, and say what it took."""
-    from asesjax.core.errors import UserError
-
     start = time.perf_counter()
     way, needed = ("--from-hf", "out") if args.from_hf else ("--to-hf", "checkpoint")
-    theirs = {"out", "allow_pickle"} if args.from_hf else {"checkpoint", "dtype", "max_shard_gb"}
-    for name in ("out", "allow_pickle", "checkpoint", "dtype", "max_shard_gb"):
-        if name not in theirs and getattr(args, name) not in (None, False):
+    foreign = ("checkpoint", "dtype", "max_shard_gb") if args.from_hf else ("out", "allow_pickle")
+    for name in foreign:
+        if getattr(args, name) not in (None, False):
             raise UserError(f"--{name.replace('_', '-')} does not go with {way}")
     if not getattr(args, needed):
         raise UserError(f"{way} needs --{needed}")
@@ -67,15 +67,13 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _from_hf(args: argparse.Namespace) -> None:
-    from asesjax.core.errors import UserError
-    from asesjax.models.hf_files import new_folder
     from asesjax.models.hf_io import load_params
     from asesjax.train.checkpoint import save_params
     from asesjax.train.describe import describe_hf
 
     if Path(args.out).exists():
         raise UserError(f"{args.out} exists; nothing is overwritten, give another --out")
-    source = find_hf(args.from_hf, args.allow_pickle)
+    source = _find_hf(args.from_hf, args.allow_pickle)
     start = describe_hf(source)
     rows = _vocab_rows(args.vocab_rows, start)
     config, params = load_params(source, vocab_rows=rows, allow_pickle=args.allow_pickle)
@@ -93,10 +91,7 @@ def _from_hf(args: argparse.Namespace) -> None:
 def _to_hf(args: argparse.Namespace) -> None:
     import jax
 
-    from asesjax.core.errors import UserError, unknown
-    from asesjax.data.hf_tokenizer import copy_tokenizer, write_hf_tokenizer
     from asesjax.models import t5
-    from asesjax.models.hf_files import DTYPES, new_folder
     from asesjax.models.hf_io import save_hf
     from asesjax.train.checkpoint import restore_params
     from asesjax.train.describe import describe_start
@@ -125,11 +120,8 @@ def _to_hf(args: argparse.Namespace) -> None:
     print(f"{args.to_hf}: {_size(params)}, {dtype}" + (f"\n  {note}" if note else ""))
 
 
-def find_hf(name: str, allow_pickle: bool = False) -> Path:
+def _find_hf(name: str, allow_pickle: bool) -> Path:
     """Return the folder of a Hugging Face model; the hub is asked for ``owner/name`` only."""
-    from asesjax.core.errors import UserError
-    from asesjax.data.hf_tokenizer import FILES
-
     if Path(name).is_dir():
         return Path(name)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name):
@@ -145,17 +137,15 @@ def find_hf(name: str, allow_pickle: bool = False) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:  # of the hub, of its HTTP client, of the network
-        told = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+        why = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
         raise UserError(
-            f"{name} is no folder here, and could not be fetched from the hub ({told}). Check the "
+            f"{name} is no folder here, and could not be fetched from the hub ({why}). Check the "
             "name and the network, or copy the model's folder to this machine and give its path"
         ) from None
 
 
 def _vocab_rows(text: str | None, start) -> int | None:
     """Read --vocab-rows; ``start`` describes the checkpoint."""
-    from asesjax.core.errors import UserError
-
     if text is None:
         return None
     vocab = start.vocab

@@ -28,24 +28,15 @@ _FREE = ("dropout", "dtype")  # fields of T5Config that a run may change
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What is needed to use parameters.
-
-    Attributes:
-      model: its shape; ``vocab_size`` is the number of rows of the embedding.
-      vocab: None where it is not known.
-      method, role: what was trained; empty after a conversion.
-      model_type: "t5" or "mt5", for exporting.
-      origin: what it was converted from.
-      place: the checkpoint or folder of Hugging Face it was read from; None if not read.
-    """
+    """What is needed to use parameters."""
 
     model: T5Config
-    vocab: Vocabulary | None
-    method: str = ""
+    vocab: Vocabulary | None  # None where it is not known
+    method: str = ""  # row of the results table that was trained; empty after a conversion
     role: str = ""
-    model_type: str = "t5"
-    origin: str = ""
-    place: Path | None = None
+    model_type: str = "t5"  # for exporting; or "mt5"
+    origin: str = ""  # what it was converted from
+    place: Path | None = None  # checkpoint or folder of Hugging Face that it was read from
 
     @property
     def is_hf(self) -> bool:
@@ -79,11 +70,7 @@ class Description:
         write_json(place / "model.json", facts | {"model": dataclasses.asdict(self.model)})
 
     def check_start(self, model: T5Config, vocab: Vocabulary) -> None:
-        """Check that a run of this shape and vocabulary can start from the parameters.
-
-        Raises:
-          UserError: ids mean something else, or the shape differs.
-        """
+        """Refuse a run of another shape, or of a vocabulary whose ids mean something else."""
         where = f"model.init_from {self.place}"
         if self.vocab is not None and self.vocab.fingerprint != vocab.fingerprint:
             raise UserError(
@@ -111,14 +98,10 @@ def describe_hf(folder: Path) -> Description:
 
 
 def describe_start(path: str | Path) -> Description:
-    """Describe what ``model.init_from`` may name.
+    """Describe what ``model.init_from`` may name, or raise a UserError.
 
-    Args:
-      path: of a role of a run, its ``checkpoints`` folder, one checkpoint, the output of ``asesjax
-        convert --from-hf``, or a folder of Hugging Face.
-
-    Raises:
-      UserError: none of them, or one that cannot be read.
+    That is what ``find_checkpoint`` takes (a role of a run, the output of ``asesjax convert``, one
+    checkpoint), or a folder of Hugging Face.
     """
     path = Path(path)
     if (path / "roles").is_dir():
@@ -150,19 +133,11 @@ def describe_start(path: str | Path) -> Description:
 
 
 def fill(fields: dict[str, Any], explicit: set[str], description: Description) -> dict[str, Any]:
-    """Fill the ``model`` and ``vocab`` sections from what a run starts from.
+    """Fill the ``model`` and ``vocab`` sections of a flattened configuration.
 
-    Args:
-      fields: a flattened configuration.
-      explicit: names of the fields that somebody set.
-      description: of ``model.init_from``.
-
-    Returns:
-      A new flattened configuration. ``vocab.symbols`` may be on where the checkpoint has none, and
-      ``vocab.path`` elsewhere if the file is the same; ``model.dropout`` is filled unless set.
-
-    Raises:
-      UserError: fields that were set and contradict the checkpoint.
+    ``explicit`` names the fields that somebody set; those that contradict the checkpoint are a
+    UserError. Allowed are ``vocab.symbols`` where the checkpoint has none, another ``vocab.path``
+    of the same content, and any ``model.dropout``.
     """
     found = {f"model.{name}": getattr(description.model, name) for name in SHAPE}
     got = dict(fields)
