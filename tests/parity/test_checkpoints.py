@@ -22,7 +22,7 @@ KINDS = ("v1_0", "v1_1", "mt5", "v1_1_tied", "mt5_tied")
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", ("shallow", "deep"))
-def test_there_and_back_is_bit_equal(hf, saved, tmp_path, kind, shape):
+def test_round_trip_is_equal_to_the_bit(hf, saved, tmp_path, kind, shape):
     source = saved(kind, shape)
     assert hf.convert("--from-hf", source, "--out", tmp_path / "ckpt") == 0
     assert hf.convert("--to-hf", tmp_path / "back", "--checkpoint", tmp_path / "ckpt") == 0
@@ -80,7 +80,7 @@ def test_shards_both_ways(hf, saved, tmp_path):
 
 @pytest.mark.parametrize("preset,sizes", [("fsdp", (1, 4, 1)), ("tp", (1, 1, 2)),
                                           ("fsdp_tp", (2, 2, 2)), ("dp", (8, 1, 1))])  # fmt: skip
-def test_straight_onto_devices(hf, saved, preset, sizes):
+def test_tensors_are_read_straight_onto_devices(hf, saved, preset, sizes):
     folder = saved("v1_1", "deep")
     devices = jax.devices()[: int(np.prod(sizes))]
     mesh = make_mesh(*sizes, devices=devices)
@@ -128,7 +128,7 @@ def test_large_tables_are_read_and_saved_in_pieces(hf, tmp_path):
     assert hf.equal(restore_params(place, target), params)
 
 
-def test_a_run_can_start_from_it(hf, saved, tmp_path, capsys):
+def test_converted_parameters_are_restored_and_init_from_is_printed(hf, saved, tmp_path, capsys):
     folder = saved("v1_0", "deep")
     assert hf.convert("--from-hf", folder, "--out", tmp_path / "ckpt") == 0
     told = capsys.readouterr().out
@@ -147,7 +147,7 @@ def test_a_run_can_start_from_it(hf, saved, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("kind", ("v1_0", "v1_1"))
-def test_rows_of_the_vocabulary(hf, saved, tmp_path, capsys, kind):
+def test_vocab_rows_adds_and_cuts_rows(hf, saved, tmp_path, capsys, kind):
     folder = saved(kind)
     more, less = tmp_path / "more", tmp_path / "less"
     assert hf.convert("--from-hf", folder, "--out", more, "--vocab-rows", 128) == 0
@@ -175,7 +175,7 @@ def test_rows_of_the_vocabulary(hf, saved, tmp_path, capsys, kind):
     assert "no spiece.model" in told
 
 
-def test_t5_tokenizer_goes_along(hf, saved, tmp_path, capsys, data_folder):
+def test_t5_tokenizer_is_kept_in_both_directions(hf, saved, tmp_path, capsys, data_folder):
     folder = saved("v1_0")
     shutil.copy(data_folder / "t5_vocab/spiece.model", folder)
     assert hf.convert("--from-hf", folder, "--out", tmp_path / "ckpt", "--vocab-rows", 32128) == 0
@@ -259,7 +259,7 @@ def test_role_of_a_run_over_bytes_or_symbols(hf, tmp_path, capsys):
     assert tokenizer(TEXTS[3]).input_ids == [*vocab.encode(TEXTS[3]), 1]
 
 
-def test_names_on_the_hub(hf, saved, tmp_path, capsys, monkeypatch):
+def test_the_hub_is_asked_for_owner_and_name_only(hf, saved, tmp_path, capsys, monkeypatch):
     out = ("--out", tmp_path / "ckpt")
     told = hf.refuse(capsys, "--from-hf", "google/flan-t5-nano", *out)
     assert "google/flan-t5-nano" in told and "network" in told

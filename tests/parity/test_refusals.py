@@ -1,4 +1,4 @@
-"""Files that are not what they say, or that cannot be converted: what is refused, and how."""
+"""Files that contradict themselves or cannot be converted are refused with a useful message."""
 
 import shutil
 
@@ -193,7 +193,7 @@ def test_options_that_do_not_go_together(hf, capsys):
         assert told in hf.refuse(capsys, *arguments)
 
 
-def test_fields_that_are_not_of_a_t5_we_compute(hf, saved):
+def test_configs_of_models_that_are_not_supported_are_refused(hf, saved):
     fields = read_json(saved("v1_1") / "config.json")
     assert config_from_hf(fields).layer_norm_epsilon == 1e-6
     for change, told in (

@@ -111,7 +111,7 @@ def test_odd_texts_and_sentinels(ours, theirs):
 
 
 @pytest.mark.parametrize("name", ["</s>", "<pad>", "<unk>"])
-def test_control_ids_cannot_be_written_in_text_but_in_transformers(ours, theirs, name):
+def test_control_ids_in_text_are_text_here_and_ids_in_transformers(ours, theirs, name):
     text = f"one {name} two"
     ids = ours.encode(text).tolist()
     assert theirs.convert_tokens_to_ids(name) in theirs(text, add_special_tokens=False)["input_ids"]

@@ -1,4 +1,4 @@
-"""Checkpoints: damage is found and stepped over, misfits are told, other meshes are fine."""
+"""Checkpoints: damage is found and the one before is used, misfits are refused, any mesh works."""
 
 import dataclasses
 import json
@@ -83,7 +83,7 @@ def test_every_checkpoint_describes_itself(saved, tiny):
         assert found.vocab.fingerprint == ByteVocabulary(0).fingerprint
 
 
-def test_bits_come_back_with_the_cursor(saved, target):
+def test_a_restored_state_and_cursor_are_equal_to_the_bit(saved, target):
     got, cursor = checkpoint.restore_newest(saved[0], target)
     same(got, saved[1][10])
     assert jax.tree.structure(got) == jax.tree.structure(saved[1][10])
@@ -134,7 +134,7 @@ def test_parameters_alone_from_a_role_a_folder_or_a_step(saved, target):
         same(checkpoint.restore_params(path, target.params, step), states[want].params)
 
 
-def test_missing_checkpoints_are_told(saved, target, tmp_path):
+def test_missing_checkpoints_are_user_errors(saved, target, tmp_path):
     with pytest.raises(UserError, match="no checkpoint of step 5; it has those of steps 2, 8, 10"):
         checkpoint.restore_params(saved[0], target.params, 5)
     with pytest.raises(UserError, match="no checkpoint in"):
@@ -177,10 +177,10 @@ def test_any_damage_to_any_file_falls_back(copy, saved, target, harm, capfd):
             checkpoint.restore_params(copy, target.params, 10)
         shutil.rmtree(copy / "damaged_step_10")
         shutil.copytree(saved[0] / "step_10", newest)
-    assert capfd.readouterr().err == ""  # Orbax's own cries are not shown
+    assert capfd.readouterr().err == ""  # Orbax prints nothing of its own
 
 
-def test_two_damaged_ones_fall_back_two(copy, saved, target):
+def test_two_damaged_checkpoints_fall_back_to_the_third(copy, saved, target):
     for step in (10, 8):
         truncate(files_of(copy / f"step_{step}")[0])
     lines = []
@@ -205,7 +205,7 @@ def test_a_damaged_checkpoint_is_not_taken_as_parameters(copy, target):
         checkpoint.restore_params(copy, target.params)
 
 
-def test_other_shapes_are_listed_and_nothing_is_set_aside(tiny, copy, target):
+def test_other_shapes_are_listed_and_nothing_is_renamed(tiny, copy, target):
     wide = target_on(
         tiny, make_mesh(devices=jax.devices()[:1]),
         model=dataclasses.replace(tiny.DRY, d_ff=48, n_decoder_layers=2),
@@ -224,14 +224,14 @@ def test_other_shapes_are_listed_and_nothing_is_set_aside(tiny, copy, target):
     assert checkpoint.steps(copy) == [2, 8, 10]
 
 
-def test_a_whole_checkpoint_of_another_optimizer_is_refused_not_set_aside(tiny, copy, target):
+def test_a_whole_checkpoint_of_another_optimizer_is_refused_and_not_renamed(tiny, copy, target):
     other = target_on(tiny, make_mesh(devices=jax.devices()[:1]), optimizer="adafactor")
     with pytest.raises(UserError, match="whole but cannot be restored"):
         checkpoint.restore_newest(copy, other)
     assert checkpoint.steps(copy) == [2, 8, 10]
 
 
-def test_adafactor_comes_back_too(tiny, tmp_path):
+def test_adafactor_state_is_restored(tiny, tmp_path):
     wide = dataclasses.replace(tiny.DRY, d_model=128, d_ff=128)  # wide enough to be factored
     on = target_on(tiny, make_mesh(1, 8, 1), "fsdp", wide, optimizer="adafactor")
     made = at(random_state(on), 3)
@@ -244,7 +244,7 @@ def test_adafactor_comes_back_too(tiny, tmp_path):
     same(checkpoint.restore_newest(tmp_path, alone)[0], made)
 
 
-def test_leftovers_of_killed_saves_are_ignored_and_gone_with_the_next_save(copy, saved, target):
+def test_leftovers_of_killed_saves_are_ignored_and_removed_at_the_next_save(copy, saved, target):
     for step in (12, 14):
         shutil.copytree(copy / "step_10", copy / f"step_{step}.orbax-checkpoint-tmp")
     assert checkpoint.steps(copy) == [2, 8, 10]
@@ -256,7 +256,7 @@ def test_leftovers_of_killed_saves_are_ignored_and_gone_with_the_next_save(copy,
     same(checkpoint.restore_newest(copy, target)[0], made)
 
 
-def test_an_older_checkpoint_that_is_half_deleted_is_in_nobodys_way(copy, saved, target):
+def test_a_half_deleted_older_checkpoint_does_not_stop_restoring_or_saving(copy, saved, target):
     shutil.rmtree(copy / "step_8" / "params")
     (copy / "step_8" / "files.json").unlink()
     got, cursor = checkpoint.restore_newest(copy, target)
@@ -267,7 +267,7 @@ def test_an_older_checkpoint_that_is_half_deleted_is_in_nobodys_way(copy, saved,
     assert checkpoint.steps(copy) == [2, 12]
 
 
-def test_what_does_not_fit_on_the_disk_is_not_begun(copy, target, monkeypatch):
+def test_a_save_that_does_not_fit_on_the_disk_is_refused(copy, target, monkeypatch):
     usage = shutil.disk_usage(copy)._replace(free=1000)
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda folder: usage)
     saves = checkpoint.Checkpoints(copy)
@@ -283,7 +283,7 @@ def test_an_unwritable_folder_is_a_user_error(tmp_path, saved):
         checkpoint.Checkpoints(tmp_path / "file" / "checkpoints")
 
 
-def test_donating_after_save_does_not_reach_the_checkpoint(tmp_path, target):
+def test_donating_arrays_after_save_does_not_change_the_checkpoint(tmp_path, target):
     made = at(random_state(target), 1)
     before = jax.tree.map(lambda x: np.array(x, copy=True), made)
     saves = checkpoint.Checkpoints(tmp_path)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from asesjax.config import base_config, finish, flatten, load_config
+from asesjax.config import base_config, finish, flatten
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, write_json
 from asesjax.data.symbols import ALPHABET
@@ -26,7 +26,6 @@ from asesjax.run import Run, load_start
 from asesjax.train.checkpoint import restore_params, save_params
 from asesjax.train.describe import SHAPE, Description, describe_start, fill
 
-SMOKE = str(Path(__file__).resolve().parents[2] / "configs/smoke.py")
 VOCAB = train_vocabulary(["Amy has 5 apples"] * 3, 60, extra_ids=8)
 MODEL = T5Config(128, d_model=16, d_ff=24, n_heads=2, d_kv=4, n_encoder_layers=1,
                  n_decoder_layers=1, dropout=0.1)  # fmt: skip
@@ -70,11 +69,9 @@ def filled(start, **fields):
     return fill(flatten(finish(base_config())) | explicit, set(explicit), describe_start(start))
 
 
-def run_from(start, workdir, vocab=VOCAB, **fields):
+def run_from(start, workdir, vocab=VOCAB):
     vocab.save(workdir / "vocab")
-    fields = {"model.init_from": str(start)} | fields
-    config = load_config(SMOKE, {name: str(value) for name, value in fields.items()})
-    return Run(config, workdir)
+    return Run(finish(base_config(), {"model.init_from": str(start)}), workdir)
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "hugging_face"])
