@@ -17,14 +17,8 @@ def label_pieces(
 ) -> list[str]:
     """Label each piece of one rationale ES or AS.
 
-    AS-ES paper: AS are the pieces whose score is above ``beta`` times the mean score of the
-    rationale's pieces, or above a fixed ``threshold``.
-
-    Args:
-      scores: [P], computed with in float64.
-      strategy: name of the score, for errors.
-      beta: the authors' code has 1.4.
-      threshold: instead of ``beta``.
+    AS-ES paper: AS are the pieces whose score ([P], float64) is above ``beta`` times the mean score
+    of the rationale's pieces; the authors' code has 1.4. Ours: a fixed ``threshold`` instead.
 
     Raises:
       UserError: a score is not finite (the scorer diverged).
@@ -39,22 +33,18 @@ def label_pieces(
             f"scores of strategy {strategy!r} are not all finite: {values.tolist()}; the scorer "
             "diverged, train it with a lower train.learning_rate"
         )
-    if values.size == 0:
-        return []
-    bound = beta * values.mean() if threshold is None else threshold
-    return [AS if above else ES for above in values > bound]
+    if threshold is None:
+        threshold = beta * values.mean() if values.size else 0.0
+    return [AS if above else ES for above in values > threshold]
 
 
 def merge_segments(
     texts: Sequence[str], labels: Sequence[str], merge_adjacent: bool = True
 ) -> list[Segment]:
-    """Make segments of labelled pieces.
+    """Make segments of labelled pieces; their texts joined are ``texts`` joined.
 
     AS-ES paper: neighbours with one label become one segment, so labels alternate
     (``merge_adjacent=True``); in the authors' code every piece stays a segment (``False``).
-
-    Returns:
-      Segments whose texts joined are ``texts`` joined.
 
     Raises:
       ValueError: the lists differ in length, or a label is neither ES nor AS.
@@ -77,41 +67,32 @@ def merge_segments(
 def gold_labels(pieces: Sequence[Piece], gold: Sequence[Segment]) -> list[str | None]:
     """Return each piece's gold label: that of most of its characters that are not white space.
 
-    Args:
-      pieces: offsets into a text that begins with the gold segments' texts joined; white space at
-        their very end may differ.
-      gold: segments; characters of one without a label, or of filler, have no say.
-
-    Returns:
-      A label a piece; ES on a tie; None where no labelled character lies in the piece.
+    ES on a tie; None where no labelled character lies in the piece. Segments without a label, and
+    filler, do not count. The text of the pieces begins with the gold segments' texts joined, but
+    for white space at their very end.
 
     Example:
       >>> gold_labels([Piece(0, 4), Piece(4, 9)], [Segment("a b ", "ES"), Segment("c", "AS")])
       ['ES', 'AS']
     """
-    text = "".join(segment.text for segment in gold)
-    kinds = np.array([LABELS.index(s.label) if s.label in LABELS else -1 for s in gold], np.int64)
-    of = np.repeat(kinds, np.array([len(s.text) for s in gold], np.int64))
-    solid = np.array([not character.isspace() for character in text], bool)
-    before = [np.concatenate([[0], np.cumsum(solid & (of == i))]) for i in range(len(LABELS))]
     labels: list[str | None] = []
+    of = [None if c.isspace() else segment.label for segment in gold for c in segment.text]
     for start, end in pieces:
-        start, end = min(start, len(text)), min(end, len(text))
-        es, as_ = (int(count[end] - count[start]) for count in before)
-        labels.append(None if es + as_ == 0 else ES if es >= as_ else AS)
+        n_es, n_as = of[start:end].count(ES), of[start:end].count(AS)
+        labels.append(None if n_es + n_as == 0 else ES if n_es >= n_as else AS)
     return labels
 
 
 def segmentation_f1(
     pieces: Sequence[Piece], labels: Sequence[str], gold: Sequence[Segment]
 ) -> np.ndarray:
-    """Count how labels of one record's pieces agree with its gold segments.
+    """Count how labels of one record's pieces agree with its gold segments (``gold_labels``).
 
-    Every piece with a gold label (``gold_labels``) counts once, whatever its length.
+    Every piece with a gold label counts once, whatever its length.
 
     Returns:
-      [2, 3] int64: rows ES and AS, columns true positives, false positives, false negatives.
-      Add them up over records and give the sum to ``f1_from_counts``.
+      [2, 3] int64: rows ES and AS, columns true positives, false positives, false negatives; their
+      sum over records goes to ``f1_from_counts``.
 
     Example:
       >>> gold = [Segment("Ann has 3. ", "ES"), Segment("So 6.", "AS")]
@@ -120,11 +101,9 @@ def segmentation_f1(
     """
     counts = np.zeros((len(LABELS), 3), np.int64)
     for ours, right in zip(labels, gold_labels(pieces, gold), strict=True):
-        if right is None:
-            continue
         if ours == right:
             counts[LABELS.index(right), 0] += 1
-        else:
+        elif right is not None:
             counts[LABELS.index(ours), 1] += 1
             counts[LABELS.index(right), 2] += 1
     return counts
@@ -133,8 +112,7 @@ def segmentation_f1(
 def f1_from_counts(counts: np.ndarray) -> dict[str, float]:
     """Return ``es_f1``, ``as_f1`` and ``macro_f1``, their plain mean, from summed counts.
 
-    F1 = 2 tp / (2 tp + fp + fn). A label that neither gold nor prediction ever has is nan and is
-    left out of the mean.
+    A label that neither gold nor prediction ever has is nan and is left out of the mean.
 
     Example:
       >>> f1_from_counts(np.array([[1, 0, 1], [2, 1, 0]]))

@@ -8,10 +8,6 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from asesjax.core.errors import UserError, unknown
-
-SHORT = ("merge", "drop", "keep")
-
 _SENTENCE_ENDS = ".!?\n。！？"
 _CLAUSE_ENDS = ";:,；：，、"
 _COMMAS = ",，、"
@@ -61,12 +57,6 @@ def split_pieces(text: str, short: str = "merge", min_words: int = 3) -> list[Pi
         ``"keep"``: they stay.
       min_words: 0 or more; 0 makes short pieces those without any word.
 
-    Returns:
-      Pieces in order. With merge and keep their texts joined are ``text``; none for ``""``.
-
-    Raises:
-      UserError: ``short`` is not one of the three, or ``min_words`` is negative.
-
     Example:
       >>> text = "Ann has 3.5 m of rope, cut in two. So 3.5/2 = <<3.5/2=1.75>>1.75 m remain."
       >>> [text[a:b] for a, b in split_pieces(text)]
@@ -74,10 +64,6 @@ def split_pieces(text: str, short: str = "merge", min_words: int = 3) -> list[Pi
       >>> [text[a:b] for a, b in split_pieces(text, short="keep")][:2]
       ['Ann has 3.5 m of rope, ', 'cut in two. ']
     """
-    if short not in SHORT:
-        raise unknown("segment.short", short, SHORT)
-    if min_words < 0:
-        raise UserError(f"segment.min_words must be 0 or more, got {min_words}")
     pieces = _cut(text, _CUT_PIECES)
     if short == "keep" or not pieces:
         return pieces

@@ -55,14 +55,7 @@ class SegmentedRecord:
 def write_segments(
     path: str | Path, rows: Iterable[SegmentedRecord], provenance: dict[str, Any]
 ) -> None:
-    """Write segmented JSONL, whole or not at all.
-
-    The file appears under its name only when complete (``core.files.write_text``).
-
-    Args:
-      path: of the file; one that exists is replaced.
-      rows: records with distinct ids.
-      provenance: how they were made, anything JSON can hold.
+    """Write segmented JSONL, whole or not at all, with how it was made (anything JSON can hold).
 
     Raises:
       UserError: a record is not valid (the same checks as reading); nothing is written.
@@ -129,10 +122,9 @@ def _parse_header(value: dict[str, Any], where: str) -> dict[str, Any]:
             f"{where}: field 'asesjax_segments': version {value['asesjax_segments']!r}, this "
             f"program reads version {VERSION}; make the file again with it"
         )
-    if not _whole(value.get("records")):
-        raise _wrong(where, "records", "a whole number", value.get("records"))
-    if not isinstance(value.get("provenance"), dict):
-        raise _wrong(where, "provenance", "an object", value.get("provenance"))
+    records, provenance = value.get("records"), value.get("provenance")
+    _expect(_whole(records), where, "records", "a whole number", records)
+    _expect(isinstance(provenance, dict), where, "provenance", "an object", provenance)
     return value
 
 
@@ -144,40 +136,35 @@ def _parse_row(value: dict[str, Any], where: str, seen: set[str]) -> SegmentedRe
         if name not in _FIELDS:
             raise UserError(f"{where}: unknown field {name!r}; valid: {', '.join(_FIELDS)}")
     for name in ("id", "text", "strategy"):
-        if not isinstance(value[name], str):
-            raise _wrong(where, name, "a string", value[name])
+        _expect(isinstance(value[name], str), where, name, "a string", value[name])
         if name != "text" and not value[name]:
             raise UserError(f"{where}: field {name!r}: it is empty")
     if value["id"] in seen:
         raise UserError(f"{where}: field 'id': {value['id']!r} was there before; ids are unique")
     seen.add(value["id"])
     pieces = _parse_pieces(value["pieces"], len(value["text"]), where)
-    labels, scores = value["labels"], value["scores"]
-    if not isinstance(labels, list) or any(label not in LABELS for label in labels):
-        raise _wrong(where, "labels", "a list of 'ES' and 'AS'", labels)
-    if len(labels) != len(pieces):
-        raise _wrong(where, "labels", f"{len(pieces)} labels, one a piece", labels)
+    n, labels, scores = len(pieces), value["labels"], value["scores"]
+    form = isinstance(labels, list) and all(label in LABELS for label in labels)
+    _expect(form, where, "labels", "a list of 'ES' and 'AS'", labels)
+    _expect(len(labels) == n, where, "labels", f"{n} labels, one a piece", labels)
     if scores is not None:
-        if not isinstance(scores, list) or not all(_finite(score) for score in scores):
-            raise _wrong(where, "scores", "null or a list of finite numbers", scores)
-        if len(scores) != len(pieces):
-            raise _wrong(where, "scores", f"{len(pieces)} scores, one a piece", scores)
-        scores = tuple(float(score) for score in scores)
+        form = isinstance(scores, list) and all(map(_finite, scores))
+        _expect(form, where, "scores", "null or a list of finite numbers", scores)
+        _expect(len(scores) == n, where, "scores", f"{n} scores, one a piece", scores)
+        scores = tuple(map(float, scores))
     return SegmentedRecord(
         value["id"], value["text"], pieces, scores, tuple(labels), value["strategy"]
     )
 
 
 def _parse_pieces(value: Any, length: int, where: str) -> tuple[Piece, ...]:
-    if not isinstance(value, list):
-        raise _wrong(where, "pieces", "a list of [start, end]", value)
+    _expect(isinstance(value, list), where, "pieces", "a list of [start, end]", value)
     last = 0
     for pair in value:
-        if not isinstance(pair, list) or len(pair) != 2 or not all(map(_whole, pair)):
-            raise _wrong(where, "pieces", "[start, end], two whole numbers", pair)
-        if not last <= pair[0] < pair[1] <= length:
-            rule = f"in order, apart and in the text: {last} <= start < end <= {length}"
-            raise _wrong(where, "pieces", rule, pair)
+        form = isinstance(pair, list) and len(pair) == 2 and all(map(_whole, pair))
+        _expect(form, where, "pieces", "[start, end], two whole numbers", pair)
+        rule = f"in order, apart and in the text: {last} <= start < end <= {length}"
+        _expect(last <= pair[0] < pair[1] <= length, where, "pieces", rule, pair)
         last = pair[1]
     return tuple(Piece(start, end) for start, end in value)
 
@@ -191,5 +178,6 @@ def _finite(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
-def _wrong(where: str, field: str, expected: str, got: Any) -> UserError:
-    return UserError(f"{where}: field {field!r}: expected {expected}, got {str(got)[:80]!r}")
+def _expect(holds: bool, where: str, field: str, expected: str, got: Any) -> None:
+    if not holds:
+        raise UserError(f"{where}: field {field!r}: expected {expected}, got {str(got)[:80]!r}")

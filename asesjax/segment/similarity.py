@@ -4,6 +4,7 @@ Own code, without dependencies: segmentation needs it in the core. The tests com
 sacrebleu and rouge-score, to the last digits of a float.
 """
 
+import functools
 import math
 import re
 from collections import Counter
@@ -22,11 +23,9 @@ _CHARACTER = re.compile(r"\S")
 def words(text: str, language: str = "en") -> list[str]:
     """Return the lower-cased tokens of a text.
 
-    Args:
-      text: any string.
-      language: ``"en"``: runs of letters and digits, and every CJK character alone; on ASCII text
-        these are rouge-score's tokens without stemming. ``"zh"``: every character that is not
-        white space, punctuation included.
+    ``"en"``: runs of letters and digits, and every CJK character alone; on ASCII text these are
+    rouge-score's tokens without stemming. ``"zh"``: every character that is not white space,
+    punctuation included.
 
     Raises:
       UserError: another language.
@@ -45,21 +44,14 @@ class Reference:
 
     def __init__(self, tokens: Sequence[str]):
         self.size = len(tokens)
-        self._tokens = list(tokens)
-        self._grams: dict[int, Counter] = {}
+        self._grams = functools.cache(functools.partial(ngrams, list(tokens)))
         self._places: dict[str, int] = {}  # token -> bit i set where tokens[i] is it
         for i, token in enumerate(tokens):
             self._places[token] = self._places.get(token, 0) | 1 << i
 
-    def grams(self, n: int) -> Counter:
-        """Return how often every n-gram occurs."""
-        if n not in self._grams:
-            self._grams[n] = ngrams(self._tokens, n)
-        return self._grams[n]
-
     def matches(self, tokens: Sequence[str], n: int) -> int:
         """Return how many n-grams of ``tokens`` are found, each at most as often as here."""
-        have = self.grams(n)
+        have = self._grams(n)
         return sum(min(k, have[gram]) for gram, k in ngrams(tokens, n).items() if gram in have)
 
     def common_subsequence(self, tokens: Sequence[str]) -> int:
@@ -87,9 +79,9 @@ def ngrams(tokens: Sequence[str], n: int) -> Counter:
 def sentence_bleu(hypothesis: Sequence[str], reference: Sequence[str] | Reference) -> float:
     """Return BLEU of one token list against one reference, from 0 to 1.
 
-    The same as ``sacrebleu.sentence_bleu`` / 100 with its defaults on pre-tokenised text:
-    order 4, "exp" smoothing (the k-th order without a match counts 2**-k matches), effective order
-    (orders longer than the hypothesis are left out), 0 where nothing matches.
+    As ``sacrebleu.sentence_bleu`` / 100 by default on pre-tokenised text: order 4, "exp" smoothing
+    (the k-th order without a match counts 2**-k matches), effective order (orders longer than the
+    hypothesis are left out), 0 where nothing matches.
 
     Example:
       >>> round(sentence_bleu("a b c d e".split(), "a b c d f".split()), 4)
@@ -134,8 +126,7 @@ def rouge_l(hypothesis: Sequence[str], reference: Sequence[str] | Reference) -> 
       0.75
     """
     reference = reference if isinstance(reference, Reference) else Reference(reference)
-    common = reference.common_subsequence(hypothesis)
-    return _f1(common, len(hypothesis), reference.size)
+    return _f1(reference.common_subsequence(hypothesis), len(hypothesis), reference.size)
 
 
 def _f1(shared: int, ours: int, theirs: int) -> float:

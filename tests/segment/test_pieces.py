@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.segment.pieces import (
     Piece,
@@ -177,9 +178,9 @@ def test_count_words():
 
 def test_options_are_checked():
     with pytest.raises(UserError, match="unknown segment.short 'mrge'; did you mean 'merge'"):
-        split_pieces("a", short="mrge")
-    with pytest.raises(UserError, match="min_words must be 0 or more, got -1"):
-        split_pieces("a", min_words=-1)
+        finish(base_config(), {"segment.short": "mrge"})
+    with pytest.raises(UserError, match="segment.min_words must be at least 0, got -1"):
+        finish(base_config(), {"segment.min_words": "-1"})
 
 
 @pytest.mark.parametrize(

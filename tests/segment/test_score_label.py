@@ -15,11 +15,15 @@ from asesjax.segment.label import (
     segmentation_f1,
 )
 from asesjax.segment.pieces import Piece, split_pieces
-from asesjax.segment.score import pool_token_scores, similarity_scores
+from asesjax.segment.score import SCORES, ScoreInput, pool_token_scores
 from asesjax.segment.similarity import rouge_l, sentence_bleu
 
 quick = settings(deadline=None, max_examples=200)
-SCORES = st.lists(st.floats(0, 100, width=32), max_size=8)
+NUMBERS = st.lists(st.floats(0, 100, width=32), max_size=8)
+
+
+def similarity_scores(texts, question, kind, language="en"):
+    return SCORES.get(kind).function(ScoreInput(question, texts, language, ()))
 
 
 @pytest.mark.parametrize("kind", ["bleu", "rouge"])
@@ -40,7 +44,7 @@ def test_similarity_scores(kind):
 def test_similarity_scores_of_chinese_characters():
     zh = similarity_scores(["肝大。"], "肝不大。", "rouge", "zh")
     assert zh == pytest.approx([1 - 2 * 3 / 7])  # 肝 大 。 of 3 and 4
-    with pytest.raises(UserError, match="unknown similarity 'blue'; did you mean 'bleu'"):
+    with pytest.raises(UserError, match="unknown segment.strategy 'blue'; did you mean 'bleu'"):
         similarity_scores(["a"], "a", "blue")
 
 
@@ -77,7 +81,7 @@ def test_pooling_checks():
 
 
 @quick
-@given(SCORES, st.floats(0, 3))
+@given(NUMBERS, st.floats(0, 3))
 def test_threshold_rule(scores, beta):
     labels = label_pieces(np.array(scores, np.float32), "entropy", beta)
     assert len(labels) == len(scores)
@@ -95,14 +99,10 @@ def test_equal_scores_are_es_at_beta_1_and_as_below():
 
 
 def test_location_alternates_es_first():
-    assert label_pieces(None, "location", n_pieces=5) == [ES, AS, ES, AS, ES]
-    assert label_pieces(None, "location", n_pieces=0) == []
-    with pytest.raises(ValueError, match="n_pieces"):
-        label_pieces(None, "location")
-    with pytest.raises(ValueError, match="one score a piece"):
-        label_pieces(None, "entropy")
-    with pytest.raises(ValueError, match="one score a piece"):
-        label_pieces([1.0], "entropy", n_pieces=2)
+    location = SCORES.get("location")
+    for n, labels in ((5, [ES, AS, ES, AS, ES]), (0, [])):
+        scores = location.function(ScoreInput("", ["x"] * n, "en", ()))
+        assert label_pieces(scores, "location", threshold=location.threshold) == labels
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -187,7 +187,7 @@ def test_perfect_labels_on_alternating_sentences():
     gold = [Segment("Ben has 3 more than Ann. ", ES), Segment("Ben has 2 + 3 = 5.", AS)] * 2
     text = "".join(s.text for s in gold)
     pieces = split_pieces(text, "keep")
-    labels = label_pieces(None, "location", n_pieces=len(pieces))
+    labels = label_pieces([0, 1] * 2, "location", threshold=0.5)
     assert f1_from_counts(segmentation_f1(pieces, labels, gold))["macro_f1"] == 1
     flipped = [AS if label == ES else ES for label in labels]
     assert f1_from_counts(segmentation_f1(pieces, flipped, gold))["macro_f1"] == 0

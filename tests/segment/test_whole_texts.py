@@ -11,7 +11,7 @@ from asesjax.core.types import AS, ES
 from asesjax.evals.answers import METRICS, answer_number, is_correct, last_number, parse_answer
 from asesjax.segment.label import gold_labels, label_pieces, merge_segments
 from asesjax.segment.pieces import count_words, piece_texts, split_pieces
-from asesjax.segment.score import similarity_scores
+from asesjax.segment.score import SCORES, ScoreInput
 
 quick = settings(deadline=None, max_examples=150)
 WORDS = st.sampled_from(
@@ -36,11 +36,13 @@ def test_pieces_and_labels_of_any_text(text, short):
     pieces = split_pieces(text, short)
     texts = piece_texts(text, pieces)
     assert "".join(texts) == text and all(texts)
-    scores = similarity_scores(texts[:50], "How many dogs has Ann?", "rouge")
+    scores = SCORES.get("rouge").function(
+        ScoreInput("How many dogs has Ann?", texts[:50], "en", ())
+    )
     assert ((scores >= 0) & (scores <= 1)).all()
     rng = np.random.default_rng(len(text))
     for labels in (
-        label_pieces(None, "location", n_pieces=len(pieces)),
+        label_pieces(np.arange(len(pieces)) % 2, "location", threshold=0.5),
         label_pieces(rng.random(len(pieces)), "entropy", 1.1),
     ):
         assert len(labels) == len(pieces) and set(labels) <= {ES, AS}
