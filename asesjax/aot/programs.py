@@ -31,10 +31,9 @@ from asesjax.models.presets import configured
 from asesjax.run import Run, decoding_shapes, host_mesh, placed_shapes
 from asesjax.sharding.mesh import AXES, make_mesh
 from asesjax.sharding.place import batch_sharding, on_mesh, replicated
-from asesjax.train.identity import check_batch_size
 from asesjax.train.optim import make_optimizer
 from asesjax.train.state import state_target
-from asesjax.train.step import make_train_step
+from asesjax.train.step import check_batch_size, make_train_step
 
 _STEPS = 1000  # of the schedule: a constant in the program
 _EXAMPLES_A_ROW = 32  # of a packed batch, the second axis of example_index: a few bytes

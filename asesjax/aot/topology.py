@@ -38,7 +38,7 @@ class Chip:
       options: of ``get_topology_desc``, so that a device is a whole chip.
       single_host: slices that are one machine, beside those of 2 x 2 chips.
 
-    FLOP/s are in ``train.hardware``.
+    FLOP/s are in ``train.meter``.
     """
 
     hbm: int | None

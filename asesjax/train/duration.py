@@ -1,6 +1,14 @@
-"""How many optimizer steps a run takes, and at which of them it evaluates."""
+"""When training ends: its steps, its evaluations, early stopping and SIGTERM."""
 
+import math
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
 
 from asesjax.core.errors import UserError
 
@@ -14,29 +22,20 @@ def n_steps(
     share: float = 1.0,
     examples_per_row: float = 1.0,
 ) -> int:
-    """Turn the length of training, given in one of four units, into optimizer steps.
+    """Convert the length of training, given in one of four units, to optimizer steps (at least 1).
 
     Args:
       train: the ``train`` section of the configuration.
-      mean_tokens_per_example: real source and target tokens of an example, on average.
-      n_examples: examples of an epoch.
-      share: what part of the length this role gets; roles of a method share one budget.
-      examples_per_row: more than 1 where they are packed; a batch has ``train.batch_size`` rows.
-
-    Returns:
-      Steps, at least 1.
+      mean_tokens_per_example: real source and target tokens.
+      n_examples: in an epoch.
+      share: of the length that this role gets, in (0, 1]; roles of a method share one budget.
+      examples_per_row: above 1 for packed rows; a batch has ``train.batch_size`` rows.
 
     Raises:
-      UserError: none or several of steps, examples, epochs, tokens are set, one is negative, or
-        there are no examples.
-
-    Example:
-      >>> from asesjax.train.options import TrainOptions
-      >>> train = TrainOptions(tokens=2_000_000, batch_size=64)
-      >>> n_steps(train, mean_tokens_per_example=100.0, n_examples=5000)  # 2e6 / (64 * 100)
-      312
+      UserError: none or several of steps, examples, epochs, tokens are set, or there are no
+        examples.
     """
-    given = {unit: value for unit in UNITS if (value := getattr(train, unit)) != 0}
+    given = {unit: getattr(train, unit) for unit in UNITS if getattr(train, unit) != 0}
     if len(given) != 1:
         got = ", ".join(f"train.{unit}={value}" for unit, value in given.items()) or "none"
         raise UserError(
@@ -44,12 +43,8 @@ def n_steps(
             f"train.epochs and train.tokens, got {got}; set the others to 0"
         )
     ((unit, value),) = given.items()
-    if value < 0:
-        raise UserError(f"train.{unit} must be positive, got {value}")
     if n_examples < 1:
         raise UserError("there are no training examples; look at data.n_train and data.path")
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be in (0, 1], got {share}")
     batch = train.batch_size * examples_per_row
     examples = {
         "steps": value * batch,
@@ -61,24 +56,69 @@ def n_steps(
 
 
 def evaluation_steps(total_steps: int, share: float) -> list[int]:
-    """Return the steps at which validation loss is computed and a checkpoint kept for good.
+    """Return the steps of evaluations and of checkpoints that are never deleted, in order.
 
-    Args:
-      total_steps: of the run.
-      share: distance between two of them as a share of the run, in (0, 1].
-
-    Returns:
-      Increasing steps; the last is ``total_steps``, step 0 is not among them.
-
-    Raises:
-      UserError: ``share`` out of range.
+    They are ``share`` of the run, in (0, 1], apart; the last step is one of them, step 0 is not.
 
     Example:
       >>> evaluation_steps(10, 0.25), evaluation_steps(2, 0.25), evaluation_steps(10, 0.4)
       ([2, 5, 8, 10], [1, 2], [4, 8, 10])
     """
-    if not 0 < share <= 1:
-        raise UserError(f"train.evaluate_every_share must be in (0, 1], got {share}")
-    # The small term lets 0.1 ten times be 1.
+    # The small term makes ten times 0.1 equal 1.
     steps = {round(total_steps * share * k) for k in range(1, int(1 / share + 1e-9) + 1)}
     return sorted(step for step in steps | {total_steps} if 0 < step <= total_steps)
+
+
+def check_early_stopping(train: Any, n_validation: int) -> None:
+    """Refuse ``patience`` without ``keep_best``, or ``keep_best`` without validation examples."""
+    if train.patience and not train.keep_best:
+        raise UserError(
+            f"train.patience {train.patience} needs train.keep_best=validation_loss or "
+            "validation_accuracy, and 0 turns it off"
+        )
+    if train.keep_best and not n_validation:
+        raise UserError(
+            f"train.keep_best {train.keep_best!r} needs validation examples; look at "
+            "data.n_validation, or set train.keep_best=''"
+        )
+
+
+def best_step(evaluations: Sequence[dict[str, Any]], metric: str) -> int:
+    """Return the step of the best evaluation, the first of equals; NaN is the worst.
+
+    Args:
+      evaluations: rows with ``step`` and the metric, in order.
+      metric: ``"validation_loss"`` (less is better) or ``"validation_accuracy"``.
+    """
+    sign = -1.0 if metric == "validation_accuracy" else 1.0
+    cost = lambda row: math.inf if math.isnan(row[metric]) else sign * row[metric]  # noqa: E731
+    return min(evaluations, key=cost)["step"]
+
+
+def gave_up(evaluations: Sequence[dict[str, Any]], train: Any) -> bool:
+    """Tell whether the last ``train.patience`` evaluations were no better than an earlier one."""
+    if not train.patience or not evaluations:
+        return False
+    best = best_step(evaluations, train.keep_best)
+    return sum(row["step"] > best for row in evaluations) >= train.patience
+
+
+@contextmanager
+def on_sigterm() -> Iterator[threading.Event]:
+    """Set an event on SIGTERM, where a signal can be handled and jax does not do it."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:
+        yield event
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def must_stop(event: threading.Event, step: int) -> bool:
+    """Tell whether SIGTERM came; call it at every step, so that processes agree on the step."""
+    if jax.process_count() > 1:
+        return multihost_utils.reached_preemption_sync_point(step)
+    return event.is_set()

@@ -1,8 +1,7 @@
 """The one training loop: every role of every method goes through ``train``.
 
-The order in an iteration is evaluate, save, next batch, step. The batch is a function of the step
-and the saved state is that after exactly ``step`` updates, so a run that was killed goes on bit
-for bit.
+The order in an iteration is evaluate, save, next batch, step. The batch is a function of the step,
+and the saved state is that after exactly ``step`` updates, so a killed run resumes bit for bit.
 """
 
 import dataclasses
@@ -30,39 +29,43 @@ from asesjax.sharding.rules import rules as rules_of
 from asesjax.train import checkpoint
 from asesjax.train.checkpoint import Checkpoints
 from asesjax.train.describe import Description
-from asesjax.train.duration import evaluation_steps
-from asesjax.train.hardware import mesh_peak_flops
-from asesjax.train.identity import check_batch_size, check_identity, identity
-from asesjax.train.meter import Clock, Meter
-from asesjax.train.objective import Objective, as_objective
-from asesjax.train.optim import check, make_optimizer
-from asesjax.train.state import init_state, state_from_params, state_target
-from asesjax.train.step import make_eval_step, make_train_step
-from asesjax.train.stopping import (
+from asesjax.train.duration import (
     best_step,
     check_early_stopping,
+    evaluation_steps,
     gave_up,
     must_stop,
     on_sigterm,
 )
+from asesjax.train.meter import Clock, Meter, mesh_peak_flops
+from asesjax.train.objective import Objective, as_objective
+from asesjax.train.optim import check, make_optimizer
+from asesjax.train.state import (
+    check_identity,
+    identity,
+    init_state,
+    state_from_params,
+    state_target,
+)
+from asesjax.train.step import check_batch_size, make_eval_step, make_train_step
 from asesjax.train.validation import validate, validation_batches
 from asesjax.train.watch import Profile, watching
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
-    """What a finished role hands on.
+    """A finished role.
 
     Attributes:
       params: trained parameters after the last step, on the mesh.
-      steps: optimizer steps, interruptions included; as are the next three.
+      steps: optimizer steps; it and the next three count from step 0, not from the last resume.
       tokens: real source and target tokens.
       examples: examples, repetitions counted.
-      seconds: of training: without compiling, evaluating and saving.
+      seconds: of training, without compiling, evaluating and saving.
       kept_steps: steps of the checkpoints that are kept for learning curves, the last included.
-      best_step: step of the checkpoint to hand on: the best by ``train.keep_best``, or the last.
-      n_programs: training programs compiled by this call, one for each batch shape.
-      compile_seconds: spent by this call on compiling training programs.
+      best_step: step of the selected checkpoint: the best by ``train.keep_best``, or the last.
+      n_programs: training programs that this call compiled, one for each batch shape.
+      compile_seconds: that this call took to compile them.
     """
 
     params: Params
@@ -92,29 +95,26 @@ def train(
     role: str = "",
     description: Description | None = None,
 ) -> TrainResult:
-    """Train one role, or go on where it was interrupted, or return what it finished before.
+    """Train one role, or resume it, or return its result if it is finished.
 
     Writes ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/step_<n>`` into ``workdir``, and
-    ``profile/`` if asked. Stops before ``n_steps`` where ``train.patience`` says so.
+    ``profile/`` on request. May stop before ``n_steps`` by ``train.patience``.
 
     Args:
       train_config: the ``train`` section of the configuration.
-      model: shape of a T5, or any objective.
+      model: a T5 configuration, or any objective.
       examples: to learn from.
       validation: examples of the validation loss; may be empty.
       workdir: folder of this role alone.
       seed: of initialisation, dropout and the order of examples.
-      mesh: devices; all of them as data parallel when None.
-      rules: which logical axes are split over which mesh axes; those of "dp" when None.
+      mesh: all devices as data parallel when None.
+      rules: logical axis -> mesh axis; those of "dp" when None.
       init_params: parameters to start from; drawn from ``seed`` when None.
       n_steps: optimizer steps, from ``duration.n_steps``.
-      until: stop, saved, after so many of them, to go on with a later call, perhaps on other
-        examples (their number must be the same); all of them when None.
+      until: save and stop after so many of them; a later call resumes, perhaps on other examples
+        of the same number. All of them when None.
       role: name in messages; the folder's when empty.
       description: of the model, written into every checkpoint.
-
-    Returns:
-      A ``TrainResult``.
 
     Raises:
       UserError: a configuration that cannot be trained, a workdir of another run or one that
@@ -152,7 +152,7 @@ def train(
     if restored and finished():
         return _result(restored[0].params, cursor, kept, train_config)
 
-    # Made on the mesh, so that it works where a process sees only some of the devices.
+    # Made on the mesh, because a process may see only some of the devices.
     make_keys = jax.jit(lambda: jax.random.split(jax.random.key(seed)), out_shardings=whole)
     init_key, step_key = make_keys()
     if restored:
@@ -163,14 +163,10 @@ def train(
         state = state_from_params(optimizer, target, init_params)
 
     plan = make_plan(
-        examples,
-        train_config.batch_size,
-        train_config.source_buckets,
-        train_config.target_buckets,
-        seed,
-        packed_length=train_config.packed_length,
+        examples, train_config.batch_size, train_config.source_buckets,
+        train_config.target_buckets, seed, packed_length=train_config.packed_length,
         n_steps=n_steps,
-    )
+    )  # fmt: skip
     step_fn = make_train_step(objective, train_config, n_steps, optimizer, target, batches_on)
     eval_fn = make_eval_step(objective, train_config, target, batches_on)
     checked = validation_batches(train_config, validation)
@@ -201,8 +197,7 @@ def train(
         clock = Clock(cursor.get("seconds", 0.0))
         meter = Meter(
             log, clock, train_config.log_every_steps, n_steps, cursor, diverged, progress,
-            objective.token_flops, mesh_peak_flops(mesh),
-            mesh.local_devices[0],
+            objective.token_flops, mesh_peak_flops(mesh), mesh.local_devices[0],
         )  # fmt: skip
 
         def evaluate() -> None:
@@ -235,7 +230,8 @@ def train(
         while True:
             if step in kept and step > first:
                 evaluate()
-            due = step in kept or step == last or _is_due(step, train_config.save_every_steps)
+            every = train_config.save_every_steps
+            due = step in kept or step == last or (every > 0 and step % every == 0)
             if step > first and due:
                 cursor, saved = save(), step
             if finished():
@@ -281,10 +277,6 @@ def _feed(
     for step in range(first, last):
         batch = batch_at(plan, examples, step, jax.process_index(), jax.process_count())
         yield put_batch(mesh, batch)
-
-
-def _is_due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
 
 
 def _newest(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Turns the metrics of single steps into log lines, without making the device wait."""
+"""The log lines of training: metrics of a window of steps, read while the device works on."""
 
 import math
 import time
@@ -8,21 +8,51 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from asesjax.core.metric_log import MetricLog
 from asesjax.core.progress import Progress
-from asesjax.train.hardware import peak_memory
 from asesjax.train.step import METRICS, named
 
-_SUMMED = tuple(name for name in METRICS if name != "learning_rate")
-_MOST_SKIPPED = 100  # updates in a row that may be left out
+# Peak of dense bfloat16 products, FLOP/s of a device as jax counts devices, from the makers' data
+# sheets. The first name that a device's kind begins with is used.
+_PEAKS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,  # v5p
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+}
+_SUMMED = (*(name for name in METRICS if name != "learning_rate"), "flops")
+_MOST_SKIPPED = 100  # updates in a row that may be skipped
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Return the peak FLOP/s of a device in bfloat16, None where it is not known.
+
+    Example:
+      >>> peak_flops("TPU v5 lite"), peak_flops("NVIDIA H200"), peak_flops("cpu")
+      (197000000000000.0, 989000000000000.0, None)
+    """
+    return next((peak for name, peak in _PEAKS.items() if device_kind.startswith(name)), None)
+
+
+def mesh_peak_flops(mesh: Mesh) -> float | None:
+    """Return the peak FLOP/s of all devices of a mesh, None where it is not known."""
+    peaks = [peak_flops(device.device_kind) for device in mesh.devices.flat]
+    return None if None in peaks else sum(peaks)
 
 
 class Clock:
-    """Seconds of training: the wall clock, standing still where it is paused."""
+    """Seconds of training: a wall clock that can be paused."""
 
     def __init__(self, seconds: float = 0.0):
-        """Start at ``seconds``, those spent before an interruption."""
+        """Start at the ``seconds`` that were spent before an interruption."""
         self._start = time.perf_counter() - seconds
         self._paused_at: float | None = None
 
@@ -32,12 +62,12 @@ class Clock:
         return now - self._start
 
     def skip(self, seconds: float) -> None:
-        """Take out seconds that have passed but were not training."""
+        """Subtract seconds that have passed but were not training."""
         self._start += seconds
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Stand still in a block that is not training (evaluating, saving)."""
+        """Pause during a block that is not training (evaluating, saving)."""
         self._paused_at = time.perf_counter()
         try:
             yield
@@ -47,10 +77,9 @@ class Clock:
 
 
 class Meter:
-    """Collects steps, writes a line every ``log_every`` of them, and finds diverged losses.
+    """Collects steps, writes a line every ``log_every`` of them, and detects diverged losses.
 
-    Attributes:
-      totals: source_tokens, target_tokens and examples so far, interruptions included.
+    ``totals`` holds source_tokens, target_tokens and examples since step 0.
     """
 
     def __init__(
@@ -66,19 +95,19 @@ class Meter:
         peak_flops: float | None = None,
         device: jax.Device | None = None,
     ):
-        """Start, or go on from what ``carry`` returned before an interruption.
+        """Start, or resume from what ``carry`` returned before an interruption.
 
         Args:
-          log: where lines go; None on all processes but the first.
+          log: gets the lines; None on all processes but the first.
           clock: of the training seconds.
           log_every: steps a line covers.
-          total_steps: of the run; a last line is written there.
+          total_steps: of the run; the last line is written there.
           carried: from ``carry``, or None at the start.
-          on_divergence: (step, what) -> the exception to raise; the step counts from 1.
-          progress: gets every line.
-          token_flops: (S, T) -> forward operations of a source and of a target token.
-          peak_flops: of all devices together, a second; None where it is not known.
-          device: whose memory is told; None for no device.
+          on_divergence: (step from 1, what) -> the exception to raise.
+          progress: gets every line too.
+          token_flops: (S, T) -> forward FLOPs of a source and of a target token.
+          peak_flops: of all devices together; None where it is not known.
+          device: whose peak memory is logged, if any.
         """
         carried = carried or {}
         self.totals = carried.get("totals") or dict.fromkeys(
@@ -96,15 +125,10 @@ class Meter:
     def add(
         self, step: int, metrics: jax.Array, source_length: int = 0, target_length: int = 0
     ) -> None:
-        """Take the vector of the step that was just dispatched; read it later.
+        """Take the metrics of the step that was just dispatched, with S and T of its batch.
 
-        Steps are read once a window, when the step after the window's last is already under way.
-
-        Args:
-          step: counts from 1.
-          metrics: what it reports.
-          source_length: S of its batch.
-          target_length: T of its batch.
+        They are read once a window, when the step after the window's last is already running.
+        Steps count from 1.
         """
         metrics.copy_to_host_async()
         self._pending.append((step, metrics, source_length, target_length))
@@ -116,7 +140,7 @@ class Meter:
         self._read(math.inf)
 
     def carry(self) -> dict[str, Any]:
-        """Return what a checkpoint must keep, as JSON values. Call ``flush`` before."""
+        """Return what a checkpoint must keep, as JSON values. Call ``flush`` first."""
         return {
             "totals": dict(self.totals),
             "window": dict(self._window),
@@ -147,7 +171,7 @@ class Meter:
         for name in self.totals:
             self.totals[name] += int(values[name])
         window = self._window
-        for name in (*_SUMMED, "flops"):
+        for name in _SUMMED:
             window[name] += values[name]
         window["steps"] += 1
         window["learning_rate"] = values["learning_rate"]
@@ -159,7 +183,7 @@ class Meter:
         real = w["source_tokens"] + w["target_tokens"]
         elapsed = max(seconds - self._since, 1e-9)
         updates = max(w["steps"] - w["skipped"], 1)
-        peak, device = self._peak_flops, self._device
+        peak, memory = self._peak_flops, (self._device and self._device.memory_stats()) or {}
         row = {
             "loss": w["loss_sum"] / w["normalizer"] if w["normalizer"] else 0.0,
             "nll": w["nll_sum"] / w["weight_sum"] if w["weight_sum"] else 0.0,
@@ -177,11 +201,11 @@ class Meter:
             "flops_per_second": round(w["flops"] / elapsed),
             # Of the peak in bfloat16, whatever the model computes in.
             "flops_utilisation": round(w["flops"] / elapsed / peak, 4) if peak else None,
-            "device_memory_bytes": peak_memory(device) if device is not None else None,
+            "device_memory_bytes": memory.get("peak_bytes_in_use"),
         }
         if w["skipped"]:
             self._progress.say(
-                f"step {step}: {w['skipped']:.0f} of {w['steps']:.0f} updates left out, not finite"
+                f"step {step}: {w['skipped']:.0f} of {w['steps']:.0f} updates skipped, not finite"
             )
         if self._log is not None:
             self._log.write("train", step, **row)
@@ -194,4 +218,4 @@ class Meter:
 
 
 def _empty() -> dict[str, float]:
-    return dict.fromkeys((*_SUMMED, "flops", "learning_rate", "steps"), 0.0)
+    return dict.fromkeys((*_SUMMED, "learning_rate", "steps"), 0.0)

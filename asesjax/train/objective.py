@@ -1,7 +1,7 @@
-"""What the training loop trains: where parameters come from, and the loss of a batch.
+"""What the training loop minimises: where parameters come from, and the loss of a batch.
 
-Nearly every role is a T5 with teacher forcing (``sequence_to_sequence``); what has another loss or
-other parameters, such as KPOD's weighting module, brings an ``Objective`` of its own.
+Nearly every role is a T5 with teacher forcing (``sequence_to_sequence``). A role with another loss
+or other parameters, such as KPOD's weighting module, brings an ``Objective`` of its own.
 """
 
 import dataclasses
@@ -25,12 +25,11 @@ class Objective:
     Attributes:
       init: PRNG key -> parameters.
       logical_axes: -> the names of every parameter's axes, as ``t5.logical_axes``.
-      loss: ``(params, batch, key, train section) -> LossSums`` of training; the key is None where
-        nothing ``draws``.
-      evaluate: ``(params, batch, train section) -> LossSums``, the same for the same arguments.
-      draws: whether the loss of training draws random numbers.
-      token_flops: (S, T) -> forward operations of a source and of a target token, see
-        ``models.flops``.
+      loss: ``(params, batch, key, train section) -> LossSums`` of training; the key is None unless
+        ``draws``.
+      evaluate: ``(params, batch, train section) -> LossSums``; deterministic.
+      draws: whether the training loss uses random numbers.
+      token_flops: (S, T) -> forward FLOPs of a source and of a target token, see ``models.flops``.
     """
 
     init: Callable[[jax.Array], Params]
@@ -42,7 +41,7 @@ class Objective:
 
 
 def as_objective(model: T5Config | Objective) -> Objective:
-    """Return the objective of a model's shape, or the objective itself."""
+    """Return the objective of a T5 configuration, or an objective unchanged."""
     return sequence_to_sequence(model) if isinstance(model, T5Config) else model
 
 
@@ -82,18 +81,7 @@ def batch_loss(
     remat: str = "none",
     scan_layers: bool = False,
 ) -> losses.LossSums:
-    """Run the model on a batch with teacher forcing and sum its loss.
-
-    Args:
-      model_config: shape of the model.
-      params: of the model.
-      batch: a ``core.types.Batch``.
-      dropout_key: None for no dropout.
-      z_loss: as in ``losses.weighted_cross_entropy``.
-      label_smoothing: as in ``losses.weighted_cross_entropy``.
-      remat: as in ``t5.forward``.
-      scan_layers: as in ``t5.forward``.
-    """
+    """Run the model with teacher forcing and sum its loss; no dropout where the key is None."""
     hidden = t5.forward(model_config, params, batch, dropout_key, remat, scan_layers)
     return losses.hidden_cross_entropy(
         functools.partial(t5.logits, model_config, params),

@@ -8,46 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from asesjax.core.errors import UserError, unknown
+from asesjax.core.errors import UserError
 from asesjax.core.types import Params
 
 Schedule = Callable[[jax.Array], jax.Array]
 
-# Field -> (lower bound, may equal it, upper bound, may equal it).
-_RANGES = {
-    "learning_rate": (0.0, False, float("inf"), False),
-    "warmup_share": (0.0, True, 1.0, False),
-    "final_share": (0.0, True, 1.0, True),
-    "weight_decay": (0.0, True, float("inf"), False),
-    "beta1": (0.0, True, 1.0, False),
-    "beta2": (0.0, True, 1.0, False),
-    "clip_norm": (0.0, True, float("inf"), False),
-    "ema_decay": (0.0, True, 1.0, False),
-    "label_smoothing": (0.0, True, 1.0, False),
-    "z_loss": (0.0, True, float("inf"), False),
-    "batch_size": (1, True, float("inf"), False),
-    "microbatches": (1, True, float("inf"), False),
-    "log_every_steps": (1, True, float("inf"), False),
-    "save_every_steps": (0, True, float("inf"), False),
-}
-
 
 def check(train: Any) -> None:
-    """Check the numbers of the ``train`` section.
-
-    Args:
-      train: the section.
-
-    Raises:
-      UserError: a number out of its range, or a batch that the microbatches do not divide.
-    """
-    for name, (low, low_in, high, high_in) in _RANGES.items():
-        value = getattr(train, name)
-        above = value > low or (low_in and value == low)
-        below = value < high or (high_in and value == high)
-        if not (above and below):
-            left, right = "[" if low_in else "(", "]" if high_in else ")"
-            raise UserError(f"train.{name} must be in {left}{low}, {high}{right}, got {value}")
+    """Refuse ``train.microbatches`` that do not divide the batch, and bad rate factors."""
     if train.batch_size % train.microbatches:
         raise UserError(
             f"train.batch_size {train.batch_size} must be divisible by train.microbatches "
@@ -63,23 +31,9 @@ def make_schedule(train: Any, total_steps: int) -> Schedule:
     to ``final_share`` of it at the last step; ``inverse_square_root`` falls as
     ``sqrt(warmup / step)``; ``constant`` stays. The first step's rate is not 0.
 
-    Args:
-      train: the ``train`` section.
-      total_steps: of the run.
-
     Returns:
-      int32 scalar steps finished before the update -> float32 scalar rate of that update. Traced,
-      so a new rate never compiles anew.
-
-    Raises:
-      UserError: unknown schedule.
-
-    Example:
-      >>> from asesjax.config import base_config
-      >>> train = base_config().train
-      >>> train.schedule, train.learning_rate, train.warmup_share = "constant", 1.0, 0.5
-      >>> [round(float(make_schedule(train, 4)(s)), 2) for s in range(4)]
-      [0.5, 1.0, 1.0, 1.0]
+      int32 scalar, steps finished before the update -> float32 scalar, rate of that update. It is
+      traced, so a new rate does not compile again.
     """
     warmup = max(1, round(train.warmup_share * total_steps))
     peak, last = train.learning_rate, train.final_share
@@ -88,14 +42,11 @@ def make_schedule(train: Any, total_steps: int) -> Schedule:
         done = jnp.clip((update - warmup) / max(1, total_steps - warmup), 0.0, 1.0)
         return last + (1.0 - last) * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
 
-    shapes = {
+    shape = {
         "cosine": cosine,
         "inverse_square_root": lambda update: jnp.sqrt(warmup / jnp.maximum(update, warmup)),
         "constant": jnp.ones_like,
-    }
-    if train.schedule not in shapes:
-        raise unknown("train.schedule", train.schedule, shapes)
-    shape = shapes[train.schedule]
+    }[train.schedule]
 
     def schedule(step):
         update = jnp.asarray(step, jnp.float32) + 1.0
@@ -105,16 +56,10 @@ def make_schedule(train: Any, total_steps: int) -> Schedule:
 
 
 def decay_mask(params: Params) -> Params:
-    """Mark the parameters that weight decay shrinks: kernels and embeddings.
+    """Return a tree of bools: weight decay shrinks kernels and embeddings.
 
-    Norm scales, biases and the tables of relative position biases are left alone: pulling them to
+    It leaves norm scales, biases and the tables of relative position biases alone: pulling them to
     0 would switch the feature off rather than regularise it.
-
-    Args:
-      params: a tree of arrays.
-
-    Returns:
-      The same tree of bools.
     """
 
     def decays(path, leaf):
@@ -125,23 +70,9 @@ def decay_mask(params: Params) -> Params:
 
 
 def rate_factors(train: Any) -> list[tuple[re.Pattern, float]]:
-    """Read ``train.rate_factors``.
+    """Parse ``train.rate_factors``: entries ``regex=factor``, which scale the learning rate.
 
-    Args:
-      train: the section.
-
-    Returns:
-      Patterns and what the learning rate of the parameters they are found in is multiplied by.
-
-    Raises:
-      UserError: an entry that is not ``regex=factor``.
-
-    Example:
-      >>> from asesjax.config import base_config
-      >>> train = base_config().train
-      >>> train.rate_factors = ("token_embedder=0", "^encoder/=0.1")
-      >>> [factor for _, factor in rate_factors(train)]
-      [0.0, 0.1]
+    The first pattern that is found in a parameter's name counts.
     """
     factors = []
     for entry in train.rate_factors:
@@ -164,17 +95,16 @@ def _bad_factor(entry: str, why: str) -> UserError:
 
 
 def _factor(factors: list[tuple[re.Pattern, float]], path: tuple) -> float:
-    """Return the factor of the first pattern found in a parameter's name, 1 for none."""
-    name = jax.tree_util.keystr(path, simple=True, separator="/")
-    return next((factor for pattern, factor in factors if pattern.search(name)), 1.0)
+    return next((factor for pattern, factor in factors if pattern.search(_name(path))), 1.0)
+
+
+def _name(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _labels(factors: list[tuple[re.Pattern, float]], params: Params) -> Params:
-    """Tell which parameters are trained; every pattern must be found in some name."""
-    names = [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, _ in jax.tree.leaves_with_path(params)
-    ]
+    """Label the parameters "trained" or "frozen"; every pattern must be found in some name."""
+    names = [_name(path) for path, _ in jax.tree.leaves_with_path(params)]
     for pattern, _ in factors:
         if not any(map(pattern.search, names)):
             raise UserError(
@@ -186,12 +116,7 @@ def _labels(factors: list[tuple[re.Pattern, float]], params: Params) -> Params:
 
 
 def without_frozen(train: Any, params: Params) -> Params:
-    """Cut frozen parameters off from the gradient, so that theirs is 0 and never computed.
-
-    Args:
-      train: the ``train`` section.
-      params: of the model.
-    """
+    """Stop the gradient at frozen parameters, so that theirs is 0 and never computed."""
     factors = rate_factors(train)
     if all(factor for _, factor in factors):
         return params
@@ -200,32 +125,21 @@ def without_frozen(train: Any, params: Params) -> Params:
 
 
 class Averaged(NamedTuple):
-    """State of ``average``.
+    """State of ``average``."""
 
-    Attributes:
-      count: int32 scalar, updates so far.
-      weights: the parameters that are trained; those of the TrainState are their average.
-      inner: state of the optimizer.
-    """
-
-    count: jax.Array
-    weights: Params
-    inner: Any
+    count: jax.Array  # int32 scalar, updates so far
+    weights: Params  # that are trained; those of the TrainState are their average
+    inner: Any  # state of the optimizer
 
 
 def average(
     optimizer: optax.GradientTransformation, decay: float
 ) -> optax.GradientTransformation:
-    """Let the parameters follow, as a running average, weights that the optimizer trains.
+    """Make the parameters the running average of weights that the optimizer trains.
 
-    So whoever reads the parameters (evaluation, decoding, conversion) has the average, and the
-    weights are the optimizer's own affair; gradients are taken at them, see ``training_weights``.
-    The average keeps ``min(decay, (1 + n) / (10 + n))`` of itself at update n, as in TensorFlow,
-    so that it forgets where it started.
-
-    Args:
-      optimizer: of the weights.
-      decay: in [0, 1).
+    Evaluation, decoding and conversion so read the average; gradients are taken at the weights,
+    see ``training_weights``. The average keeps ``min(decay, (1 + n) / (10 + n))`` of itself at
+    update n, as in TensorFlow, so that it forgets where it started. ``decay`` is in [0, 1).
     """
 
     def init(params):
@@ -244,12 +158,7 @@ def average(
 
 
 def training_weights(params: Params, opt_state: Any) -> Params:
-    """Return the parameters that gradients are taken at.
-
-    Args:
-      params: of the TrainState.
-      opt_state: of the TrainState.
-    """
+    """Return the parameters that gradients are taken at, from those of the TrainState."""
     return opt_state.weights if isinstance(opt_state, Averaged) else params
 
 
@@ -266,16 +175,11 @@ def make_optimizer(train: Any, total_steps: int) -> optax.GradientTransformation
     Weight decay is decoupled and multiplied by the learning rate (``optax.adafactor`` would not).
     Frozen parameters have no optimizer state and do not count in the norm that is clipped.
 
-    Args:
-      train: the ``train`` section.
-      total_steps: of the run.
-
     Raises:
-      UserError: unknown optimizer or schedule, or a number out of its range; when it meets the
-        parameters, a rate factor that is of none of them.
+      UserError: see ``check``; at ``init``, a rate factor that matches no parameter.
     """
     check(train)
-    rules = {
+    chain = {
         "adamw": [optax.scale_by_adam(b1=train.beta1, b2=train.beta2)],
         "adafactor": [
             optax.scale_by_factored_rms(),
@@ -284,10 +188,7 @@ def make_optimizer(train: Any, total_steps: int) -> optax.GradientTransformation
         ],
         "lion": [optax.scale_by_lion(b1=train.beta1, b2=train.beta2)],
         "sgd": [optax.trace(decay=train.beta1)],
-    }
-    if train.optimizer not in rules:
-        raise unknown("train.optimizer", train.optimizer, rules)
-    chain = list(rules[train.optimizer])
+    }[train.optimizer]
     if train.clip_norm:
         chain.insert(0, optax.clip_by_global_norm(train.clip_norm))
     if train.weight_decay:

@@ -2,6 +2,8 @@
 
 from asesjax.core.options import NOTHING, option, section
 
+_INF = float("inf")
+
 
 @section("train")
 class TrainOptions:
@@ -21,16 +23,17 @@ class TrainOptions:
     optimizer: str = option("adafactor", "the optimizer",
                             choices=("adamw", "adafactor", "lion", "sgd"))  # fmt: skip
     learning_rate: float = option(
-        0.05, "peak; with adafactor relative to the size of a parameter", least=0
+        0.05, "peak; with adafactor relative to the size of a parameter", above=0, below=_INF
     )
     schedule: str = option("cosine", "of the learning rate",
                            choices=("cosine", "inverse_square_root", "constant"))  # fmt: skip
-    warmup_share: float = option(0.06, "share of all steps that the rate rises", least=0, most=1)
+    warmup_share: float = option(0.06, "share of all steps that the rate rises", least=0, below=1)
     final_share: float = option(0.05, "share of the peak where the cosine ends", least=0, most=1)
-    weight_decay: float = option(0.0, "decoupled weight decay", least=0)
+    weight_decay: float = option(0.0, "decoupled weight decay", least=0, below=_INF)
     beta1: float = option(0.9, "decay of the first moment", least=0, below=1)
     beta2: float = option(0.99, "decay of the second moment", least=0, below=1)
-    clip_norm: float = option(1.0, "largest norm of a gradient; 0: no clipping", least=0)
+    clip_norm: float = option(1.0, "largest norm of a gradient; 0: no clipping", least=0,
+                              below=_INF)  # fmt: skip
     rate_factors: tuple[str, ...] = option(
         (), 'items "regex=factor" of the learning rate, by parameter name; 0 freezes'
     )
@@ -48,7 +51,7 @@ class TrainOptions:
                                changes=NOTHING)  # fmt: skip
     label_smoothing: float = option(0.0, "share of the target spread over all ids", least=0,
                                     below=1)  # fmt: skip
-    z_loss: float = option(0.0, "weight of the squared log normalizer", least=0)
+    z_loss: float = option(0.0, "weight of the squared log normalizer", least=0, below=_INF)
     normalize: str = option("weights", "divide the summed loss by the weights or by the examples",
                             choices=("weights", "examples"))  # fmt: skip
     source_buckets: tuple[int, ...] = option((64, 96, 128), "lengths that sources are padded to")
@@ -60,8 +63,9 @@ class TrainOptions:
     log_every_steps: int = option(20, "steps between lines of metrics.jsonl", least=1,
                                   changes=NOTHING)  # fmt: skip
     evaluate_every_share: float = option(
-        0.25, "share of all steps between validations, each of which keeps a checkpoint"
-    )
+        0.25, "share of all steps between validations, each of which keeps a checkpoint", above=0,
+        most=1,
+    )  # fmt: skip
     keep_best: str = option(
         "", "select the best evaluated checkpoint by this instead of the last one",
         choices=("", "validation_loss", "validation_accuracy"),
@@ -69,7 +73,7 @@ class TrainOptions:
     patience: int = option(0, "above 0: stop when so many evaluations in a row were not the best "
                            "(needs keep_best)", least=0)  # fmt: skip
     save_every_steps: int = option(200, "steps between checkpoints; 0: at evaluations only",
-                                   changes=NOTHING)  # fmt: skip
+                                   least=0, changes=NOTHING)  # fmt: skip
     keep_last: int = option(2, "newest checkpoints that stay; those of evaluations always stay",
                             least=1, changes=NOTHING)  # fmt: skip
     profile_steps: tuple[int, ...] = option(

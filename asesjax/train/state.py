@@ -1,6 +1,7 @@
-"""The training state and where its arrays live."""
+"""The training state: where its arrays lie, and which run it belongs to."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +10,17 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from asesjax.core.errors import UserError
 from asesjax.core.types import Params
 from asesjax.sharding.place import replicated
+
+# Fields whose change makes it another run. The length counts in optimizer steps; microbatches,
+# logging and saving change nothing but rounding.
+_IDENTITY = (
+    "batch_size", "beta1", "beta2", "clip_norm", "ema_decay", "final_share", "label_smoothing",
+    "learning_rate", "normalize", "optimizer", "packed_length", "rate_factors", "schedule",
+    "source_buckets", "target_buckets", "warmup_share", "weight_decay", "z_loss",
+)  # fmt: skip
 
 
 class TrainState(NamedTuple):
@@ -18,8 +28,8 @@ class TrainState(NamedTuple):
 
     Attributes:
       step: int32 scalar, optimizer steps finished.
-      params: nested dict of float32 arrays: what is evaluated, kept and handed on. With
-        ``train.ema_decay`` the average of those that are trained.
+      params: nested dict of float32 arrays: what is evaluated and kept. With ``train.ema_decay``
+        the average of those that are trained.
       opt_state: of the optax transformation; with ``train.ema_decay`` an ``optim.Averaged``, which
         holds the parameters that are trained.
     """
@@ -35,25 +45,13 @@ def create(optimizer: optax.GradientTransformation, params: Params) -> TrainStat
 
 
 def state_target(
-    optimizer: optax.GradientTransformation,
-    shapes: Params,
-    param_shardings: Params,
-    mesh: Mesh,
+    optimizer: optax.GradientTransformation, shapes: Params, param_shardings: Params, mesh: Mesh
 ) -> TrainState:
-    """Describe the state: shape, dtype and sharding of every leaf, without computing one.
+    """Describe the state as ``ShapeDtypeStruct`` leaves with shardings, without computing one.
 
     Optimizer arrays that mirror a parameter lie where it lies; everything else is replicated. That
     is small: counts, and Adafactor's factored moments, a vector for each axis of a kernel (0.3 %
     of T5-small's parameters, 0.1 % of T5-11B's).
-
-    Args:
-      optimizer: the optax transformation.
-      shapes: parameters as anything with shape and dtype.
-      param_shardings: a NamedSharding for each parameter.
-      mesh: of the shardings.
-
-    Returns:
-      A state of ``ShapeDtypeStruct`` leaves.
     """
     abstract = jax.eval_shape(lambda p: create(optimizer, p), shapes)
     params = {
@@ -85,14 +83,7 @@ def init_state(
     init_fn: Callable[[jax.Array], Params],
     key: jax.Array,
 ) -> TrainState:
-    """Draw parameters and make the first state, each device making only its own shards.
-
-    Args:
-      optimizer: the optax transformation.
-      target: from ``state_target``.
-      init_fn: PRNG key -> parameters.
-      key: the key.
-    """
+    """Draw parameters and make the first state; each device makes only its own shards."""
     first = jax.jit(lambda k: create(optimizer, init_fn(k)), out_shardings=shardings(target))
     return first(key)
 
@@ -100,16 +91,31 @@ def init_state(
 def state_from_params(
     optimizer: optax.GradientTransformation, target: TrainState, params: Params
 ) -> TrainState:
-    """Make the first state from given parameters, which stay the caller's own.
-
-    Args:
-      optimizer: the optax transformation.
-      target: from ``state_target``.
-      params: arrays of the target's shapes, on any devices or on the host.
-    """
+    """Make the first state from a copy of given parameters, on any devices or on the host."""
     # Training donates the state, so it must not share memory with what the caller holds.
     place = lambda leaf, want: jax.device_put(leaf, want.sharding, may_alias=False)  # noqa: E731
     params = jax.tree.map(place, params, target.params)
     out = shardings(target)
     opt_state = jax.jit(optimizer.init, out_shardings=out.opt_state)(params)
     return TrainState(jax.device_put(np.int32(0), out.step), params, opt_state)
+
+
+def identity(train: Any, n_steps: int, n_examples: int, seed: int) -> dict[str, Any]:
+    """Return what a resumed run must share with its beginning, as JSON values for the cursor."""
+    fields = {f"train.{name}": getattr(train, name) for name in _IDENTITY}
+    fields = {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+    return fields | {"optimizer steps": n_steps, "training examples": n_examples, "seed": seed}
+
+
+def check_identity(wanted: dict[str, Any], cursor: dict[str, Any], workdir: Path) -> None:
+    """Refuse the checkpoint of another run: its cursor differs from ``identity``."""
+    wrong = [
+        f"{name} was {cursor[name]!r} and is now {value!r}"
+        for name, value in wanted.items()
+        if name in cursor and cursor[name] != value
+    ]
+    if wrong:
+        raise UserError(
+            f"{workdir} holds checkpoints of another run: {'; '.join(wrong)}; restore that, or "
+            "give another workdir"
+        )

@@ -17,6 +17,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from asesjax import losses
+from asesjax.core.errors import UserError
 from asesjax.core.types import Batch, Params
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.place import on_mesh, replicated
@@ -25,28 +26,19 @@ from asesjax.train.optim import make_schedule, training_weights, without_frozen
 from asesjax.train.state import TrainState, shardings
 
 # What the vector of a training step holds. The sums run over the whole batch; source and target
-# tokens are the real ones, positions counts padding too. A step that train.skip_nonfinite left out
-# has skipped 1, and 0 for its sums and norms.
-METRICS = (
-    *losses.LossSums._fields,
-    "normalizer",
-    "grad_norm",
-    "update_norm",
-    "learning_rate",
-    "source_tokens",
-    "target_tokens",
-    "examples",
-    "positions",
-    "skipped",
-)
+# tokens are the real ones, positions counts padding too. A step whose update was skipped
+# (train.skip_nonfinite) has skipped 1 and 0 for its sums and norms.
 _OF_UPDATE = (*losses.LossSums._fields, "normalizer", "grad_norm", "update_norm")
+METRICS = (
+    *_OF_UPDATE, "learning_rate", "source_tokens", "target_tokens", "examples", "positions",
+    "skipped",
+)  # fmt: skip
 
 
 class PerShape:
-    """A jitted function ``f(state, batch, ...)`` compiled ahead for each batch shape it meets.
+    """A jitted function ``f(state, batch, ...)``, compiled ahead once for each batch shape.
 
-    A call whose arrays have another type or sharding than at compile time raises instead of
-    compiling again unseen.
+    Arrays of another type or sharding than at compile time raise instead of compiling again.
 
     Attributes:
       programs: batch shape (S, T) -> compiled program.
@@ -63,7 +55,7 @@ class PerShape:
         return self._jitted.lower(state, batch, *rest)
 
     def __call__(self, state: Any, batch: Batch, *rest: Any) -> Any:
-        """Run the program of the batch's shape, compiling it at the first meeting."""
+        """Run the program of the batch's shape; compile it if it is new."""
         shape = (batch["encoder_input_tokens"].shape[1], batch["decoder_input_tokens"].shape[1])
         program = self.programs.get(shape)
         if program is None:
@@ -72,6 +64,20 @@ class PerShape:
             self.programs[shape] = program
             self.compile_seconds += time.perf_counter() - start
         return program(state, batch, *rest)
+
+
+def check_batch_size(train: Any, batches_on: NamedSharding) -> None:
+    """Refuse microbatches whose rows the devices cannot share evenly."""
+    size = batches_on.mesh.size
+    shards = size // batches_on.shard_shape((size,))[0]
+    rows = train.batch_size // train.microbatches
+    if rows % shards:
+        raise UserError(
+            f"train.batch_size {train.batch_size} in {train.microbatches} "
+            f"microbatches gives {rows} rows, which {shards} devices (mesh axes data and fsdp) "
+            f"cannot share evenly; make train.batch_size a multiple of "
+            f"{shards * train.microbatches}, or change mesh.data and mesh.fsdp"
+        )
 
 
 def loss_and_gradients(
@@ -88,11 +94,11 @@ def loss_and_gradients(
     and gradients are added and divided once, so the result does not depend on the cut.
 
     Args:
-      model: shape of a T5, or any objective.
+      model: a T5 configuration, or any objective.
       train: the ``train`` section.
       params: of the model.
-      batch: a ``core.types.Batch``.
-      key: of what the loss draws (dropout); None where it draws nothing.
+      batch: of B rows.
+      key: of the loss's random numbers (dropout); None where it uses none.
       split: places a [M, B/M, ...] array on the mesh.
 
     Returns:
@@ -109,8 +115,8 @@ def loss_and_gradients(
     if n_parts == 1:
         grads, sums = gradient(params, batch, key)
     else:
-        # [B, ...] -> [M, B/M, ...], every part taking one row of each device's in turn, so that
-        # no row changes its device.
+        # [B, ...] -> [M, B/M, ...]; every part takes rows of each device in turn, so that no row
+        # moves to another device.
         parts = {
             name: jnp.swapaxes(x.reshape(-1, n_parts, *x.shape[1:]), 0, 1)
             for name, x in batch.items()
@@ -141,17 +147,9 @@ def make_train_step(
 ) -> PerShape:
     """Build ``step(state, batch, key) -> (state, metrics)``.
 
-    Args:
-      model: shape of a T5, or any objective.
-      train: the ``train`` section.
-      total_steps: of the run, for the reported learning rate.
-      optimizer: from ``optim.make_optimizer``.
-      target: the described state, from ``state.state_target``.
-      batch_sharding: of every array of a batch.
-
-    Returns:
-      A ``PerShape``. ``state`` is donated; ``key`` is the run's PRNG key, replicated (what is drawn
-      depends on it and the step alone); ``metrics`` is a float32 vector, see ``METRICS``.
+    ``target`` is from ``state.state_target``; ``total_steps`` serves the reported learning rate.
+    The state is donated. The key is the run's, replicated; random numbers depend on it and on the
+    step alone. ``metrics`` is a float32 vector, see ``METRICS``.
     """
     mesh = batch_sharding.mesh
     objective = as_objective(model)
@@ -205,14 +203,7 @@ def make_train_step(
 def make_eval_step(
     model: T5Config | Objective, train: Any, target: TrainState, batch_sharding: NamedSharding
 ) -> PerShape:
-    """Build ``evaluate(params, batch) -> LossSums`` as a float32 vector.
-
-    Args:
-      model: shape of a T5, or any objective.
-      train: the ``train`` section.
-      target: the described state.
-      batch_sharding: of every array of a batch.
-    """
+    """Build ``evaluate(params, batch)``, which returns ``LossSums`` as a float32 vector."""
     mesh = batch_sharding.mesh
     objective = as_objective(model)
 
@@ -229,5 +220,5 @@ def make_eval_step(
 
 
 def named(metrics: np.ndarray) -> dict[str, float]:
-    """Give the numbers of a training step's vector their names."""
+    """Return the metrics of a training step's vector by name."""
     return dict(zip(METRICS, metrics.tolist(), strict=True))

@@ -15,15 +15,10 @@ from asesjax.train.step import PerShape
 
 
 def validation_batches(train: Any, validation: Sequence[Example]) -> dict[str, list[Batch]]:
-    """Return this process's rows of batches that hold every example once, for each kind.
+    """Return, for each kind of example, this process's rows of batches of all examples.
 
-    Args:
-      train: the ``train`` section.
-      validation: may be empty.
-
-    Returns:
-      Kind of example -> batches. All kinds have the same batches, whose shapes are compiled once,
-      and weight 0 where an example is of another kind.
+    All kinds have the same batches, so that few shapes are compiled, with weight 0 on the examples
+    of other kinds.
     """
     if not validation:
         return {}
@@ -45,21 +40,19 @@ def validation_batches(train: Any, validation: Sequence[Example]) -> dict[str, l
 def validate(
     eval_fn: PerShape, params: Params, batches: dict[str, list[Batch]], mesh: Mesh
 ) -> dict[str, float]:
-    """Compute loss and token accuracy over all of validation.
+    """Compute ``validation_loss`` and ``validation_accuracy``; nothing without batches.
+
+    Several kinds of examples have a ``validation_loss_<kind>`` each.
 
     Args:
       eval_fn: from ``make_eval_step``.
       params: on the mesh.
       batches: from ``validation_batches``.
       mesh: of the parameters.
-
-    Returns:
-      ``validation_loss`` and ``validation_accuracy``; where there are several kinds of examples
-      also ``validation_loss_<kind>``. Empty where there are no batches.
     """
     if not batches:
         return {}
-    # Everything is dispatched before anything is waited for.
+    # All batches are dispatched before the first result is fetched.
     totals = {
         kind: [eval_fn(params, put_batch(mesh, batch)) for batch in mine]
         for kind, mine in batches.items()
