@@ -7,15 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from asesjax.config import CHOICES, base_config, finish
+from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record
+from asesjax.data.corpus import encode_record
 from asesjax.data.vocab import train_vocabulary
 from asesjax.decode.predict import Decoder, predict
 from asesjax.evals.runner import answer_questions, decode_plan, prediction_row
-from asesjax.methods.baselines.others import FORMATS, worked_examples
-from asesjax.methods.method import Asked, Prepared, Trained
-from asesjax.methods.method import make_method
+from asesjax.methods.baselines.in_context import FORMATS, worked_examples
+from asesjax.methods.method import Asked, Trained, make_method
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
 
@@ -51,9 +51,16 @@ def config(**overrides):
     return finish(base_config(), TINY | {k.replace("__", "."): v for k, v in overrides.items()})
 
 
+def encoded(vocab, settings, records=RECORDS, notes=None):
+    return [encode_record(vocab, r, settings.data.answer_template, notes) for r in records]
+
+
 def made(name, vocab, record=FIRST, settings=None, notes=None):
-    prepared = Prepared(record, vocab.encode(record.question), notes=notes or {})
-    (items,) = get_method(name).examples(prepared, settings or config(), vocab).values()
+    settings = settings or config()
+    method = make_method(name, settings)
+    method.prepare(encoded(vocab, settings))
+    [own] = encoded(vocab, settings, [record], notes)
+    (items,) = method.examples(own, vocab).values()
     return items
 
 
@@ -76,8 +83,7 @@ def same(one, other):
 def notes_of(record, shots, vocab):
     pool = [vocab.encode(r.question) for r in RECORDS]
     [places] = worked_examples([vocab.encode(record.question)], pool, shots)
-    return {"shown": [[RECORDS[p].question, RECORDS[p].rationale, RECORDS[p].answer]
-                      for p in places]}  # fmt: skip
+    return {"shown": places}
 
 
 def test_step_by_step_texts_and_weights(vocab):
@@ -114,14 +120,15 @@ def test_alpha_1_is_answer_only_and_alpha_0_the_rationale_alone(vocab):
         assert vocab.decode(one.targets) == record.rationale
     for alpha in ("0", "1"):
         settings = config(step_by_step__alpha=alpha)
-        plan = decode_plan(get_method("step_by_step"), settings, vocab)
-        assert plan == decode_plan(get_method("direct"), settings, vocab)
+        plans = [decode_plan(make_method(name, settings), vocab)
+                 for name in ("step_by_step", "direct")]  # fmt: skip
+        assert plans[0] == plans[1]
 
 
 @pytest.mark.parametrize("alpha", ["-0.1", "1.5"])
-def test_shares_outside_are_refused(vocab, alpha):
-    with pytest.raises(UserError, match="step_by_step.alpha must be from 0 to 1"):
-        made("step_by_step", vocab, settings=config(step_by_step__alpha=alpha))
+def test_alpha_outside_0_to_1_is_refused(alpha):
+    with pytest.raises(UserError, match="step_by_step.alpha must be at least 0 and at most 1"):
+        config(step_by_step__alpha=alpha)
 
 
 def test_marks_must_differ(vocab):
@@ -134,11 +141,10 @@ def test_marks_must_differ(vocab):
 
 
 def test_in_context_texts(vocab):
-    assert tuple(FORMATS) == CHOICES["in_context.ask"]
     settings = config(in_context__chain_prompt="Let's think step by step.",
                       in_context__answer_prompt="The answer:")  # fmt: skip
     other, third = RECORDS[4], RECORDS[2]
-    notes = {"shown": [[r.question, r.rationale, r.answer] for r in (other, third)]}
+    notes = {"shown": [4, 2]}
     found = made("in_context", vocab, settings=settings, notes=notes)
     q, step = FIRST.question, "Let's think step by step."
     both = (other, third)
@@ -163,17 +169,12 @@ def test_in_context_texts(vocab):
     [
         ({"in_context__formats": "few_chians"}, "did you mean 'few_chain'"),
         ({"in_context__formats": ""}, "in_context.formats must name some of few_chain"),
-        ({"in_context__shots": "0"}, "in_context.shots must be at least 1 for format few_chain"),
+        ({"in_context__shots": "0"}, "in_context.shots must be at least 1 for formats with"),
     ],
 )
-def test_in_context_explains_mistakes(vocab, fields, words):
+def test_in_context_explains_mistakes(fields, words):
     with pytest.raises(UserError, match=words):
-        made("in_context", vocab, settings=config(**fields), notes=notes_of(FIRST, 2, vocab))
-
-
-def test_worked_examples_that_were_not_chosen_are_told_of(vocab):
-    with pytest.raises(UserError, match="record r0: its worked examples have not been chosen"):
-        made("in_context", vocab)
+        make_method("in_context", config(**fields))
 
 
 def test_worked_examples_are_others_and_always_the_same():
@@ -203,8 +204,9 @@ def test_diverse_has_a_row_for_each_rationale(vocab):
     alone = dataclasses.replace(FIRST, others=())
     [one], [plain] = made("diverse", vocab, alone), made("direct", vocab, alone)
     same(dataclasses.replace(one, id=plain.id), plain)
-    with pytest.raises(UserError, match="data.n_rationales is 1; set it to 2 or more"):
-        made("diverse", vocab, settings=config(data__n_rationales="1"))
+    method = make_method("diverse", config())
+    with pytest.raises(UserError, match="set data.n_rationales of synthetic_math to 2 or more"):
+        method.prepare(encoded(vocab, config(), [alone]))
 
 
 MODEL = T5Config(vocab_size=256, d_model=16, d_ff=32, n_heads=2, d_kv=8, n_encoder_layers=1,
@@ -217,17 +219,17 @@ def params():
     return jax.tree.map(lambda x: 3 * x, t5.init(MODEL, jax.random.key(0)))
 
 
-def trained(name, vocab):
-    return Trained(get_method(name), MODEL, (params(),), vocab, lambda: RECORDS)
+def trained(name, vocab, settings):
+    corpus = functools.partial(encoded, vocab, settings)
+    return Trained(make_method(name, settings), MODEL, (params(),), vocab, corpus)
 
 
 def contexts(name, vocab, settings):
     """The encoder inputs that decoding begins with, put together by the engine's rules."""
-    using = trained(name, vocab)
-    spec, _ = decode_plan(using.method, settings, vocab)
+    using = trained(name, vocab, settings)
+    spec, _ = decode_plan(using.method, vocab)
     asked = Asked([vocab.encode(r.question) for r in RECORDS], np.arange(len(RECORDS)))
-    if using.method.ask:
-        asked = using.method.ask(using, settings, asked, None)
+    asked = using.method.ask(using, asked, None)
     lead = np.array(spec.frames[0].lead, np.int32)
     assert len(spec.frames) == 1 and not spec.frames[0].hint
     return [np.concatenate([lead, ids, [spec.eos_id]]) for ids in asked.questions]
@@ -253,15 +255,16 @@ def test_step_by_step_asks_as_it_was_trained(vocab, alpha):
 
 def test_the_engine_reads_those_contexts(vocab):
     """Asking with marks and examples is asking a plain method the whole context."""
-    settings, plain = config(), get_method("direct")
-    spec, limits = decode_plan(plain, settings, vocab)
+    settings = config()
+    plain = make_method("direct", settings)
+    spec, limits = decode_plan(plain, vocab)
     for name in ("step_by_step", "in_context"):
-        using = trained(name, vocab)
-        chains, _ = answer_questions(using, settings, RECORDS)
+        using = trained(name, vocab, settings)
+        chains, _ = answer_questions(using, RECORDS)
         asked = [ids[:-1] for ids in contexts(name, vocab, settings)]
         found = predict(MODEL, using.params, asked, limits, spec, Decoder(3, (512,)))
         assert [own[0].ids.tolist() for own in chains] == [g.ids.tolist() for g in found]
-        untold, _ = answer_questions(using._replace(method=plain), settings, RECORDS)
+        untold, _ = answer_questions(using._replace(method=plain), RECORDS)
         assert [own[0].ids.tolist() for own in chains] != [own[0].ids.tolist() for own in untold]
 
 
@@ -269,20 +272,21 @@ def test_too_long_with_worked_examples(vocab):
     settings = config(decode__question_buckets="(32, 64)")
     with pytest.raises(UserError, match=r"question of method in_context has \d+ tokens; raise the "
                        r"last of decode.question_buckets \(32, 64\), or lower in_context.shots"):
-        answer_questions(trained("in_context", vocab), settings, RECORDS)
+        answer_questions(trained("in_context", vocab, settings), RECORDS)
 
 
 @pytest.mark.parametrize("name", ["step_by_step", "in_context", "diverse", "answer_only"])
 def test_self_consistency_of_every_baseline(vocab, name):
     """Chains vote: each sample is what it is alone, and one sample is a plain draw."""
     settings = config(decode__mode="sample", decode__samples="4", decode__seed="5")
-    using = trained(name, vocab)
-    answers, _ = answer_questions(using, settings, RECORDS)
+    using = trained(name, vocab, settings)
+    answers, _ = answer_questions(using, RECORDS)
     assert all(len(own) == 4 for own in answers)
     assert any(len({tuple(one.ids) for one in own}) > 1 for own in answers)
-    single, _ = answer_questions(using, config(decode__mode="sample", decode__seed="5"), RECORDS)
+    single = config(decode__mode="sample", decode__seed="5")
+    single, _ = answer_questions(trained(name, vocab, single), RECORDS)
     for several, (one,) in zip(answers, single, strict=True):
         np.testing.assert_array_equal(several[0].ids, one.ids)
-    row = prediction_row(FIRST, answers[0], using.method, settings, vocab)
+    row = prediction_row(FIRST, answers[0], using.method, vocab)
     assert row["samples"] == 4 and sum(row["votes"].values()) <= 4
     assert row["tokens"] == sum(one.tokens for one in answers[0])

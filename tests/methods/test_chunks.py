@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record
+from asesjax.data.corpus import encode_record
 from asesjax.data.vocab import ByteVocabulary, train_vocabulary
 from asesjax.decode.segment import context_tokens, start_progress
 from asesjax.decode.spec import make_work
 from asesjax.evals.runner import decode_plan
-from asesjax.methods.method import Prepared
 from asesjax.methods.method import make_method
 from asesjax.methods.skip_thinking.chunks import (
     average_boundaries,
     check_chunks,
-    encode_sentences,
+    find_sentences,
     make_marks,
     some_of,
 )
@@ -37,13 +37,18 @@ def vocab():
 
 
 def configured(**fields):
-    return finish(base_config(), {f"chunk.{name}": str(value) for name, value in fields.items()})
+    section = {"write": "skip", "mix": "skip"}
+    named = {f"{section.get(name, 'chunk')}.{name}": str(v) for name, v in fields.items()}
+    return finish(base_config(), named)
 
 
 def made(name, vocab, record=RECORD, notes=None, **fields):
     config = configured(**fields)
-    prepared = Prepared(record, vocab.encode(record.question), notes=notes or {})
-    return get_method(name).examples(prepared, config, vocab)["main"]
+    encoded = encode_record(vocab, record, TEMPLATE)
+    even = average_boundaries(len(find_sentences(encoded)), config.chunk.n_chunks)
+    notes = {"boundaries": even} | (notes or {})
+    notes = {name: np.array(values, np.int32) for name, values in notes.items()}
+    return make_method(name, config).examples(encoded._replace(annotations=notes), vocab)["main"]
 
 
 def pairs(vocab, examples):
@@ -87,7 +92,7 @@ def test_fewer_sentences_than_chunks_go_straight_to_the_answer(vocab):
     ]
     assert items[2].targets[-1] == vocab.sentinel(6)  # in the place of end of sequence
     assert [item.targets[-1] for item in items[:2]] == [vocab.eos_id] * 2
-    shape = get_method("cwt").shape(configured(n_chunks=5), vocab)
+    shape = make_method("cwt", configured(n_chunks=5)).shape(vocab)
     assert shape.jump_ids == (-1,) * 5 + (vocab.sentinel(6),) and shape.n_stages == 6
 
 
@@ -102,7 +107,7 @@ def test_skip_items_at_once(vocab):
 
 
 def test_skip_items_by_stages(vocab):
-    q, how = RECORD.question, dict(n_chunks=3, mix=0, skip="stages")
+    q, how = RECORD.question, dict(n_chunks=3, mix=0, write="stages")
     notes = {"boundaries": [0, 1, 2, 3], "kept": [0, 2]}
     assert pairs(vocab, made("skip_thinking", vocab, notes=notes, **how)) == [
         (f"<5> {q}", "<1>"),
@@ -112,7 +117,7 @@ def test_skip_items_by_stages(vocab):
     ]
     nothing = made("skip_thinking", vocab, notes=notes | {"kept": []}, **how)
     assert pairs(vocab, nothing) == [(f"<5> {q}", "<4>"), (f"<5> <4> {q}", ANSWER)]
-    shape = get_method("skip_thinking").shape(configured(n_chunks=3, skip="stages"), vocab)
+    shape = make_method("skip_thinking", configured(n_chunks=3, write="stages")).shape(vocab)
     assert shape.jump_ids == (-1, *(vocab.sentinel(k) for k in (1, 2, 3, 4)))
     assert shape.n_stages == len(shape.frames) == 5
 
@@ -154,16 +159,16 @@ TRAINED = ["ab. b1! 1? a…", "The answer is 8.", ".\n.", "b"] * 3
 def test_chunks_joined_are_the_rationale(parts, n_chunks, cuts, kind):
     vocab = ByteVocabulary(12) if kind == "byte" else train_vocabulary(TRAINED, 30, False, 12)
     record = Record("r", "a b", ". ".join(parts) + "b", "8")
-    chain = encode_sentences(vocab, record, TEMPLATE)
+    chain = find_sentences(encode_record(vocab, record, TEMPLATE))
     text = record.rationale.rstrip()
     assert chain.text_ends[-1] == len(text) and chain.ends[0] == chain.text_ends[0] == 0
     assert min(np.diff(chain.ends)) >= 1 and min(np.diff(chain.text_ends)) >= 1
     np.testing.assert_array_equal(chain.ids, vocab.encode(f"{text} {ANSWER}"))
     assert vocab.decode(chain.answer).strip() == ANSWER  # bytes begin with the space
 
-    n = min(n_chunks, chain.n_sentences)
-    inner = sorted(cuts.sample(range(1, chain.n_sentences), n - 1))
-    items = made("cwt", vocab, record, {"boundaries": [0, *inner, chain.n_sentences]},
+    n = min(n_chunks, len(chain))
+    inner = sorted(cuts.sample(range(1, len(chain)), n - 1))
+    items = made("cwt", vocab, record, {"boundaries": [0, *inner, len(chain)]},
                  n_chunks=n_chunks)  # fmt: skip
     assert len(items) == n + 1
     written = [item.targets[:-1] for item in items]
@@ -173,9 +178,9 @@ def test_chunks_joined_are_the_rationale(parts, n_chunks, cuts, kind):
         np.testing.assert_array_equal(item.inputs[1:], [*vocab.encode("a b"), *history, 1])
 
 
-def contexts(method, vocab, config, question, segments):
+def contexts(method, vocab, question, segments):
     """The encoder inputs that decoding builds, if it writes these (stage, ids)."""
-    spec, limits = decode_plan(method, config, vocab)
+    spec, limits = decode_plan(method, vocab)
     work = make_work(question[None], limits, spec)
     progress, out = start_progress(work, spec), []
     for stage, ids in segments:
@@ -191,25 +196,25 @@ def contexts(method, vocab, config, question, segments):
 
 
 @pytest.mark.parametrize("n_chunks", [2, 3, 6])
-@pytest.mark.parametrize("name, skip", [*((name, "one_pass") for name in NAMES),
+@pytest.mark.parametrize("name, write", [*((name, "one_pass") for name in NAMES),
                                         ("skip_thinking", "stages")])  # fmt: skip
-def test_training_inputs_are_the_contexts_of_decoding(vocab, name, skip, n_chunks):
-    fields = dict(n_chunks=n_chunks, skip=skip, mix=0)
-    config, method = configured(**fields), get_method(name)
-    marks = make_marks(config, vocab)
+def test_training_inputs_are_the_contexts_of_decoding(vocab, name, write, n_chunks):
+    fields = dict(n_chunks=n_chunks, write=write, mix=0)
+    method = make_method(name, configured(**fields))
+    marks = make_marks(method.options, vocab)
     notes = {"boundaries": list(average_boundaries(3, n_chunks)), "kept": [1]}
     items = made(name, vocab, notes=notes, **fields)
     n = len(notes["boundaries"]) - 1
     if name == "cwt":
         stages = [*range(n), n_chunks]
-    elif skip == "stages":
+    elif write == "stages":
         stages = [0, 2, n_chunks + 1]  # skip, the second chunk, the answer
     else:
         stages = [0]
     ends = {vocab.eos_id, *marks.stages, marks.answer}
     segments = [(stage, item.targets[:-1]) for stage, item in zip(stages, items, strict=True)]
     assert all(item.targets[-1] in ends for item in items)
-    built = contexts(method, vocab, config, vocab.encode(RECORD.question), segments)
+    built = contexts(method, vocab, vocab.encode(RECORD.question), segments)
     assert built == [item.inputs.tolist() for item in items]
 
 
@@ -217,7 +222,7 @@ def test_training_inputs_are_the_contexts_of_decoding(vocab, name, skip, n_chunk
     (dict(n_chunks=0), "chunk.n_chunks must be at least 1, got 0"),
     (dict(refreshes=0), "chunk.chunking=search needs chunk.refreshes"),
     (dict(threshold=-1), "chunk.threshold must be at least 0"),
-    (dict(mix=1.5), "chunk.mix must be from 0 to 1, got 1.5"),
+    (dict(mix=1.5), "skip.mix must be at least 0 and at most 1, got 1.5"),
     (dict(n_chunks=90, mark_from=8), "sentinels 8 to 100 .* vocab.extra_ids is 100; .* 101"),
 ])  # fmt: skip
 def test_settings_that_cannot_work_are_refused(fields, words):
@@ -230,6 +235,6 @@ def test_settings_that_cannot_work_are_refused(fields, words):
 def test_a_chain_without_an_answer_or_without_tokens_is_refused(vocab):
     for answer, template in (("", TEMPLATE), ("8", "")):
         with pytest.raises(UserError, match="record r has no answer sentence"):
-            encode_sentences(vocab, Record("r", "q", ONE, answer), template)
+            find_sentences(encode_record(vocab, Record("r", "q", ONE, answer), template))
     with pytest.raises(UserError, match="record r: the rationale comes to no tokens"):
-        encode_sentences(vocab, Record("r", "q", " \n", "8"), TEMPLATE)
+        find_sentences(encode_record(vocab, Record("r", "q", " \n", "8"), TEMPLATE))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asesjax.methods.skip_thinking.chunks import average_boundaries
-from asesjax.methods.skip_thinking.search import Asked, Cost, objective, search
+from asesjax.methods.skip_thinking.search import Candidate, Cost, objective, search
 
 NAMES = pytest.mark.parametrize("name", ["total", "mean_of_means"])
 SAMPLES = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 5)), min_size=1, max_size=6)
@@ -59,7 +59,7 @@ def test_equals_plain_loops_over_each_sample(name, samples, seed, threshold):
     found = search(bounds, score, name, threshold)
     for i, own in enumerate(bounds):
         def one(stage, start, end, i=i):
-            return cost(seed, Asked(i, stage, start, end), sizes)
+            return cost(seed, Candidate(i, stage, start, end), sizes)
 
         assert found.boundaries[i] == plain(own, one, name, threshold)
         if len(own) > 2:

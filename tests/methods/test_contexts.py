@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from asesjax.config import base_config, finish
+from asesjax.core.types import LABELS
+from asesjax.data.corpus import encode_record
 from asesjax.data.sources import load_records
 from asesjax.data.vocab import load_vocabulary
 from asesjax.methods.ases.scoring import score_records, segment_scored
-from asesjax.methods.method import Prepared
 from asesjax.methods.method import make_method
 from asesjax.segment.label import merge_segments
 
@@ -20,11 +21,14 @@ def test_contexts_are_those_of_their_text(data_folder):
     vocab = load_vocabulary("sentencepiece", str(data_folder / "t5_vocab/spiece.model"))
     records, _ = load_records(config.data, "test", 0)
     rows = segment_scored(score_records(records, config), "rouge", 1.0)
+    usm = make_method("usm", config)
     equal = total = 0
     for record, row in zip(records, rows, strict=True):
         segments = tuple(merge_segments(row.texts, row.labels))
-        prepared = Prepared(record, vocab.encode(record.question), segments)
-        for i, example in enumerate(get_method("usm").examples(prepared, config, vocab)["main"]):
+        notes = {"pieces": np.ravel(row.pieces), "labels": np.array(
+            [LABELS.index(label) for label in row.labels])}  # fmt: skip
+        own = encode_record(vocab, record, config.data.answer_template, notes)
+        for i, example in enumerate(usm.examples(own, vocab)["main"]):
             written = "".join(segment.text for segment in segments[:i])
             text = f"{record.question} {written}".strip()
             total += 1

@@ -8,13 +8,12 @@ import pytest
 
 from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
-from asesjax.core.types import Record, Segment
+from asesjax.core.types import LABELS, Record, Segment
 from asesjax.data.batching import batch_at, make_plan
+from asesjax.data.corpus import encode_record
 from asesjax.data.vocab import ByteVocabulary, train_vocabulary
 from asesjax.methods.kpod.clusters import cluster, word_vectors
-from asesjax.methods.kpod.method import VARIANTS, fields, settings
-from asesjax.methods.kpod.steps import encode_steps, split_steps
-from asesjax.methods.method import Prepared
+from asesjax.methods.kpod.steps import split_steps, step_ends
 from asesjax.methods.method import make_method
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import make_mesh
@@ -44,16 +43,21 @@ def config(**overrides):
     return finish(base_config(), overrides)
 
 
+def encoded(vocab, record=RECORD, template="The answer is {answer}.", **notes):
+    notes = {name: np.array(values) for name, values in notes.items()}
+    return encode_record(vocab, record, template, notes)
+
+
 def notes_of(vocab, record=RECORD, weights=None, given=(0, 0)):
-    chain = encode_steps(vocab, record, config())
+    own = encoded(vocab, record)
     if weights is None:
-        weights = [1.0] * len(chain.ids)
-    return {"weights": list(weights), "ends": chain.ends.tolist(), "given": list(given)}
+        weights = np.ones(len(own.chain.ids))
+    return {"weights": np.float32(weights), "ends": step_ends(own), "given": given}
 
 
 def made(name, vocab, notes=None, record=RECORD, **overrides):
-    prepared = Prepared(record, vocab.encode(record.question), SEGMENTS, notes or {})
-    return get_method(name).examples(prepared, config(**overrides), vocab)["main"]
+    method = make_method(name, config(**overrides))
+    return method.examples(encoded(vocab, record, **(notes or {})), vocab)["main"]
 
 
 @pytest.mark.parametrize(
@@ -71,28 +75,27 @@ def test_steps_end_at_full_stops_and_line_breaks(text, steps):
     assert [text[start:end] for start, end in split_steps(text)] == steps
 
 
-def test_a_chain_is_encoded_once_and_cut_by_characters(vocab):
-    chain = encode_steps(vocab, RECORD, config())
-    np.testing.assert_array_equal(
-        chain.ids, vocab.encode(f"{RECORD.rationale} The answer is 8.")
-    )
-    assert "".join(chain.tokens) == f"{RECORD.rationale} The answer is 8."
-    cuts = [0, *chain.ends, len(chain.ids)]
-    texts = ["".join(chain.tokens[a:b]).strip() for a, b in zip(cuts, cuts[1:], strict=False)]
+def test_steps_are_runs_of_the_chains_ids(vocab):
+    own = encoded(vocab)
+    ends = step_ends(own)
+    text = f"{RECORD.rationale} The answer is 8."
+    np.testing.assert_array_equal(own.chain.ids, vocab.encode(text))
+    tokens = own.chain.token_texts()
+    assert "".join(tokens) == text and len(tokens) == len(own.chain.ids)
+    cuts = [0, *ends, len(tokens)]
+    texts = ["".join(tokens[a:b]).strip() for a, b in zip(cuts, cuts[1:], strict=False)]
     assert texts == [segment.text.strip() for segment in SEGMENTS]
     # White space goes with what follows it, as everywhere: bytes of line breaks with the next step.
-    record = Record("r2", "q", "1 m.\n\n 2 m.", "3")
-    chain = encode_steps(ByteVocabulary(4), record, config())
-    assert chain.ends.tolist() == [4, 11]
+    lines = encoded(ByteVocabulary(4), Record("r2", "q", "1 m.\n\n 2 m.", "3"))
+    assert step_ends(lines).tolist() == [4, 11]
     with pytest.raises(UserError, match="needs an answer sentence"):
-        encode_steps(vocab, RECORD, config(data__answer_template=""))
+        step_ends(encoded(vocab, template=""))
     with pytest.raises(UserError, match="comes to no tokens"):
-        encode_steps(vocab, Record("r3", "q", " ", "3"), config())
+        step_ends(encoded(vocab, Record("r3", "q", " ", "3")))
 
 
 def test_weights_and_steps_of_the_students_example(vocab):
-    chain = encode_steps(vocab, RECORD, config())
-    n, first = chain.n_rationale, int(chain.ends[0])
+    chain, (first, n) = encoded(vocab).chain, step_ends(encoded(vocab)).tolist()
     own = np.linspace(0.1, 0.9, n).round(3).tolist() + [1.0] * (len(chain.ids) - n)
     # Both steps are given at first; the second is a target from stage 2 of 5, the first from 4.
     notes = notes_of(vocab, weights=own, given=(2, 2, 1, 1, 0, 0))
@@ -106,7 +109,7 @@ def test_weights_and_steps_of_the_students_example(vocab):
 
     places = [targets(progress) for progress in (0, 0.099, 0.1, 0.299, 0.3, 1)]
     assert places == [n, n, first, first, 0, 0]
-    plain = made("kpod_without_weights", vocab, notes)[0]
+    plain = made("kpod", vocab, notes, kpod__weighted_loss=False)[0]
     assert set(plain.weights.tolist()) == {1.0}
     np.testing.assert_array_equal(plain.loss_from, example.loss_from)
 
@@ -115,9 +118,10 @@ def test_given_steps_go_to_the_encoder_by_choice(vocab):
     """By hand: question, given steps, end of sequence -> the other steps and the answer."""
     notes = notes_of(vocab, given=(2, 2, 1, 1, 0, 0))
     (example,) = made("kpod", vocab, notes, kpod__given="encoder")
-    question, chain = vocab.encode(RECORD.question), encode_steps(vocab, RECORD, config())
+    question, chain = vocab.encode(RECORD.question), encoded(vocab).chain
+    ends = step_ends(encoded(vocab))
     for progress, given in ((0.0, 2), (0.1, 1), (0.3, 0), (1.0, 0)):
-        cut = int([0, *chain.ends][given])
+        cut = int([0, *ends][given])
         inputs, targets, weights = example.at(progress)
         assert inputs.tolist() == [*question, *chain.ids[:cut], vocab.eos_id]
         assert targets.tolist() == [*chain.ids[cut:], vocab.eos_id]
@@ -134,7 +138,7 @@ def test_with_weights_of_1_and_nothing_given_it_is_the_direct_method(vocab, tmp_
     notes = [notes_of(vocab, record) for record in records]
     of = {
         name: [made(name, vocab, note, r)[0] for r, note in zip(records, notes, strict=True)]
-        for name in ("direct", "kpod", "kpod_without_progression")
+        for name in ("direct", "kpod")
     }
     for ours, direct in zip(of["kpod"], of["direct"], strict=True):
         assert ours.loss_from is None
@@ -178,32 +182,37 @@ def test_stages_change_weights_and_neither_shapes_nor_programs(vocab, tmp_path):
     assert result.n_programs == 1
 
 
-def test_variants_differ_from_kpod_in_what_they_are_named_after(vocab):
-    c = config(kpod__beta=7.0)
-    base = settings(c, "kpod")
-    assert base == dict(c.kpod)
-    for name, changes in VARIANTS.items():
-        assert settings(c, name) == base | changes
-        method = get_method(name)
-        assert method.needs == ("kpod-weights", f"schedule-{name}")
-        assert not {f"kpod.{field}" for field in changes} & set(method.train_fields)
-    assert fields("kpod_without_diversity", "beta", "power") == ("kpod.power",)
-    with pytest.raises(UserError, match="kpod.progressive_share must be from 0 to 1"):
-        made("kpod", vocab, notes_of(vocab), kpod__progressive_share=1.5)
-    other = notes_of(vocab) | {"weights": [1.0]}
-    with pytest.raises(UserError, match="run again with --redo"):
-        made("kpod", vocab, other)
+def test_a_variant_reads_its_own_options_and_files():
+    fields = {"methods": "x", "kpod__beta": 7.0, "variants__x__method": "kpod",
+              "variants__x__kpod__weighted_loss": "false"}  # fmt: skip
+    base = make_method("kpod", config(kpod__beta=7.0))
+    own = make_method("x", config(**fields))
+    assert own.options == dataclasses.replace(base.options, weighted_loss=False)
+    assert base.needs == ("kpod-weights", "schedule-kpod")
+    assert own.needs == ("kpod-weights", "schedule-x")
+    assert own.annotations[1] == "kpod/x/{split}.npz" != base.annotations[1]
+    for kind, changed in (("train", {"kpod.weighted_loss": False}), ("schedule", {})):
+        assert own.reads(kind) == base.reads(kind) | changed
+
+
+def test_annotations_of_another_chain_are_refused(vocab):
+    for other in ({"weights": [1.0]}, {"ends": [1, 2]}):
+        with pytest.raises(UserError, match="record r1: .* run again with --redo"):
+            made("kpod", vocab, notes_of(vocab) | other)
 
 
 def test_weights_act_on_segments_of_as_es(vocab):
-    chain = encode_steps(vocab, RECORD, config())
+    chain = encoded(vocab).chain
     n = len(chain.ids)
     own = np.linspace(0.1, 1.0, n).astype(np.float32)
-    notes = {"weights": own.tolist()}
-    plain = made("usm", vocab, ases__gamma=2.0)
-    weighted = made("usm_kpod", vocab, notes, ases__gamma=2.0)
+    ends = np.cumsum([len(segment.text) for segment in SEGMENTS])
+    notes = {"pieces": np.ravel([[0, *ends[:-1]], ends], order="F"),
+             "labels": [LABELS.index(segment.label) for segment in SEGMENTS]}  # fmt: skip
+    weighted = notes | {"weights": own}
+    plain = made("usm", vocab, notes, ases__gamma=2.0)
+    with_weights = made("usm", vocab, weighted, ases__gamma=2.0, ases__token_weights="kpod")
     place = 0
-    for before, after, segment in zip(plain, weighted, SEGMENTS, strict=True):
+    for before, after, segment in zip(plain, with_weights, SEGMENTS, strict=True):
         for name in ("inputs", "targets", "kind"):
             np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
         closing = 2 if before.kind == "answer" else 1
@@ -213,11 +222,13 @@ def test_weights_act_on_segments_of_as_es(vocab):
         assert (after.weights[size:] == gamma).all()
         place += size
     assert place == n
-    prepared = Prepared(RECORD, vocab.encode(RECORD.question), SEGMENTS, notes)
-    dual = get_method("dsm_kpod").examples(prepared, config(), vocab)
-    assert [example.id for example in dual["es"]] == ["r1/1", "r1/3"]
-    with pytest.raises(UserError, match="segments that hold the whole chain"):
-        made("usm_kpod", vocab, {"weights": own[:-1].tolist()})
+    dual = make_method("dsm", config(ases__token_weights="kpod"))
+    assert dual.needs == ("segment", "kpod-weights") and len(dual.annotations) == 2
+    examples = dual.examples(encoded(vocab, **weighted), vocab)
+    assert [example.id for example in examples["es"]] == ["r1/1", "r1/3"]
+    assert examples["as"][0].weights[0] == with_weights[1].weights[0] / 2
+    with pytest.raises(UserError, match=f"weights for {n - 1} tokens and its chain has {n}"):
+        made("usm", vocab, notes | {"weights": own[:-1]})
 
 
 def test_clusters_find_what_lies_apart():
@@ -229,8 +240,6 @@ def test_clusters_find_what_lies_apart():
     np.testing.assert_array_equal(labels, cluster(vectors, 4, seed=0))
     assert cluster(np.ones((5, 2)), 3, 0).tolist() == [0] * 5
     assert set(cluster(np.eye(3), 9, 0).tolist()) == {0, 1, 2}
-    with pytest.raises(UserError, match="kpod.n_clusters must be at least 1"):
-        cluster(vectors, 0, 0)
 
 
 def test_word_vectors_are_means_over_known_words(tmp_path):

@@ -1,5 +1,6 @@
 """The schedule: its identities, its solver against brute force, its speed only in benchmarks."""
 
+import dataclasses
 import itertools
 import math
 
@@ -8,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
+from asesjax.methods.kpod.options import KpodOptions
 from asesjax.methods.kpod.schedule import (
-    Settings,
     begins,
     ceilings,
     make_schedule,
@@ -19,7 +21,7 @@ from asesjax.methods.kpod.schedule import (
     value,
 )
 
-KPOD = Settings("progressive", n_stages=5, start_share=0.3, power=0.5, beta=2.0, steps_at_once=1)
+KPOD = KpodOptions(n_stages=5, start_share=0.3, power=0.5, beta=2.0, steps_at_once=1)
 
 
 @st.composite
@@ -35,13 +37,13 @@ def problems(draw, most=30):
 
 @st.composite
 def all_settings(draw):
-    return Settings(
-        draw(st.sampled_from(("progressive", "self_paced"))),
-        draw(st.integers(1, 8)),
-        draw(st.floats(0, 1)),
-        draw(st.floats(0, 3)),
-        draw(st.sampled_from((0.0, 0.5, 12.0))),
-        draw(st.integers(1, 3)),
+    return KpodOptions(
+        schedule=draw(st.sampled_from(("progressive", "self_paced"))),
+        n_stages=draw(st.integers(1, 8)),
+        start_share=draw(st.floats(0, 1)),
+        power=draw(st.floats(0, 3)),
+        beta=draw(st.sampled_from((0.0, 0.5, 12.0))),
+        steps_at_once=draw(st.integers(1, 3)),
     )
 
 
@@ -65,7 +67,7 @@ def test_identities_of_every_schedule(problem, chosen):
         left = sum(own[c:].sum() for own, c in zip(difficulties, row, strict=True))
         assert abs(left - difficulty) <= close
         assert difficulty <= ceiling + close
-    if chosen.kind == "progressive":
+    if chosen.schedule == "progressive":
         falls = -np.diff(made.given, axis=0)
         assert set(np.unique(falls)) <= set(range(chosen.steps_at_once + 1))
         assert [int((row > 0).sum()) for row in falls] == list(made.chosen[1:])
@@ -76,7 +78,7 @@ def test_identities_of_every_schedule(problem, chosen):
 
 def test_ceilings_follow_the_differential_equation():
     """dD/dt = u t^p with D(0) = C0 and D(T) = B, by numbers."""
-    chosen = KPOD._replace(n_stages=4000, power=0.5)
+    chosen = dataclasses.replace(KPOD, n_stages=4000, power=0.5)
     values = ceilings(100.0, chosen)
     u = (100.0 - 30.0) * 1.5 / 4000**1.5
     t = np.arange(4000) + 0.5
@@ -87,7 +89,7 @@ def test_c0_is_filled_as_far_as_steps_fit():
     random = np.random.default_rng(0)
     difficulties = [random.gamma(2, 0.5, random.integers(3, 9)) for _ in range(200)]
     clusters = random.integers(0, 5, 200)
-    made = make_schedule(difficulties, clusters, np.zeros(200), KPOD._replace(n_stages=20))
+    made = make_schedule(difficulties, clusters, np.zeros(200), dataclasses.replace(KPOD, n_stages=20))
     total = made.ceiling[-1]
     next_steps = [own[c - 1] for own, c in zip(difficulties, made.given[0], strict=True) if c]
     assert made.difficulty[0] + min(next_steps) > made.ceiling[0]
@@ -98,9 +100,9 @@ def test_c0_is_filled_as_far_as_steps_fit():
 def test_none_gives_nothing_and_self_paced_takes_the_easiest_first():
     difficulties = [np.array([1.0, 1.0]), np.array([2.0]), np.array([3.0, 1.0])]
     clusters, losses = np.zeros(3, int), np.array([0.3, 0.1, 0.2])
-    none = make_schedule(difficulties, clusters, losses, KPOD._replace(kind="none"))
+    none = make_schedule(difficulties, clusters, losses, dataclasses.replace(KPOD, schedule="none"))
     assert not none.given.any() and (none.difficulty == 8).all()
-    own = KPOD._replace(kind="self_paced", n_stages=2, start_share=0.0, power=0.0)
+    own = dataclasses.replace(KPOD, schedule="self_paced", n_stages=2, start_share=0.0, power=0.0)
     made = make_schedule(difficulties, clusters, losses, own)  # ceilings 0, 4, 8
     assert made.given.tolist() == [[2, 1, 2], [2, 0, 2], [0, 0, 0]]
 
@@ -229,16 +231,25 @@ def test_steps_begin_with_their_stage():
 
 
 @pytest.mark.parametrize(
-    "change, words",
+    "name, value, words",
     [
-        ({"kind": "progresive"}, "did you mean 'progressive'"),
-        ({"n_stages": 0}, "kpod.n_stages must be from 1"),
-        ({"start_share": 1.5}, "kpod.start_share must be from 0 to 1"),
-        ({"power": float("nan")}, "kpod.power"),
-        ({"beta": -1.0}, "kpod.beta"),
-        ({"steps_at_once": 0}, "kpod.steps_at_once"),
+        ("schedule", "progresive", "did you mean 'progressive'"),
+        ("n_stages", "0", "kpod.n_stages must be at least 1"),
+        ("n_clusters", "0", "kpod.n_clusters must be at least 1"),
+        ("start_share", "1.5", "kpod.start_share must be at least 0 and at most 1"),
+        ("progressive_share", "1.5", "kpod.progressive_share must be at least 0 and at most 1"),
+        ("power", "1e999", "kpod.power must be .*below inf"),
+        ("beta", "-1", "kpod.beta must be at least 0"),
+        ("steps_at_once", "0", "kpod.steps_at_once must be at least 1"),
     ],
 )
-def test_settings_out_of_range_are_explained(change, words):
+def test_options_out_of_range_are_refused(name, value, words):
     with pytest.raises(UserError, match=words):
-        make_schedule([np.ones(2)], np.zeros(1, int), np.ones(1), KPOD._replace(**change))
+        finish(base_config(), {f"kpod.{name}": value})
+
+
+def test_a_power_that_is_no_number_is_refused():
+    config = base_config()
+    config.kpod.power = float("nan")
+    with pytest.raises(UserError, match="kpod.power must be a number"):
+        finish(config)

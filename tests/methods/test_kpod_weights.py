@@ -50,9 +50,8 @@ def make_batch(items, shape=(8, 14)):
 
 def settings(**changes):
     c = base_config()
-    for name, value in changes.items():
-        c.train[name] = value
-    return finish(c, {}).train
+    c.train.update(changes)
+    return finish(c).train
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from asesjax.config import METHODS, base_config, finish
+from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
-from asesjax.core.types import Record, Segment
+from asesjax.core.types import LABELS, Record, Segment
+from asesjax.data.corpus import encode_record
 from asesjax.data.vocab import train_vocabulary
-from asesjax.methods.method import Prepared
-from asesjax.methods.method import make_method
+from asesjax.methods.method import METHODS, make_method
 
 RECORD = Record(
     "r1",
@@ -31,8 +31,11 @@ def vocab():
 
 def made(name, vocab, overrides=None, segments=SEGMENTS):
     config = finish(base_config(), overrides or {})
-    prepared = Prepared(RECORD, vocab.encode(RECORD.question), segments)
-    return get_method(name).examples(prepared, config, vocab)
+    ends = np.cumsum([len(segment.text) for segment in segments])
+    notes = {"pieces": np.ravel([[0, *ends[:-1]], ends], order="F"),
+             "labels": np.array([LABELS.index(segment.label) for segment in segments])}  # fmt: skip
+    record = encode_record(vocab, RECORD, config.data.answer_template, notes)
+    return make_method(name, config).examples(record, vocab)
 
 
 def text(vocab, ids):
@@ -44,13 +47,14 @@ def pairs(vocab, examples):
     return [(text(vocab, e.inputs), text(vocab, e.targets)) for e in examples]
 
 
-def test_every_configured_method_is_registered():
-    assert [get_method(name).name for name in METHODS] == list(METHODS)
+def test_methods_are_made_by_name():
+    config = finish(base_config(), {"methods": ",".join(METHODS)})
     for name in METHODS:
-        method = get_method(name)
+        method = make_method(name, config)
+        assert method.name == name and type(method) is METHODS.get(name)
         assert len(method.phases or method.roles) == len(method.labels)
-    with pytest.raises(UserError, match="did you mean 'usm'"):
-        get_method("usmm")
+    with pytest.raises(UserError, match="unknown method 'usmm'; did you mean 'usm'"):
+        make_method("usmm", config)
 
 
 def test_baselines(vocab):

@@ -6,6 +6,7 @@ import pytest
 from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record
+from asesjax.data.corpus import encode_record
 from asesjax.data.vocab import train_vocabulary
 from asesjax.methods.ases.scoring import score_records, segment_scored
 
@@ -32,9 +33,15 @@ def config(**fields):
     return finish(base_config(), {f"segment.{k}": str(v) for k, v in fields.items()})
 
 
+def scores(vocab, scorer, **fields):
+    c = config(**fields)
+    (row,) = score_records([encode_record(vocab, RECORD, c.data.answer_template)], c, vocab, scorer)
+    return row
+
+
 def test_given_the_question_the_chain_is_one_target(vocab):
     scorer = Scorer()
-    (row,) = score_records([RECORD], config(), vocab, scorer)
+    row = scores(vocab, scorer)
     assert row.text == RECORD.rationale + " The answer is 8."
     (example,) = scorer.examples
     assert vocab.decode(example.inputs) == RECORD.question
@@ -48,7 +55,7 @@ def test_given_the_question_the_chain_is_one_target(vocab):
 
 def test_given_the_prefix_every_piece_is_a_target(vocab):
     scorer = Scorer()
-    (row,) = score_records([RECORD], config(given="prefix"), vocab, scorer)
+    row = scores(vocab, scorer, given="prefix")
     targets = [vocab.decode(e.targets) for e in scorer.examples]
     assert targets == ["Amy has 5 big apples.", "So she has 5 + 3 = 8.", "The answer is 8."]
     inputs = [vocab.decode(e.inputs) for e in scorer.examples]
@@ -58,8 +65,7 @@ def test_given_the_prefix_every_piece_is_a_target(vocab):
 
 
 def test_mean_divides_by_words(vocab):
-    (total,) = score_records([RECORD], config(), vocab, Scorer())
-    (mean,) = score_records([RECORD], config(reduce="mean"), vocab, Scorer())
+    total, mean = scores(vocab, Scorer()), scores(vocab, Scorer(), reduce="mean")
     words = [5, 8, 4]
     expected = [a / w for a, w in zip(total.scores["loss"], words, strict=True)]
     np.testing.assert_allclose(mean.scores["loss"], expected, rtol=1e-6)

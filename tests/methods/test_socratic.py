@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record, Segment
+from asesjax.data.corpus import encode_record
 from asesjax.data.generators.math_problems import make_math
 from asesjax.data.sources import SPLITS, load_records
 from asesjax.data.vocab import ByteVocabulary, load_vocabulary, train_vocabulary
 from asesjax.decode.segment import context_tokens, start_progress
 from asesjax.decode.spec import make_work
 from asesjax.evals.runner import decode_plan
-from asesjax.methods.method import Prepared
 from asesjax.methods.method import make_method
 from asesjax.methods.socratic.chain import chain_parts, encode_parts, reference
-from asesjax.methods.socratic.equations import find_equations, guide_text
+from asesjax.methods.socratic.equations import find_equations, equations_text
 
 # Three problems as GSM8K's socratic files have them.
 ROWS = (
@@ -87,8 +87,12 @@ def configured(**fields):
 
 
 def made(record, vocab, config, unified=False):
-    method = get_method("socratic_unified" if unified else "socratic", config)
-    return method.examples(Prepared(record, vocab.encode(record.question)), config, vocab)
+    own = encode_record(vocab, record, config.data.answer_template)
+    return socratic(config, unified).examples(own, vocab)
+
+
+def socratic(config, unified=False):
+    return make_method("socratic_unified" if unified else "socratic", config)
 
 
 def pairs(vocab, examples):
@@ -177,10 +181,10 @@ def test_every_format(records, vocab, question, plan, guidance, history, unified
 def test_marks_are_kept_for_guides_where_they_are_kept_in_the_text():
     text = "They cost 4 x $3 = $<<4*3=12>>12."
     assert find_equations(text) == ["4*3=12"] == find_equations("They cost 4 x $3 = $12.")
-    assert guide_text([text, "That is all.", "1+2 = 3 and 2*3 = 6"], "equations") == (
+    assert equations_text([text, "That is all.", "1+2 = 3 and 2*3 = 6"], "equations") == (
         "[4*3=12] [] [1+2=3, 2*3=6]"
     )
-    assert guide_text(["100 - 5 - (2*3) = 89"], "operators") == "[--*]"
+    assert equations_text(["100 - 5 - (2*3) = 89"], "operators") == "[--*]"
 
 
 @given(st.text(alphabet="0123456789 .,=+-*/x()$%abc", max_size=80))
@@ -198,8 +202,7 @@ engine_context = jax.jit(context_tokens, static_argnums=2)
 
 def contexts(vocab, config, unified, record, guide):
     """The decode context of every stage of a chain, by the engine's own function."""
-    method = get_method("socratic_unified" if unified else "socratic", config)
-    spec, limits = decode_plan(method, config, vocab)
+    spec, limits = decode_plan(socratic(config, unified), vocab)
     runs = encode_parts(vocab, record, config)
     rows = ROOM["stages"]  # a row for each stage, and some of no meaning
     question, hint = (
@@ -255,7 +258,7 @@ def test_any_steps_give_the_contexts_of_decoding(question, steps, history):
     runs = encode_parts(vocab, record, config)
     text = " ".join(chain_parts(record, config))
     np.testing.assert_array_equal(np.concatenate(runs), vocab.encode(text))
-    guide = vocab.encode(guide_text([text for _, text in steps], "equations"))
+    guide = vocab.encode(equations_text([text for _, text in steps], "equations"))
     roles = made(record, vocab, config, unified=True)
     inputs = {e.id: e.inputs for e in roles["main"]}
     for stage, context in contexts(vocab, config, True, record, guide):
@@ -364,12 +367,12 @@ def test_guides_survive_the_vocabulary_of_t5(data_folder):
     config = configured(source="gsm8k_socratic", path=str(data_folder / "gsm8k"),
                         strip_calculator=False)  # fmt: skip
     fields = {f"data.n_{split}": "0" for split in SPLITS}
-    config = finish(config.copy_and_resolve_references(), fields)
+    config = finish(config, fields)
     records = [r for split in SPLITS for r in load_records(config.data, split, 0)[0]]
     chains = [[text for _, text in record.steps] for record in records]
     assert len(chains) == 7473 + 1319
     for guidance in ("operators", "equations"):
-        guides = [guide_text(own, guidance) for own in chains]
+        guides = [equations_text(own, guidance) for own in chains]
         for guide, ids in zip(guides, t5.encode_batch(guides), strict=True):
             assert t5.unk_id not in ids and t5.decode(ids) == guide
     marked = [text for own in chains for text in own if "<<" in text]
@@ -381,7 +384,7 @@ def test_guides_survive_the_vocabulary_of_t5(data_folder):
 @pytest.mark.data
 def test_decompositions_of_strategyqa(data_folder):
     config = configured(source="strategyqa", path=str(Path(data_folder) / "strategyqa"))
-    config = finish(config.copy_and_resolve_references(), {"data.n_test": "0"})
+    config = finish(config, {"data.n_test": "0"})
     records, _ = load_records(config.data, "test", 0)
     vocab = ByteVocabulary(4)
     with_steps = [record for record in records if record.steps]
@@ -396,7 +399,7 @@ def test_decompositions_of_strategyqa(data_folder):
     lacking = next(record for record in records if not record.steps)
     with pytest.raises(UserError, match=f"record {lacking.id} has no steps"):
         made(lacking, vocab, config)
-    whole = finish(config.copy_and_resolve_references(), {"socratic.single_steps": "true"})
+    whole = finish(config, {"socratic.single_steps": "true"})
     assert len(made(lacking, vocab, whole)["solver"]) == 1
 
 
@@ -409,7 +412,7 @@ def test_other_sources(data_folder, source, folder, rows, least):
     """SVAMP's equations are steps; the symbolic rules have none, and one step holds all."""
     fields = {"data.n_test": "0", "data.max_skipped_share": "0.1"}
     config = configured(source=source, path=str(data_folder / folder), single_steps=least == 0)
-    config = finish(config.copy_and_resolve_references(), fields)
+    config = finish(config, fields)
     records, _ = load_records(config.data, "test", 0)
     assert len(records) == rows
     vocab = ByteVocabulary(4)

@@ -12,9 +12,8 @@ from asesjax.core.errors import UserError
 from asesjax.core.types import Record
 from asesjax.decode.spec import DecodeSpec, Frame, Limits
 from asesjax.evals.runner import make_decoder, n_compilations, stream_answers
-from asesjax.methods.method import Asked, Trained
-from asesjax.methods.method import make_method
-from asesjax.methods.socratic.equations import guide_text
+from asesjax.methods.method import Asked, Trained, make_method
+from asesjax.methods.socratic.equations import equations_text
 
 _spec = importlib.util.spec_from_file_location(
     "toy", Path(__file__).parents[1] / "decode/toy.py"
@@ -56,12 +55,12 @@ def configured(**fields):
 
 
 def answers(config, unified, questions=QUESTIONS, records=RECORDS, **more):
-    method = get_method("socratic_unified" if unified else "socratic", config)
+    method = make_method("socratic_unified" if unified else "socratic", config)
     params = dict(main=DECOMPOSER, decomposer=DECOMPOSER, solver=SOLVER, planner=PLANNER)
     own = tuple(params[role] for role in method.roles)
     trained = Trained(method, toy.MODEL, own, VOCABULARY)
     asked = Asked(questions, np.arange(len(questions)), records=records, **more)
-    found = dict(stream_answers(trained, config, asked, make_decoder(config)))
+    found = dict(stream_answers(trained, asked, make_decoder(config)))
     return [toy.as_result(found[i][0]) for i in range(len(questions))]
 
 
@@ -90,7 +89,7 @@ def plain(config, unified, question, record):
     asker, solver, planner = (DECOMPOSER,) * 3 if unified else (DECOMPOSER, SOLVER, PLANNER)
     guide, margins = [], [np.inf]
     if s.guidance != "none" and s.guide_source == "oracle":
-        guide = VOCABULARY.encode(guide_text([t for _, t in record.steps], s.guidance)).tolist()
+        guide = VOCABULARY.encode(equations_text([t for _, t in record.steps], s.guidance)).tolist()
     elif s.guidance != "none":
         guide, more = written(planner, lead["guide"] + question)
         margins += more
@@ -178,11 +177,11 @@ def test_what_is_told_changes_what_is_written():
 def with_plans(plans, **more):
     """Chains whose plans are given in the place of a decomposer's."""
     config = configured(plan="whole")
-    method = get_method("socratic", config)
+    method = make_method("socratic", config)
     trained = Trained(method, toy.MODEL, (DECOMPOSER, SOLVER), VOCABULARY)
     asked = Asked(QUESTIONS[: len(plans)], np.arange(len(plans)), **more)
     write = lambda role, questions: [np.asarray(plan, np.int32) for plan in plans]  # noqa: E731
-    return method.ask(trained, config, asked, write)
+    return method.ask(trained, asked, write)
 
 
 def lists(forced):
@@ -231,13 +230,13 @@ def test_hints_have_few_lengths():
     config = configured(guidance="equations")
     for n, width in ((1, 16), (3, 32), (12, 128)):
         steps = (("q?", "1 + 2 = 3"),) * n
-        method = get_method("socratic", config)
+        method = make_method("socratic", config)
         trained = Trained(method, toy.MODEL, (DECOMPOSER, SOLVER), VOCABULARY)
         record = Record("r", "q", "r", "3", steps=steps)
         asked = Asked(QUESTIONS[:1], np.zeros(1), records=[record])
-        asked = method.ask(trained, config, asked, None)
+        asked = method.ask(trained, asked, None)
         assert [len(hint) for hint in asked.hints] == [width]
-        assert (asked.hints[0] != 0).sum() == len(guide_text(["1+2=3"] * n, "equations"))
+        assert (asked.hints[0] != 0).sum() == len(equations_text(["1+2=3"] * n, "equations"))
 
 
 def test_typed_questions_have_no_gold_guide():
