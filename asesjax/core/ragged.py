@@ -1,6 +1,7 @@
 """Rows of different lengths as one flat array, alone or several in a file."""
 
 import io
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -54,12 +55,12 @@ def read_annotations(path: str | Path, ids: Sequence[str]) -> Mapping[str, Ragge
       UserError: no such file, a damaged one, or one of other records.
     """
     try:
-        with np.load(path) as file:
+        with open(path, "rb") as opened, np.load(opened) as file:
             if str(file["ids"]) != "\n".join(ids):
                 raise UserError(f"{path} is of other records; run again with --redo")
             names = [name.removesuffix(".ends") for name in file.files if name.endswith(".ends")]
             return {name: Ragged(file[f"{name}.values"], file[f"{name}.ends"]) for name in names}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run the stage that writes it") from None
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged ({error}); remove it and run again") from None

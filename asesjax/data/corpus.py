@@ -182,5 +182,5 @@ def _mapped(path: Path) -> np.ndarray:
     try:
         # A plain array over the map: slices of numpy's memmap class are five times as slow to make.
         return np.asarray(np.load(path, mmap_mode="r"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} cannot be read ({error}); run the data stage again") from None

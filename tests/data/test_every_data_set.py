@@ -10,16 +10,16 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from asesjax.config import base_config
+from asesjax.config import base_config, finish
+from asesjax.core.types import LABELS
 from asesjax.data.batching import batch_at, make_plan
+from asesjax.data.corpus import encode_record
 from asesjax.data.examples import chain_text
 from asesjax.data.sources import SPLITS, WRONG_CHAIN, load_records
 from asesjax.data.vocab import load_vocabulary, train_vocabulary, with_symbols
 from asesjax.evals.answers import METRICS, is_correct
 from asesjax.methods.ases.scoring import ScoredRecord, segment_scored
-from asesjax.methods.method import Prepared
 from asesjax.methods.method import make_method
-from asesjax.segment.label import merge_segments
 from asesjax.segment.pieces import split_pieces
 
 pytestmark = pytest.mark.data
@@ -61,6 +61,7 @@ def test_from_records_to_batches(data_folder, source):
     config = base_config()
     config.data.update(source=source, path=str(data_folder / path), n_train=0, n_validation=0,
                        n_test=0, **changed)  # fmt: skip
+    config = finish(config)
     is_right = functools.partial(is_correct, metric=metric)
     loaded = {split: load_records(config.data, split, 0, is_right) for split in SPLITS}
     skipped = dict(pair for _, pairs in loaded.values() for pair in pairs)
@@ -80,19 +81,20 @@ def test_from_records_to_batches(data_folder, source):
     train = loaded["train"][0]
     chains = [chain_text(record, template) for record in train]
     scored = [
-        ScoredRecord(record.id, chain, tuple(split_pieces(chain)), {})
+        ScoredRecord(record.id, chain, pieces, {"location": [i % 2 for i in range(len(pieces))]})
         for record, chain in zip(train, chains, strict=True)
+        for pieces in [tuple(split_pieces(chain))]
     ]
     rows = segment_scored(scored, "location", 1.0)
     assert ["".join(row.texts) for row in rows] == chains
 
     vocab = vocabulary(data_folder, source, train[:500])
-    questions = vocab.encode_batch([record.question for record in train])
-    usm = get_method("usm")
+    usm = make_method("usm", config)
     examples = []
-    for record, question, row in zip(train, questions, rows, strict=True):
-        segments = tuple(merge_segments(row.texts, row.labels))
-        examples += usm.examples(Prepared(record, question, segments), config, vocab)["main"]
+    for record, row in zip(train, rows, strict=True):
+        labels = np.array([LABELS.index(label) for label in row.labels])
+        notes = {"pieces": np.ravel(row.pieces), "labels": labels}
+        examples += usm.examples(encode_record(vocab, record, template, notes), vocab)["main"]
     assert len({example.id for example in examples}) == len(examples) == n_segments
     assert not any((example.targets == vocab.unk_id).any() for example in examples)
     # A target ends with the end of sequence, the last of a chain with the sentinel before it.

@@ -1,4 +1,4 @@
-"""Records to examples: exact ids and texts by hand, and properties of the token-to-piece map."""
+"""Records to examples: exact ids and texts by hand; targets joined are the chain."""
 
 import functools
 
@@ -8,18 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asesjax.core.errors import UserError
-from asesjax.core.types import AS, ES, Record, Segment
-from asesjax.data.examples import (
-    answer_only_example,
-    answer_sentence,
-    chain_text,
-    context_ids,
-    direct_example,
-    encode_chain,
-    segment_examples,
-)
+from asesjax.core.types import AS, ES, LABELS, Record, Segment
+from asesjax.data.corpus import encode_record
+from asesjax.data.examples import answer_sentence, chain_text, make_example
 from asesjax.data.vocab import ByteVocabulary, load_vocabulary, train_vocabulary
-from asesjax.segment.pieces import Piece, split_pieces
+from asesjax.methods.ases.method import segment_examples
+from asesjax.methods.baselines.direct import answer_example, direct_example
+from asesjax.segment.pieces import split_pieces
 
 TEMPLATE = "The answer is {answer}."
 RECORD = Record(
@@ -41,6 +36,16 @@ def vocabulary():
     return train_vocabulary(texts * 3, 300, extra_ids=4)
 
 
+def segmented(segments, vocab=None, name="r-7", question=RECORD.question):
+    """Return a record of this chain, encoded, with its segments as pieces."""
+    vocab = vocab or vocabulary()
+    ends = np.cumsum([len(segment.text) for segment in segments])
+    notes = {"pieces": np.ravel([[0, *ends[:-1]], ends], order="F"),
+             "labels": np.array([LABELS.index(segment.label) for segment in segments])}  # fmt: skip
+    text = "".join(segment.text for segment in segments)
+    return encode_record(vocab, Record(name, question, text, ""), "", notes)
+
+
 def text_of(ids):
     """Decode, with end of sequence shown."""
     assert ids.dtype == np.int32 and ids[-1] == 1 and 1 not in ids[:-1]
@@ -58,7 +63,7 @@ def test_chain_text():
 
 
 def test_direct():
-    example = direct_example(vocabulary(), RECORD, vocabulary().encode(RECORD.question), TEMPLATE)
+    example = direct_example(encode_record(vocabulary(), RECORD, TEMPLATE), vocabulary())
     assert example.id == "r-7"
     assert text_of(example.inputs) == RECORD.question + "|"
     assert text_of(example.targets) == RECORD.rationale + " The answer is 8.|"
@@ -67,18 +72,18 @@ def test_direct():
 
 
 def test_answer_only():
-    question = vocabulary().encode(RECORD.question)
-    example = answer_only_example(vocabulary(), RECORD, question, TEMPLATE)
+    record = encode_record(vocabulary(), RECORD, TEMPLATE)
+    example = answer_example(record, vocabulary(), TEMPLATE)
     assert text_of(example.inputs) == RECORD.question + "|"
     assert text_of(example.targets) == "The answer is 8.|"
-    assert text_of(answer_only_example(vocabulary(), RECORD, question, "").targets) == "8|"
-    with pytest.raises(UserError, match=r"record r-8 has no answer, .*take answer_only out"):
-        answer_only_example(vocabulary(), Record("r-8", "q", "r", ""), question, TEMPLATE)
+    assert text_of(answer_example(record, vocabulary(), "").targets) == "8|"
+    with pytest.raises(UserError, match=r"record r-8 has no answer, .*take answer_only, .*out of methods"):
+        unanswered = encode_record(vocabulary(), Record("r-8", "q", "r", ""), TEMPLATE)
+        answer_example(unanswered, vocabulary(), TEMPLATE)
 
 
 def test_segments_by_hand():
-    question = vocabulary().encode(RECORD.question)
-    examples = segment_examples(vocabulary(), "r-7", question, SEGMENTS, gamma=0.5)
+    examples = segment_examples(vocabulary(), segmented(SEGMENTS), gamma=0.5)
     assert [e.id for e in examples] == ["r-7/1", "r-7/2", "r-7/3"]
     first, second = "Ben has 3 more apples than Amy.", "Ben has 5 + 3 = 8 apples."
     assert [text_of(e.inputs) for e in examples] == [
@@ -98,31 +103,41 @@ def test_segments_by_hand():
 
 
 def test_end_of_chain_carries_the_weight_of_its_segment():
-    question = vocabulary().encode(RECORD.question)
-    last = segment_examples(vocabulary(), "r", question, SEGMENTS[:2], gamma=0.0)[-1]
+    last = segment_examples(vocabulary(), segmented(SEGMENTS[:2]), gamma=0.0)[-1]
     assert last.weights.tolist() == [0.0] * len(last.targets)
-    stop = segment_examples(vocabulary(), "r", question, SEGMENTS, end_of_chain="stop_text")
+    stop = segment_examples(vocabulary(), segmented(SEGMENTS), closes=False)
     assert text_of(stop[-1].targets) == "The answer is 8.|"
 
 
+def test_neighbours_of_one_label_are_one_segment_or_stay_apart():
+    record = segmented([SEGMENTS[0], SEGMENTS[2], SEGMENTS[1]])
+    merged = segment_examples(vocabulary(), record)
+    apart = segment_examples(vocabulary(), record, merge_adjacent=False)
+    assert [e.kind for e in merged] == ["es", "answer"]
+    assert [e.kind for e in apart] == ["es", "es", "answer"]
+    joined = np.concatenate([e.targets[:-1] for e in apart[:2]])
+    np.testing.assert_array_equal(merged[0].targets[:-1], joined)
+    np.testing.assert_array_equal(merged[1].inputs, apart[2].inputs)
+
+
+def test_make_example_joins_runs_of_ids():
+    vocab = vocabulary()
+    example = make_example(vocab, "r/1", [[5], [], np.array([6, 7])], [[8], [9]], "es", 11,
+                           weights=np.array([1, 2, 3]))  # fmt: skip
+    assert example.inputs.tolist() == [5, 6, 7, vocab.eos_id] and example.kind == "es"
+    assert example.targets.tolist() == [8, 9, 11] and example.weights.tolist() == [1, 2, 3]
+    assert example.inputs.dtype == example.targets.dtype == np.int32
+    assert example.weights.dtype == np.float32
+
+
 def test_errors_name_the_record():
-    question = vocabulary().encode("Amy")
-    nothing = np.zeros(0, np.int32)
-    build = functools.partial(segment_examples, vocabulary(), "r-9")
-    with pytest.raises(UserError, match=r"record r-9: the segment 2 ' ' comes to no tokens"):
-        build(question, [Segment("Ben. ", ES), Segment(" ", AS), Segment("Amy.", ES)])
-    with pytest.raises(UserError, match=r"record r-9: the rationale '  ' comes to no tokens"):
-        build(question, [Segment("  ", ES)])
-    with pytest.raises(UserError, match=r"record r-9: the rationale '' comes to no tokens"):
-        build(question, [])
-    with pytest.raises(UserError, match=r"record r-9: the question .* comes to no tokens"):
-        build(nothing, SEGMENTS)
-    with pytest.raises(UserError, match=r"record r-9: segment 1 has label None, not ES or AS"):
-        build(question, [Segment("Ben has", None)])
-    with pytest.raises(UserError, match=r"record e: the rationale ' ' comes to no tokens"):
-        direct_example(vocabulary(), Record("e", "q", " ", ""), question, TEMPLATE)
+    build = functools.partial(segment_examples, vocabulary())
+    with pytest.raises(UserError, match=r"record r-9: the segment 2 .* comes to no tokens"):
+        build(segmented([Segment("Ben. ", ES), Segment(" ", AS), Segment("Amy.", ES)], name="r-9"))
+    with pytest.raises(UserError, match=r"record r-9: the segment 1 '  ' comes to no tokens"):
+        build(segmented([Segment("  ", ES)], name="r-9"))
     with pytest.raises(UserError, match="vocab.extra_ids to at least 1"):
-        segment_examples(ByteVocabulary(0), "r", question, SEGMENTS)
+        segment_examples(ByteVocabulary(0), segmented(SEGMENTS, ByteVocabulary(0)))
 
 
 WORDS = st.lists(
@@ -134,25 +149,6 @@ WORDS = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=200, deadline=None)
-@given(WORDS, st.sampled_from(["keep", "merge"]), st.booleans())
-def test_tokens_belong_to_the_piece_of_their_first_character(text, short, use_bytes):
-    vocab = ByteVocabulary(3) if use_bytes else vocabulary()
-    pieces = split_pieces(text, short=short, min_words=1)
-    ids, piece_of_token = encode_chain(vocab, text, pieces)
-    again, starts, ends = vocab.encode_with_offsets(text)
-    assert ids.tolist() == again.tolist() and piece_of_token.dtype == np.int32
-    assert len(piece_of_token) == len(ids)
-    assert (np.diff(piece_of_token) >= 0).all()
-    for start, end, got in zip(starts, ends, piece_of_token, strict=True):
-        solid = [c for c in range(start, end) if not text[c].isspace()]
-        after = [c for c in range(start, len(text)) if not text[c].isspace()]
-        before = [c for c in range(start) if not text[c].isspace()]
-        first = (solid or after or before[-1:] or [0])[0]
-        (expected,) = [i for i, piece in enumerate(pieces) if piece.start <= first < piece.end]
-        assert got == expected
-
-
 @settings(max_examples=100, deadline=None)
 @given(WORDS.filter(str.strip))
 def test_targets_joined_are_the_chain_encoded_once(text):
@@ -160,33 +156,31 @@ def test_targets_joined_are_the_chain_encoded_once(text):
     segments = [
         Segment(text[piece.start : piece.end], (ES, AS)[i % 2]) for i, piece in enumerate(pieces)
     ]
-    question = vocabulary().encode("Amy has")
-    chain = vocabulary().encode(text)
+    record = segmented(segments, question="Amy has")
     try:
-        examples = segment_examples(vocabulary(), "r", question, segments, gamma=2.0)
+        examples = segment_examples(vocabulary(), record, gamma=2.0)
     except UserError:
         # Only where a piece has no tokens of its own.
-        piece_of_token = encode_chain(vocabulary(), text, pieces)[1]
+        piece_of_token = record.chain.piece_of_tokens(pieces)
         assert set(piece_of_token.tolist()) != set(range(len(pieces)))
         return
     done = np.zeros(0, np.int32)
     for i, example in enumerate(examples):
-        np.testing.assert_array_equal(example.inputs, context_ids(vocabulary(), question, done))
+        assert example.inputs.tolist() == [*record.question.ids, *done, 1]
         n_closing = 2 if i == len(examples) - 1 else 1
         done = np.concatenate([done, example.targets[:-n_closing]])
         assert set(example.weights.tolist()) == {2.0 if i % 2 else 1.0}
-    np.testing.assert_array_equal(done, chain)
+    np.testing.assert_array_equal(done, vocabulary().encode(text))
 
 
-def test_dropped_pieces_are_minus_one():
+def test_tokens_of_dropped_pieces_are_left_out():
     text = "Ben has 5. So. Amy has 3."
-    pieces = [Piece(0, 11), Piece(15, 25)]
-    ids, piece_of_token = encode_chain(vocabulary(), text, pieces)
-    assert vocabulary().decode(ids[piece_of_token == 0]) == "Ben has 5."
-    assert vocabulary().decode(ids[piece_of_token == 1]) == "Amy has 3."
-    assert vocabulary().decode(ids[piece_of_token == -1]).endswith(".")
-    assert encode_chain(vocabulary(), text, [])[1].tolist() == [-1] * len(ids)
-    assert encode_chain(vocabulary(), "", [Piece(0, 1)])[0].shape == (0,)
+    record = encode_record(vocabulary(), Record("r", "Amy", text, ""), "")
+    notes = {"pieces": np.array([0, 11, 15, 25]), "labels": np.array([0, 1])}
+    first, second = segment_examples(vocabulary(), record._replace(annotations=notes))
+    assert [text_of(first.inputs), text_of(first.targets)] == ["Amy|", "Ben has 5.|"]
+    assert text_of(second.inputs) == "Amy Ben has 5.|"
+    assert text_of(second.targets) == "Amy has 3. <extra_id_0>|"
 
 
 @pytest.mark.data
@@ -194,7 +188,7 @@ def test_t5_space_piece_goes_with_the_word_after_it(data_folder):
     # "é" is no word of T5's: it becomes a lone space piece and "é", at the start of a segment.
     vocab = load_vocabulary("sentencepiece", str(data_folder / "t5_vocab/spiece.model"))
     segments = [Segment("Hello. ", ES), Segment("é there.", AS)]
-    first, second = segment_examples(vocab, "r", vocab.encode("q"), segments)
+    first, second = segment_examples(vocab, segmented(segments, vocab, question="q"))
     assert first.targets.tolist() == [*vocab.encode("Hello.").tolist(), 1]
     assert second.targets.tolist() == [*vocab.encode("é there.").tolist(), 32099, 1]
     assert vocab.encode("é").tolist() == [3, 154]

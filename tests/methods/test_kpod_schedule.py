@@ -89,7 +89,8 @@ def test_c0_is_filled_as_far_as_steps_fit():
     random = np.random.default_rng(0)
     difficulties = [random.gamma(2, 0.5, random.integers(3, 9)) for _ in range(200)]
     clusters = random.integers(0, 5, 200)
-    made = make_schedule(difficulties, clusters, np.zeros(200), dataclasses.replace(KPOD, n_stages=20))
+    options = dataclasses.replace(KPOD, n_stages=20)
+    made = make_schedule(difficulties, clusters, np.zeros(200), options)
     total = made.ceiling[-1]
     next_steps = [own[c - 1] for own, c in zip(difficulties, made.given[0], strict=True) if c]
     assert made.difficulty[0] + min(next_steps) > made.ceiling[0]

@@ -22,7 +22,7 @@ from asesjax.decode.spec import make_work
 from asesjax.evals.runner import decode_plan
 from asesjax.methods.method import make_method
 from asesjax.methods.socratic.chain import chain_parts, encode_parts, reference
-from asesjax.methods.socratic.equations import find_equations, equations_text
+from asesjax.methods.socratic.equations import equations_text, find_equations
 
 # Three problems as GSM8K's socratic files have them.
 ROWS = (
