@@ -158,7 +158,7 @@ def test_a_damaged_or_missing_file_is_named(written, name, left):
         read_corpus(written, "train", TEMPLATE)
 
 
-@pytest.mark.parametrize("texts, what", [(("", "a"), "question ''"), (("a", " "), "chain ' '")])  # fmt: skip
+@pytest.mark.parametrize("texts, what", [(("", "a"), "question ''"), (("a", " "), "chain ' '")])
 def test_a_text_without_tokens_is_refused(tmp_path, texts, what):
     records = [Record("r0", "Amy", "Ben", ""), Record("r1", *texts, "")]
     with pytest.raises(UserError, match=f"record r1: the {what} comes to no tokens .*leave it out"):
