@@ -2,9 +2,9 @@
 
 Of a run:        asesjax segment --workdir DIR [--config FILE]
 Of any file:     asesjax segment --input records.jsonl --output segments.jsonl --strategy location
-The second needs no model; its strategies are location, bleu and rouge. The file is JSON lines, a
-JSON array (.json) or .csv, perhaps with .gz behind. --show prints chains coloured by label, --html
-writes them all as a page.
+The second needs no model and takes only strategies without one, such as location, bleu and rouge.
+The file is JSON lines, a JSON array (.json) or .csv, each also as .gz. --show prints chains
+coloured by label, --html writes them all as a page.
 """
 
 import argparse
@@ -37,10 +37,8 @@ def main(args: argparse.Namespace) -> None:
     if args.html and Path(args.html).exists():
         raise UserError(f"{args.html} exists; nothing is overwritten, give another --html")
     path = _segment_file(args) if args.input else _segment_run(args)
-    if args.show:
-        _show(path, args.show)
-    if args.html:
-        _write_page(path, args.html)
+    if args.show or args.html:
+        _show(path, args.show, args.html)
 
 
 def _segment_run(args: argparse.Namespace) -> Path:
@@ -74,9 +72,7 @@ def _segment_file(args: argparse.Namespace) -> Path:
     if args.strategy:
         fields["segment.strategy"] = args.strategy
     fields |= args.overrides
-    config = (
-        load_config(args.config, fields) if args.config else finish(base_config(), fields)
-    )
+    config = load_config(args.config, fields) if args.config else finish(base_config(), fields)
     is_right = functools.partial(is_correct, metric=config.evaluate.metric)
     records, skipped = load_records(config.data, "train", config.seed, is_right)
     for place, reason in skipped:
@@ -90,25 +86,18 @@ def _segment_file(args: argparse.Namespace) -> Path:
     return Path(args.output)
 
 
-def _show(path: Path, n: int) -> None:
-    from asesjax.segment.label import merge_segments
-    from asesjax.segment.records import read_segments
-    from asesjax.viz.segments import segments_text
-
-    _, rows = read_segments(path)
-    for row in rows[:n]:
-        print(f"\n{row.id}")
-        print(segments_text(merge_segments(row.texts, row.labels), sys.stdout.isatty()))
-
-
-def _write_page(path: Path, page: str) -> None:
+def _show(path: Path, n: int, page: str | None) -> None:
+    """Print the first n chains, and write all as a page where one is named."""
     from asesjax.core.files import write_text
     from asesjax.segment.label import merge_segments
     from asesjax.segment.records import read_segments
-    from asesjax.viz.segments import segments_page
+    from asesjax.viz.segments import segments_page, segments_text
 
     _, rows = read_segments(path)
     chains = [(row.id, merge_segments(row.texts, row.labels)) for row in rows]
-    title = f"{len(rows)} chains, labelled by {rows[0].strategy}" if rows else str(path)
-    write_text(page, segments_page(title, chains))
-    print(f"{page}: {len(rows)} chains")
+    for name, segments in chains[:n]:
+        print(f"\n{name}\n{segments_text(segments, sys.stdout.isatty())}")
+    if page:
+        title = f"{len(rows)} chains, labelled by {rows[0].strategy}" if rows else str(path)
+        write_text(page, segments_page(title, chains))
+        print(f"{page}: {len(rows)} chains")

@@ -28,8 +28,8 @@ _NUMBER = re.compile(
     re.ASCII | re.VERBOSE,
 )
 _AROUND = re.compile(r"[\s$€£¥%+.,;:!?()]*")
-# What may stand between two numbers of one calculation: operators alone, or words of one sentence
-# with an operator among them ("15 gallons * 8 pints").
+# Between two numbers of one calculation: operators alone, or words of one sentence with an operator
+# among them ("15 gallons * 8 pints").
 _OPERATORS = re.compile(r"[ +\-*/x×÷=()$€£¥%<>]*")
 _WITH_UNITS = re.compile(r"[^\n.,!?:;+*/×÷=]*[+*/×÷=][^\n.,!?:;]*")
 _MAX_DIGITS = 4000  # Python refuses to read longer ones
@@ -48,11 +48,9 @@ def parse_number(text: str) -> Fraction | None:
     """
     text = text.translate(_PLAIN)
     found = list(_NUMBER.finditer(text))
-    if len(found) != 1:
+    if len(found) != 1 or not _AROUND.fullmatch(text[: found[0].start()] + text[found[0].end() :]):
         return None
-    (match,) = found
-    outside = _AROUND.fullmatch(text, 0, match.start()), _AROUND.fullmatch(text, match.end())
-    return _value(match) if all(outside) else None
+    return _value(found[0])
 
 
 def last_number(text: str) -> Fraction | None:
@@ -64,24 +62,19 @@ def last_number(text: str) -> Fraction | None:
       >>> last_number("He pays $8,000."), last_number("16-3 = <<16-3=13>>13 eggs, then")
       (Fraction(8000, 1), Fraction(13, 1))
     """
-    last = None
-    for match in _NUMBER.finditer(text.translate(_PLAIN)):
-        last = match
-    return None if last is None else _value(last)
+    found = list(_NUMBER.finditer(text.translate(_PLAIN)))
+    return _value(found[-1]) if found else None
 
 
 def answer_number(text: str, marker: str = "the answer is") -> Fraction | None:
     """Return the number that a chain gives as its answer, None where it has no number.
 
-    Text may run on behind the answer (another question, say), so the first ``marker`` decides:
+    Text may continue behind the answer (with another question, say), so the first ``marker`` (in
+    any case; ``""`` for rule 3 alone) decides:
     1. the number right behind it, or the last of the calculation that this number begins
        (``5 + 3 = 8``, ``5 dogs * 4 legs = 20``);
     2. else the last number of the sentence that the marker is in;
     3. else, and where there is no marker, the last number of the text.
-
-    Args:
-      text: a generated chain.
-      marker: case does not matter; ``""`` for rule 3 alone.
 
     Example:
       >>> answer_number("So 5. The answer is $72.Q: There are 15 trees")
@@ -156,15 +149,9 @@ def is_correct(
 def parse_answer(text: str, metric: str, marker: str = "the answer is") -> str | None:
     """Return the answer that a generated chain gives, such that equal texts are equal answers.
 
-    Args:
-      text: the whole generated chain.
-      metric: as in ``is_correct``; ``"numeric"`` writes the exact fraction, ``"authors"`` what is
-        compared there, ``"exact"`` the first sentence behind the marker (without one the whole
-        chain) as it is compared there.
-      marker: as in ``is_correct``.
-
-    Returns:
-      None where the chain gives no answer: it holds no number, or is empty.
+    ``"numeric"`` writes the exact fraction, ``"authors"`` what ``is_correct`` compares, ``"exact"``
+    the first sentence behind the marker (without one the whole chain) as it is compared there. None
+    where the chain gives no answer: it holds no number, or is empty.
 
     Raises:
       UserError: another metric.

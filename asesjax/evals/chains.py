@@ -1,5 +1,6 @@
 """Generated chains against gold chains, sentence by sentence, and intervals for shares."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,8 +16,8 @@ class FirstWrong(NamedTuple):
     Attributes:
       is_right: the chains are the same sentence by sentence.
       kind: gold label of the first sentence that differs (``"ES"``, ``"AS"``, or None where it has
-        no label), ``"missing"`` where the generated chain stops early, ``"extra"`` where it goes
-        on past the end; None for a right chain.
+        no label), ``"missing"`` where the generated chain stops early, ``"extra"`` where it is
+        longer; None for a right chain.
       index: of that sentence, from 0; None for a right chain.
     """
 
@@ -26,16 +27,12 @@ class FirstWrong(NamedTuple):
 
 
 def first_wrong(generated: str | Sequence[str], gold: Sequence[Segment]) -> FirstWrong:
-    """Compare a generated chain with the gold one.
+    """Compare a generated chain, one text or its sentences, with the gold one.
 
     Both are cut at sentence ends (``pieces.split_sentences``) and compared with white space
     normalised, so it does not matter which segments they were written in. A sentence's gold label
-    is that of most of its characters (``label.gold_labels``).
-
-    Args:
-      generated: the chain as one text, or already as sentences.
-      gold: labelled segments of the same stretch of chain: with the closing answer sentence if
-        ``generated`` has it. They must be cut at sentence ends, or labels get mixed.
+    is that of most of its characters (``label.gold_labels``). ``gold`` has the closing answer
+    sentence if ``generated`` has it.
 
     Example:
       >>> gold = [Segment("Ann has 3. ", "ES"), Segment("So 3 + 3 = 6.", "AS")]
@@ -46,22 +43,22 @@ def first_wrong(generated: str | Sequence[str], gold: Sequence[Segment]) -> Firs
     """
     text = "".join(segment.text for segment in gold)
     pieces = split_sentences(text)
-    labels = gold_labels(pieces, gold)
-    right = [_normal(sentence) for sentence in piece_texts(text, pieces)]
     if isinstance(generated, str):
         generated = piece_texts(generated, split_sentences(generated))
-    ours = [_normal(sentence) for sentence in generated]
-    # Sentences of white space alone are none.
-    labels = [label for label, sentence in zip(labels, right, strict=True) if sentence]
-    right = [sentence for sentence in right if sentence]
-    ours = [sentence for sentence in ours if sentence]
-    for i, (mine, theirs) in enumerate(zip(ours, right, strict=False)):
-        if mine != theirs:
-            return FirstWrong(False, labels[i], i)
-    if len(ours) < len(right):
-        return FirstWrong(False, "missing", len(ours))
-    if len(ours) > len(right):
-        return FirstWrong(False, "extra", len(right))
+    # Sentences of white space alone do not count.
+    ours = [sentence for text in generated if (sentence := _normal(text))]
+    right = [
+        (sentence, label)
+        for text, label in zip(piece_texts(text, pieces), gold_labels(pieces, gold), strict=True)
+        if (sentence := _normal(text))
+    ]
+    for i, (mine, theirs) in enumerate(itertools.zip_longest(ours, right)):
+        if mine is None:
+            return FirstWrong(False, "missing", i)
+        if theirs is None:
+            return FirstWrong(False, "extra", i)
+        if mine != theirs[0]:
+            return FirstWrong(False, theirs[1], i)
     return FirstWrong(True, None, None)
 
 
