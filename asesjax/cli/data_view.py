@@ -105,8 +105,13 @@ def _segments(
         rows = read_segments(run / "segments/train.jsonl")[1]
         return rows[0].strategy, rows
     if SCORES.get(strategy).needs_model:
-        print(f"\nno scorer has been trained for {strategy}: segments by location")
-        strategy = "location"
+        # Instead, the first score that needs no model and has a threshold of its own: by location.
+        needed, scores = strategy, {name: SCORES.get(name) for name in SCORES}
+        strategy = next(
+            name for name, score in scores.items()
+            if not score.needs_model and score.threshold is not None
+        )  # fmt: skip
+        print(f"\nno scorer has been trained for {needed}: segments by {strategy}")
     scored = score_records([one.record for one in records], run.config)
     return strategy, segment_scored(scored, strategy, run.config.segment.beta)
 
