@@ -17,7 +17,7 @@ from asesjax.core.processes import say
 from asesjax.core.types import Params
 from asesjax.data.corpus import read_corpus
 from asesjax.data.vocab import Vocabulary, load_saved
-from asesjax.methods.method import Method, Trained, make_method
+from asesjax.methods.method import Method, TrainedMethod, make_method
 from asesjax.models import t5
 from asesjax.models.hf_io import load_params
 from asesjax.models.int8 import MATRICES
@@ -99,21 +99,21 @@ def load_role(
     return restore_params(role_folder(run, method.name, role), shapes, step)
 
 
-def load_method(run: Run, name: str) -> Trained:
+def load_method(run: Run, name: str) -> TrainedMethod:
     """Load everything that decoding with a trained method takes."""
     method, vocab = make_method(name, run.config), load_saved(run / "vocab")
-    params = tuple(load_role(run, method, role, decoding=True) for role in method.roles)
+    params = {role: load_role(run, method, role, decoding=True) for role in method.roles}
     return trained(run, method, params, vocab)
 
 
 def trained(
-    run: Run, method: Method, params: tuple[Params, ...], vocab: Vocabulary
-) -> Trained:
+    run: Run, method: Method, params: dict[str, Params], vocab: Vocabulary
+) -> TrainedMethod:
     """Put together what answering with some parameters of a method takes."""
     run = dataclasses.replace(run, config=method.config)
     template = run.config.data.answer_template
     corpus = functools.partial(read_corpus, run.workdir, "train", template)
-    return Trained(method, model_config(run, vocab), params, vocab, corpus)
+    return TrainedMethod(method, model_config(run, vocab), params, vocab, corpus)
 
 
 def untouched(run: Run, model: T5Config) -> Params:

@@ -10,7 +10,7 @@ rationale a question; JSON lines with several have them in data.others_field). I
 everything works, not a useful accuracy.
 
 Useful fields: step_by_step.alpha, in_context.formats, in_context.shots, in_context.ask,
-decode.mode=sample with decode.samples=N for self-consistency of every method.
+decode.sampler=sample with decode.samples=N for self-consistency of every method.
 """
 
 from asesjax.config import base_config

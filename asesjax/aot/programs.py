@@ -18,13 +18,12 @@ from jax.sharding import AxisType, Mesh
 from asesjax.aot.topology import Slice, one_host
 from asesjax.config import Config
 from asesjax.core.errors import UserError
-from asesjax.core.types import BATCH_AXES
 from asesjax.data.vocab import load_vocabulary
 from asesjax.decode import continuous, iterative
-from asesjax.decode.predict import Decoder
-from asesjax.decode.spec import Sampling, Work, make_work
-from asesjax.evals.runner import decode_plan, make_decoder
-from asesjax.methods.method import Trained, make_method
+from asesjax.decode.predict import make_slots, share
+from asesjax.decode.spec import make_input
+from asesjax.evals.runner import decode_spec, make_decoder
+from asesjax.methods.method import make_method
 from asesjax.models.flops import token_flops
 from asesjax.models.int8 import quantize
 from asesjax.models.presets import configured
@@ -156,10 +155,10 @@ def decode_program(config: Config, on: Slice, vocab_rows: int) -> Program:
     run, mesh, own = Run(config, Path()), slice_mesh(config, on), one_host(on)
     if own is not on:
         mesh = host_mesh(run, own.devices)
-    methods = [make_method(name, config) for name in config.methods]
-    method = max(reversed(methods), key=lambda m: len(m.phases or m.roles))
     vocab = load_vocabulary("byte")
-    spec, limits = decode_plan(method, vocab)
+    methods = [make_method(name, config) for name in config.methods]
+    plans = [(method, *decode_spec(method, vocab)) for method in reversed(methods)]
+    method, spec, limits = max(plans, key=lambda plan: len(plan[1].roles))
     # The ids are other ones than the run's, the shapes the same.
     spec = dataclasses.replace(spec, vocab_limit=vocab_rows)
     params = decoding_shapes(run, model, mesh)
@@ -167,32 +166,46 @@ def decode_program(config: Config, on: Slice, vocab_rows: int) -> Program:
     if config.decode.int8:
         held = len(method.roles) * _held(params)  # who asks keeps what is rounded
         params = _outputs(quantize, mesh, params)
-    by_phase = Trained(method, model, (params,) * len(method.roles), vocab).by_phase
-    held += (len(method.roles) - len(by_phase)) * _held(params)
+    weights = len(spec.roles) * _held(params)
+    held += len(method.roles) * _held(params) - weights
     decoder = make_decoder(config)
     rows = share(decoder.batch_size, mesh)
     no_ids = lambda n: np.zeros((rows, n), np.int32) if n else None  # noqa: E731
-    work = make_work(
+    extra = any(turn.prompt.extra_input for turn in spec.turns)
+    inputs = make_input(
         no_ids(max(decoder.buckets)), limits, spec, None,
         no_ids(len(vocab.encode(config.decode.prefix))),
-        no_ids(config.decode.max_chain_tokens * any(frame.hint for frame in spec.frames)),
+        no_ids(config.decode.max_chain_tokens * extra),
     )  # fmt: skip
-    synchronous = decoder.engine == "synchronous" or spec.beams > 1
-    lower = _lower_synchronous if synchronous else _lower_continuous
-    longest = spec.context_room(work.question.shape[1], work.hint.shape[1])
+    by_role = {role: params for role in spec.roles}
+    longest = spec.context_room(inputs.question.shape[1], inputs.extra_input.shape[1])
+
+    def lower() -> jax.stages.Lowered:
+        if spec.beams > 1:
+            described = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh)),
+                inputs,
+            )
+            return on_mesh(mesh, iterative.generate.lower)(model, by_role, described, spec)
+        slots = make_slots(inputs, decoder, mesh)
+        state = _outputs(continuous.start, mesh, model, by_role, spec=spec, slots=slots)
+        drain = jax.ShapeDtypeStruct((), jnp.bool_, sharding=replicated(mesh))
+        lower = on_mesh(mesh, continuous.run.lower)
+        return lower(model, by_role, state, drain, spec=spec, slots=slots)
+
     return Program(
         name="decode",
         what=(
-            f"{method.name}, {'synchronous' if synchronous else 'continuous'} engine, {rows} "
-            f"slots, contexts up to {longest}, segments up to {spec.segment_buffer}"
+            f"{method.name}, {f'{spec.beams} beams, ' if spec.beams > 1 else ''}{rows} slots, "
+            f"contexts up to {longest}, segments up to {spec.segment_buffer}"
             + ("" if own is on else f", on the {mesh.size} chips of one machine")
         ),
         mesh=mesh,
-        lower=lambda: lower(model, by_phase, work, spec, decoder, mesh),
+        lower=lower,
         flops=rows * token_flops(model, longest, spec.segment_buffer)[1] / mesh.size,
         tokens=rows,
-        weights=len(by_phase) * _held(params),
-        state=len(by_phase) * _held(params),
+        weights=weights,
+        state=weights,
         held=held,
     )
 
@@ -217,53 +230,6 @@ def slice_mesh(config: Config, on: Slice) -> Mesh:
             f"{shape[2]}: each axis must be a product of sides of the slice; change mesh.data, "
             "mesh.fsdp or mesh.tensor"
         ) from error
-
-
-def share(rows: int, mesh: Mesh) -> int:
-    """The next number of rows that the mesh's data axes divide (as ``decode.predict`` has it)."""
-    parts = 1
-    for axis in BATCH_AXES:
-        parts *= mesh.shape[axis]
-    return -(-rows // parts) * parts
-
-
-def decode_slots(work: Work, decoder: Decoder, mesh: Mesh) -> continuous.Slots:
-    """Return the sizes of the continuous engine, as ``decode.predict`` makes them.
-
-    Args:
-      work: a full batch.
-      decoder: how questions are run.
-      mesh: the devices.
-    """
-    n_slots = len(work.question)
-    return continuous.Slots(
-        n_slots=n_slots,
-        n_entries=4 * n_slots,
-        encode_rows=min(n_slots, share(decoder.encode_rows or max(1, n_slots // 8), mesh)),
-        question_length=work.question.shape[1],
-        forced_shape=work.forced.shape[1:],
-        hint_length=work.hint.shape[1],
-        n_bounds=work.limits.max_segment_tokens.shape[1],
-        context_lengths=decoder.context_lengths,
-    )
-
-
-def _lower_continuous(model, params, work, spec, decoder, mesh) -> jax.stages.Lowered:
-    slots = decode_slots(work, decoder, mesh)
-    state = _outputs(continuous.start, mesh, model, params, spec=spec, slots=slots)
-    drain = jax.ShapeDtypeStruct((), jnp.bool_, sharding=replicated(mesh))
-    lower = on_mesh(mesh, continuous.run.lower)
-    return lower(model, params, state, _sampling(), drain, spec=spec, slots=slots)
-
-
-def _lower_synchronous(model, params, work, spec, decoder, mesh) -> jax.stages.Lowered:
-    rows_on = batch_sharding(mesh)
-    work = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows_on), work)
-    return on_mesh(mesh, iterative.generate_work.lower)(model, params, work, _sampling(), spec)
-
-
-def _sampling() -> Sampling:
-    return Sampling(*(jax.ShapeDtypeStruct((), t) for t in (jnp.float32, jnp.int32, jnp.float32)))
 
 
 def _outputs(jitted: Any, mesh: Mesh, *args: Any, **static: Any) -> Any:

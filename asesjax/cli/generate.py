@@ -12,7 +12,7 @@ Rows of the file need a question (data.question_field). What else they may have:
   prefix                             what the chain begins with, in the place of decode.prefix
 The output grows in the order of the input. Stopped at any moment, the same command goes on, and
 the finished file is the same to the byte; OUTPUT.run.json says what it is made from. What is drawn
-(decode.mode=sample) depends on decode.seed, the row's place and the number of the sample alone.
+(decode.sampler=sample) depends on decode.seed, the row's place and the number of the sample alone.
 """
 
 import argparse
@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input on a terminal",
     )
     parser.epilog = (
-        "--config.decode.field=value changes how it is decoded: mode=sample, temperature, top_k, "
-        "top_p, samples=N to let N chains vote, beams, engine, max_chain_tokens, ..."
+        "--config.decode.field=value changes how it is decoded: sampler=sample, temperature, "
+        "top_k, top_p, samples=N to let N chains vote, beams, max_chain_tokens, ..."
     )
 
 
@@ -69,10 +69,10 @@ def main(args: argparse.Namespace) -> None:
     if args.method not in run.config.methods:
         raise unknown("--method", args.method, run.config.methods)
     for name in ("temperature", "top_k", "top_p", "seed"):
-        if f"decode.{name}" in args.overrides and run.config.decode.mode != "sample":
+        if f"decode.{name}" in args.overrides and run.config.decode.sampler == "greedy":
             raise UserError(
-                f"decode.{name} has no effect with decode.mode={run.config.decode.mode}; add "
-                "--config.decode.mode=sample"
+                f"decode.{name} has no effect with decode.sampler=greedy; add "
+                "--config.decode.sampler=sample"
             )
     if os.access(run / "compiled", os.W_OK):
         keep_programs(run)  # the next start has the same programs, and sooner

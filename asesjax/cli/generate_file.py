@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +30,7 @@ from asesjax.core.files import read_json, write_json
 from asesjax.core.options import fingerprint, reads
 from asesjax.core.progress import Progress
 from asesjax.data.vocab import load_saved
-from asesjax.evals.runner import FLAGS, check_decode, make_decoder, prediction_row, stream_answers
+from asesjax.evals.runner import check_decode, make_decoder, prediction_row, stream_answers
 from asesjax.methods.method import Method, make_method
 from asesjax.run import Run, load_method, role_folder, run_mesh
 from asesjax.train.checkpoint import find_checkpoint
@@ -71,18 +72,18 @@ def generate_file(
         card = _card(run, method, questions, log_probabilities)
         card = _checked_card(path, card_path, card)
         lines = _rows_there(file, path, questions)
-        flags = [_flags(json.loads(line)) for line in lines]
+        reasons = [json.loads(line)["finish_reason"] for line in lines]
         n = len(questions.records)
         if len(lines) == n:
-            print(f"{path} is complete: {_summary(flags)}")
+            print(f"{path} is complete: {_summary(reasons)}")
         else:
             if lines:
                 print(f"{path}: goes on behind {len(lines)} of {n} answers", file=sys.stderr)
             with _writing(card_path):
                 write_json(card_path, card | {"finished": False})
             rows = _rows(run, name, questions, log_probabilities, len(lines))
-            flags += _append(file, path, rows, lines, n)
-            print(f"{path}: {_summary(flags)}")
+            reasons += _append(file, path, rows, lines, n)
+            print(f"{path}: {_summary(reasons)}")
         if not card.get("finished"):
             with _writing(card_path):
                 write_json(card_path, card | {"finished": True})
@@ -115,17 +116,17 @@ def _rows(
 ) -> Iterator[tuple[int, dict]]:
     """Yield the place and the row of each question, in order, of every chunk not wholly there."""
     trained = load_method(run, name)
-    config, asked = run.config, questions.asked
+    config, request = run.config, questions.request
     buckets = tuple(config.decode.question_buckets)
-    if config.decode.engine == "continuous" and config.decode.beams == 1:
-        # It pads a call's questions to the bucket of the longest: one shape for the whole file.
-        longest = max(map(len, asked.questions))
+    if config.decode.beams == 1:
+        # The engine pads a call's questions to one bucket: one shape for the whole file.
+        longest = max(map(len, request.questions))
         buckets = (min(bucket for bucket in buckets if bucket >= longest),)
     decoder = make_decoder(config, buckets)
     for start, end in chunks(len(questions.records), config.decode.samples, decoder.batch_size):
         if end <= there:
             continue
-        answers = stream_answers(trained, asked.part(start, end), decoder, run_mesh(run))
+        answers = stream_answers(trained, request.part(start, end), decoder, run_mesh(run))
         waiting, following = {}, start
         for place, chains in answers:
             waiting[start + place] = chains
@@ -139,9 +140,9 @@ def _rows(
 
 def _append(
     file: IO[bytes], path: Path, rows: Iterator[tuple[int, dict]], there: list[bytes], n: int
-) -> list[dict]:
-    """Write the rows that are not there yet, each as soon as it comes; return their flags."""
-    flags, differs = [], False
+) -> list[str]:
+    """Write the rows that are not there yet, each as it comes; return their finish reasons."""
+    reasons, differs = [], False
     with contextlib.closing(Progress(path.name, n, len(there), "question")) as progress:
         for place, row in rows:
             line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
@@ -156,11 +157,11 @@ def _append(
             with _writing(path):
                 file.write(line)
                 file.flush()
-            flags.append(_flags(row))
+            reasons.append(row["finish_reason"])
             progress.show(place + 1)
         with _writing(path):
             os.fsync(file.fileno())
-    return flags
+    return reasons
 
 
 def _rows_there(file: IO[bytes], path: Path, questions: Questions) -> list[bytes]:
@@ -180,7 +181,7 @@ def _rows_there(file: IO[bytes], path: Path, questions: Questions) -> list[bytes
         try:
             row = json.loads(line)
             same = (row["id"], row["question"]) == (record.id, record.question)
-            same &= _flags(row).keys() == set(FLAGS)
+            same &= "finish_reason" in row
         except (ValueError, KeyError, TypeError):
             same = False
         if not same:
@@ -264,17 +265,15 @@ def _changes(name: str, old: Any, new: Any) -> str:
     )
 
 
-def _flags(row: dict) -> dict[str, bool]:
-    return {name: row[name] for name in FLAGS}
-
-
-def _summary(flags: list[dict]) -> str:
-    text = f"{len(flags)} answers, {sum(not row['done'] for row in flags)} of them not brought to "
-    text += "an end"
-    if broken := sum(row["broken"] for row in flags):
+def _summary(reasons: list[str]) -> str:
+    count = Counter(reasons)
+    cut = ", ".join(f"{n} {reason}" for reason, n in count.items() if reason != "end")
+    text = f"{len(reasons)} answers, {count['end']} of them brought to an end"
+    text += f" (others: {cut})" if cut else ""
+    if count["nonfinite"]:
         text += (
-            f"; {broken} are flagged broken, the model's output was not finite there: its "
-            "parameters are damaged or too large for model.dtype"
+            "; where the reason is nonfinite, the model's output was not finite: its parameters "
+            "are damaged or too large for model.dtype"
         )
     return text
 

@@ -13,8 +13,8 @@ from asesjax.core.files import read_jsonl
 from asesjax.core.types import Record
 from asesjax.data.vocab import Vocabulary
 from asesjax.decode.spec import Limits
-from asesjax.evals.runner import check_question, decode_plan, encode_prefix
-from asesjax.methods.method import Asked, Method
+from asesjax.evals.runner import check_question, decode_spec, encode_prefix
+from asesjax.methods.method import Method, Request
 
 # Fields of a row that bound its own chain, by the names of the bounds of all.
 BUDGETS = ("max_rounds", "max_segment_tokens", "max_chain_tokens")
@@ -25,12 +25,12 @@ class Questions(NamedTuple):
 
     Attributes:
       records: one a row, with what the row holds of references.
-      asked: the same in ids, with the rows' own bounds and prefixes.
+      request: the same in ids, with the rows' own bounds and prefixes.
       sha256: of the file's bytes.
     """
 
     records: list[Record]
-    asked: Asked
+    request: Request
     sha256: str
 
 
@@ -72,11 +72,11 @@ def read_questions(
     questions = vocab.encode_batch([record.question for record in records])
     for where, ids in zip(lines, questions, strict=True):
         check_question(ids, where, config)
-    _, plan = decode_plan(method, vocab)
+    _, plan = decode_spec(method, vocab)
     limits = _limits(budgets, plan, config)
     forced = _forced(prefixes, lines, limits or plan, vocab)
-    asked = Asked(questions, np.arange(len(questions)), limits, forced, records=records)
-    return Questions(records, asked, sha256)
+    request = Request(questions, np.arange(len(questions)), limits, forced, records=records)
+    return Questions(records, request, sha256)
 
 
 def _fingerprint(path: str | Path) -> str:

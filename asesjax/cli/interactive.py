@@ -15,7 +15,7 @@ from asesjax.evals.runner import (
     prediction_row,
     stream_answers,
 )
-from asesjax.methods.method import Asked
+from asesjax.methods.method import Request
 from asesjax.run import Run, load_method
 from asesjax.viz.segments import segments_text
 
@@ -77,8 +77,8 @@ def _answerer(run: Run, name: str) -> Callable[[str, int], dict[str, Any]]:
             raise UserError("the question is not UTF-8 text; type it again") from None
         ids = trained.vocab.encode(question)
         check_question(ids, "this question cannot be asked", config)
-        asked = Asked([ids], np.array([number]))
-        ((_, chains),) = stream_answers(trained, asked, decoder)
+        request = Request([ids], np.array([number]))
+        ((_, chains),) = stream_answers(trained, request, decoder)
         record = Record("question", question, "", "")
         return prediction_row(record, chains, trained.method, trained.vocab)
 
@@ -89,7 +89,7 @@ def _show(row: dict[str, Any]) -> None:
     segments = [Segment(part["text"], part["label"]) for part in row["segments"]]
     if segments:
         print(segments_text(segments, sys.stdout.isatty()))
-    remarks = [name for name in ("truncated", "repeated", "broken") if row[name]]
+    remarks = [] if row["finish_reason"] == "end" else [f"ended by {row['finish_reason']}"]
     if "votes" in row:
         votes = ", ".join(f"{answer}: {count}" for answer, count in row["votes"].items())
         remarks.append(f"votes of {row['samples']} chains: {votes or 'none'}")

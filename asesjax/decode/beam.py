@@ -19,7 +19,7 @@ import numpy as np
 
 from asesjax.core.errors import UserError
 from asesjax.core.types import Params
-from asesjax.decode.segment import Segment, stage_named
+from asesjax.decode.segment import SegmentState, own_cache, turn_named, with_own
 from asesjax.decode.spec import PAD, DecodeSpec
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
@@ -76,7 +76,7 @@ class Hypotheses(NamedTuple):
       log_probability: [B, K] float32, natural, of all V rows' softmax, end mark included.
       token_log_probability: [B, K, T] float32, of each of ``ids``.
       end: [B, K] int32, the end mark; 0 where the bound cut it.
-      broken: [B] bool, the logits were not finite: all hypotheses of the row are empty.
+      nonfinite: [B] bool, the logits were not finite: all hypotheses of the row are empty.
       steps: [B] int32, decoder steps until the row stopped.
     """
 
@@ -86,7 +86,7 @@ class Hypotheses(NamedTuple):
     log_probability: jax.Array
     token_log_probability: jax.Array
     end: jax.Array
-    broken: jax.Array
+    nonfinite: jax.Array
     steps: jax.Array
 
     @property
@@ -114,7 +114,7 @@ class _Search(NamedTuple):
     score: jax.Array  # [B, K], their log probabilities
     best: _Best
     over: jax.Array  # [B] bool
-    broken: jax.Array  # [B] bool
+    nonfinite: jax.Array  # [B] bool
     steps: jax.Array  # [B]
 
 
@@ -171,20 +171,15 @@ def search(
     allowed = (ids < spec.vocab_limit) & (ids != PAD)
 
     cache = t5.start_cache(config, params, t5.encode(config, params, source), source, room)
-    own = ("self_key", "self_value")
     # Axis 1 of what every beam has for itself; the rest is the row's.
-    axes = {name: None for name in cache}
-    axes["layers"] = tuple({key: 1 if key in own else None for key in la} for la in cache["layers"])
+    own_axes = jax.tree.map(lambda _: 1, own_cache(cache))
+    axes = with_own(jax.tree.map(lambda _: None, cache), own_axes)
     step_beams = jax.vmap(
         functools.partial(t5.decode_step, config, params), (axes, 1, None), (1, axes)
     )
 
-    def with_own(caches):
-        layers = tuple({**la, **new} for la, new in zip(cache["layers"], caches, strict=True))
-        return {**cache, "layers": layers}
-
     def advance(s: _Search) -> _Search:
-        logits, stepped = step_beams(with_own(s.caches), s.last, jnp.full(b, s.step))
+        logits, stepped = step_beams(with_own(cache, s.caches), s.last, jnp.full(b, s.step))
         log_p = jax.nn.log_softmax(logits, axis=-1)
         log_p = jnp.where(allowed, log_p, jnp.where(jnp.isnan(log_p), jnp.nan, -jnp.inf))
         log_p = (log_p + s.score[:, :, None]).reshape(b, -1)
@@ -200,14 +195,12 @@ def search(
         for end_id in spec.end_ids:
             ends |= token == end_id
         # NaN counts as the highest score, so it would be among these.
-        broken = s.broken | (~s.over & jnp.isnan(score).any(axis=1))
+        nonfinite = s.nonfinite | (~s.over & jnp.isnan(score).any(axis=1))
 
         running = score + jnp.where(ends, NOTHING, 0.0)
         running, going_on = jax.lax.top_k(running, k)
         parent = _pick(parent, going_on)
-        caches = tuple(
-            {key: _pick(layer[key], parent) for key in own} for layer in stepped["layers"]
-        )
+        caches = jax.tree.map(lambda x: _pick(x, parent), own_cache(stepped))
 
         # Only the K best may finish; the others were fetched to go on in their place.
         finishes = ends & (jnp.arange(n_kept) < k)
@@ -226,7 +219,7 @@ def search(
 
         longest = bound if never and spec.length_penalty > 0 else n
         worst = jnp.where(best.finished.all(axis=1), best.score.min(axis=1), NOTHING)
-        over = s.over | broken | (n >= bound) | ~(running[:, 0] / divisor[longest] > worst)
+        over = s.over | nonfinite | (n >= bound) | ~(running[:, 0] / divisor[longest] > worst)
         if at_once:
             over |= best.finished.all(axis=1)
         return _Search(
@@ -238,7 +231,7 @@ def search(
             score=running,
             best=best,
             over=over,
-            broken=broken,
+            nonfinite=nonfinite,
             steps=s.steps + ~s.over,
         )
 
@@ -246,9 +239,7 @@ def search(
     no_log_p = jnp.zeros((b, k, room), jnp.float32)
     start = _Search(
         step=jnp.int32(0),
-        caches=tuple(
-            {key: jnp.repeat(la[key][:, None], k, axis=1) for key in own} for la in cache["layers"]
-        ),
+        caches=jax.tree.map(lambda x: jnp.repeat(x[:, None], k, axis=1), own_cache(cache)),
         last=zeros,
         ids=nowhere,
         log_p=no_log_p,
@@ -256,13 +247,13 @@ def search(
         score=jnp.broadcast_to(jnp.where(jnp.arange(k) == 0, 0.0, NOTHING), (b, k)),
         best=_Best(nowhere, no_log_p, jnp.full((b, k), NOTHING), zeros, jnp.zeros((b, k), bool)),
         over=(source == PAD).all(axis=1),
-        broken=jnp.zeros(b, bool),
+        nonfinite=jnp.zeros(b, bool),
         steps=jnp.zeros(b, jnp.int32),
     )
     s = jax.lax.while_loop(lambda s: ~s.over.all(), advance, start)
 
     best = s.best
-    there = best.finished & ~s.broken[:, None]
+    there = best.finished & ~s.nonfinite[:, None]
     length = jnp.where(there, best.length, 0)
     last = jnp.take_along_axis(best.ids, jnp.maximum(length - 1, 0)[:, :, None], axis=2)[:, :, 0]
     done = jnp.zeros_like(there)
@@ -278,7 +269,7 @@ def search(
         log_probability=score * divisor[length],
         token_log_probability=jnp.where(in_text, best.log_p, 0.0),
         end=jnp.where(done, last, 0),
-        broken=s.broken,
+        nonfinite=s.nonfinite,
         steps=s.steps,
     )
 
@@ -287,14 +278,14 @@ def write_segment(
     config: T5Config,
     params: Params,
     context: jax.Array,
-    segment: Segment,
+    segment: SegmentState,
     spec: DecodeSpec,
-) -> Segment:
+) -> SegmentState:
     """Write the best segment of every row: what ``segment.advance`` does a token at a time.
 
     Args:
       config: shape of the model.
-      params: of the phase.
+      params: of the role.
       context: [B, S] int32, end of sequence in it; rows that are over are not looked at.
       segment: before its first token.
       spec: with ``beams`` above 1.
@@ -319,9 +310,9 @@ def write_segment(
         log_probabilities=found.token_log_probability[:, 0],
         over=jnp.ones_like(live),
         by_sentinel=live & (end == spec.sentinel_id),
-        jump=jnp.where(live, stage_named(end, spec), -1),
-        cut=live & (end == 0) & ~found.broken,
-        broken=live & found.broken,
+        next_turn=jnp.where(live, turn_named(end, spec), -1),
+        cut=live & (end == 0) & ~found.nonfinite,
+        nonfinite=live & found.nonfinite,
         log_probability=jnp.where(live, found.log_probability[:, 0], 0.0),
     )
 

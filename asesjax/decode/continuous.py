@@ -1,14 +1,15 @@
-"""The same chains as ``iterative``, with slots that do not wait for each other (ours).
+"""The decode engine (ours): slots that do not wait for each other. Same chains as ``iterative``.
 
 Questions end their segments and chains at different times. Here a table of N questions lies on the
-device, and pools of slots, one pool for each phase, hold those that are being written. When some
+device, and pools of slots, one pool for each role, hold those that are being written. When some
 slots of a pool have finished their segments, the loop stops writing for a moment: the segments are
-joined to their chains, and the waiting questions of that phase, new ones or ones that go on, are
-encoded a few at a time and take the free slots. All of it is one compiled program: the host only
-takes ended chains out of the table and puts new questions in, while the caches stay on the device.
+joined to their chains, and the questions that wait for that role, new ones or ones that continue,
+are encoded a few at a time and take the free slots. All of it is one compiled program: the host
+only takes ended chains out of the table and puts new questions in, while the caches stay on the
+device.
 
-- The pool with the most to do writes. With two phases a question changes pools with every segment,
-  and both pools stay full, since each has slots of its own.
+- The pool with the most to do writes. With two roles in turn a question changes pools with every
+  segment, and both pools stay full, since each has slots of its own.
 - Only questions that take a slot are encoded, ``encode_rows`` at a time, each such group padded to
   the shortest of a few lengths that holds it; likewise a pool reads its caches only up to the
   shortest of them that holds all its contexts.
@@ -26,21 +27,24 @@ import jax.numpy as jnp
 
 from asesjax.core.errors import UserError
 from asesjax.core.types import Params
-from asesjax.decode import caches
-from asesjax.decode.iterative import Counts, no_counts
 from asesjax.decode.segment import (
-    Progress,
-    Segment,
+    RowState,
+    SegmentState,
     advance,
     begin,
     context_tokens,
     judge,
-    start_progress,
+    own_cache,
+    start_rows,
+    waiting_for,
+    with_own,
 )
-from asesjax.decode.spec import PAD, DecodeSpec, Limits, Sampling, Work
+from asesjax.decode.spec import NO_COUNTS, PAD, Counts, DecodeInput, DecodeSpec, Limits
 from asesjax.models import t5
-from asesjax.models.layers import rows_apart, whole
+from asesjax.models.layers import replicate, shard_rows
 from asesjax.models.t5_config import T5Config
+
+_CROSS = ("cross_key", "cross_value")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +57,9 @@ class Slots:
         host.
       encode_rows: E, contexts encoded at once.
       question_length: Q.
-      forced_shape: (P, F) of ``Work.forced``.
-      hint_length: N.
-      n_bounds: second axis of ``Work.limits.max_segment_tokens``.
+      forced_shape: (P, F) of ``DecodeInput.forced``.
+      extra_length: second axis of ``DecodeInput.extra_input``.
+      n_bounds: second axis of ``DecodeInput.limits.max_segment_tokens``.
       context_lengths: rising, lengths that contexts are padded to and caches are read to; S, the
         longest context there can be, is added.
 
@@ -68,7 +72,7 @@ class Slots:
     encode_rows: int
     question_length: int
     forced_shape: tuple[int, int] = (0, 0)
-    hint_length: int = 0
+    extra_length: int = 0
     n_bounds: int = 1
     context_lengths: tuple[int, ...] = ()
 
@@ -82,13 +86,18 @@ class Slots:
         if self.n_entries < 2 * self.n_slots:
             raise UserError(f"{self.n_entries} entries for {self.n_slots} slots; make it twice")
 
+    def lengths(self, spec: DecodeSpec) -> tuple[int, ...]:
+        """The lengths of contexts, the longest possible last."""
+        longest = spec.context_room(self.question_length, self.extra_length)
+        return (*(length for length in self.context_lengths if length < longest), longest)
+
 
 class _Pool(NamedTuple):
-    """The slots of one phase."""
+    """The slots of a role."""
 
     entry: jax.Array  # [B] whose segment a slot writes; N where it is free
     context_length: jax.Array  # [B]
-    segment: Segment  # [B, ...]
+    segment: SegmentState  # [B, ...]
     cache: t5.Cache  # [B, ...]
 
 
@@ -96,17 +105,17 @@ class State(NamedTuple):
     """All that the program carries from call to call.
 
     Attributes:
-      work: the table's questions, [N, ...].
-      progress: and how far they are.
+      inputs: the table's questions, [N, ...].
+      rows: and how far they are.
       in_slot: [N] bool, being written.
-      pools: a pool of slots for each phase.
+      pools: a pool of slots for each role.
       counts: what the device did in the last call of ``run``.
     """
 
-    work: Work
-    progress: Progress
+    inputs: DecodeInput
+    rows: RowState
     in_slot: jax.Array
-    pools: tuple[_Pool, ...]
+    pools: dict[str, _Pool]
     counts: Counts
 
 
@@ -116,58 +125,42 @@ def n_compilations() -> int:
 
 
 @functools.partial(jax.jit, static_argnames=("config", "spec", "slots"))
-def start(
-    config: T5Config,
-    params_by_phase: tuple[Params, ...],
-    spec: DecodeSpec,
-    slots: Slots,
-) -> State:
-    """Return an empty table and free slots.
-
-    Args:
-      config: shape of the model.
-      params_by_phase: one set of parameters for each phase.
-      spec: what is compiled in.
-      slots: sizes.
-    """
+def start(config: T5Config, params: dict[str, Params], spec: DecodeSpec, slots: Slots) -> State:
+    """Return an empty table and free slots."""
     n, b = slots.n_entries, slots.n_slots
-    work = _no_work(n, slots)
-    nothing = _no_work(b, slots)
-    source = jnp.zeros((b, _lengths(slots, spec)[-1]), jnp.int32)
+    inputs, nothing = _no_inputs(n, slots), _no_inputs(b, slots)
+    source = jnp.zeros((b, slots.lengths(spec)[-1]), jnp.int32)
 
-    def pool(params):
-        shape = (*source.shape, config.d_model)
-        encoded = jnp.zeros(shape, config.activation_dtype)
+    def pool(role):
+        encoded = jnp.zeros((*source.shape, config.d_model), config.activation_dtype)
         return _Pool(
             entry=jnp.full(b, n),
             context_length=jnp.zeros(b, jnp.int32),
-            segment=begin(nothing, start_progress(nothing, spec), spec),
-            cache=t5.start_cache(config, params, encoded, source, spec.segment_buffer),
+            segment=begin(nothing, start_rows(nothing, spec), spec),
+            cache=t5.start_cache(config, params[role], encoded, source, spec.segment_buffer),
         )
 
-    pools = tuple(pool(params) for params in params_by_phase)
-    return _placed(State(work, start_progress(work, spec), jnp.zeros(n, bool), pools, no_counts()))
+    pools = {role: pool(role) for role in spec.roles}
+    return _placed(State(inputs, start_rows(inputs, spec), jnp.zeros(n, bool), pools, NO_COUNTS))
 
 
 @functools.partial(jax.jit, static_argnames=("spec",), donate_argnums=0)
-def put(state: State, entries: jax.Array, work: Work, spec: DecodeSpec) -> State:
+def put(state: State, entries: jax.Array, inputs: DecodeInput, spec: DecodeSpec) -> State:
     """Write questions into the table.
 
     Args:
       state: is donated.
-      entries: [N] int32, where each row of ``work`` goes; N or more for rows to leave out. What is
-        there must have ended.
-      work: [N, ...].
+      entries: [N] int32, where each row of ``inputs`` goes; N or more for rows to leave out. What
+        is there must have ended.
+      inputs: [N, ...].
       spec: what is compiled in.
     """
-    fresh = start_progress(work, spec)
 
     def write(table, rows):
         return jax.tree.map(lambda x, new: x.at[entries].set(new, mode="drop"), table, rows)
 
-    return _placed(
-        state._replace(work=write(state.work, work), progress=write(state.progress, fresh))
-    )
+    fresh = write(state.rows, start_rows(inputs, spec))
+    return _placed(state._replace(inputs=write(state.inputs, inputs), rows=fresh))
 
 
 @functools.partial(
@@ -175,9 +168,8 @@ def put(state: State, entries: jax.Array, work: Work, spec: DecodeSpec) -> State
 )
 def run(
     config: T5Config,
-    params_by_phase: tuple[Params, ...],
+    params: dict[str, Params],
     state: State,
-    sampling: Sampling,
     drain: jax.Array,
     spec: DecodeSpec,
     slots: Slots,
@@ -186,9 +178,8 @@ def run(
 
     Args:
       config: shape of the model.
-      params_by_phase: one set of parameters for each phase.
+      params: of each of the spec's roles.
       state: is donated.
-      sampling: how ids are drawn where ``spec.sample``.
       drain: bool scalar, traced.
       spec: what is compiled in.
       slots: sizes.
@@ -196,63 +187,61 @@ def run(
     Returns:
       The state. At least one question has ended since, unless none was left.
     """
-    n_phases = len(params_by_phase)
-    turn = functools.partial(_turn, config, sampling, spec, slots, n_phases)
+    first = spec.roles[0]
 
     def busy(state: State):
-        live = ~state.progress.ended
+        live = ~state.rows.ended
         # A slot has nothing to take while the host could put a question where one has ended.
-        free = (state.pools[0].entry == slots.n_entries).sum()
-        starved = (free > _ready(state, 0, n_phases).sum()) & (~live).any()
+        free = (state.pools[first].entry == slots.n_entries).sum()
+        starved = (free > _ready(state, first, spec).sum()) & (~live).any()
         return live.any() & (drain | ~starved)
 
     def one(state: State):
         todo = jnp.stack([
-            jnp.minimum((pool.entry < slots.n_entries).sum() + _ready(state, p, n_phases).sum(),
+            jnp.minimum((pool.entry < slots.n_entries).sum() + _ready(state, role, spec).sum(),
                         slots.n_slots)
-            for p, pool in enumerate(state.pools)
+            for role in spec.roles for pool in (state.pools[role],)
         ])  # fmt: skip
         chosen = jnp.argmax(todo)
         # One after the other, each doing nothing when it is not its turn: a conditional would
         # copy the other pools' caches.
-        for p, params in enumerate(params_by_phase):
-            state = turn(params, p, chosen == p, state)
+        for number, role in enumerate(spec.roles):
+            state = _write(config, params[role], spec, slots, role, chosen == number, state)
         return state
 
-    return _placed(jax.lax.while_loop(busy, one, state._replace(counts=no_counts())))
+    return _placed(jax.lax.while_loop(busy, one, state._replace(counts=NO_COUNTS)))
 
 
-def _turn(config, sampling, spec, slots, n_phases, params, phase, active, state: State) -> State:
+def _write(config, params, spec, slots, role, active, state: State) -> State:
     """Fill the free slots of a pool, write until enough of them have finished, take those out."""
-    lengths = jnp.asarray(_lengths(slots, spec))
+    lengths = slots.lengths(spec)
 
     def waiting(state: State):
-        free = (state.pools[phase].entry == slots.n_entries).sum()
-        return jnp.minimum(free, _ready(state, phase, n_phases).sum()), slots.n_slots - free
+        free = (state.pools[role].entry == slots.n_entries).sum()
+        return jnp.minimum(free, _ready(state, role, spec).sum()), slots.n_slots - free
 
     def can_fill(state: State):
         # A full group to encode, or near the end more that wait than write.
         n_waiting, n_writing = waiting(state)
         return active & ((n_waiting >= slots.encode_rows) | (n_waiting > n_writing))
 
-    fill = functools.partial(_fill, config, spec, slots, n_phases, params, phase)
+    fill = functools.partial(_fill, config, params, spec, slots, role)
     state = jax.lax.while_loop(can_fill, fill, state)
 
-    pool = state.pools[phase]
+    pool = state.pools[role]
     n_waiting, _ = waiting(state)
-    own, shared = caches.split(pool.cache)
     longest = jnp.where(active & ~pool.segment.over, pool.context_length, 0).max()
 
     def writing(length: int):
         def write(own, segment):
-            near = caches.up_to(shared, length)
+            near = _up_to(pool.cache, length)
 
             def one(carry):
                 steps, own, segment = carry
                 logits, cache = t5.decode_step(
-                    config, params, caches.joined(own, near), segment.last, segment.step
+                    config, params, with_own(near, own), segment.last, segment.step
                 )
-                return steps + 1, caches.split(cache)[0], advance(segment, logits, sampling, spec)
+                return steps + 1, own_cache(cache), advance(segment, logits, spec)
 
             def goes_on(carry):
                 over = carry[2].over
@@ -264,44 +253,40 @@ def _turn(config, sampling, spec, slots, n_phases, params, phase, active, state:
 
         return write
 
-    branch = jnp.searchsorted(lengths, longest)
-    steps, own, segment = jax.lax.switch(
-        branch, [writing(length) for length in _lengths(slots, spec)], own, pool.segment
-    )
+    branch = jnp.searchsorted(jnp.asarray(lengths), longest)
+    branches = [writing(length) for length in lengths]
+    steps, own, segment = jax.lax.switch(branch, branches, own_cache(pool.cache), pool.segment)
     counts = state.counts.plus(
         slot_steps=steps * slots.n_slots,
         useful_steps=(segment.step - pool.segment.step).sum(),
     )
-    pool = pool._replace(segment=segment, cache=caches.joined(own, shared))
-    state = state._replace(pools=_with(state.pools, phase, pool), counts=counts)
-    return _take_out(spec, slots, phase, active, state)
+    pool = pool._replace(segment=segment, cache=with_own(pool.cache, own))
+    state = state._replace(pools={**state.pools, role: pool}, counts=counts)
+    return _take_out(spec, slots, role, active, state)
 
 
-def _fill(config, spec, slots, n_phases, params, phase, state: State) -> State:
-    """Encode the next few waiting questions of a phase and give them free slots."""
-    pool = state.pools[phase]
+def _fill(config, params, spec, slots, role, state: State) -> State:
+    """Encode the next few questions that wait for a role and give them free slots."""
+    pool = state.pools[role]
     n, e = slots.n_entries, slots.encode_rows
-    is_free = pool.entry == n
-    ready = _ready(state, phase, n_phases)
-    free = jnp.nonzero(is_free, size=e, fill_value=slots.n_slots)[0]  # [E]
-    entry = jnp.nonzero(ready, size=e, fill_value=n)[0]  # the first in the table go first
+    free = jnp.nonzero(pool.entry == n, size=e, fill_value=slots.n_slots)[0]  # [E]
+    # The first in the table go first.
+    entry = jnp.nonzero(_ready(state, role, spec), size=e, fill_value=n)[0]
     both = (free < slots.n_slots) & (entry < n)
     free, entry = jnp.where(both, free, slots.n_slots), jnp.where(both, entry, n)
 
-    work = _rows(state.work, entry)
-    progress = _rows(state.progress, entry)
-    progress = progress._replace(ended=progress.ended | ~both)
-    context = context_tokens(work, progress, spec)
-    context = rows_apart(jnp.where(both[:, None], context, PAD))
+    inputs, rows = _take(state.inputs, entry), _take(state.rows, entry)
+    context = context_tokens(inputs, rows, spec)
+    context = shard_rows(jnp.where(both[:, None], context, PAD))
     length = (context != PAD).sum(axis=1)
-    lengths = _lengths(slots, spec)
+    lengths = slots.lengths(spec)
 
     def encoding(size: int):
         def encode(context):
             near = context[:, :size]
             encoded = t5.encode(config, params, near)
             cache = t5.start_cache(config, params, encoded, near, spec.segment_buffer)
-            return caches.padded(cache, lengths[-1])
+            return _padded(cache, lengths[-1])
 
         return encode
 
@@ -309,14 +294,14 @@ def _fill(config, spec, slots, n_phases, params, phase, state: State) -> State:
     cache = jax.lax.switch(branch, [encoding(size) for size in lengths], context)
 
     def put_in(old, new):
-        return old.at[free].set(new, mode="drop")
+        return jax.tree.map(lambda x, own: x.at[free].set(own, mode="drop"), old, new)
 
-    rows = jax.tree.map(put_in, caches.per_row(pool.cache), caches.per_row(cache))
+    per_row = {name: put_in(pool.cache[name], cache[name]) for name in ("layers", "cross_mask")}
     pool = _Pool(
         entry=put_in(pool.entry, entry),
         context_length=put_in(pool.context_length, length),
-        segment=jax.tree.map(put_in, pool.segment, begin(work, progress, spec)),
-        cache={**pool.cache, **rows},
+        segment=put_in(pool.segment, begin(inputs, rows, spec)),
+        cache={**pool.cache, **per_row},
     )
     counts = state.counts.plus(
         encoded_rows=e,
@@ -325,73 +310,82 @@ def _fill(config, spec, slots, n_phases, params, phase, state: State) -> State:
     )
     return state._replace(
         in_slot=state.in_slot.at[entry].set(True, mode="drop"),
-        pools=_with(state.pools, phase, pool),
+        pools={**state.pools, role: pool},
         counts=counts,
     )
 
 
-def _take_out(spec, slots, phase, active, state: State) -> State:
+def _take_out(spec, slots, role, active, state: State) -> State:
     """Join the finished segments of a pool to their chains and free their slots."""
-    pool = state.pools[phase]
+    pool = state.pools[role]
     n = slots.n_entries
     finished = active & pool.segment.over & (pool.entry < n)
     entry = jnp.where(finished, pool.entry, n)
-    progress = _rows(state.progress, entry)
-    progress = progress._replace(ended=progress.ended | ~finished)
-    judged = judge(progress, pool.segment, _rows(state.work, entry), spec)
+    judged = judge(_take(state.rows, entry), pool.segment, _take(state.inputs, entry), spec)
+    pool = pool._replace(entry=jnp.where(finished, n, pool.entry))
 
     def write(table, rows):
         return table.at[entry].set(rows, mode="drop")
 
     return state._replace(
-        progress=jax.tree.map(write, state.progress, judged),
+        rows=jax.tree.map(write, state.rows, judged),
         in_slot=state.in_slot.at[entry].set(False, mode="drop"),
-        pools=_with(
-            state.pools, phase, pool._replace(entry=jnp.where(finished, n, pool.entry))
-        ),
+        pools={**state.pools, role: pool},
     )
 
 
 def _placed(state: State) -> State:
-    """The table whole on every device of the mesh, the slots spread over them."""
-    pools = tuple(
-        pool._replace(
-            segment=jax.tree.map(rows_apart, pool.segment),
-            cache=caches.spread(pool.cache),
+    """The table whole on every device of the mesh, the slots spread over them, heads too."""
+    pools = {
+        role: pool._replace(
+            segment=jax.tree.map(shard_rows, pool.segment),
+            cache={
+                "layers": jax.tree.map(lambda x: shard_rows(x, "tensor"), pool.cache["layers"]),
+                "cross_mask": shard_rows(pool.cache["cross_mask"]),
+                "bias": replicate(pool.cache["bias"]),
+            },
         )
-        for pool in state.pools
+        for role, pool in state.pools.items()
+    }
+    return jax.tree.map(replicate, state._replace(pools={}))._replace(pools=pools)
+
+
+def _ready(state: State, role: str, spec: DecodeSpec) -> jax.Array:
+    """[N] bool: questions that wait for a slot of a role."""
+    return waiting_for(state.rows, role, spec) & ~state.in_slot
+
+
+def _up_to(cache: t5.Cache, length: int) -> t5.Cache:
+    """The contexts' keys and values [B, H, S, K], and the mask, up to a length."""
+    layers = tuple(
+        layer | {key: layer[key][:, :, :length] for key in _CROSS} for layer in cache["layers"]
     )
-    return jax.tree.map(whole, state._replace(pools=()))._replace(pools=pools)
+    return {**cache, "layers": layers, "cross_mask": cache["cross_mask"][:, :length]}
 
 
-def _ready(state: State, phase: int, n_phases: int) -> jax.Array:
-    """[N] bool: questions that wait for a slot of a phase."""
-    progress = state.progress
-    return ~progress.ended & ~state.in_slot & (progress.rounds % n_phases == phase)
+def _padded(cache: t5.Cache, length: int) -> t5.Cache:
+    """The contexts' keys and values filled up with zeros, unseen, to a length."""
+    more = length - cache["cross_mask"].shape[1]
+    at_end = ((0, 0), (0, 0), (0, more), (0, 0))
+    layers = tuple(
+        layer | {key: jnp.pad(layer[key], at_end) for key in _CROSS} for layer in cache["layers"]
+    )
+    mask = jnp.pad(cache["cross_mask"], ((0, 0), (0, more)))
+    return {**cache, "layers": layers, "cross_mask": mask}
 
 
-def _lengths(slots: Slots, spec: DecodeSpec) -> tuple[int, ...]:
-    """The lengths of contexts, the longest possible last."""
-    longest = spec.context_room(slots.question_length, slots.hint_length)
-    return (*(length for length in slots.context_lengths if length < longest), longest)
-
-
-def _no_work(rows: int, slots: Slots) -> Work:
+def _no_inputs(rows: int, slots: Slots) -> DecodeInput:
     one = jnp.ones(rows, jnp.int32)
-    return Work(
+    return DecodeInput(
         question=jnp.zeros((rows, slots.question_length), jnp.int32),
         limits=Limits(one, jnp.ones((rows, slots.n_bounds), jnp.int32), one),
         key=jnp.zeros((rows, 2), jnp.uint32),
         forced=jnp.zeros((rows, *slots.forced_shape), jnp.int32),
-        hint=jnp.zeros((rows, slots.hint_length), jnp.int32),
-        stage=jnp.zeros(rows, jnp.int32),
+        extra_input=jnp.zeros((rows, slots.extra_length), jnp.int32),
+        turn=jnp.zeros(rows, jnp.int32),
     )
 
 
-def _rows(tree, entries: jax.Array):
+def _take(tree, entries: jax.Array):
     """Rows of every array; an entry beyond the end gives the last, to be ignored."""
     return jax.tree.map(lambda x: jnp.take(x, entries, axis=0, mode="clip"), tree)
-
-
-def _with(pools: tuple, phase: int, pool) -> tuple:
-    return (*pools[:phase], pool, *pools[phase + 1 :])

@@ -1,14 +1,13 @@
 """Options of decoding."""
 
 from asesjax.core.options import option, section
+from asesjax.decode.sampling import SAMPLERS
 
 
 @section("decode")
 class DecodeOptions:
     """How chains are written; all of it may change what is written, if only in last bits."""
 
-    engine: str = option("continuous", "slots take new questions at once; synchronous waits",
-                         choices=("continuous", "synchronous"), changes="decode")  # fmt: skip
     batch_size: int = option(100, "questions written at once", least=1, changes="decode")
     max_rounds: int = option(12, "most segments of a chain ([code]: 5 rounds of two)", least=1,
                              changes="decode")  # fmt: skip
@@ -19,8 +18,8 @@ class DecodeOptions:
     beams: int = option(1, "above 1: beam search of each segment", least=1, changes="decode")
     length_penalty: float = option(1.0, "of beam search, as in transformers: above 0 favours long "
                                    "chains", changes="decode")  # fmt: skip
-    mode: str = option("greedy", "the most probable token; or sample", changes="decode",
-                       choices=("greedy", "sample"))  # fmt: skip
+    sampler: str = option("greedy", "greedy: the most probable token; or sample, or another that "
+                          "is registered", choices=SAMPLERS, changes="decode")  # fmt: skip
     temperature: float = option(1.0, "sampler sample: logits are divided by it", above=0,
                                 changes="decode")  # fmt: skip
     top_k: int = option(0, "sampler sample: the k most probable tokens alone; 0: all", least=0,

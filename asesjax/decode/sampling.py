@@ -1,59 +1,97 @@
-"""Choosing an id from logits: the most probable, or drawn at random.
+"""Choosing an id from logits: samplers by name, and the two that come with the package.
+
+A sampler is a function ``(logits [B, V], keys [B, 2] uint32, steps [B] int32) -> ids [B] int32``.
+Logits are float32, -inf where an id is not allowed; steps count the decoder steps of a row so far.
+What is chosen for a row may depend on its logits, key and step alone. A sampler is compiled into
+the program, so it must be hashable. What is registered makes one from the section ``decode``.
 
 Drawing takes one uniform number a row, not one for each id of the vocabulary: at 32,128 ids those
 numbers alone would take longer than a small model's step.
 """
 
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from asesjax.decode.spec import Sampling
+from asesjax.core.errors import UserError
+from asesjax.core.registry import Registry
+
+Sampler = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+SAMPLERS: Registry[Callable[[Any], Sampler]] = Registry("sampler")
 
 _BLOCK = 128  # ids whose probabilities are summed before the id is looked for among them
 
 
-def choose_token(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Pick an id from each row of logits [B, V]: the most probable, the lowest among equals.
+def greedy(logits: jax.Array, keys: jax.Array, steps: jax.Array) -> jax.Array:
+    """Return the most probable id of each row, the lowest among equals."""
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
-    Returns:
-      ids [B] int32 and their log probabilities [B] float32, not finite where the logits are not.
+
+@SAMPLERS.register("greedy")
+def _greedy(decode: Any) -> Sampler:
+    return greedy
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Draws an id at random. In transformers' order:
+
+    Attributes:
+      temperature: logits are divided by it; above 0.
+      top_k: only the k most probable ids, and those as probable as the k-th; 0 for all.
+      top_p: of those, only the most probable that together reach this share; 1 for all.
+
+    Raises:
+      UserError: one out of its range.
     """
-    return _with_log_probability(logits, jnp.argmax(logits, axis=-1).astype(jnp.int32))
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.temperature) and self.temperature > 0):
+            raise UserError(
+                f"decode.temperature must be above 0, got {self.temperature}; decode.sampler="
+                "greedy always takes the most probable id"
+            )
+        if self.top_k < 0:
+            raise UserError(f"decode.top_k must be 0 or more, got {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"decode.top_p must be above 0 and at most 1, got {self.top_p}")
+
+    def __call__(self, logits: jax.Array, keys: jax.Array, steps: jax.Array) -> jax.Array:
+        """See the head of this file."""
+        # Behind the barrier it is no constant: the compiler would multiply by its reciprocal.
+        scores = logits / jax.lax.optimization_barrier(jnp.float32(self.temperature))
+        if self.top_k:
+            scores = _keep_top_k(scores, self.top_k)
+        p = jax.nn.softmax(scores, axis=-1)
+        if self.top_p < 1:
+            p = _keep_top_p(p, self.top_p)
+
+        def uniform(key, step):
+            return jax.random.uniform(jax.random.fold_in(jax.random.wrap_key_data(key), step))
+
+        return _inverse_cdf(p, jax.vmap(uniform)(keys, steps))
 
 
-def draw_token(
-    logits: jax.Array, keys: jax.Array, steps: jax.Array, sampling: Sampling
-) -> tuple[jax.Array, jax.Array]:
-    """Draw an id for each row from its logits [B, V].
+@SAMPLERS.register("sample")
+def _sample(decode: Any) -> Sampler:
+    return Sample(decode.temperature, decode.top_k, decode.top_p)
 
-    What is drawn for a row depends on its logits, key and step alone.
 
-    Args:
-      logits: float32, -inf where an id is not allowed.
-      keys: [B, 2] uint32.
-      steps: [B] int32, decoder steps of the row so far.
-      sampling: temperature, top k, top p.
+def log_probability(logits: jax.Array, ids: jax.Array) -> jax.Array:
+    """Return the natural log probabilities [B] of ids [B] under the model itself.
 
-    Returns:
-      ids [B] int32 and their log probabilities [B] float32 under the model itself: temperature 1
-      and all allowed ids. Not finite where the logits are not.
+    Not finite where the logits [B, V] are not.
     """
-    scores = logits / sampling.temperature
-    scores = jax.lax.cond(sampling.top_k > 0, _keep_top_k, lambda s, _: s, scores, sampling.top_k)
-    p = jax.nn.softmax(scores, axis=-1)
-    p = jax.lax.cond(sampling.top_p < 1, _keep_top_p, lambda p, _: p, p, sampling.top_p)
-
-    def uniform(key, step):
-        return jax.random.uniform(jax.random.fold_in(jax.random.wrap_key_data(key), step))
-
-    ids = _inverse_cdf(p, jax.vmap(uniform)(keys, steps))
-    # A row of NaN would give some id; the log probability tells.
-    return _with_log_probability(logits, ids)
-
-
-def _with_log_probability(logits, ids):
     chosen = jnp.take_along_axis(logits, ids[:, None], axis=-1)[:, 0]
-    return ids, chosen - jax.nn.logsumexp(logits, axis=-1)
+    return chosen - jax.nn.logsumexp(logits, axis=-1)
 
 
 def _inverse_cdf(p: jax.Array, u: jax.Array) -> jax.Array:
@@ -84,7 +122,7 @@ def _first_above(weights: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.
     return place, target - before
 
 
-def _keep_top_k(scores: jax.Array, k: jax.Array) -> jax.Array:
+def _keep_top_k(scores: jax.Array, k: int) -> jax.Array:
     """-inf for all scores [B, V] below the k-th highest of their row."""
 
     def enough(threshold):
@@ -94,7 +132,7 @@ def _keep_top_k(scores: jax.Array, k: jax.Array) -> jax.Array:
     return jnp.where(scores >= lowest[:, None], scores, -jnp.inf)
 
 
-def _keep_top_p(p: jax.Array, share: jax.Array) -> jax.Array:
+def _keep_top_p(p: jax.Array, share: float) -> jax.Array:
     """0 for all probabilities [B, V] outside the fewest that reach ``share``, ties kept."""
 
     def enough(threshold):
@@ -104,7 +142,7 @@ def _keep_top_p(p: jax.Array, share: jax.Array) -> jax.Array:
     return jnp.where(p >= lowest[:, None], p, 0.0)
 
 
-def _highest_that_holds(holds, rows: int) -> jax.Array:
+def _highest_that_holds(holds: Callable[[jax.Array], jax.Array], rows: int) -> jax.Array:
     """The highest float32 threshold [B] for which a falling condition holds, to the last bit.
 
     Found by halving the range of bit patterns, 32 passes over the row instead of a sort.

@@ -1,38 +1,42 @@
 """Writing one segment a row and joining it to the row's chain, a token and a segment at a time.
 
-Everything here works on rows that have nothing to do with each other, so that the synchronous loop
+Everything here works on rows that have nothing to do with each other, so that the plain loop
 (``iterative``) and the one that refills its slots (``continuous``) give the same chains: they only
 differ in which rows stand side by side. Shapes as in ``spec``.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from asesjax.decode.sampling import choose_token, draw_token
-from asesjax.decode.spec import PAD, Chains, DecodeSpec, Sampling, Work
+from asesjax.decode.sampling import log_probability
+from asesjax.decode.spec import PAD, DecodeInput, DecodeOutput, DecodeSpec, FinishReason
+from asesjax.models import t5
 
 
-class Progress(NamedTuple):
+class RowState(NamedTuple):
     """What is known of a row between segments.
 
     Attributes:
       rounds: [B] int32, segments begun so far.
-      stage: [B] int32, of the next segment.
-      ended: [B] bool.
+      turn: [B] int32, of the next segment.
       previous: [B, L] ids of the segment before, 0 after its end.
-      chains: so far.
+      output: so far.
     """
 
     rounds: jax.Array
-    stage: jax.Array
-    ended: jax.Array
+    turn: jax.Array
     previous: jax.Array
-    chains: Chains
+    output: DecodeOutput
+
+    @property
+    def ended(self) -> jax.Array:
+        """[B] bool."""
+        return self.output.finish_reason != FinishReason.RUNNING
 
 
-class Segment(NamedTuple):
+class SegmentState(NamedTuple):
     """A segment being written, with what its writing needs of its row.
 
     Attributes:
@@ -41,12 +45,12 @@ class Segment(NamedTuple):
       ids: [B, L], those written, 0 after the end.
       log_probabilities: [B, L] float32, of ``ids``.
       over: [B] bool.
-      by_sentinel, cut, circles, broken: [B] bool, how it ended, if not by its end mark.
-      jump: [B] int32, the stage that its end mark names, -1 for none.
+      by_sentinel, cut, looping, nonfinite: [B] bool, how it ended, if not by another end mark.
+      next_turn: [B] int32, the turn that its end mark names, -1 for none.
       log_probability: [B] float32, of all steps that were not forced.
       bound: [B] int32, most ids.
       before: [B] int32, decoder steps of the row before this segment.
-      key: [B, 2], see ``Work``.
+      key: [B, 2], see ``DecodeInput``.
       forced: [B, F], ids it must begin with.
     """
 
@@ -57,73 +61,73 @@ class Segment(NamedTuple):
     over: jax.Array
     by_sentinel: jax.Array
     cut: jax.Array
-    circles: jax.Array
-    broken: jax.Array
-    jump: jax.Array
+    looping: jax.Array
+    nonfinite: jax.Array
+    next_turn: jax.Array
     log_probability: jax.Array
     bound: jax.Array
     before: jax.Array
     key: jax.Array
     forced: jax.Array
 
-    @property
-    def length(self) -> jax.Array:
-        """[B] int32."""
-        return jnp.sum(self.ids != PAD, axis=1)
 
-
-def start_progress(work: Work, spec: DecodeSpec) -> Progress:
+def start_rows(inputs: DecodeInput, spec: DecodeSpec) -> RowState:
     """Return rows before their first segment; those without a question have ended."""
-    b = work.question.shape[0]
-    zeros, no = jnp.zeros(b, jnp.int32), jnp.zeros(b, bool)
-    empty = (work.question == PAD).all(axis=1)
-    chains = Chains(
+    b = inputs.question.shape[0]
+    zeros = jnp.zeros(b, jnp.int32)
+    empty = (inputs.question == PAD).all(axis=1)
+    output = DecodeOutput(
         ids=jnp.zeros((b, spec.chain_buffer), jnp.int32),
         token_log_probability=jnp.zeros((b, spec.chain_buffer), jnp.float32),
         length=zeros,
         segment_ends=jnp.zeros((b, spec.round_buffer), jnp.int32),
+        segment_turns=jnp.zeros((b, spec.round_buffer), jnp.int32),
         n_segments=zeros,
-        done=empty,
-        truncated=no,
-        repeated=no,
-        broken=no,
+        cut_segments=zeros,
+        finish_reason=jnp.where(empty, jnp.int32(FinishReason.END), FinishReason.RUNNING),
         generated_tokens=zeros,
         log_probability=jnp.zeros(b, jnp.float32),
     )
-    previous = jnp.zeros((b, spec.segment_buffer), jnp.int32)
-    return Progress(zeros, work.stage, empty, previous, chains)
+    return RowState(zeros, inputs.turn, jnp.zeros((b, spec.segment_buffer), jnp.int32), output)
 
 
-def context_tokens(work: Work, progress: Progress, spec: DecodeSpec) -> jax.Array:
-    """Encoder input [B, S] of the next segment, as the ``Frame`` of its stage says.
+def waiting_for(rows: RowState, role: str, spec: DecodeSpec) -> jax.Array:
+    """Return which rows have not ended and have a role write next, [B] bool."""
+    writes = jnp.asarray([turn.role == role for turn in spec.turns])
+    return ~rows.ended & writes[rows.turn % len(spec.turns)]
+
+
+def context_tokens(inputs: DecodeInput, rows: RowState, spec: DecodeSpec) -> jax.Array:
+    """Encoder input [B, S] of the next segment, as the ``Prompt`` of its turn says.
 
     S is ``spec.context_room(Q, N)``; end of sequence, then padding, follow the last part.
     """
-    chains, n_frames = progress.chains, len(spec.frames)
-    frame = progress.stage % n_frames
+    output, turn = rows.output, rows.turn % len(spec.turns)
+    prompts = [turn.prompt for turn in spec.turns]
 
-    def of_frame(values) -> jax.Array:  # one of the stage for each row
-        return jnp.asarray(values)[frame]
+    def of_turn(values: list) -> jax.Array:  # the turn's value for each row
+        return jnp.asarray(values)[turn]
 
-    n_lead = [len(f.lead) for f in spec.frames]
-    lead = jnp.asarray([f.lead + (PAD,) * (max(n_lead) - len(f.lead)) for f in spec.frames],
-                       jnp.int32)  # fmt: skip
-    parts = [(work.question, 0, (work.question != PAD).sum(axis=1))]
+    n_lead = [len(prompt.lead) for prompt in prompts]
+    parts = [(inputs.question, 0, (inputs.question != PAD).sum(axis=1))]
     if max(n_lead):
-        parts.insert(0, (lead[frame], 0, of_frame(n_lead)))
-    if any(f.hint for f in spec.frames) and work.hint.shape[1]:
-        n_hint = (work.hint != PAD).sum(axis=1)
-        parts.append((work.hint, 0, jnp.where(of_frame([f.hint for f in spec.frames]), n_hint, 0)))
-    first = jnp.zeros_like(chains.length)
-    if not all(f.history for f in spec.frames):
-        ends = jnp.take_along_axis(chains.segment_ends, chains.n_segments[:, None] - 2, 1,
+        lead = [prompt.lead + (PAD,) * (max(n_lead) - len(prompt.lead)) for prompt in prompts]
+        parts.insert(0, (of_turn(lead), 0, of_turn(n_lead)))
+    if any(prompt.extra_input for prompt in prompts) and inputs.extra_input.shape[1]:
+        n_extra = (inputs.extra_input != PAD).sum(axis=1)
+        reads = of_turn([prompt.extra_input for prompt in prompts])
+        parts.append((inputs.extra_input, 0, jnp.where(reads, n_extra, 0)))
+    first = jnp.zeros_like(output.length)
+    if not all(prompt.history for prompt in prompts):
+        ends = jnp.take_along_axis(output.segment_ends, output.n_segments[:, None] - 2, 1,
                                    mode="clip")[:, 0]  # fmt: skip
-        before_last = jnp.where(chains.n_segments > 1, ends, 0)
-        first = jnp.where(of_frame([f.history for f in spec.frames]), 0, before_last)
-    parts.append((chains.ids, first[:, None], chains.length - first))
+        before_last = jnp.where(output.n_segments > 1, ends, 0)
+        first = jnp.where(of_turn([prompt.history for prompt in prompts]), 0, before_last)
+    parts.append((output.ids, first[:, None], output.length - first))
 
-    place = jnp.arange(spec.context_room(work.question.shape[1], work.hint.shape[1]))[None]
-    tokens, start = jnp.zeros((len(frame), place.shape[1]), jnp.int32), 0
+    room = spec.context_room(inputs.question.shape[1], inputs.extra_input.shape[1])
+    place = jnp.arange(room)[None]
+    tokens, start = jnp.zeros((len(turn), room), jnp.int32), 0
     for ids, offset, n in parts:
         here = jnp.take_along_axis(ids, place - start + offset, axis=1, mode="clip")
         tokens = jnp.where(place >= start, here, tokens)
@@ -131,43 +135,39 @@ def context_tokens(work: Work, progress: Progress, spec: DecodeSpec) -> jax.Arra
     return jnp.where(place < start, tokens, jnp.where(place == start, spec.eos_id, PAD))
 
 
-def begin(work: Work, progress: Progress, spec: DecodeSpec) -> Segment:
+def begin(inputs: DecodeInput, rows: RowState, spec: DecodeSpec) -> SegmentState:
     """Return the next segment of every row, before its first token."""
-    b, room = work.question.shape[0], spec.segment_buffer
+    b, room = inputs.question.shape[0], spec.segment_buffer
     zeros, no = jnp.zeros(b, jnp.int32), jnp.zeros(b, bool)
-    chains = progress.chains
-    left = work.limits.max_chain_tokens - chains.length
     # One bound for all segments or one for each; past the end the last.
-    bound = work.limits.max_segment_tokens
-    bound = jnp.take_along_axis(bound, progress.rounds[:, None], axis=1, mode="clip")[:, 0]
-    n_forced = work.forced.shape[1]
+    bound = inputs.limits.max_segment_tokens
+    bound = jnp.take_along_axis(bound, rows.rounds[:, None], axis=1, mode="clip")[:, 0]
+    n_forced = inputs.forced.shape[1]
     forced = jnp.zeros((b, 0), jnp.int32)
     if n_forced:
-        mine = progress.rounds[:, None, None]
-        forced = jnp.take_along_axis(work.forced, mine, axis=1, mode="clip")[:, 0]
-        forced = jnp.where((progress.rounds < n_forced)[:, None], forced, PAD)
-    return Segment(
+        mine = rows.rounds[:, None, None]
+        forced = jnp.take_along_axis(inputs.forced, mine, axis=1, mode="clip")[:, 0]
+        forced = jnp.where((rows.rounds < n_forced)[:, None], forced, PAD)
+    return SegmentState(
         step=zeros,
         last=zeros,
         ids=jnp.zeros((b, room), jnp.int32),
         log_probabilities=jnp.zeros((b, room), jnp.float32),
-        over=progress.ended,
+        over=rows.ended,
         by_sentinel=no,
         cut=no,
-        circles=no,
-        broken=no,
-        jump=jnp.full(b, -1),
+        looping=no,
+        nonfinite=no,
+        next_turn=jnp.full(b, -1),
         log_probability=jnp.zeros(b, jnp.float32),
-        bound=jnp.minimum(bound, left),
-        before=chains.generated_tokens,
-        key=work.key,
+        bound=jnp.minimum(bound, inputs.limits.max_chain_tokens - rows.output.length),
+        before=rows.output.generated_tokens,
+        key=inputs.key,
         forced=forced,
     )
 
 
-def advance(
-    segment: Segment, logits: jax.Array, sampling: Sampling, spec: DecodeSpec
-) -> Segment:
+def advance(segment: SegmentState, logits: jax.Array, spec: DecodeSpec) -> SegmentState:
     """Choose an id for every row from its logits [B, V] and write it, where the row still writes.
 
     Rows that are over stay as they are, to the last field.
@@ -175,113 +175,129 @@ def advance(
     s = segment
     ids = jnp.arange(logits.shape[1])
     scores = jnp.where((ids < spec.vocab_limit) & (ids != PAD), logits, -jnp.inf)
-    if spec.sample:
-        token, log_p = draw_token(scores, s.key, s.before + s.step, sampling)
-    else:
-        token, log_p = choose_token(scores)
-    broken = ~jnp.isfinite(log_p)
+    token = spec.sampler(scores, s.key, s.before + s.step)
+    # From logits that are not finite some id is chosen; its log probability tells.
+    log_p = log_probability(scores, token)
+    nonfinite = ~jnp.isfinite(log_p)
     if n_forced := s.forced.shape[1]:
         wanted = jnp.take_along_axis(s.forced, s.step[:, None], axis=1, mode="clip")[:, 0]
         is_forced = (s.step < n_forced) & (wanted != PAD)
         token = jnp.where(is_forced, wanted, token)
         log_p = jnp.where(is_forced, 0.0, log_p)
-    by_sentinel = ~broken & (token == spec.sentinel_id)
-    by_eos = ~broken & (token == spec.eos_id)
-    jump = stage_named(token, spec)
-    keep = ~broken & ~by_sentinel & ~by_eos & (jump < 0)
+    by_sentinel = ~nonfinite & (token == spec.sentinel_id)
+    next_turn = turn_named(token, spec)
+    keep = ~nonfinite & ~by_sentinel & (token != spec.eos_id) & (next_turn < 0)
     at_step = keep[:, None] & (jnp.arange(s.ids.shape[1]) == s.step[:, None])
     written = jnp.where(at_step, token[:, None], s.ids)
-    circles = keep & _again(written, s.step, spec.repeat_ngram)
-    cut = keep & ~circles & (s.step + 1 >= s.bound)
+    looping = keep & _again(written, s.step, spec.repeat_ngram)
+    cut = keep & ~looping & (s.step + 1 >= s.bound)
     new = s._replace(
         step=s.step + 1,
         last=token,
         ids=written,
         log_probabilities=jnp.where(at_step, log_p[:, None], s.log_probabilities),
-        over=~keep | circles | cut,
+        over=~keep | looping | cut,
         by_sentinel=by_sentinel,
         cut=cut,
-        circles=circles,
-        broken=broken,
-        jump=jnp.where(broken, -1, jump),
-        log_probability=s.log_probability + jnp.where(broken, 0.0, log_p),
+        looping=looping,
+        nonfinite=nonfinite,
+        next_turn=jnp.where(nonfinite, -1, next_turn),
+        log_probability=s.log_probability + jnp.where(nonfinite, 0.0, log_p),
     )
-
-    def still(old, now):
-        return jnp.where(s.over.reshape(-1, *[1] * (now.ndim - 1)), old, now)
-
-    return jax.tree.map(lambda old, now: old if old is now else still(old, now), s, new)
+    return where_rows(s.over, s, new)
 
 
-def judge(progress: Progress, segment: Segment, work: Work, spec: DecodeSpec) -> Progress:
+def judge(
+    rows: RowState, segment: SegmentState, inputs: DecodeInput, spec: DecodeSpec
+) -> RowState:
     """Append each row's finished segment to its chain where it is kept, and see which chains end.
 
-    In this order: logits not finite end the chain ``broken``, without the segment; the sentinel, a
-    segment with ``stop_ids``, or the end of the last stage end it ``done``; a segment that runs in
-    circles is kept and ends it ``repeated``; without ``n_stages``, an empty segment, or the one
-    before again, ends it ``repeated`` without the segment; a full chain or no round left end it
-    ``truncated``. Rows that had ended stay as they are.
+    In this order: logits that are not finite end the chain without the segment (NONFINITE); the
+    sentinel, a segment with ``stop_ids``, or the end of the last turn end it (END); a segment that
+    loops is kept, whatever it holds, and ends it (LOOPING); without ``n_turns``, an empty segment,
+    or the one before again, ends it without the segment (REPEATED); a full chain or no round left
+    end it (LENGTH).
     """
-    chains, live = progress.chains, ~progress.ended
-    n_ids = segment.length
-    sound = live & ~segment.broken
-    circles = sound & segment.circles
-    done = segment.by_sentinel | _holds(segment.ids, spec.stop_ids)
-    is_last = jnp.zeros_like(live)
-    if spec.n_stages:
-        is_last = progress.stage >= spec.n_stages - 1
-        done |= is_last & ~segment.cut
-    done &= sound & ~circles
-    same = (segment.ids == progress.previous).all(axis=1)  # also the empty first segment
-    again = sound & ~done & ~circles & (same | (n_ids == 0)) & (spec.n_stages == 0)
-    keep = sound & ~again & (n_ids > 0)
+    output = rows.output
+    n_ids = (segment.ids != PAD).sum(axis=1)
+    is_last = rows.turn >= spec.n_turns - 1 if spec.n_turns else jnp.zeros_like(segment.over)
+    end = segment.by_sentinel | _holds(segment.ids, spec.stop_ids) | (is_last & ~segment.cut)
+    end &= ~segment.nonfinite & ~segment.looping
+    again = jnp.zeros_like(end)
+    if not spec.n_turns:
+        same = (segment.ids == rows.previous).all(axis=1)  # also the empty first segment
+        again = (same | (n_ids == 0)) & ~end & ~segment.looping
+    keep = ~segment.nonfinite & ~again & (n_ids > 0)
 
-    place = jnp.arange(spec.chain_buffer)[None] - chains.length[:, None]
+    place = jnp.arange(spec.chain_buffer)[None] - output.length[:, None]
     new = keep[:, None] & (place >= 0) & (place < n_ids[:, None])
 
     def joined(old, added):
         return jnp.where(new, jnp.take_along_axis(added, place, axis=1, mode="clip"), old)
 
-    length = chains.length + jnp.where(keep, n_ids, 0)
-    here = keep[:, None] & (jnp.arange(spec.round_buffer) == chains.n_segments[:, None])
-    rounds = progress.rounds + live
-    full = keep & ~done & (length >= work.limits.max_chain_tokens)
-    full |= live & is_last & segment.cut
-    broken = live & segment.broken
-    ended = progress.ended | done | circles | again | full | broken
-    used_up = ~ended & (rounds >= work.limits.max_rounds)
-    following = jnp.where(segment.jump >= 0, segment.jump, progress.stage + 1)
-    return Progress(
+    length = output.length + jnp.where(keep, n_ids, 0)
+    here = keep[:, None] & (jnp.arange(spec.round_buffer) == output.n_segments[:, None])
+    rounds = rows.rounds + 1
+    full = keep & (length >= inputs.limits.max_chain_tokens) | (is_last & segment.cut)
+    reasons = {
+        FinishReason.NONFINITE: segment.nonfinite,
+        FinishReason.END: end,
+        FinishReason.LOOPING: segment.looping,
+        FinishReason.REPEATED: again,
+        FinishReason.LENGTH: full | (rounds >= inputs.limits.max_rounds),
+    }
+    return RowState(
         rounds=rounds,
-        stage=jnp.where(live, following, progress.stage),
-        ended=ended | used_up,
-        previous=jnp.where(live[:, None], segment.ids, progress.previous),
-        chains=Chains(
-            ids=joined(chains.ids, segment.ids),
+        turn=jnp.where(segment.next_turn >= 0, segment.next_turn, rows.turn + 1),
+        previous=segment.ids,
+        output=DecodeOutput(
+            ids=joined(output.ids, segment.ids),
             token_log_probability=joined(
-                chains.token_log_probability, segment.log_probabilities
+                output.token_log_probability, segment.log_probabilities
             ),
             length=length,
-            segment_ends=jnp.where(here, length[:, None], chains.segment_ends),
-            n_segments=chains.n_segments + keep,
-            done=chains.done | done,
-            truncated=chains.truncated | (live & segment.cut) | used_up,
-            repeated=chains.repeated | again | circles,
-            broken=chains.broken | broken,
-            generated_tokens=chains.generated_tokens + jnp.where(live, segment.step, 0),
-            log_probability=chains.log_probability
-            + jnp.where(live, segment.log_probability, 0.0),
+            segment_ends=jnp.where(here, length[:, None], output.segment_ends),
+            segment_turns=jnp.where(here, rows.turn[:, None], output.segment_turns),
+            n_segments=output.n_segments + keep,
+            cut_segments=output.cut_segments + segment.cut,
+            finish_reason=jnp.select(
+                list(reasons.values()), [jnp.int32(reason) for reason in reasons],
+                jnp.int32(FinishReason.RUNNING),
+            ),
+            generated_tokens=output.generated_tokens + segment.step,
+            log_probability=output.log_probability + segment.log_probability,
         ),
-    )
+    )  # fmt: skip
 
 
-def stage_named(token: jax.Array, spec: DecodeSpec) -> jax.Array:
-    """Return the stage that an end mark names, int32 [B] of ids [B]; -1 for none."""
-    stage = jnp.full(token.shape, -1)
-    for number, mark in enumerate(spec.jump_ids):
-        if mark >= 0:
-            stage = jnp.where(token == mark, number, stage)
-    return stage
+def turn_named(token: jax.Array, spec: DecodeSpec) -> jax.Array:
+    """Return the turn that an end mark names, int32 [B] of ids [B]; -1 for none."""
+    named = jnp.full(token.shape, -1)
+    for number, turn in enumerate(spec.turns):
+        if turn.mark >= 0:
+            named = jnp.where(token == turn.mark, number, named)
+    return named
+
+
+def where_rows(mask: jax.Array, yes: Any, no: Any) -> Any:
+    """Take rows of every array of one tree where ``mask`` [B] holds, and else of the other."""
+
+    def one(a, b):
+        return a if a is b else jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(one, yes, no)
+
+
+def own_cache(cache: t5.Cache) -> tuple[dict, ...]:
+    """Return the keys and values that a decoder step changes, those of the segment, by layer."""
+    return tuple({key: layer[key] for key in ("self_key", "self_value")}
+                 for layer in cache["layers"])  # fmt: skip
+
+
+def with_own(cache: t5.Cache, own: tuple[dict, ...]) -> t5.Cache:
+    """Return a cache with the segment's keys and values in the place of its own."""
+    layers = zip(cache["layers"], own, strict=True)
+    return {**cache, "layers": tuple({**layer, **new} for layer, new in layers)}
 
 
 def _again(ids: jax.Array, step: jax.Array, n: int) -> jax.Array:

@@ -1,35 +1,80 @@
 """What goes into generation and what comes out of it; shared by every way of running it.
 
-A chain is written in stages, a segment each: stage 0, 1, ... in turn, unless a segment ends with a
-mark that names another. For most methods all stages are alike.
+A chain is written in turns, a segment each. A row's turn number counts 0, 1, ..., unless a segment
+ends with a mark that names another turn; ``turns[number % len(turns)]`` says who writes from what.
 
-Shapes: B rows, Q question length, N hint length, F forced ids of a segment, P segments with such,
-C, L, R the buffers for a chain, a segment and the number of segments.
+Shapes: B rows, Q question length, N extra input length, F forced ids of a segment, P segments with
+such, C, L, R the buffers for a chain, a segment and the number of segments.
 """
 
 import dataclasses
+import enum
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from asesjax.core.errors import UserError
+from asesjax.decode.sampling import Sampler, greedy
 
 PAD = 0
 
 
-class Frame(NamedTuple):
-    """How the encoder input of a stage is put together: lead, question, hint, chain, end mark.
+class FinishReason(enum.IntEnum):
+    """Why a chain has ended; the first that holds of NONFINITE, END, LOOPING, REPEATED, LENGTH."""
+
+    RUNNING = 0  # it has not
+    END = 1  # it came to its own end
+    LENGTH = 2  # a bound cut it: its tokens, its rounds, or those of its last segment
+    REPEATED = 3  # a segment was empty, or that before it again
+    LOOPING = 4  # a segment wrote the same ids in a row again (DecodeSpec.repeat_ngram)
+    NONFINITE = 5  # the logits were not finite
+
+
+class Prompt(NamedTuple):
+    """How the encoder input of a turn is put together: lead, question, extra input, chain, eos.
 
     Attributes:
-      lead: ids that it begins with: the mark of the stage.
-      hint: whether the row's hint follows the question.
+      lead: ids that it begins with.
+      extra_input: whether the row's extra input follows the question.
       history: whether the whole chain follows; otherwise its last segment alone.
     """
 
     lead: tuple[int, ...] = ()
-    hint: bool = False
+    extra_input: bool = False
     history: bool = True
+
+
+class Turn(NamedTuple):
+    """Who writes a segment, and from what.
+
+    Attributes:
+      role: the parameter set that writes.
+      label: what the segment is called in the output.
+      prompt: what is read.
+      mark: the end mark by which a segment names this turn as the next one; -1 for none.
+    """
+
+    role: str = "main"
+    label: str | None = None
+    prompt: Prompt = Prompt()
+    mark: int = -1
+
+
+class DecodePlan(NamedTuple):
+    """How the chains of a method are written.
+
+    Attributes:
+      turns: taken in order, again and again.
+      n_turns: turns of a chain; 1 where it is written at once, 0 where it ends by itself.
+      sentinel: whether sentinel 0 ends a chain.
+      stop_text: ends a chain with the segment that holds it; empty for none.
+    """
+
+    turns: tuple[Turn, ...] = (Turn(),)
+    n_turns: int = 1
+    sentinel: bool = False
+    stop_text: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,16 +89,14 @@ class DecodeSpec:
       eos_id: ends a segment.
       sentinel_id: ends the chain; -1 for none.
       stop_ids: ends the chain with the segment that holds these ids in a row; empty for none.
-      n_stages: above 0, the end of the segment of stage ``n_stages - 1`` is the end of the chain,
-        and segments may be empty; 1 for a method that writes its whole chain at once.
-      frames: of the stages; stage s has ``frames[s % len(frames)]``.
-      jump_ids: a segment may end with ``jump_ids[s]`` instead of ``eos_id``, and the chain goes on
-        with stage s; -1 where no mark leads to a stage. Empty for none.
-      sample: draw ids at random as ``Sampling`` says; otherwise the most probable is taken.
+      n_turns: above 0, the end of the segment of turn ``n_turns - 1`` is the end of the chain, and
+        segments may be empty; 1 for a method that writes its whole chain at once.
+      turns: see ``DecodePlan``.
+      sampler: chooses ids, see ``sampling``.
       repeat_ngram: n; a segment that writes the same n ids in a row a second time is cut there,
         and its chain ends. 0: never.
       beams: above 1, each segment is the best that a beam search finds (see ``beam``), by the
-        synchronous engine.
+        plain loop.
       length_penalty: of the search, as in transformers.
 
     Raises:
@@ -67,10 +110,9 @@ class DecodeSpec:
     eos_id: int = 1
     sentinel_id: int = -1
     stop_ids: tuple[int, ...] = ()
-    n_stages: int = 0
-    frames: tuple[Frame, ...] = (Frame(),)
-    jump_ids: tuple[int, ...] = ()
-    sample: bool = False
+    n_turns: int = 0
+    turns: tuple[Turn, ...] = (Turn(),)
+    sampler: Sampler = greedy
     repeat_ngram: int = 0
     beams: int = 1
     length_penalty: float = 1.0
@@ -84,28 +126,35 @@ class DecodeSpec:
         for name, room in names.items():
             if room < 1:
                 raise UserError(f"decode.{name} must be at least 1, got {room}")
-        if self.n_stages < 0 or not self.frames:
-            raise UserError(f"a chain needs stages and frames, got {self}")
+        if self.n_turns < 0 or not self.turns:
+            raise UserError(f"a chain needs turns, got {self}")
         if self.repeat_ngram < 0:
             raise UserError(f"decode.repeat_ngram must be 0 or more, got {self.repeat_ngram}")
         if self.beams < 1:
             raise UserError(f"decode.beams must be at least 1, got {self.beams}")
-        if self.beams > 1 and (self.sample or self.repeat_ngram):
+        if self.beams > 1 and (self.sampler is not greedy or self.repeat_ngram):
             raise UserError(
                 "beam search neither samples nor looks for repetitions; set decode.beams=1, or "
-                "decode.mode=greedy and decode.repeat_ngram=0"
+                "decode.sampler=greedy and decode.repeat_ngram=0"
             )
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The parameter sets that write, in the order of their first turns."""
+        return tuple(dict.fromkeys(turn.role for turn in self.turns))
 
     @property
     def end_ids(self) -> tuple[int, ...]:
         """The ids that end a segment."""
-        return tuple(i for i in (self.eos_id, self.sentinel_id, *self.jump_ids) if i >= 0)
+        marks = (turn.mark for turn in self.turns)
+        return tuple(i for i in (self.eos_id, self.sentinel_id, *marks) if i >= 0)
 
-    def context_room(self, question_length: int, hint_length: int) -> int:
+    def context_room(self, question_length: int, extra_length: int) -> int:
         """Return the length of the longest encoder input there can be."""
-        lead = max(len(frame.lead) for frame in self.frames)
-        hint = hint_length if any(frame.hint for frame in self.frames) else 0
-        return lead + question_length + hint + self.chain_buffer + 1
+        prompts = [turn.prompt for turn in self.turns]
+        lead = max(len(prompt.lead) for prompt in prompts)
+        extra = extra_length if any(prompt.extra_input for prompt in prompts) else 0
+        return lead + question_length + extra + self.chain_buffer + 1
 
 
 class Limits(NamedTuple):
@@ -114,7 +163,7 @@ class Limits(NamedTuple):
     Each is one number for all rows or an array [B] with one for each.
 
     Attributes:
-      max_rounds: segments in a chain, those of both phases counted; at most R.
+      max_rounds: segments in a chain, those of all roles counted; at most R.
       max_segment_tokens: decoder steps in a segment, its end mark included; at most L. It may be
         [B, R] too, one for each segment.
       max_chain_tokens: tokens in a chain; at most C.
@@ -125,47 +174,30 @@ class Limits(NamedTuple):
     max_chain_tokens: int | np.ndarray
 
 
-class Sampling(NamedTuple):
-    """How ids are drawn; traced, so no value compiles again. In transformers' order.
-
-    Attributes:
-      temperature: logits are divided by it; above 0.
-      top_k: only the k most probable ids, and those as probable as the k-th; 0 for all.
-      top_p: of those, only the most probable that together reach this share; 1 for all.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-
-
-MODEL_ITSELF = Sampling()  # drawn as the model says
-
-
-class Work(NamedTuple):
+class DecodeInput(NamedTuple):
     """The questions of a call, one a row.
 
     Attributes:
       question: [B, Q] int32 ids without end of sequence, 0 after the end. A row of padding is no
-        question: done at once.
+        question: it has ended.
       limits: a ``Limits`` of int32 arrays [B], of which ``max_segment_tokens`` is [B, 1] or
         [B, R].
-      key: [B, 2] uint32, what is drawn for a row depends on it and on nothing else.
+      key: [B, 2] uint32; what is drawn for a row depends on it and on nothing else.
       forced: [B, P, F] int32, ids that each of the first P segments begins with, 0 after the end;
         one that ends with an end mark is the whole segment.
-      hint: [B, N] int32, 0 after the end; see ``Frame``.
-      stage: [B] int32, of the first segment.
+      extra_input: [B, N] int32, 0 after the end; see ``Prompt``.
+      turn: [B] int32, of the first segment.
     """
 
     question: jax.Array
     limits: Limits
     key: jax.Array
     forced: jax.Array
-    hint: jax.Array
-    stage: jax.Array
+    extra_input: jax.Array
+    turn: jax.Array
 
 
-class Chains(NamedTuple):
+class DecodeOutput(NamedTuple):
     """Generated chains, one a row.
 
     Attributes:
@@ -174,12 +206,10 @@ class Chains(NamedTuple):
         forced ones.
       length: [B] int32.
       segment_ends: [B, R] int32, where each segment ends in ``ids``; 0 past ``n_segments``.
+      segment_turns: [B, R] int32, the turn of each segment; 0 past ``n_segments``.
       n_segments: [B] int32.
-      done: [B] bool, the chain came to its own end.
-      truncated: [B] bool, some bound cut a segment or the chain.
-      repeated: [B] bool, ended because a segment was empty, that before it again, or ran in
-        circles (``DecodeSpec.repeat_ngram``).
-      broken: [B] bool, ended because the logits were not finite.
+      cut_segments: [B] int32, how many of them a bound cut.
+      finish_reason: [B] int32, a ``FinishReason``.
       generated_tokens: [B] int32, decoder steps used, for end marks and dropped segments too.
       log_probability: [B] float32, natural, summed over those steps that were not forced.
     """
@@ -188,24 +218,48 @@ class Chains(NamedTuple):
     token_log_probability: jax.Array
     length: jax.Array
     segment_ends: jax.Array
+    segment_turns: jax.Array
     n_segments: jax.Array
-    done: jax.Array
-    truncated: jax.Array
-    repeated: jax.Array
-    broken: jax.Array
+    cut_segments: jax.Array
+    finish_reason: jax.Array
     generated_tokens: jax.Array
     log_probability: jax.Array
 
 
-def make_work(
+class Counts(NamedTuple):
+    """What the device did, int32 scalars.
+
+    Attributes:
+      slot_steps: decoder steps, those of idle slots counted.
+      useful_steps: of which some question needed.
+      encoded_rows: contexts encoded, those of idle slots counted.
+      useful_rows: of which some question needed.
+      encoded_positions: positions of those contexts, padding counted.
+    """
+
+    slot_steps: jax.Array
+    useful_steps: jax.Array
+    encoded_rows: jax.Array
+    useful_rows: jax.Array
+    encoded_positions: jax.Array
+
+    def plus(self, **more: jax.Array | int) -> "Counts":
+        """Add to some of them."""
+        return self._replace(**{name: getattr(self, name) + n for name, n in more.items()})
+
+
+NO_COUNTS = Counts(*np.zeros(len(Counts._fields), np.int32))
+
+
+def make_input(
     questions: np.ndarray | jax.Array,
     limits: Limits,
     spec: DecodeSpec,
     keys: np.ndarray | None = None,
     forced: np.ndarray | None = None,
-    hint: np.ndarray | None = None,
-    stage: np.ndarray | None = None,
-) -> Work:
+    extra_input: np.ndarray | None = None,
+    first_turns: np.ndarray | None = None,
+) -> DecodeInput:
     """Check the bounds and put the inputs of a call together.
 
     Args:
@@ -214,8 +268,8 @@ def make_work(
       spec: whose buffers they must fit.
       keys: [B, 2] uint32, from ``row_keys``; zeros when None.
       forced: [B, P, F] int32, or [B, F] for the first segment alone; none when None.
-      hint: [B, N] int32; none when None.
-      stage: [B] int32; 0 when None.
+      extra_input: [B, N] int32; none when None.
+      first_turns: [B] int32; 0 when None.
 
     Raises:
       UserError: limits below 1 or beyond the spec's buffers, or a prefix beyond them, naming the
@@ -256,26 +310,9 @@ def make_work(
             f"a forced prefix must be shorter than max_segment_tokens and max_chain_tokens; that "
             f"of row {row} has {n_forced[row, place]} tokens, and these allow {room[row, place]}"
         )
-    hint = np.zeros((b, 0), np.int32) if hint is None else hint
-    stage = np.zeros(b, np.int32) if stage is None else np.asarray(stage, np.int32)
-    return Work(questions, Limits(*bounds), keys, forced, hint, stage)
-
-
-def check_sampling(sampling: Sampling) -> None:
-    """Check the numbers of ``Sampling``.
-
-    Raises:
-      UserError: one out of its range.
-    """
-    if not (np.isfinite(sampling.temperature) and sampling.temperature > 0):
-        raise UserError(
-            f"decode.temperature must be above 0, got {sampling.temperature}; decode.mode=greedy "
-            "always takes the most probable id"
-        )
-    if sampling.top_k < 0:
-        raise UserError(f"decode.top_k must be 0 or more, got {sampling.top_k}")
-    if not 0 < sampling.top_p <= 1:
-        raise UserError(f"decode.top_p must be above 0 and at most 1, got {sampling.top_p}")
+    extra_input = np.zeros((b, 0), np.int32) if extra_input is None else extra_input
+    turn = np.zeros(b, np.int32) if first_turns is None else np.asarray(first_turns, np.int32)
+    return DecodeInput(questions, Limits(*bounds), keys, forced, extra_input, turn)
 
 
 def row_keys(seed: int, rows: np.ndarray, sample: int = 0) -> np.ndarray:

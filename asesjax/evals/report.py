@@ -66,8 +66,9 @@ def summary(rows: Sequence[dict], evaluate: Config) -> dict[str, Any]:
         "segments_per_chain": sum(len(row["segments"]) for row in rows) / n,
         "tokens_per_question": sum(row["tokens"] for row in rows) / n,
         **{
-            f"{flag}_share": sum(bool(row[flag]) for row in rows) / n
-            for flag in ("truncated", "repeated", "done")
+            f"{name}_share": sum(row["finish_reason"] in reasons for row in rows) / n
+            for name, reasons in (("truncated", ("length",)), ("done", ("end",)),
+                                  ("repeated", ("repeated", "looping")))
         },
     }
 
@@ -97,7 +98,7 @@ def decode_speed(decode: dict[str, Any]) -> dict[str, float | None]:
 
     Args:
       decode: ``questions`` and ``seconds``, and perhaps the engine's counts
-        (``decode.iterative.Counts``).
+        (``decode.spec.Counts``).
 
     Returns:
       ``questions_per_second``; ``slot_utilisation`` and ``row_utilisation``, the shares of decoder

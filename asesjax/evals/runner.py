@@ -16,15 +16,14 @@ from asesjax.data.examples import answer_sentence, chain_text
 from asesjax.data.vocab import Vocabulary
 from asesjax.decode import beam, continuous, iterative
 from asesjax.decode.predict import Decoder, Generated, predict, stream
-from asesjax.decode.spec import DecodeSpec, Limits, Sampling, check_sampling, row_keys
+from asesjax.decode.sampling import SAMPLERS
+from asesjax.decode.spec import DecodeSpec, FinishReason, Limits, Turn, row_keys
 from asesjax.evals.answers import parse_answer
 from asesjax.evals.vote import vote
-from asesjax.methods.method import Asked, Method, Trained
-
-FLAGS = ("done", "truncated", "repeated", "broken")  # of a row, see spec.Chains
+from asesjax.methods.method import Method, Request, TrainedMethod
 
 
-def decode_plan(method: Method, vocab: Vocabulary) -> tuple[DecodeSpec, Limits]:
+def decode_spec(method: Method, vocab: Vocabulary) -> tuple[DecodeSpec, Limits]:
     """Return what the engine needs to know of a method.
 
     A method that writes its whole chain at once gets the chain's bound for its one segment.
@@ -33,22 +32,21 @@ def decode_plan(method: Method, vocab: Vocabulary) -> tuple[DecodeSpec, Limits]:
       UserError: see ``check_decode``.
     """
     check_decode(method.config)
-    decode, shape = method.config.decode, method.shape(vocab)
-    single = shape.n_stages == 1
-    segment = decode.max_chain_tokens if single else decode.max_segment_tokens
-    rounds = shape.n_stages or decode.max_rounds
+    decode, plan = method.config.decode, method.decode_plan(vocab)
+    at_once = plan.n_turns == 1
+    segment = decode.max_chain_tokens if at_once else decode.max_segment_tokens
+    rounds = plan.n_turns or decode.max_rounds
     spec = DecodeSpec(
         vocab_limit=vocab.size,
         chain_buffer=decode.max_chain_tokens,
         segment_buffer=segment,
         round_buffer=rounds,
         eos_id=vocab.eos_id,
-        sentinel_id=vocab.sentinel(0) if shape.sentinel else -1,
-        stop_ids=tuple(vocab.encode(shape.stop_text).tolist()) if shape.stop_text else (),
-        n_stages=shape.n_stages,
-        frames=shape.frames,
-        jump_ids=shape.jump_ids,
-        sample=decode.mode == "sample",
+        sentinel_id=vocab.sentinel(0) if plan.sentinel else -1,
+        stop_ids=tuple(vocab.encode(plan.stop_text).tolist()) if plan.stop_text else (),
+        n_turns=plan.n_turns,
+        turns=plan.turns,
+        sampler=SAMPLERS.get(decode.sampler)(decode),
         repeat_ngram=decode.repeat_ngram,
         beams=decode.beams,
         length_penalty=decode.length_penalty,
@@ -60,39 +58,28 @@ def check_decode(config: Config) -> None:
     """Refuse what cannot be decoded, before anything is trained for it.
 
     Raises:
-      UserError: a number out of its range, or settings that do not go together.
+      UserError: settings that do not go together.
     """
     decode = config.decode
-    check_sampling(sampling(config))
+    SAMPLERS.get(decode.sampler)(decode)
     make_decoder(config)
-    for name, least in {
-        "max_rounds": 1, "max_segment_tokens": 1, "max_chain_tokens": 1, "samples": 1,
-        "beams": 1, "repeat_ngram": 0, "seed": 0,
-    }.items():  # fmt: skip
-        if getattr(decode, name) < least:
-            raise UserError(f"decode.{name} must be at least {least}, got {getattr(decode, name)}")
-    if decode.samples > 1 and decode.mode != "sample":
+    if decode.samples > 1 and decode.sampler == "greedy":
         raise UserError(
-            f"decode.samples is {decode.samples}, but decode.mode={decode.mode} writes the same "
-            "chain each time; set decode.mode=sample, or decode.samples=1"
+            f"decode.samples is {decode.samples}, but decode.sampler=greedy writes the same chain "
+            "each time; set decode.sampler=sample, or decode.samples=1"
         )
     if decode.beams > 1:
-        for name, plain in {"mode": "greedy", "prefix": "", "repeat_ngram": 0}.items():
+        for name, plain in {"sampler": "greedy", "prefix": "", "repeat_ngram": 0}.items():
             if getattr(decode, name) != plain:
                 raise UserError(
                     f"decode.beams is {decode.beams}, and beam search knows no decode.{name}="
-                    f"{getattr(decode, name)}; set decode.beams=1, or "
-                    f"decode.{name}={plain or repr(plain)}"
+                    f"{getattr(decode, name)}; set decode.beams=1, or decode.{name}="
+                    f"{plain or repr(plain)}"
                 )
 
 
-def sampling(config: Config) -> Sampling:
-    """How ids are drawn, where ``decode.mode`` is "sample"."""
-    return Sampling(config.decode.temperature, config.decode.top_k, config.decode.top_p)
-
-
 def make_decoder(config: Config, buckets: tuple[int, ...] = (), rows: int = 0) -> Decoder:
-    """How questions are run through the device.
+    """Return how questions are run through the device.
 
     Args:
       config: the section ``decode`` is read.
@@ -100,13 +87,12 @@ def make_decoder(config: Config, buckets: tuple[int, ...] = (), rows: int = 0) -
       rows: in the place of ``decode.batch_size``.
 
     Raises:
-      UserError: an unknown engine, or sizes that are not positive and rising.
+      UserError: sizes that are not positive and rising.
     """
     decode = config.decode
     return Decoder(
         batch_size=rows or decode.batch_size,
         buckets=tuple(buckets or decode.question_buckets),
-        engine=decode.engine,
         encode_rows=decode.encode_rows,
         context_lengths=tuple(decode.context_lengths),
         int8=decode.int8,
@@ -165,8 +151,8 @@ def encode_prefix(
 
 
 def stream_answers(
-    trained: Trained,
-    asked: Asked,
+    trained: TrainedMethod,
+    request: Request,
     decoder: Decoder,
     mesh: Mesh | None = None,
     counts: dict[str, int] | None = None,
@@ -175,69 +161,61 @@ def stream_answers(
 
     Args:
       trained: from ``run.load_method``.
-      asked: the questions.
+      request: the questions.
       decoder: from ``make_decoder``.
       mesh: spread the rows over its devices.
       counts: gets the engine's counts added.
 
     Yields:
-      The place of a question in ``asked`` and its chains in the order drawn, as soon as all of
+      The place of a question in ``request`` and its chains in the order drawn, as soon as all of
       them are there.
 
     Raises:
-      UserError: see ``decode_plan`` and ``predict.stream``; before anything is generated.
+      UserError: see ``decode_spec`` and ``predict.stream``; before anything is generated.
     """
-    config = trained.method.config
-    spec, limits = decode_plan(trained.method, trained.vocab)
-    write = functools.partial(_written, trained, config, decoder, mesh, counts)
-    asked = trained.method.ask(trained, asked, write)
-    decode = config.decode
-    questions, samples = list(asked.questions), decode.samples
-    forced, hints, stages = asked.forced, asked.hints, asked.stages
+    spec, limits = decode_spec(trained.method, trained.vocab)
+    generate_fn = functools.partial(_segments_of, trained, decoder, mesh, counts)
+    request = trained.method.prepare_requests(trained, request, generate_fn)
+    decode, forced = trained.method.config.decode, request.forced
     if forced is None and decode.prefix:
         room = min(limits.max_segment_tokens, limits.max_chain_tokens)
-        forced = [encode_prefix(decode.prefix, trained.vocab, room)] * len(questions)
-    limits = asked.limits or limits
-    keys = None
-    if decode.mode == "sample":
-        drawn = [row_keys(decode.seed, asked.rows, sample) for sample in range(samples)]
-        keys = np.stack(drawn, axis=1).reshape(-1, 2)
-    if samples > 1:  # the chains of a question one after the other
-        each = np.repeat(np.arange(len(questions)), samples)
-        questions = [questions[i] for i in each]
-        forced = None if forced is None else [forced[i] for i in each]
-        hints = None if hints is None else [hints[i] for i in each]
-        stages = None if stages is None else stages[each]
-        limits = Limits(*(value[each] if np.ndim(value) else value for value in limits))
+        forced = [encode_prefix(decode.prefix, trained.vocab, room)] * len(request.questions)
+    # The chains of a question one after the other.
+    each = np.repeat(np.arange(len(request.questions)), decode.samples)
+    drawn = [row_keys(decode.seed, request.rows, sample) for sample in range(decode.samples)]
+
+    def repeated(values):
+        return None if values is None else [values[i] for i in each]
+
+    limits = request.limits or limits
+    limits = Limits(*(value[each] if np.ndim(value) else value for value in limits))
     chains = stream(
-        trained.model, trained.by_phase, questions, limits, spec, decoder, mesh,
-        sampling=sampling(config), keys=keys, forced=forced, hints=hints, stages=stages,
+        trained.model, trained.params, repeated(request.questions), limits, spec, decoder, mesh,
+        np.stack(drawn, axis=1).reshape(-1, 2), repeated(forced), repeated(request.extra_inputs),
         counts=counts,
     )  # fmt: skip
-    return _gathered(chains, samples)
+    return _gathered(chains, decode.samples)
 
 
-def _written(
-    trained: Trained,
-    config: Config,
+def _segments_of(
+    trained: TrainedMethod,
     decoder: Decoder,
     mesh: Mesh | None,
     counts: dict[str, int] | None,
     role: str,
     questions: Sequence[np.ndarray],
 ) -> list[np.ndarray]:
-    """Have a role write one segment for each question, the most probable tokens; see Method.ask."""
-    room = config.decode.max_chain_tokens
-    spec = DecodeSpec(trained.vocab.size, room, room, 1, trained.vocab.eos_id, n_stages=1)
+    """Have a role write one segment for each question, the most probable tokens (GenerateFn)."""
+    room = trained.method.config.decode.max_chain_tokens
+    spec = DecodeSpec(trained.vocab.size, room, room, 1, trained.vocab.eos_id, n_turns=1)
     # More may be asked than the question, and what a model wrote has no set length.
     buckets, longest = decoder.buckets, max(map(len, questions), default=0)
     while longest > buckets[-1]:
         buckets += (2 * buckets[-1],)
     decoder = dataclasses.replace(decoder, buckets=buckets)
-    found = predict(
-        trained.model, (trained.of(role),), questions, Limits(1, room, room), spec, decoder, mesh,
-        counts=counts,
-    )  # fmt: skip
+    params = {Turn().role: trained.params[role]}
+    limits = Limits(1, room, room)
+    found = predict(trained.model, params, questions, limits, spec, decoder, mesh, counts=counts)
     return [generated.ids for generated in found]
 
 
@@ -253,7 +231,7 @@ def _gathered(chains, samples: int):
 
 
 def answer_questions(
-    trained: Trained,
+    trained: TrainedMethod,
     records: Sequence[Record],
     mesh: Mesh | None = None,
     timed: bool = False,
@@ -279,14 +257,14 @@ def answer_questions(
     questions = trained.vocab.encode_batch([record.question for record in records])
     for record, ids in zip(records, questions, strict=True):
         check_question(ids, f"record {record.id}", config)
-    asked = Asked(questions, np.arange(len(questions)), records=records)
+    request = Request(questions, np.arange(len(questions)), records=records)
     counts = {} if counts is None else counts
 
     def decode() -> tuple[list[tuple[Generated, ...]], float]:
         start = time.perf_counter()
         counts.clear()
         answers = dict(
-            stream_answers(trained, asked, make_decoder(config), mesh, counts)
+            stream_answers(trained, request, make_decoder(config), mesh, counts)
         )
         return [answers[i] for i in range(len(records))], time.perf_counter() - start
 
@@ -306,20 +284,22 @@ def prediction_row(
 ) -> dict[str, Any]:
     """Write the chains of a question as a row of a predictions file.
 
-    With several, their answers vote (``vote.vote``; a broken chain has none) and the row is of the
-    most probable chain with the answer that won, so that it is scored as that chain is.
+    With several, their answers vote (``vote.vote``; a chain whose logits were not finite has no
+    vote), and the row is of the most probable chain with the answer that won, so that it is scored
+    as that chain is.
 
     Args:
       record: id, question and references.
       chains: of ``answer_questions`` or ``stream_answers``.
-      method: whose labels the segments get.
+      method: what wrote them.
       vocab: the run's.
       log_probabilities: add each segment's ids and their log probabilities.
 
     Returns:
       ``id``, ``question``, ``chain`` (text), ``segments`` (text and label each; the label is the
-      role's, None where a role writes any segment; perhaps ``ids`` and ``log_probabilities``),
-      ``answer`` (as ``answers.parse_answer``), flags, ``tokens`` (decoder steps, of all chains),
+      turn's; perhaps ``ids`` and ``log_probabilities``), ``answer`` (as ``answers.parse_answer``),
+      ``finish_reason`` (a ``FinishReason`` in lower case), ``cut_segments`` (how many a bound
+      cut), ``tokens`` (decoder steps, of all chains),
       ``log_probability`` (nats), for several chains ``samples`` (their number), ``votes`` (answer
       to number of chains, the winner first) and ``tied``, and from the record
       ``reference_answer``, ``reference_chain`` and, where there is one, ``gold``.
@@ -327,16 +307,20 @@ def prediction_row(
     config, metric = method.config, method.config.evaluate.metric
     texts = [vocab.decode(chain.ids) for chain in chains]
     answers = [parse_answer(text, metric) for text in texts]
-    voters = [None if c.broken else a for a, c in zip(answers, chains, strict=True)]
+    voters = [
+        None if chain.finish_reason == FinishReason.NONFINITE else answer
+        for answer, chain in zip(answers, chains, strict=True)
+    ]
     elected = vote(voters, [chain.log_probability for chain in chains])
     chain = chains[elected.chain]
     row: dict[str, Any] = {
         "id": record.id,
         "question": record.question,
         "chain": texts[elected.chain],
-        "segments": _segments(chain, method.labels, vocab, log_probabilities),
+        "segments": _segments(chain, vocab, log_probabilities),
         "answer": answers[elected.chain],
-        **{name: getattr(chain, name) for name in FLAGS},
+        "finish_reason": chain.finish_reason.name.lower(),
+        "cut_segments": chain.cut_segments,
         "tokens": sum(each.tokens for each in chains),
         "log_probability": _plain(chain.log_probability),
     }
@@ -355,10 +339,10 @@ def prediction_row(
     return row
 
 
-def _segments(chain: Generated, labels, vocab: Vocabulary, log_probabilities: bool) -> list[dict]:
+def _segments(chain: Generated, vocab: Vocabulary, log_probabilities: bool) -> list[dict]:
     out, start = [], 0
-    for place, ids in enumerate(chain.segments):
-        out.append({"text": vocab.decode(ids), "label": labels[place % len(labels)]})
+    for ids, label in zip(chain.segments, chain.labels, strict=True):
+        out.append({"text": vocab.decode(ids), "label": label})
         if log_probabilities:
             own = chain.token_log_probability[start : start + len(ids)]
             out[-1] |= {"ids": ids.tolist(), "log_probabilities": [_plain(x) for x in own]}

@@ -8,7 +8,7 @@ from asesjax.data.sources import read_records
 from asesjax.data.vocab import load_saved
 from asesjax.evals.report import build_report, decode_speed
 from asesjax.evals.runner import answer_questions, prediction_row
-from asesjax.methods.method import Method, ReportPart, Trained, make_method
+from asesjax.methods.method import Method, ReportPart, TrainedMethod, make_method
 from asesjax.run import Run, load_method, load_role, own_mesh, role_folder, trained
 from asesjax.train.checkpoint import read_cursor
 from asesjax.viz.report import write_report
@@ -28,7 +28,7 @@ def decode_method(run: Run, method: Method) -> None:
     steps = [own + own[-1:] * (longest - len(own)) for own in steps]
     for kept in zip(*steps, strict=True) if records else ():
         at = [(role, step) for role, step in zip(method.roles, kept, strict=True)]
-        params = tuple(load_role(run, method, role, step, decoding=True) for role, step in at)
+        params = {role: load_role(run, method, role, step, decoding=True) for role, step in at}
         rows, _ = _predictions(run, trained(run, method, params, vocab), records)
         cursors = [read_cursor(role_folder(run, method.name, role), step) for role, step in at]
         name = f"curve-{len(curve)}.jsonl"
@@ -58,7 +58,7 @@ def decode_method(run: Run, method: Method) -> None:
 
 
 def _predictions(
-    run: Run, using: Trained, records: list[Record], **options: Any
+    run: Run, using: TrainedMethod, records: list[Record], **options: Any
 ) -> tuple[list[dict], float]:
     """Return the prediction rows of some records, and the seconds that decoding took."""
     answers, seconds = answer_questions(using, records, own_mesh(run), **options)

@@ -18,21 +18,11 @@ from asesjax.core.stages import Stage
 from asesjax.core.types import Example, Params, Record
 from asesjax.data.corpus import EncodedRecord
 from asesjax.data.vocab import Vocabulary
-from asesjax.decode.spec import Frame, Limits
+from asesjax.decode.spec import DecodePlan, Limits
 from asesjax.models.t5_config import T5Config
 
 if TYPE_CHECKING:
     from asesjax.run import Run
-
-
-class Shape(NamedTuple):
-    """How the chains of a method are written; see ``decode.spec.DecodeSpec``."""
-
-    n_stages: int = 1
-    frames: tuple[Frame, ...] = (Frame(),)
-    jump_ids: tuple[int, ...] = ()
-    sentinel: bool = False
-    stop_text: str = ""
 
 
 class ReportPart(NamedTuple):
@@ -68,8 +58,6 @@ class Method:
 
     Options: type | None = None
     roles: tuple[str, ...] = ("main",)
-    labels: tuple[str | None, ...] = (None,)
-    phases: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     start_from: str = ""
     annotations: tuple[str, ...] = ()
@@ -96,19 +84,15 @@ class Method:
         """Return the examples of one record for each role."""
         raise NotImplementedError
 
-    def shape(self, vocab: Vocabulary) -> Shape:
+    def decode_plan(self, vocab: Vocabulary) -> DecodePlan:
         """Return who writes what, from which prompt, until which mark."""
-        return Shape()
+        return DecodePlan()
 
-    def ask(self, trained: "Trained", asked: "Asked", write: "Write") -> "Asked":
-        """Return questions as they are decoded.
-
-        Args:
-          trained: the parameters.
-          asked: the questions.
-          write: ``write(role, questions)`` has a role write one segment for each list of ids.
-        """
-        return asked
+    def prepare_requests(
+        self, trained: "TrainedMethod", request: "Request", generate_fn: "GenerateFn"
+    ) -> "Request":
+        """Return questions as they are decoded."""
+        return request
 
     def reference(self, record: Record) -> Record:
         """Return a record whose rationale and answer are the chain that the method is taught."""
@@ -152,34 +136,25 @@ def make_method(name: str, config: Config) -> Method:
     return method_class(name, config)(name, config.changed(own) if own else config)
 
 
-class Trained(NamedTuple):
+class TrainedMethod(NamedTuple):
     """What it takes to answer with a method.
 
     Attributes:
       method: what trained the parameters.
       model: their shape.
-      params: one tree for each role, in the roles' order.
+      params: by role.
       vocab: the run's.
       corpus: reads the run's training records, for methods that show some of them.
     """
 
     method: Method
     model: T5Config
-    params: tuple[Params, ...]
+    params: dict[str, Params]
     vocab: Vocabulary
     corpus: Callable[[], list[EncodedRecord]] = list
 
-    def of(self, role: str) -> Params:
-        """Return the parameters of a role."""
-        return self.params[self.method.roles.index(role)]
 
-    @property
-    def by_phase(self) -> tuple[Params, ...]:
-        """The parameters that write segments in turn."""
-        return tuple(self.of(role) for role in self.method.phases or self.method.roles)
-
-
-class Asked(NamedTuple):
+class Request(NamedTuple):
     """Questions, and what some of them bring of their own.
 
     Attributes:
@@ -188,8 +163,7 @@ class Asked(NamedTuple):
       limits: [N] and [N, segments] as in ``spec.Limits``; the configuration's when None.
       forced: int32 ids each chain begins with, or a list of such for its segments; of
         ``decode.prefix`` when None.
-      hints: int32 ids each, see ``spec.Frame``.
-      stages: [N] int32, the first stage of each; 0 when None.
+      extra_inputs: int32 ids each, see ``spec.Prompt``; none when None.
       records: what is known of each, for methods that are given a part of it (an oracle).
     """
 
@@ -197,19 +171,20 @@ class Asked(NamedTuple):
     rows: np.ndarray
     limits: Limits | None = None
     forced: Sequence[np.ndarray] | Sequence[Sequence[np.ndarray]] | None = None
-    hints: Sequence[np.ndarray] | None = None
-    stages: np.ndarray | None = None
+    extra_inputs: Sequence[np.ndarray] | None = None
     records: Sequence[Record] | None = None
 
-    def part(self, start: int, end: int) -> "Asked":
+    def part(self, start: int, end: int) -> "Request":
         """Some questions that follow each other."""
 
         def cut(values):
             return None if values is None else values[start:end]
 
         limits = self.limits and Limits(*map(cut, self.limits))
-        others = (self.forced, self.hints, self.stages, self.records)
-        return Asked(cut(self.questions), cut(self.rows), limits, *map(cut, others))
+        return Request(*(limits if name == "limits" else cut(value)
+                         for name, value in self._asdict().items()))  # fmt: skip
 
 
-Write = Callable[[str, Sequence[np.ndarray]], list[np.ndarray]]
+# ``generate_fn(role, questions)`` has a role write one segment for each list of ids, to its end
+# mark, and returns their ids.
+GenerateFn = Callable[[str, Sequence[np.ndarray]], list[np.ndarray]]

@@ -18,7 +18,7 @@ from flax import linen as nn
 from asesjax.core.types import Params
 from asesjax.models import t5
 from asesjax.models.attention import Attention
-from asesjax.models.layers import Dense, RMSNorm, param, whole
+from asesjax.models.layers import Dense, RMSNorm, param, replicate
 from asesjax.models.t5_config import T5Config
 
 FROZEN = "^embedding$"  # the name of what is not trained, for ``train.rate_factors``
@@ -91,7 +91,7 @@ def logical_axes(config: T5Config) -> Params:
 
 def embed(config: T5Config, params: Params, tokens: jax.Array) -> jax.Array:
     """Look ids up in the frozen table: int32 [...] -> [..., D] in the config's dtype."""
-    table = jax.lax.stop_gradient(whole(params["embedding"]))
+    table = jax.lax.stop_gradient(replicate(params["embedding"]))
     return jnp.take(table, tokens, axis=0).astype(config.activation_dtype)
 
 

@@ -78,11 +78,11 @@ class Embed(nn.Module):
         """Look up int32 ids [...] as [..., D]."""
         dtype = self.config.activation_dtype
         if isinstance(self.embedding, Int8):
-            rows = (jnp.take(whole(x), tokens, axis=0) for x in jax.tree.leaves(self.embedding))
+            rows = (jnp.take(replicate(x), tokens, axis=0) for x in jax.tree.leaves(self.embedding))
             values, scales = rows
             return (values * scales).astype(dtype)
         # Cast after the lookup, so that gradients of a frequent id add up in float32.
-        return jnp.take(whole(self.embedding), tokens, axis=0).astype(dtype)
+        return jnp.take(replicate(self.embedding), tokens, axis=0).astype(dtype)
 
     def attend(self, hidden: jax.Array) -> jax.Array:
         """Score hidden [..., D] against every row: float32 [..., V]."""
@@ -114,7 +114,7 @@ class MLP(nn.Module):
         return Dense(c.d_model, ("mlp", "embed"), c.d_ff**-0.5, name="wo")(inner)
 
 
-def whole(x: jax.Array) -> jax.Array:
+def replicate(x: jax.Array) -> jax.Array:
     """Give every device all of ``x``, on the mesh that ``sharding.place.on_mesh`` made known.
 
     A lookup in a table cut along its width would cut the activations the same way, and every device
@@ -123,7 +123,7 @@ def whole(x: jax.Array) -> jax.Array:
     return on_known_mesh(x)
 
 
-def rows_apart(x: jax.Array, *others: str | None) -> jax.Array:
+def shard_rows(x: jax.Array, *others: str | None) -> jax.Array:
     """Cut [B, ...] along its rows, on the mesh that ``sharding.place.on_mesh`` made known.
 
     For what a loop carries: the compiler does not know that the rows come in cut, would cut it

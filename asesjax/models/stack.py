@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from asesjax.models.layers import rows_apart
+from asesjax.models.layers import shard_rows
 
 # What the backward pass finds stored; it computes the rest again, layer by layer (T5X's "minimal"
 # and "full"). "dots" is without the products of two activations: scores are larger than what they
@@ -69,9 +69,9 @@ def run_layers(
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
     def step(x, each):
-        return rows_apart(one(x, *each)), None
+        return shard_rows(one(x, *each)), None
 
-    return jax.lax.scan(step, rows_apart(x), (stacked, keys))[0]
+    return jax.lax.scan(step, shard_rows(x), (stacked, keys))[0]
 
 
 def _platform() -> str:

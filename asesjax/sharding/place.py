@@ -18,7 +18,7 @@ def on_mesh(mesh: Mesh, function: Callable) -> Callable:
 
     Wrap what is given to ``jax.jit``, or what calls a jitted function. The values stay what they
     are, but without it every device may compute all rows of a batch where parameters are sharded
-    along the width (see ``models.layers.whole``).
+    along the width (see ``models.layers.replicate``).
     """
 
     @functools.wraps(function)

@@ -77,7 +77,7 @@ def register_run(
         for file in method.annotations:
             _need(run, file.format(split="train"), f"method {name} needs it")
         examples_of = functools.cache(functools.partial(role_examples, run, method))
-        at_once = method.shape(vocab).n_stages == 1
+        at_once = method.decode_plan(vocab).n_turns == 1
         metrics = chain_metrics(config) if at_once else [bleu_metric(config)]
         names += register_examples(
             f"asesjax_{dataset}_{name}", method.roles, examples_of, answers, features, metrics,

@@ -16,7 +16,7 @@ from asesjax.core.types import Example
 from asesjax.data.vocab import load_vocabulary
 from asesjax.decode import continuous, iterative
 from asesjax.decode.predict import predict
-from asesjax.evals.runner import decode_plan, make_decoder
+from asesjax.evals.runner import decode_spec, make_decoder
 from asesjax.methods.method import METHODS, make_method
 from asesjax.models import t5
 from asesjax.models.presets import configured
@@ -79,12 +79,12 @@ def test_the_step_is_that_of_the_loop(fields, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "method, engine, place",
-    [("dsm", "continuous", (continuous, "run")), ("usm", "continuous", (continuous, "run")),
-     ("dsm", "synchronous", (iterative, "generate_work"))],
+    "method, beams, place",
+    [("dsm", 1, (continuous, "run")), ("usm", 1, (continuous, "run")),
+     ("socratic_unified", 1, (continuous, "run")), ("dsm", 2, (iterative, "generate"))],
 )  # fmt: skip
-def test_the_decoding_is_that_of_predict(method, engine, place, monkeypatch):
-    config, real = tiny(methods=method, decode__engine=engine), getattr(*place)
+def test_the_decoding_is_that_of_predict(method, beams, place, monkeypatch):
+    config, real = tiny(methods=method, decode__beams=beams), getattr(*place)
 
     def stop(*args, **kwargs):
         raise Seen(real.lower(*args, **kwargs).as_text())
@@ -93,13 +93,12 @@ def test_the_decoding_is_that_of_predict(method, engine, place, monkeypatch):
     mesh, model = run_mesh(Run(config, Path())), configured(config.model, ROWS)
     on = jax.tree.map(lambda x: x.sharding, placed_shapes(Run(config, Path()), model, mesh))
     params = jax.device_put(t5.init(model, jax.random.key(0)), on)
-    row = make_method(method, config)
-    spec, limits = decode_plan(row, load_vocabulary("byte"))
+    spec, limits = decode_spec(make_method(method, config), load_vocabulary("byte"))
     spec = dataclasses.replace(spec, vocab_limit=ROWS)
     questions = [np.full(8, 5, np.int32)] * 30
-    phases = len(row.roles)
+    by_role = {role: params for role in make_method(method, config).roles}
     with pytest.raises(Seen) as seen:
-        predict(model, (params,) * phases, questions, limits, spec, make_decoder(config), mesh)
+        predict(model, by_role, questions, limits, spec, make_decoder(config), mesh)
     monkeypatch.undo()
     mine = programs.decode_program(config, cpus(), ROWS)
     assert mine.lower().as_text() == str(seen.value)

@@ -10,7 +10,7 @@ question's own rationale has sentences, so the work is the same; what they write
                (the ids that go in are the joined ones, or lengths would differ)
   batched      batches of questions, a call of ``generate`` for each round on those not yet ended,
                padded to the longest, key-value cache, rows stop on their own
-  synchronous  ``decode.iterative``
+  plain        ``decode.iterative``
   continuous   ``decode.continuous``
   int8         the same with int8 weights (not one of the default contestants)
 
@@ -146,9 +146,9 @@ def ours(args, config, params, vocab, plans):
     spec = DecodeSpec(vocab.size, chain, max(map(max, plans)), room)
     counts = {}
 
-    def contestant(engine):
+    def contestant(name):
         decoder = Decoder(
-            engine="continuous" if engine == "int8" else engine, int8=engine == "int8",
+            plain=name == "plain", int8=name == "int8",
             batch_size=args.batch, encode_rows=args.encode_rows,
             buckets=tuple(args.buckets), context_lengths=tuple(args.context_lengths),
         )  # fmt: skip
@@ -158,13 +158,13 @@ def ours(args, config, params, vocab, plans):
             for row, plan in zip(bounds, plans, strict=True):
                 row[: len(plan)] = plan
             limits = Limits(np.array([len(plan) for plan in plans]), bounds, chain)
-            own = counts[engine] = {}
-            out = predict(config, (params,), questions, limits, spec, decoder, counts=own)
+            own = counts[name] = {}
+            out = predict(config, {"main": params}, questions, limits, spec, decoder, counts=own)
             return [generated.ids for generated in out]
 
         return generate
 
-    return {name: contestant(name) for name in ("synchronous", "continuous", "int8")}, counts
+    return {name: contestant(name) for name in ("plain", "continuous", "int8")}, counts
 
 
 def floor(args, config, params):
@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("--authors-questions", type=int, default=8)
     parser.add_argument("--context", type=int, default=128, help="source length of the floor")
     parser.add_argument("--contestants", nargs="+",
-                        default=["authors", "batched", "synchronous", "continuous"])  # fmt: skip
+                        default=["authors", "batched", "plain", "continuous"])  # fmt: skip
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -266,7 +266,7 @@ def main() -> None:
             print(f"{name}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
     rates = {name: 1 / statistics.median(times) for name, times in seconds.items()}
     # Rounding turns near ties, and what follows then differs: what is compared is the work.
-    reference = chains.get("batched") or chains.get("synchronous") or chains["continuous"]
+    reference = chains.get("batched") or chains.get("plain") or chains["continuous"]
     for name in args.contestants:
         times, written = seconds[name], chains[name]
         same = [np.array_equal(*pair) for pair in zip(written, reference, strict=False)]

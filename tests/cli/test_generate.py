@@ -21,10 +21,10 @@ from asesjax.cli.main import main
 from asesjax.config import base_config, finish, flatten
 from asesjax.core.files import read_json, read_jsonl, write_json
 from asesjax.data.vocab import ByteVocabulary
-from asesjax.evals.runner import FLAGS, n_compilations
+from asesjax.evals.runner import n_compilations
+from asesjax.experiment import open_run
 from asesjax.methods.method import make_method
 from asesjax.models import t5
-from asesjax.experiment import open_run
 from asesjax.run import model_config
 from asesjax.train.checkpoint import save_params
 
@@ -35,7 +35,7 @@ FIELDS = {
     "decode.batch_size": "4", "decode.max_rounds": "3", "decode.max_segment_tokens": "6",
     "decode.max_chain_tokens": "12", "decode.question_buckets": "(16, 24)",
 }  # fmt: skip
-SAMPLE = ["--config.decode.mode=sample"]
+SAMPLE = ["--config.decode.sampler=sample"]
 VOCAB = ByteVocabulary(4)
 
 
@@ -107,7 +107,7 @@ def test_rows_hold_what_is_promised(whole, capsys):
     for given, row in zip(questions(), rows, strict=True):
         ids = sum((part["ids"] for part in row["segments"]), [])
         assert VOCAB.decode(ids) == row["chain"] and row["chain"].startswith(given["prefix"])
-        assert row["done"] or row["truncated"] or row["repeated"]
+        assert row["finish_reason"] in ("end", "length", "repeated")
         assert row["reference_answer"] == given.get("answer", "")
         sizes = [len(part["ids"]) for part in row["segments"]]
         assert len(sizes) <= given["max_rounds"] and sum(sizes) <= given["max_chain_tokens"]
@@ -160,7 +160,7 @@ def test_what_stands_together_does_not_depend_on_where_it_stopped(
     real, asked, call = generate_file.stream_answers, [], []
 
     def recording(*args):
-        _, _, part, decoder, _ = args
+        _, part, decoder, _ = args
         asked.append(part.rows.tolist())
         call.append((decoder, [value.shape for value in part.limits], len(part.forced[0])))
         return real(*args)
@@ -330,26 +330,26 @@ def test_bad_files_are_named(workdir, tmp_path, capsys):
 def test_bounds_of_a_method_of_one_segment(tmp_path):
     source = write(tmp_path / "in.jsonl", [GOOD, GOOD | {"max_chain_tokens": 3, "max_rounds": 2}])
     config = finish(base_config(), FIELDS)
-    read = read_questions(source, config, get_method("direct"), VOCAB)
-    assert [value.tolist() for value in read.asked.limits] == [[1, 1], [12, 3], [12, 3]]
-    assert read.asked.forced is None
+    read = read_questions(source, config, make_method("direct", config), VOCAB)
+    assert [value.tolist() for value in read.request.limits] == [[1, 1], [12, 3], [12, 3]]
+    assert read.request.forced is None
 
 
-def test_parameters_that_are_not_numbers_are_flagged(workdir, tmp_path, capsys):
+def test_logits_that_are_not_finite_are_reported(workdir, tmp_path, capsys):
     source = write(tmp_path / "in.jsonl", questions(5, own=False))
-    target, broken = tmp_path / "out.jsonl", tmp_path / "run"
-    (broken / "roles/usm").mkdir(parents=True)
-    (broken / "vocab").symlink_to(workdir / "vocab")
-    shutil.copy(workdir / "config.json", broken)
-    model = model_config(open_run(None, broken), VOCAB)
+    target, damaged = tmp_path / "out.jsonl", tmp_path / "run"
+    (damaged / "roles/usm").mkdir(parents=True)
+    (damaged / "vocab").symlink_to(workdir / "vocab")
+    shutil.copy(workdir / "config.json", damaged)
+    model = model_config(open_run(None, damaged), VOCAB)
     params = t5.init(model, jax.random.key(0))
     params = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), params)
-    save_params(broken / "roles/usm/main/checkpoints", params)
-    assert generate(broken, "--input", source, "--output", target, *SAMPLE) == 0
-    assert "5 are flagged broken" in capsys.readouterr().out
+    save_params(damaged / "roles/usm/main/checkpoints", params)
+    assert generate(damaged, "--input", source, "--output", target, *SAMPLE) == 0
+    assert "(others: 5 nonfinite); where" in capsys.readouterr().out
     for row in read(target):
-        assert row["broken"] and row["chain"] == "" and row["answer"] is None
-        assert not any(row[name] for name in FLAGS if name != "broken")
+        assert row["finish_reason"] == "nonfinite"
+        assert row["chain"] == "" and row["answer"] is None and not row["cut_segments"]
 
 
 def test_chains_that_vote(workdir, tmp_path):
@@ -382,7 +382,7 @@ def talk(monkeypatch, content):
     monkeypatch.setattr(sys, "stdin", stdin)
 
 
-# Drawn from one token only, it is greedy; the program is that of all samplings.
+# Drawn from one token only, it is greedy.
 VOTES = [*SAMPLE, "--config.decode.samples=3", "--config.decode.top_k=1"]
 
 
@@ -398,7 +398,7 @@ def test_a_conversation(workdir, monkeypatch, capsys):
     assert first == again != other and end == ""
     assert first.startswith("ES | ") and "answer: " in first and "votes of 3 chains" in first
 
-    # Asked by itself, the question has the same answer.
+    # Request by itself, the question has the same answer.
     assert generate(workdir, "--question", "ab?", *VOTES, method="dsm") == 0
     assert capsys.readouterr().out.startswith(first)
 
@@ -425,9 +425,9 @@ def test_on_a_terminal_it_asks(workdir, monkeypatch, capsys):
         (["--question", "x", "--output", "y"], "go with --input"),
         (["--question", ""], "the question is empty"),
         (["--question", "a" * 25], "has 25 tokens"),
-        (["--question", "x", "--config.decode.mode=smaple"], "did you mean 'sample'"),
-        (["--question", "x", "--config.decode.temperature=0.5"], "add --config.decode.mode=sample"),
-        (["--question", "x", "--config.decode.samples=3"], "set decode.mode=sample"),
+        (["--question", "x", "--config.decode.sampler=smaple"], "did you mean 'sample'"),
+        (["--question", "x", "--config.decode.temperature=0.5"], "--config.decode.sampler=sample"),
+        (["--question", "x", "--config.decode.samples=3"], "set decode.sampler=sample"),
         (["--question", "x", "--config.decode.max_rounds=0"], "decode.max_rounds must be at"),
         (["--question", "x", "--config.decode.prefix=<extra_id_0>"], "cannot write the prefix"),
     ],

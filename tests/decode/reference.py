@@ -9,16 +9,15 @@ import functools
 import jax
 import numpy as np
 
+from asesjax.decode.spec import FinishReason
 from asesjax.models import t5
 
 
 @dataclasses.dataclass
 class Result:
     segments: list[list[int]]
-    done: bool = False
-    truncated: bool = False
-    repeated: bool = False
-    broken: bool = False
+    finish_reason: FinishReason = FinishReason.RUNNING
+    cut_segments: int = 0
     tokens: int = 0
     log_probability: float = 0.0
     token_log_probability: list[float] = dataclasses.field(default_factory=list)
@@ -43,7 +42,7 @@ def next_logits(config, params, source, written):
     return np.asarray(_logits(config, params, source[None], padded[None]))[0, len(inputs) - 1]
 
 
-def circles(segment, n):
+def loops(segment, n):
     """Whether the last n ids stand earlier in the segment too."""
     tail = segment[-n:]
     return n > 0 and len(segment) > n and any(
@@ -51,22 +50,23 @@ def circles(segment, n):
     )
 
 
-def context(question, hint, result, stage, spec):
-    frame = spec.frames[stage % len(spec.frames)]
-    chain = result.chain if frame.history else [i for s in result.segments[-1:] for i in s]
-    return [*frame.lead, *question, *(hint if frame.hint else ()), *chain, spec.eos_id]
+def context(question, extra, result, prompt, spec):
+    chain = result.chain if prompt.history else [i for s in result.segments[-1:] for i in s]
+    return [*prompt.lead, *question, *(extra if prompt.extra_input else ()), *chain, spec.eos_id]
 
 
-def decode(config, params_by_phase, question, limits, spec, prefix=(), hint=(), stage=0):
+def decode(config, params_by_role, question, limits, spec, prefix=(), extra=(), number=0):
     """``prefix``: ids of the first segment, or a list of such for the first segments."""
     result = Result([])
     if not len(prefix) or np.ndim(prefix[0]) == 0:
         prefix = [prefix]
+    marks = [turn.mark for turn in spec.turns]
     max_segment = np.atleast_1d(limits.max_segment_tokens)
     for n_round in range(limits.max_rounds):
-        params = params_by_phase[n_round % len(params_by_phase)]
-        source = context(question, hint, result, stage, spec)
-        segment, log_ps, end, following = [], [], None, stage + 1
+        turn = spec.turns[number % len(spec.turns)]
+        params = params_by_role[turn.role]
+        source = context(question, extra, result, turn.prompt, spec)
+        segment, log_ps, end, following = [], [], None, number + 1
         forced = prefix[n_round] if n_round < len(prefix) else ()
         room = max_segment[min(n_round, len(max_segment) - 1)]
         while end is None:
@@ -74,7 +74,7 @@ def decode(config, params_by_phase, question, limits, spec, prefix=(), hint=(), 
             logits[0] = -np.inf
             result.tokens += 1
             if not np.isfinite(logits[1:]).all():
-                result.broken = True
+                result.finish_reason = FinishReason.NONFINITE
                 return result
             first, second = np.sort(logits)[[-1, -2]]
             result.smallest_margin = min(result.smallest_margin, float(first - second))
@@ -88,8 +88,8 @@ def decode(config, params_by_phase, question, limits, spec, prefix=(), hint=(), 
                 end = "eos"
             elif token == spec.sentinel_id:
                 end = "sentinel"
-            elif token in spec.jump_ids:
-                end, following = "jump", spec.jump_ids.index(token)
+            elif token in marks:
+                end, following = "mark", marks.index(token)
             else:
                 segment.append(token)
                 log_ps.append(log_p)
@@ -97,30 +97,31 @@ def decode(config, params_by_phase, question, limits, spec, prefix=(), hint=(), 
                     end = "cut"
                 if len(result.chain) + len(segment) == limits.max_chain_tokens:
                     end = "cut"
-                if circles(segment, spec.repeat_ngram):
-                    end = "circles"
-        result.truncated |= end == "cut"
-        is_last = 0 < spec.n_stages <= stage + 1
+                if loops(segment, spec.repeat_ngram):
+                    end = "looping"
+        result.cut_segments += end == "cut"
+        is_last = 0 < spec.n_turns <= number + 1
         text, pattern = f",{','.join(map(str, segment))},", ",".join(map(str, spec.stop_ids))
-        result.done = end != "circles" and (
+        if end == "looping":
+            result.finish_reason = FinishReason.LOOPING
+        elif (
             end == "sentinel"
             or (bool(pattern) and f",{pattern}," in text)
             or (is_last and end != "cut")
-        )
-        if end == "circles":
-            result.repeated = True
-        elif not result.done and not spec.n_stages:
-            if not segment or (result.segments and segment == result.segments[-1]):
-                result.repeated = True
-                return result
+        ):
+            result.finish_reason = FinishReason.END
+        elif not spec.n_turns and (
+            not segment or (result.segments and segment == result.segments[-1])
+        ):
+            result.finish_reason = FinishReason.REPEATED
+            return result
         if segment:
             result.segments.append(segment)
             result.token_log_probability += log_ps
-        if result.done or result.repeated:
+        if result.finish_reason:
             return result
         if len(result.chain) == limits.max_chain_tokens and segment or is_last:
-            result.truncated = True
-            return result
-        stage = following
-    result.truncated = True
+            break
+        number = following
+    result.finish_reason = FinishReason.LENGTH
     return result

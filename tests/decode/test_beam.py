@@ -17,8 +17,8 @@ from asesjax.data.vocab import ByteVocabulary
 from asesjax.decode import beam, iterative
 from asesjax.decode.beam import BeamSpec, beam_search
 from asesjax.decode.predict import Decoder, predict
-from asesjax.decode.spec import DecodeSpec, Limits
-from asesjax.evals.runner import decode_plan
+from asesjax.decode.spec import DecodeSpec, FinishReason, Limits, Turn, make_input
+from asesjax.evals.runner import decode_spec
 from asesjax.methods.method import make_method
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
@@ -118,39 +118,45 @@ def test_one_beam_is_greedy(early):
     params, sources = weights(), make_sources()
     questions = np.where(sources == 1, 0, sources)[:, : S - 1]
     limits = Limits(1, 8, 8)
-    greedy = DecodeSpec(LIMIT, T, T, 1, n_stages=1)
-    want, _ = jax.device_get(iterative.generate(MODEL, (params,), questions, limits, greedy))
+    greedy = DecodeSpec(LIMIT, T, T, 1, n_turns=1)
+    inputs = make_input(questions, limits, greedy)
+    want, _ = jax.device_get(iterative.generate(MODEL, {"main": params}, inputs, greedy))
     got = search(params, sources, 8, n_beams=1, early_stopping=early)
-    assert 0 < want.done.sum() < len(sources)
-    for name in ("ids", "length", "done"):
+    done = want.finish_reason == FinishReason.END
+    assert 0 < done.sum() < len(sources)
+    np.testing.assert_array_equal(got.done[:, 0], done)
+    for name in ("ids", "length"):
         np.testing.assert_array_equal(getattr(got, name)[:, 0], getattr(want, name), err_msg=name)
     np.testing.assert_array_equal(got.steps, want.generated_tokens)
     # Of the ids that may be written, there; of all rows, here.
     assert (got.log_probability[:, 0] <= want.log_probability + 1e-4).all()
 
 
-@pytest.mark.parametrize("phases", [1, 2], ids=["USM", "DSM"])
-def test_segments_by_search_equal_a_plain_loop(phases):
+@pytest.mark.parametrize("n_roles", [1, 2], ids=["USM", "DSM"])
+def test_segments_by_search_equal_a_plain_loop(n_roles):
     several, ends = 0, []
     for seed in (1, 2):
-        params = tuple(weights(seed + 5 * phase, eos=1.5) for phase in range(phases))
+        params = tuple(weights(seed + 5 * role, eos=1.5) for role in range(n_roles))
         got, more = _by_search(params)
         several += more
-        ends += [(g.done, g.repeated) for g in got]
+        ends += [g.finish_reason for g in got]
     assert several >= 12
-    assert {(True, False), (False, True), (False, False)} <= set(ends)
+    assert set(ends) == {FinishReason.END, FinishReason.REPEATED, FinishReason.LENGTH}
 
 
 def _by_search(params):
     sentinel, room, rounds = 20, 30, 4
     questions = [row[: np.argmax(row == 1)] for row in make_sources(3, rows=24)]
-    spec = DecodeSpec(LIMIT, room, 6, rounds, sentinel_id=sentinel, beams=3, length_penalty=0.5)
+    turns = tuple(Turn(str(role)) for role in range(len(params)))
+    spec = DecodeSpec(LIMIT, room, 6, rounds, sentinel_id=sentinel, turns=turns, beams=3,
+                      length_penalty=0.5)  # fmt: skip
     budgets = np.arange(24) % 4 + 3  # of a segment, another for every row
     limits = Limits(rounds, budgets, room)
-    got = predict(MODEL, params, questions, limits, spec, Decoder(9, (S,)))
+    by_role = {str(role): tree for role, tree in enumerate(params)}
+    got = predict(MODEL, by_role, questions, limits, spec, Decoder(9, (S,)))
     several = 0
     for question, budget, g in zip(questions, budgets, got, strict=True):
-        segments, done, repeated, truncated, total = [], False, False, False, 0.0
+        segments, reason, cut, total = [], FinishReason.LENGTH, 0, 0.0
         for n_round in range(rounds):
             chain = [i for segment in segments for i in segment]
             source = np.array([[*question, *chain, 1]], np.int32)
@@ -161,18 +167,17 @@ def _by_search(params):
             )
             ids = found.ids[0, 0, : found.length[0, 0]].tolist()
             total += float(found.log_probability[0, 0])
-            truncated |= not found.end[0, 0]
+            cut += not found.end[0, 0]
             if found.end[0, 0] == sentinel:
-                done = True
+                reason = FinishReason.END
             elif not ids or (segments and ids == segments[-1]):
-                repeated = True
+                reason = FinishReason.REPEATED
                 break
             segments += [ids] if ids else []
-            if done:
+            if reason == FinishReason.END:
                 break
         assert [segment.tolist() for segment in g.segments] == segments
-        assert (g.done, g.repeated) == (done, repeated)
-        assert g.truncated == (truncated or not (done or repeated))
+        assert (g.finish_reason, g.cut_segments) == (reason, cut)
         assert g.log_probability == pytest.approx(total, rel=1e-4, abs=1e-4)
         several += len(segments) > 1
     return got, several
@@ -228,7 +233,7 @@ def test_a_budget_is_no_compilation():
     assert beam.n_compilations() == before + 1
 
 
-def test_broken_logits_end_their_row_alone():
+def test_logits_that_are_not_finite_end_their_row_alone():
     params, sources = weights(), make_sources()
     want = search(params, sources)
     params["token_embedder"]["embedding"] = (
@@ -236,7 +241,7 @@ def test_broken_logits_end_their_row_alone():
     )
     sources[2, 0] = 23
     found = search(params, sources)
-    assert found.broken.tolist() == [row == 2 for row in range(len(sources))]
+    assert found.nonfinite.tolist() == [row == 2 for row in range(len(sources))]
     assert not found.length[2].any() and not found.done[2].any()
     others = np.arange(len(sources)) != 2
     np.testing.assert_array_equal(found.ids[others], want.ids[others])
@@ -245,19 +250,20 @@ def test_broken_logits_end_their_row_alone():
 def test_predict_searches_over_a_mesh_too():
     params = weights()
     questions = [row[: np.argmax(row == 1)] for row in make_sources(rows=21)]
-    spec = DecodeSpec(LIMIT, T, T, 1, n_stages=1, beams=3)
-    args = (MODEL, (params,), questions, Limits(1, T, T), spec, Decoder(8, (6, S)))
+    spec = DecodeSpec(LIMIT, T, T, 1, n_turns=1, beams=3)
+    args = (MODEL, {"main": params}, questions, Limits(1, T, T), spec, Decoder(8, (6, S)))
     one = predict(*args)
-    assert 0 < sum(g.done for g in one) < len(one)
+    reasons = [answer.finish_reason for answer in one]
+    assert set(reasons) == {FinishReason.END, FinishReason.LENGTH}
     for answer in one:
-        assert answer.done != answer.truncated and not answer.repeated
+        assert answer.cut_segments == (answer.finish_reason == FinishReason.LENGTH)
         assert len(answer.segments) == bool(len(answer.ids))
         assert all((segment == answer.ids).all() for segment in answer.segments)
         assert answer.token_log_probability.sum() >= answer.log_probability - 1e-4
         assert (answer.token_log_probability < 0).all()
     for got, want in zip(predict(*args, mesh=make_mesh()), one, strict=True):
         np.testing.assert_array_equal(got.ids, want.ids)
-        assert (got.done, got.tokens) == (want.done, want.tokens)
+        assert (got.finish_reason, got.tokens) == (want.finish_reason, want.tokens)
 
 
 def test_configuration_chooses_beam_search():
@@ -265,13 +271,13 @@ def test_configuration_chooses_beam_search():
     fields = {"decode.beams": "4", "decode.length_penalty": "0.6", "decode.max_chain_tokens": "9"}
     config = finish(base_config(), fields)
     for name in ("direct", "answer_only", "usm", "dsm"):
-        spec, limits = decode_plan(get_method(name), config, vocab)
+        spec, limits = decode_spec(make_method(name, config), vocab)
         assert (spec.beams, spec.length_penalty) == (4, 0.6)
         assert limits.max_chain_tokens == 9
-        plain, _ = decode_plan(get_method(name), finish(base_config(), {}), vocab)
+        plain, _ = decode_spec(make_method(name, finish(base_config())), vocab)
         assert plain.beams == 1
     with pytest.raises(UserError, match="decode.beams must be at least 1, got 0"):
-        decode_plan(get_method("direct"), finish(base_config(), {"decode.beams": "0"}), vocab)
+        finish(base_config(), {"decode.beams": "0"})
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from asesjax.core.errors import UserError
 from asesjax.decode import continuous, iterative
 from asesjax.decode.predict import predict
-from asesjax.decode.spec import Limits
+from asesjax.decode.spec import FinishReason, Limits, make_input
 from asesjax.models import t5
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.place import param_shardings
@@ -52,15 +52,15 @@ def n_compilations():
     return iterative.n_compilations() + continuous.n_compilations()
 
 
-@pytest.mark.parametrize("phases", [1, 2], ids=["USM", "DSM"])
-def test_equals_python_with_sentinel(phases, compare):
+@pytest.mark.parametrize("n_roles", [1, 2], ids=["USM", "DSM"])
+def test_equals_python_with_sentinel(n_roles, compare):
     results = []
     for seed in (0, 1, 3, 5):
-        params = tuple(weights(seed + 10 * phase, eos=1.5) for phase in range(phases))
+        params = tuple(weights(seed + 10 * role, eos=1.5) for role in range(n_roles))
         results += compare(params, make_questions(seed))
     count = kinds(results)
-    for kind in ("done", "truncated", "repeated", "several segments", "chain full",
-                 "cut, went on", "ended by eos", "empty"):  # fmt: skip
+    for kind in (FinishReason.END, FinishReason.LENGTH, FinishReason.REPEATED, "several segments",
+                 "chain full", "cut, went on", "ended by eos", "empty"):  # fmt: skip
         assert count[kind] >= 2, (kind, count)
     assert max(len(r.segments) for r in results) >= 4
 
@@ -71,10 +71,10 @@ def test_rounds_run_out(compare):
     results = []
     for seed in range(4):
         results += compare(params, make_questions(seed), limits)
-    assert all(len(r.segments) <= 3 for r in results)  # three segments, not three of each phase
-    used_up = [r for r in results if len(r.segments) == 3 and not r.done and not r.repeated]
-    uncut = [r for r in used_up if all(len(s) < L for s in r.segments)]
-    assert len(uncut) >= 3 and all(r.truncated for r in used_up)
+    assert all(len(r.segments) <= 3 for r in results)  # three segments, not three of each role
+    used_up = [r for r in results if r.finish_reason == FinishReason.LENGTH]
+    uncut = [r for r in used_up if not r.cut_segments]
+    assert len(uncut) >= 3 and all(len(r.segments) == 3 for r in uncut)
 
 
 def test_equals_python_with_stop_ids(run, compare):
@@ -91,25 +91,27 @@ def test_equals_python_with_stop_ids(run, compare):
     pattern = pairs.most_common(1)[0][0]
     spec = dataclasses.replace(SPEC, sentinel_id=-1, stop_ids=pattern)
     results = compare(params, questions, spec=spec)
-    done = [r for r in results if r.done]
+    done = [r for r in results if r.finish_reason == FinishReason.END]
     assert len(done) >= 3 and len(results) - len(done) >= 3
     for r in results:
         holds = [pattern in zip(s, s[1:], strict=False) for s in r.segments]
-        assert r.done == any(holds) and not any(holds[:-1])  # whole segments, and none after
+        assert (r in done) == any(holds) and not any(holds[:-1])  # whole segments, and none after
     # A pattern longer than a segment can never be found; one of a single id often.
     none = dataclasses.replace(spec, stop_ids=tuple(range(2, 14)))
-    assert not any(r.done for r in run(params, questions, spec=none))
+    reasons = {r.finish_reason for r in run(params, questions, spec=none)}
+    assert FinishReason.END not in reasons
     compare(params, questions, spec=dataclasses.replace(spec, stop_ids=pattern[:1]))
 
 
 def test_single_segment(compare):
-    spec = dataclasses.replace(SPEC, n_stages=1, segment_buffer=C, round_buffer=1)
+    spec = dataclasses.replace(SPEC, n_turns=1, segment_buffer=C, round_buffer=1)
     spec = dataclasses.replace(spec, sentinel_id=-1)
     results = []
     for seed in (0, 3, 5):
         results += compare((weights(seed, eos=1.5),), make_questions(seed), Limits(1, C, C), spec)
-    assert sum(r.done for r in results) >= 5 and sum(r.truncated for r in results) >= 5
-    assert all(r.done != r.truncated for r in results)
+    count = kinds(results)
+    assert count[FinishReason.END] >= 5 and count[FinishReason.LENGTH] >= 5
+    assert {r.finish_reason for r in results} == {FinishReason.END, FinishReason.LENGTH}
     assert all(len(r.segments) <= 1 for r in results)
 
 
@@ -122,11 +124,12 @@ def test_rows_do_not_depend_on_their_mates(run):
         toy.same(run(params, [questions[i]]), [together[i]])
 
 
-def test_padding_rows_are_done_at_once():
-    chains, _ = iterative.generate(MODEL, (weights(0),), np.zeros((ROWS, Q), int), WIDE, SPEC)
-    assert np.asarray(chains.done).all()
-    for name in ("truncated", "repeated", "broken", "length", "n_segments", "generated_tokens"):
-        assert not np.asarray(getattr(chains, name)).any(), name
+def test_padding_rows_have_ended():
+    inputs = make_input(np.zeros((ROWS, Q), int), WIDE, SPEC)
+    output, _ = iterative.generate(MODEL, {"main": weights(0)}, inputs, SPEC)
+    assert (np.asarray(output.finish_reason) == FinishReason.END).all()
+    for name in ("length", "n_segments", "cut_segments", "generated_tokens"):
+        assert not np.asarray(getattr(output, name)).any(), name
 
 
 def test_limits_do_not_compile_and_smaller_ones_hold(run, compare):
@@ -154,7 +157,7 @@ def test_never_writes_pad_or_ids_beyond_the_tokenizer(run):
         assert all(0 < i < VOCAB for i in r.chain)
 
 
-def test_not_finite_logits_break_their_row_alone(run):
+def test_logits_that_are_not_finite_end_their_row_alone(run):
     params = weights(1, eos=1.5)
     questions = make_questions(1)
     clean = run((params,), questions)
@@ -167,13 +170,14 @@ def test_not_finite_logits_break_their_row_alone(run):
     assert 2 <= sum(hit) < ROWS
     for bad, before, r in zip(hit, clean, run((params,), questions), strict=True):
         if bad:
-            assert r.broken and not r.done and not r.truncated and r.tokens == 1 and not r.chain
+            assert r.finish_reason == FinishReason.NONFINITE
+            assert not r.cut_segments and r.tokens == 1 and not r.chain
             assert r.log_probability == 0
         else:
             toy.same([r], [before])
-    direct = dataclasses.replace(SPEC, n_stages=1)
+    direct = dataclasses.replace(SPEC, n_turns=1)
     for bad, r in zip(hit, run((params,), questions, spec=direct), strict=True):
-        assert r.broken == bad and not (bad and r.done)
+        assert (r.finish_reason == FinishReason.NONFINITE) == bad
 
 
 def test_bounds_beyond_the_buffers_are_refused(run):
@@ -188,21 +192,21 @@ def test_bounds_beyond_the_buffers_are_refused(run):
 
 
 def test_predict_keeps_order_and_pads_to_few_shapes(decoder):
-    params = (weights(3, eos=1.5),)
+    params = {"main": weights(3, eos=1.5)}
     questions = make_questions(8, rows=31)
     own = dataclasses.replace(decoder, batch_size=8, buckets=(6, Q))
     before = n_compilations()
     got = predict(MODEL, params, questions, WIDE, SPEC, own)
     # One for each bucket, or one for all.
-    assert n_compilations() == before + (2 if own.engine == "synchronous" else 1)
+    assert n_compilations() == before + (2 if own.plain else 1)
     for question, g in zip(questions, got, strict=True):
         want = reference.decode(MODEL, params, question, WIDE, SPEC)
         if want.smallest_margin < 1e-3:
             continue
         assert [s.tolist() for s in g.segments] == want.segments
         assert g.ids.tolist() == want.chain and g.tokens == want.tokens
-        assert (g.done, g.truncated, g.repeated) == (want.done, want.truncated, want.repeated)
-        json.dumps([g.done, g.truncated, g.repeated, g.broken, g.tokens, g.log_probability])
+        assert (g.finish_reason, g.cut_segments) == (want.finish_reason, want.cut_segments)
+        json.dumps([g.finish_reason, g.cut_segments, g.tokens, g.log_probability])
     assert len({len(g.segments) for g in got}) > 2
     assert predict(MODEL, params, [], WIDE, SPEC, own) == []
 
@@ -210,23 +214,23 @@ def test_predict_keeps_order_and_pads_to_few_shapes(decoder):
 def test_predict_refuses_long_and_empty_questions(decoder):
     good = np.arange(2, 8)
     with pytest.raises(UserError, match="question 1 has 13 tokens.* 1 to 12"):
-        predict(MODEL, (weights(0),), [good, np.arange(2, 15)], WIDE, SPEC, decoder)
+        predict(MODEL, {"main": weights(0)}, [good, np.arange(2, 15)], WIDE, SPEC, decoder)
     with pytest.raises(UserError, match="question 1 has 0 tokens"):
-        predict(MODEL, (weights(0),), [good, good[:0]], WIDE, SPEC, decoder)
+        predict(MODEL, {"main": weights(0)}, [good, good[:0]], WIDE, SPEC, decoder)
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 1, 2)], ids=str)
 def test_predict_on_many_devices(decoder, shape):
-    params = (weights(3, eos=1.5), weights(13, eos=1.5))
+    params, spec = toy.with_roles((weights(3, eos=1.5), weights(13, eos=1.5)), SPEC)
     questions = make_questions(8, rows=21)
     own = dataclasses.replace(decoder, batch_size=8)
-    alone = predict(MODEL, params, questions, WIDE, SPEC, own)
+    alone = predict(MODEL, params, questions, WIDE, spec, own)
     mesh = make_mesh(*shape, devices=jax.devices()[: math.prod(shape)])
-    on = param_shardings(mesh, rules("fsdp_tp"), t5.logical_axes(MODEL), params[0])
-    placed = tuple(jax.device_put(tree, on) for tree in params)
+    on = param_shardings(mesh, rules("fsdp_tp"), t5.logical_axes(MODEL), params["es"])
+    placed = {role: jax.device_put(tree, on) for role, tree in params.items()}
     before = n_compilations()
-    spread = predict(MODEL, placed, questions, WIDE, SPEC, own, mesh=mesh)
+    spread = predict(MODEL, placed, questions, WIDE, spec, own, mesh=mesh)
     assert n_compilations() == before + 1
     for question, a, b in zip(questions, alone, spread, strict=True):
-        if reference.decode(MODEL, params, question, WIDE, SPEC).smallest_margin > 1e-3:
-            assert a.ids.tolist() == b.ids.tolist() and a.done == b.done
+        if reference.decode(MODEL, params, question, WIDE, spec).smallest_margin > 1e-3:
+            assert a.ids.tolist() == b.ids.tolist() and a.finish_reason == b.finish_reason

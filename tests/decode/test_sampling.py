@@ -11,15 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from asesjax.config import base_config
 from asesjax.core.errors import UserError
-from asesjax.decode.sampling import choose_token, draw_token
-from asesjax.decode.spec import Limits, Sampling, check_sampling, row_keys
+from asesjax.decode.sampling import SAMPLERS, Sample, greedy, log_probability
+from asesjax.decode.spec import FinishReason, Limits, row_keys
 
 _spec = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("toy.py"))
 toy = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(toy)
 
-draw = jax.jit(draw_token)
+draw = jax.jit(lambda sampler, *args: sampler(*args), static_argnums=0)
 
 
 def exact(logits, sampling):
@@ -36,16 +37,34 @@ def exact(logits, sampling):
     return p / p.sum()
 
 
-def test_choose_token():
-    logits = np.log([[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]])
-    ids, log_probability = choose_token(jnp.asarray(logits + 3))
+def test_the_greedy_sampler_takes_the_most_probable():
+    logits = jnp.asarray(np.log([[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]]) + 3)
+    ids = greedy(logits, None, None)
     assert ids.tolist() == [1, 0]
-    np.testing.assert_allclose(np.exp(log_probability), [0.5, 0.4], rtol=1e-5)
+    np.testing.assert_allclose(np.exp(log_probability(logits, ids)), [0.5, 0.4], rtol=1e-5)
+
+
+def test_samplers_are_registered_and_hashable():
+    assert list(SAMPLERS)[:2] == ["greedy", "sample"]
+    options = base_config().decode
+    assert SAMPLERS.get("greedy")(options) is greedy
+    assert SAMPLERS.get("sample")(options) == Sample()
+    assert hash(Sample(0.5)) == hash(Sample(0.5)) != hash(Sample(0.6))
+
+
+@pytest.mark.parametrize("temperature", [0.6, 0.8, 1.3])
+def test_logits_are_divided_by_the_temperature(temperature):
+    """To the bit, as if it were not compiled in: draws must not depend on the compiler."""
+    logits = jnp.asarray(np.random.default_rng(0).normal(0, 3, (64, 300)), jnp.float32)
+    keys, steps = row_keys(0, np.arange(64)), np.zeros(64, np.int32)
+    scaled = jnp.asarray(np.asarray(logits) / np.float32(temperature))
+    want = draw(Sample(), scaled, keys, steps)
+    np.testing.assert_array_equal(draw(Sample(temperature), logits, keys, steps), want)
 
 
 @pytest.mark.parametrize(
     "sampling",
-    [Sampling(), Sampling(0.6), Sampling(2.0, 7), Sampling(1.0, 0, 0.7), Sampling(1.5, 20, 0.9)],
+    [Sample(), Sample(0.6), Sample(2.0, 7), Sample(1.0, 0, 0.7), Sample(1.5, 20, 0.9)],
     ids=str,
 )
 @pytest.mark.parametrize("n_ids", [5, 300])  # fewer ids than a block, and several blocks
@@ -55,7 +74,7 @@ def test_draws_follow_the_distribution(sampling, n_ids):
     logits[3] = -np.inf
     keys = row_keys(1, np.arange(1000))
     rows = jnp.tile(jnp.asarray(logits), (1000, 1))
-    drawn = [np.asarray(draw(rows, keys, np.full(1000, i), sampling)[0]) for i in range(n // 1000)]
+    drawn = [np.asarray(draw(sampling, rows, keys, np.full(1000, i))) for i in range(n // 1000)]
     count = np.bincount(np.concatenate(drawn), minlength=n_ids)
     p = exact(logits, sampling)
     assert not count[p == 0].any() and p[3] == 0
@@ -70,53 +89,52 @@ def test_draws_follow_the_distribution(sampling, n_ids):
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.floats(-8, 8, width=16), min_size=2, max_size=6),
-    st.integers(0, 8),
-    st.floats(0.05, 1.0),
+    st.sampled_from([(0, 1.0), (1, 1.0), (3, 1.0), (0, 0.05), (0, 0.4), (0, 0.9), (3, 0.6)]),
     st.integers(0, 2**31),
 )
-def test_only_ids_that_are_left_are_drawn(values, k, share, seed):
+def test_only_ids_that_are_left_are_drawn(values, kept, seed):
     logits = np.asarray(values, np.float32)
-    sampling = Sampling(1.0, k, share)
+    sampling = Sample(1.0, *kept)  # few: each is compiled
     p = exact(logits, sampling)
     keys = row_keys(seed, np.arange(64))
     # One shape for all lengths, so that it compiles once.
     padded = np.full((64, 6), -np.inf, np.float32)
     padded[:, : len(logits)] = logits
-    ids, log_p = draw(jnp.asarray(padded), keys, np.zeros(64, np.int32), sampling)
+    ids = draw(sampling, jnp.asarray(padded), keys, np.zeros(64, np.int32))
+    log_p = log_probability(jnp.asarray(padded), ids)
     assert (p[np.asarray(ids)] > 0).all()
     model = np.exp(logits.astype(np.float64) - np.logaddexp.reduce(logits.astype(np.float64)))
     np.testing.assert_allclose(np.exp(log_p), model[np.asarray(ids)], rtol=1e-4)
 
 
-def test_broken_logits_are_told():
+def test_log_probabilities_tell_logits_that_are_not_finite():
     logits = np.zeros((2, 4), np.float32)
     logits[0, 2] = np.nan
-    _, log_p = draw(jnp.asarray(logits), row_keys(0, np.arange(2)), np.zeros(2, int), Sampling())
-    assert np.isfinite(log_p).tolist() == [False, True]
+    ids = draw(Sample(), jnp.asarray(logits), row_keys(0, np.arange(2)), np.zeros(2, int))
+    assert np.isfinite(log_probability(jnp.asarray(logits), ids)).tolist() == [False, True]
 
 
 def test_settings_that_make_no_sense_are_refused():
-    for wrong in (Sampling(0.0), Sampling(float("nan")), Sampling(1.0, -1), Sampling(1.0, 0, 0.0),
-                  Sampling(1.0, 0, 1.1)):  # fmt: skip
+    for wrong in ((0.0,), (float("nan"),), (1.0, -1), (1.0, 0, 0.0), (1.0, 0, 1.1)):
         with pytest.raises(UserError, match=r"decode\.(temperature|top_k|top_p)"):
-            check_sampling(wrong)
+            Sample(*wrong)
 
 
 @pytest.fixture(scope="module")
 def sampled():
     """The chains that 1,500 keys draw for one question, by both engines."""
     n = 1500
-    spec = toy.dataclasses.replace(toy.SPEC, sample=True)
+    sampling = Sample(0.8, 0, 0.95)
+    spec = toy.dataclasses.replace(toy.SPEC, sampler=sampling)
     question = toy.make_questions(4)[:1] * n
     keys = row_keys(7, np.arange(n))
-    sampling = Sampling(0.8, 0, 0.95)
     limits = Limits(2, 2, 4)
     params = (toy.weights(3, eos=1.5), toy.weights(13, eos=1.5))
 
     def run(engine, rows=slice(None), batch=250):
         decoder = toy.dataclasses.replace(toy.DECODERS[engine], batch_size=batch, encode_rows=0)
         return toy.run(params, question[rows], limits, spec, decoder,
-                       sampling=sampling, keys=keys[rows])  # fmt: skip
+                       keys=keys[rows])  # fmt: skip
 
     return params, question[0], sampling, run
 
@@ -125,8 +143,8 @@ def test_chains_follow_the_model(sampled):
     params, question, sampling, run = sampled
     chains = run("continuous")
 
-    def distribution(context, written, phase):
-        logits = toy.reference.next_logits(toy.MODEL, params[phase], [*context, 1], written)
+    def distribution(context, written, role):
+        logits = toy.reference.next_logits(toy.MODEL, params[role], [*context, 1], written)
         logits = np.append(-np.inf, logits[1 : toy.VOCAB])
         return exact(logits, sampling)
 
@@ -141,7 +159,8 @@ def test_chains_follow_the_model(sampled):
         assert stats.chisquare(seen[keep], wanted[keep]).pvalue > 1e-3
 
     p = distribution(question, [], 0)
-    ids = [r.segments[0][0] if r.segments else toy.SENTINEL if r.done else 1 for r in chains]
+    ids = [r.segments[0][0] if r.segments else toy.SENTINEL
+           if r.finish_reason == FinishReason.END else 1 for r in chains]  # fmt: skip
     check(ids, p)
     # The second segment, after the most frequent first one.
     pairs = toy.collections.Counter(tuple(r.segments[0]) for r in chains if len(r.segments) > 1)
@@ -158,6 +177,6 @@ def test_draws_do_not_depend_on_batch_engine_or_order(sampled):
     *_, run = sampled
     some = slice(100, 160)
     want = run("continuous")[some]
-    toy.same(run("synchronous", some, 60), want)
+    toy.same(run("plain", some, 60), want)
     toy.same(run("continuous", some, 7), want)
     assert len({tuple(r.chain) for r in want}) > 20

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import importlib.util
+import math
 from pathlib import Path
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from asesjax.decode.predict import Decoder, predict
-from asesjax.decode.spec import DecodeSpec, Limits
+from asesjax.decode.spec import DecodeSpec, FinishReason, Limits
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
 
@@ -35,7 +36,7 @@ WIDE = Limits(R, L, C)
 ROWS = 24
 # Ways of running questions that must not change what is written.
 DECODERS = {
-    "synchronous": Decoder(ROWS, (Q,), "synchronous"),
+    "plain": Decoder(ROWS, (Q,), plain=True),
     "continuous": Decoder(5, (Q,), encode_rows=2, context_lengths=(24,)),
 }
 
@@ -58,8 +59,18 @@ def make_questions(seed, rows=ROWS):
     return [rng.integers(2, 20, rng.integers(1, Q + 1)).astype(np.int32) for _ in range(rows)]
 
 
+def with_roles(params, spec):
+    """Parameters by role, and turns that some sets of parameters write one after the other."""
+    roles = ("es", "as")[: len(params)]
+    n = math.lcm(len(roles), len(spec.turns))
+    turns = [spec.turns[i % len(spec.turns)]._replace(role=roles[i % len(roles)]) for i in range(n)]
+    named = dict(zip(roles, params, strict=True))
+    return named, dataclasses.replace(spec, turns=tuple(turns))
+
+
 def run(params, questions, limits=WIDE, spec=SPEC, decoder=DECODERS["continuous"], **options):
     """Chains as the reference writes them."""
+    params, spec = with_roles(params, spec)
     out = predict(MODEL, params, questions, limits, spec, decoder, **options)
     return [as_result(generated) for generated in out]
 
@@ -68,10 +79,8 @@ def as_result(g):
     assert len(g.ids) == sum(map(len, g.segments)) == len(g.token_log_probability)
     return reference.Result(
         segments=[segment.tolist() for segment in g.segments],
-        done=g.done,
-        truncated=g.truncated,
-        repeated=g.repeated,
-        broken=g.broken,
+        finish_reason=g.finish_reason,
+        cut_segments=g.cut_segments,
         tokens=g.tokens,
         log_probability=g.log_probability,
         token_log_probability=g.token_log_probability.tolist(),
@@ -83,13 +92,14 @@ def compare(params, questions, limits=WIDE, spec=SPEC, decoder=DECODERS["continu
     clear = 0
     wants = []
     forced = more.get("forced") or [()] * len(questions)
-    hints = more.get("hints") or [()] * len(questions)
-    stages = more.get("stages", [0] * len(questions))
+    extra = more.get("extra_inputs") or [()] * len(questions)
+    turns = more.get("first_turns", [0] * len(questions))
     found = run(params, questions, limits, spec, decoder, **more)
+    params, spec = with_roles(params, spec)
     for i, (question, got) in enumerate(zip(questions, found, strict=True)):
         own = Limits(*(value if np.ndim(value) == 0 else value[i] for value in limits))
         want = reference.decode(
-            MODEL, params, question, own, spec, list(forced[i]), hints[i], int(stages[i])
+            MODEL, params, question, own, spec, list(forced[i]), extra[i], int(turns[i])
         )
         if want.smallest_margin < 1e-3:
             continue
@@ -119,12 +129,11 @@ def kinds(results):
     """How the chains ended, and how long they were."""
     count = collections.Counter()
     for r in results:
-        count["done"] += r.done
-        count["truncated"] += r.truncated
-        count["repeated"] += r.repeated
+        count[r.finish_reason] += 1
         count["several segments"] += len(r.segments) > 1
         count["chain full"] += len(r.chain) == C
         count["cut, went on"] += any(len(s) == L for s in r.segments[:-1])
         count["ended by eos"] += any(len(s) < L for s in r.segments[:-1])
-        count["empty"] += r.repeated and r.tokens == len(r.chain) + len(r.segments) + 1
+        empty = r.tokens == len(r.chain) + len(r.segments) + 1
+        count["empty"] += r.finish_reason == FinishReason.REPEATED and empty
     return count

@@ -196,7 +196,7 @@ def test_in_bfloat16_decoding_holds_half_and_writes_the_same(finished):
     run = open_run(None, finished, {"model.dtype": "bfloat16"})
     records = read_records(finished / "data/test.jsonl")
     half = load_method(run, "dsm")
-    whole = tuple(load_role(run, half.method, role) for role in half.method.roles)
+    whole = {role: load_role(run, half.method, role) for role in half.method.roles}
     chains = []
     for params in (half.params, whole):
         using = half._replace(params=params)
@@ -209,7 +209,7 @@ def test_in_bfloat16_decoding_holds_half_and_writes_the_same(finished):
 
 
 def final_params(workdir):
-    (params,) = load_method(open_run(None, workdir), "direct").params
+    params = load_method(open_run(None, workdir), "direct").params
     return jax.tree.leaves(jax.tree.map(np.asarray, params))
 
 

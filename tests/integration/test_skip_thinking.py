@@ -14,16 +14,15 @@ from asesjax.core.errors import Preempted
 from asesjax.core.files import read_json, read_jsonl
 from asesjax.data.vocab import load_saved
 from asesjax.decode.score import score_examples, token_scores
-from asesjax.evals.runner import decode_plan, n_compilations
+from asesjax.evals.runner import decode_spec, n_compilations
+from asesjax.experiment import open_run
 from asesjax.jobs.training import role_examples
-from asesjax.methods.method import Trained
-from asesjax.methods.method import make_method
+from asesjax.methods.method import TrainedMethod, make_method
 from asesjax.methods.skip_thinking import skip_data as skipping
 from asesjax.methods.skip_thinking import training as chunks
 from asesjax.methods.skip_thinking.search import objective
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
-from asesjax.experiment import open_run
 from asesjax.run import Run, load_method
 from asesjax.train import loop
 
@@ -183,27 +182,27 @@ def test_settings_are_checked_before_anything_runs(tmp_path, capsys):
 
 def plain_answer(student, config, sample, kept, following):
     """One trial in plain Python: the specification's inner loop, and the smallest margin."""
-    spec, limits = decode_plan(student.method, config, student.vocab)
-    n, answer, margin = len(sample.boundaries) - 1, spec.n_stages - 1, np.inf
+    spec, limits = decode_spec(student.method, student.vocab)
+    n, answer, margin = len(sample.boundaries) - 1, spec.n_turns - 1, np.inf
     stages = [*range(n - len(following), n), answer]
     if config.chunk.continuation == "teacher":
         kept, stages = [*kept, *following], [answer]
     ids = [i for run in sample.ids(kept) for i in run]
     while stages:
         stage, token, segment = stages.pop(0), None, []
-        context = [*spec.frames[stage].lead, *sample.question, *ids, spec.eos_id]
+        context = [*spec.turns[stage].prompt.lead, *sample.question, *ids, spec.eos_id]
         while token is None or len(segment) < limits.max_segment_tokens:
-            logits = reference.next_logits(student.model, student.params[0], context, segment)
+            logits = reference.next_logits(student.model, student.params["main"], context, segment)
             logits = logits[: spec.vocab_limit].copy()
             logits[0] = -np.inf
             first, second = np.sort(logits)[[-1, -2]]
             margin, token = min(margin, float(first - second)), int(logits.argmax())
-            if token in (spec.eos_id, spec.jump_ids[-1]):
+            if token in (spec.eos_id, spec.turns[-1].mark):
                 break
             segment.append(token)
         if stage != answer:
             ids += segment
-            if token == spec.jump_ids[-1]:
+            if token == spec.turns[-1].mark:
                 stages = [answer]
     return student.vocab.decode(segment), margin
 
@@ -239,7 +238,7 @@ def wild(finished):
     marks = [vocab.eos_id, vocab.sentinel(run.config.chunk.mark_from + 4)]
     kernel = params["decoder"]["logits_dense"]["kernel"]
     params["decoder"]["logits_dense"]["kernel"] = kernel.at[:, marks].multiply(2.0)
-    return run, Trained(get_method("cwt"), model, (params,), vocab)
+    return run, TrainedMethod(make_method("cwt", run.config), model, {"main": params}, vocab)
 
 
 def judge(text, answer="", metric=""):
@@ -287,7 +286,8 @@ def test_cuts_move_by_the_loss_of_the_items(finished):
         own = [item for item in items if item.id.split("/")[0] == sample.record.id][:-1]
         assert len(own) == len(before) == len(after)
         for item, cost in zip(own, before, strict=True):
-            ((nll, _),) = score_examples(student.model, *student.params, [item], (112,), (80,))
+            params = student.params["main"]
+            ((nll, _),) = score_examples(student.model, params, [item], (112,), (80,))
             assert cost.nll == pytest.approx(float(nll.sum()), rel=1e-5)
             assert cost.tokens == len(item.targets)
         assert objective(after, "total") <= objective(before, "total") + 1e-6

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from asesjax.decode.predict import Decoder, predict
-from asesjax.decode.spec import DecodeSpec, Limits
+from asesjax.decode.spec import DecodeSpec, FinishReason, Limits
 from asesjax.models import hf_names, t5
 from asesjax.models.hf_io import load_params
 
@@ -109,11 +109,13 @@ def test_greedy_ids(hf, pair, kind, shape):
     n, s = 14, 12
     source = hf.prompts(7, 250, s)
     want = hf.greedy(theirs, source, n)
-    spec = DecodeSpec(hf.LIMIT, n, n, 1, n_stages=1)
+    spec = DecodeSpec(hf.LIMIT, n, n, 1, n_turns=1)
     questions = [row[: np.count_nonzero(row) - 1] for row in source]  # the end mark is added
     decoder = Decoder(125, (s,), context_lengths=())
-    found = predict(config, (params,), questions, Limits(1, n, n), spec, decoder)
-    got = [[*chain.ids.tolist(), *([1] * chain.done)] for chain in found]
+    found = predict(config, {"main": params}, questions, Limits(1, n, n), spec, decoder)
+    got = [
+        chain.ids.tolist() + [1] * (chain.finish_reason == FinishReason.END) for chain in found
+    ]
     assert got == want
     # What was compared was of many kinds.
     assert 0.1 < np.mean([ids[-1] == 1 for ids in want]) < 0.95

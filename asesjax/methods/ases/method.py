@@ -12,8 +12,9 @@ from asesjax.core.types import AS, ES, LABELS, Example
 from asesjax.data.corpus import EncodedRecord, need_tokens
 from asesjax.data.examples import make_example
 from asesjax.data.vocab import Vocabulary
+from asesjax.decode.spec import DecodePlan, Turn
 from asesjax.methods.ases.stages import SEGMENTS, segment_report, segment_stages
-from asesjax.methods.method import METHODS, Method, ReportPart, Shape
+from asesjax.methods.method import METHODS, Method, ReportPart
 from asesjax.methods.token_weights import TOKEN_WEIGHTS
 from asesjax.run import Run
 from asesjax.segment.pieces import Piece
@@ -48,6 +49,7 @@ class AsEs(Method):
     """What both paths share."""
 
     Options = AsEsOptions
+    turns = (Turn(),)
 
     def __init__(self, name: str, config: Config):
         """See ``Method``."""
@@ -65,11 +67,11 @@ class AsEs(Method):
             out += TOKEN_WEIGHTS.get(self.options.token_weights).stages(run, self.config)
         return out
 
-    def shape(self, vocab: Vocabulary) -> Shape:
+    def decode_plan(self, vocab: Vocabulary) -> DecodePlan:
         """Segments follow each other until the chain ends itself."""
         by_text = self.options.end_of_chain == "stop_text"
         stop_text = self.options.stop_text if by_text else ""
-        return Shape(n_stages=0, sentinel=not by_text, stop_text=stop_text)
+        return DecodePlan(self.turns, n_turns=0, sentinel=not by_text, stop_text=stop_text)
 
     def report(self, run: Run, rows: Sequence[dict[str, Any]]) -> ReportPart | None:
         """Return how labels agree with gold ones."""
@@ -93,7 +95,7 @@ class DualPath(AsEs):
     """Two models in turn: ESM writes the extractive segments, ASM the abstractive ones."""
 
     roles = ("es", "as")
-    labels = (ES, AS)
+    turns = (Turn("es", ES), Turn("as", AS))
 
     def examples(self, record: EncodedRecord, vocab: Vocabulary) -> dict[str, list[Example]]:
         """Divide the segments by their labels."""

@@ -18,7 +18,7 @@ from asesjax.data.examples import join_ids
 from asesjax.data.vocab import Vocabulary
 from asesjax.methods.baselines.direct import answer_example, answer_text, direct_example
 from asesjax.methods.baselines.marks import encode_marks
-from asesjax.methods.method import METHODS, Asked, Method, Trained, Write
+from asesjax.methods.method import METHODS, GenerateFn, Method, Request, TrainedMethod
 from asesjax.run import Run
 
 
@@ -101,19 +101,21 @@ class InContext(Method):
             ))  # fmt: skip
         return {"main": out}
 
-    def ask(self, trained: Trained, asked: Asked, write: Write) -> Asked:
+    def prepare_requests(
+        self, trained: TrainedMethod, request: Request, generate_fn: GenerateFn
+    ) -> Request:
         """Put worked examples of the training records and the prompt around every question."""
         how = FORMATS[self.options.ask]
-        shown: list[list[EncodedRecord]] = [[] for _ in asked.questions]
+        shown: list[list[EncodedRecord]] = [[] for _ in request.questions]
         if how.few:
             pool = trained.corpus()
             places = worked_examples(
-                asked.questions, [one.question.ids for one in pool], self.options.shots
+                request.questions, [one.question.ids for one in pool], self.options.shots
             )
             shown = [[pool[place] for place in own] for own in places]
         questions = [
             self.prompted(ids, own, how, trained.vocab)
-            for ids, own in zip(asked.questions, shown, strict=True)
+            for ids, own in zip(request.questions, shown, strict=True)
         ]
         buckets = self.config.decode.question_buckets
         longest = max(map(len, questions), default=0)
@@ -123,7 +125,7 @@ class InContext(Method):
                 f"tokens; raise the last of decode.question_buckets {tuple(buckets)}, or lower "
                 "in_context.shots"
             )
-        return asked._replace(questions=questions)
+        return request._replace(questions=questions)
 
     def prompted(
         self,

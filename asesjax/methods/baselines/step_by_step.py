@@ -9,10 +9,10 @@ from asesjax.core.types import Example
 from asesjax.data.corpus import EncodedRecord
 from asesjax.data.examples import join_ids, make_example
 from asesjax.data.vocab import Vocabulary
-from asesjax.decode.spec import Frame
+from asesjax.decode.spec import DecodePlan, Prompt, Turn
 from asesjax.methods.baselines.direct import answer_example
 from asesjax.methods.baselines.marks import encode_marks
-from asesjax.methods.method import METHODS, Method, Shape
+from asesjax.methods.method import METHODS, Method
 
 
 @section("step_by_step")
@@ -59,9 +59,9 @@ class StepByStep(Method):
             )
         ]}  # fmt: skip
 
-    def shape(self, vocab: Vocabulary) -> Shape:
+    def decode_plan(self, vocab: Vocabulary) -> DecodePlan:
         """The answer is asked for."""
         if self.options.alpha in (0, 1):
-            return Shape()
+            return DecodePlan()
         predict, _ = encode_marks(vocab, self.options, "predict_prefix", "explain_prefix")
-        return Shape(frames=(Frame(lead=tuple(predict.tolist())),))
+        return DecodePlan((Turn(prompt=Prompt(tuple(predict.tolist()))),))

@@ -9,8 +9,8 @@ from asesjax.core.types import Example
 from asesjax.data.corpus import EncodedRecord
 from asesjax.data.examples import make_example
 from asesjax.data.vocab import Vocabulary
-from asesjax.decode.spec import Frame
-from asesjax.methods.method import METHODS, Method, ReportPart, Shape
+from asesjax.decode.spec import DecodePlan, Prompt, Turn
+from asesjax.methods.method import METHODS, Method, ReportPart
 from asesjax.methods.skip_thinking.chunks import (
     check_chunks,
     chunk_examples,
@@ -62,12 +62,12 @@ class ChunkWise(_Chunks):
         """One example a chunk, and one for the answer."""
         return {"main": self.chunked(record, vocab)}
 
-    def shape(self, vocab: Vocabulary) -> Shape:
+    def decode_plan(self, vocab: Vocabulary) -> DecodePlan:
         """The answer's mark leads there from any chunk."""
         marks = make_marks(self.options, vocab)
-        n = len(marks.stages)
-        frames = tuple(Frame((mark,)) for mark in (*marks.stages, marks.answer))
-        return Shape(n_stages=n + 1, frames=frames, jump_ids=(-1,) * n + (marks.answer,))
+        turns = [Turn(prompt=Prompt((mark,))) for mark in (*marks.stages, marks.answer)]
+        turns[-1] = turns[-1]._replace(mark=marks.answer)
+        return DecodePlan(tuple(turns), n_turns=len(turns))
 
 
 @METHODS.register("skip_thinking")
@@ -95,14 +95,15 @@ class SkipThinking(_Chunks):
         )  # fmt: skip
         return {"main": own + some_of(self.chunked(record, vocab), skip.mix)}
 
-    def shape(self, vocab: Vocabulary) -> Shape:
-        """At once, or stage by stage, each naming the next."""
+    def decode_plan(self, vocab: Vocabulary) -> DecodePlan:
+        """At once, or turn by turn, each naming the next."""
         marks = make_marks(self.options, vocab)
+        first = Turn(prompt=Prompt((marks.skip,)))
         if self.config.skip.write == "one_pass":
-            return Shape(frames=(Frame((marks.skip,)),))
+            return DecodePlan((first,))
         named = (*marks.stages, marks.answer)
-        frames = (Frame((marks.skip,)), *(Frame((marks.skip, mark)) for mark in named))
-        return Shape(n_stages=len(frames), frames=frames, jump_ids=(-1, *named))
+        turns = (first, *(Turn(prompt=Prompt((marks.skip, mark)), mark=mark) for mark in named))
+        return DecodePlan(turns, n_turns=len(turns))
 
 
 @METHODS.register("full_thinking")
@@ -122,6 +123,6 @@ class FullThinking(_Chunks):
         own = make_example(vocab, f"{record.record.id}/full", context, [record.chain.ids], "full")
         return {"main": [own, *some_of(self.chunked(record, vocab), self.config.skip.mix)]}
 
-    def shape(self, vocab: Vocabulary) -> Shape:
+    def decode_plan(self, vocab: Vocabulary) -> DecodePlan:
         """Written at once."""
-        return Shape(frames=(Frame((make_marks(self.options, vocab).full,)),))
+        return DecodePlan((Turn(prompt=Prompt((make_marks(self.options, vocab).full,))),))

@@ -15,10 +15,11 @@ from asesjax.core.ragged import Ragged, write_annotations
 from asesjax.core.stages import Stage
 from asesjax.core.types import FILLER
 from asesjax.decode.predict import predict
+from asesjax.decode.sampling import greedy
 from asesjax.decode.spec import DecodeSpec, Limits
 from asesjax.evals.answers import is_correct
-from asesjax.evals.runner import decode_plan, make_decoder
-from asesjax.methods.method import Trained
+from asesjax.evals.runner import decode_spec, make_decoder
+from asesjax.methods.method import TrainedMethod
 from asesjax.methods.skip_thinking.report import left_out
 from asesjax.methods.skip_thinking.training import SPLITS, STUDENT, Sample, read_samples
 from asesjax.run import Run, load_method, own_mesh
@@ -70,7 +71,7 @@ def make_skip_data(run: Run) -> None:
     write_json(run / "skip/summary.json", summaries)
 
 
-def skip_rows(run: Run, student: Trained, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+def skip_rows(run: Run, student: TrainedMethod, samples: Sequence[Sample]) -> list[dict[str, Any]]:
     """Make the rows of the skip data of some records, see ``make_skip_data``."""
     n_chunks = [len(sample.boundaries) - 1 for sample in samples]
     protect_first, protect_last = run.config.skip.protect_first, run.config.skip.protect_last
@@ -140,7 +141,7 @@ def find_kept(
 
 def answered_rightly(
     run: Run,
-    student: Trained,
+    student: TrainedMethod,
     samples: Sequence[Sample],
     trials: Sequence[Trial],
 ) -> list[bool]:
@@ -157,13 +158,14 @@ def answered_rightly(
       trials: what is given.
     """
     config, vocab = run.config, student.vocab
-    spec, limits = decode_plan(student.method, vocab)
-    answers = dataclasses.replace(spec, sample=False, beams=1)
-    answer_stage = spec.n_stages - 1
+    spec, limits = decode_spec(student.method, vocab)
+    answers = dataclasses.replace(spec, sampler=greedy, beams=1)
+    answer_turn = spec.n_turns - 1
     # The mark of the answer ends a chain here, so that only chunks are written.
     chunks = dataclasses.replace(
-        answers, n_stages=answer_stage, sentinel_id=spec.jump_ids[-1], jump_ids=()
-    )
+        answers, n_turns=answer_turn, sentinel_id=spec.turns[-1].mark,
+        turns=tuple(turn._replace(mark=-1) for turn in spec.turns),
+    )  # fmt: skip
     contexts, left = [], []
     for i, given, following in trials:
         by_teacher = config.skip.continuation == "teacher"
@@ -172,27 +174,27 @@ def answered_rightly(
         left.append(0 if by_teacher else len(following))
 
     def write(
-        spec: DecodeSpec, rows: Sequence[int], stages: list[int], rounds: list[int]
+        spec: DecodeSpec, rows: Sequence[int], turns: list[int], rounds: list[int]
     ) -> list[np.ndarray]:
         # Always so many rows, some of them idle: batches of one size are compiled once.
         most = min(len(samples), config.decode.batch_size)
-        idle = [spec.n_stages - 1] * max(0, most - len(rows)) if rows else []
+        idle = [spec.n_turns - 1] * max(0, most - len(rows)) if rows else []
         asked = [contexts[row] for row in rows] + contexts[:1] * len(idle)
         bounds = Limits(np.array(rounds + [1] * len(idle)), *limits[1:])
         found = predict(
-            student.model, student.by_phase, asked, bounds, spec,
+            student.model, student.params, asked, bounds, spec,
             make_decoder(config, _buckets(config.decode.question_buckets, asked)), own_mesh(run),
-            stages=np.array(stages + idle),
+            first_turns=np.array(turns + idle),
         )  # fmt: skip
         return [chain.ids for chain in found[: len(rows)]]
 
     rows = [row for row, n in enumerate(left) if n]
-    stages = [len(samples[trials[row].sample].boundaries) - 1 - left[row] for row in rows]
-    more = write(chunks, rows, stages, [left[row] for row in rows])
+    turns = [len(samples[trials[row].sample].boundaries) - 1 - left[row] for row in rows]
+    more = write(chunks, rows, turns, [left[row] for row in rows])
     for row, ids in zip(rows, more, strict=True):
         contexts[row] = np.concatenate([contexts[row], ids]).astype(np.int32)
     n = len(trials)
-    said = write(answers, range(n), [answer_stage] * n, [1] * n)
+    said = write(answers, range(n), [answer_turn] * n, [1] * n)
     return [
         is_correct(vocab.decode(ids), samples[trial.sample].record.answer, config.evaluate.metric)
         for ids, trial in zip(said, trials, strict=True)

@@ -20,7 +20,7 @@ from asesjax.data.corpus import read_corpus
 from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.decode.score import score_examples
 from asesjax.jobs.training import role_examples, role_steps, start_params, train_role
-from asesjax.methods.method import Method, Trained
+from asesjax.methods.method import Method, TrainedMethod
 from asesjax.methods.skip_thinking.chunks import (
     Boundaries,
     Sentences,
@@ -106,7 +106,7 @@ def read_samples(run: Run, split: str, file: str = CHUNKS) -> list[Sample]:
     ]  # fmt: skip
 
 
-def search_boundaries(run: Run, student: Trained, samples: Sequence[Sample]) -> Searched:
+def search_boundaries(run: Run, student: TrainedMethod, samples: Sequence[Sample]) -> Searched:
     """Move the cuts of some samples by the loss of a student."""
     config, vocab = run.config, student.vocab
     marks = make_marks(config.chunk, vocab)
@@ -118,7 +118,7 @@ def search_boundaries(run: Run, student: Trained, samples: Sequence[Sample]) -> 
                           samples[i].sentences, stage, start, end)
             for i, stage, start, end in candidates
         ]  # fmt: skip
-        scores = score_examples(student.model, *student.params, examples, *buckets)
+        scores = score_examples(student.model, student.params["main"], examples, *buckets)
         return [Cost(float(nll.sum(dtype=np.float64)), len(nll)) for nll, _ in scores]
 
     boundaries = [sample.boundaries for sample in samples]
@@ -127,8 +127,8 @@ def search_boundaries(run: Run, student: Trained, samples: Sequence[Sample]) -> 
 
 def _search(run: Run, method: Method, vocab: Vocabulary, k: int, step: int) -> None:
     """Write the boundaries of phase k, with the student as it is after a step."""
-    params = (load_role(run, method, "main", step),)
-    student = Trained(method, model_config(run, vocab), params, vocab)
+    params = {"main": load_role(run, method, "main", step)}
+    student = TrainedMethod(method, model_config(run, vocab), params, vocab)
     summary = {}
     for split in SPLITS:
         samples = read_samples(run, split, f"chunks/{k - 1}/{{split}}.npz")

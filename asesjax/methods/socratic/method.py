@@ -19,8 +19,8 @@ from asesjax.core.types import Example, Record
 from asesjax.data.corpus import EncodedRecord
 from asesjax.data.examples import join_ids, make_example
 from asesjax.data.vocab import Vocabulary
-from asesjax.decode.spec import Frame, Limits
-from asesjax.methods.method import METHODS, Asked, Method, Shape, Trained, Write
+from asesjax.decode.spec import DecodePlan, Limits, Prompt, Turn
+from asesjax.methods.method import METHODS, GenerateFn, Method, Request, TrainedMethod
 from asesjax.methods.socratic.chain import (
     Leads,
     ask_examples,
@@ -41,8 +41,6 @@ class Socratic(Method):
 
     Options = SocraticOptions
     roles = ("decomposer", "solver")
-    labels = ("question", "answer")
-    phases = ("decomposer", "solver")
     solver = "solver"
 
     def __init__(self, name: str, config: Config):
@@ -84,50 +82,58 @@ class Socratic(Method):
         plan = [make_example(vocab, f"{own.id}/guide", [leads.guide, question], [guide], "guide")]
         return [ask, solve, plan if self.has_planner else []]
 
-    def shape(self, vocab: Vocabulary) -> Shape:
+    def decode_plan(self, vocab: Vocabulary) -> DecodePlan:
         """A subquestion, its answer, and so on; planned subquestions need no guide any more."""
         leads = self.leads(vocab)
-        frames = (Frame(leads.ask, hint=self.guided and not self.plans),
-                  Frame(leads.solve, history=self.options.history))  # fmt: skip
-        return Shape(n_stages=0, frames=frames, sentinel=True)
+        ask = Prompt(leads.ask, extra_input=self.guided and not self.plans)
+        solve = Prompt(leads.solve, history=self.options.history)
+        turns = Turn(self.roles[0], "question", ask), Turn(self.solver, "answer", solve)
+        return DecodePlan(turns, n_turns=0, sentinel=True)
 
     def reference(self, record: Record) -> Record:
         """The chain holds the subquestions."""
         return reference(record, self.config)
 
-    def ask(self, trained: Trained, asked: Asked, write: Write) -> Asked:
+    def prepare_requests(
+        self, trained: TrainedMethod, request: Request, generate_fn: GenerateFn
+    ) -> Request:
         """Find the guides, and have the whole plan written where there is one."""
         vocab = trained.vocab
-        leads, guides = self.leads(vocab), self.guides(vocab, asked, write)
+        leads, guides = self.leads(vocab), self.guides(vocab, request, generate_fn)
         if not self.plans:
-            return asked if guides is None else asked._replace(hints=_padded(guides))
-        if asked.forced is not None:
+            return request if guides is None else request._replace(extra_inputs=_padded(guides))
+        if request.forced is not None:
             raise UserError(
                 "with socratic.plan=whole a chain begins with what was planned, so there is no "
                 "place for a prefix; leave it out, or set socratic.plan=step"
             )
-        more = [()] * len(asked.questions) if guides is None else guides
+        more = [()] * len(request.questions) if guides is None else guides
         heads = [join_ids(leads.ask, q, guide)
-                 for q, guide in zip(asked.questions, more, strict=True)]  # fmt: skip
-        return self.with_plans(write(self.roles[0], heads), vocab, asked)
+                 for q, guide in zip(request.questions, more, strict=True)]  # fmt: skip
+        return self.with_plans(generate_fn(self.roles[0], heads), vocab, request)
 
-    def guides(self, vocab: Vocabulary, asked: Asked, write: Write) -> list[np.ndarray] | None:
+    def guides(
+        self, vocab: Vocabulary, request: Request, generate_fn: GenerateFn
+    ) -> list[np.ndarray] | None:
         """Return each question's guide, of a planner or the gold one; None without guidance."""
         if not self.guided:
             return None
         if self.has_planner:
             role = PLANNER if PLANNER in self.roles else self.roles[0]
-            return write(role, [join_ids(self.leads(vocab).guide, q) for q in asked.questions])
-        for record in asked.records or [None]:
+            lead = self.leads(vocab).guide
+            return generate_fn(role, [join_ids(lead, q) for q in request.questions])
+        for record in request.records or [None]:
             if record is None or not (record.steps or record.rationale):
                 raise UserError(
                     f"socratic.guidance={self.options.guidance} shows the decomposer the gold "
                     "guide, and a question without its solution has none; train with "
                     "socratic.guide_source=planner to have guides written"
                 )
-        return [guide_ids(vocab, record, self.options) for record in asked.records or ()]
+        return [guide_ids(vocab, record, self.options) for record in request.records or ()]
 
-    def with_plans(self, plans: Sequence[np.ndarray], vocab: Vocabulary, asked: Asked) -> Asked:
+    def with_plans(
+        self, plans: Sequence[np.ndarray], vocab: Vocabulary, request: Request
+    ) -> Request:
         """Give planned subquestions to the chains: every other segment, and then the end.
 
         A subquestion without room for its end mark is given without it, and is cut as any segment
@@ -135,7 +141,7 @@ class Socratic(Method):
         the end.
         """
         decode, none = self.config.decode, np.zeros(0, np.int32)
-        limits = asked.limits or Limits(
+        limits = request.limits or Limits(
             decode.max_rounds, decode.max_segment_tokens, decode.max_chain_tokens
         )
         rounds = np.broadcast_to(limits.max_rounds, len(plans)).copy()
@@ -155,7 +161,7 @@ class Socratic(Method):
             # One size for all calls: one program.
             given = (given + [none] * decode.max_rounds)[: decode.max_rounds]
             forced.append([np.pad(own, (0, decode.max_segment_tokens - len(own))) for own in given])
-        return asked._replace(forced=forced, limits=limits._replace(max_rounds=rounds))
+        return request._replace(forced=forced, limits=limits._replace(max_rounds=rounds))
 
 
 @METHODS.register("socratic_unified")
@@ -163,7 +169,6 @@ class SocraticUnified(Socratic):
     """One set of parameters for all tasks, which marks tell apart."""
 
     roles = ("main",)
-    phases = ("main", "main")
     solver = "main"
 
     def leads(self, vocab: Vocabulary) -> Leads:
