@@ -37,7 +37,7 @@ def _greedy(decode: Any) -> Sampler:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sample:
+class RandomSampler:
     """Draws an id at random. In transformers' order:
 
     Attributes:
@@ -82,7 +82,7 @@ class Sample:
 
 @SAMPLERS.register("sample")
 def _sample(decode: Any) -> Sampler:
-    return Sample(decode.temperature, decode.top_k, decode.top_p)
+    return RandomSampler(decode.temperature, decode.top_k, decode.top_p)
 
 
 def log_probability(logits: jax.Array, ids: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ import pytest
 from asesjax.cli import generate_file
 from asesjax.cli.generate_input import read_questions
 from asesjax.cli.main import main
-from asesjax.config import base_config, finish, flatten
+from asesjax.config import base_config, finish, save_fields
 from asesjax.core.files import read_json, read_jsonl, write_json
 from asesjax.data.vocab import ByteVocabulary
 from asesjax.evals.runner import n_compilations
@@ -43,7 +43,7 @@ VOCAB = ByteVocabulary(4)
 def workdir(tmp_path_factory):
     """A run whose roles hold random parameters."""
     workdir = tmp_path_factory.mktemp("generate") / "run"
-    write_json(workdir / "config.json", flatten(finish(base_config(), FIELDS)))
+    save_fields(workdir, finish(base_config(), FIELDS))
     VOCAB.save(workdir / "vocab")
     config = model_config(open_run(None, workdir), VOCAB)
     for seed, role in enumerate(("usm/main", "dsm/es", "dsm/as")):

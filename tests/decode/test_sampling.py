@@ -13,7 +13,7 @@ from scipy import stats
 
 from asesjax.config import base_config
 from asesjax.core.errors import UserError
-from asesjax.decode.sampling import SAMPLERS, Sample, greedy, log_probability
+from asesjax.decode.sampling import SAMPLERS, RandomSampler, greedy, log_probability
 from asesjax.decode.spec import FinishReason, Limits, row_keys
 
 _spec = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("toy.py"))
@@ -48,8 +48,8 @@ def test_samplers_are_registered_and_hashable():
     assert list(SAMPLERS)[:2] == ["greedy", "sample"]
     options = base_config().decode
     assert SAMPLERS.get("greedy")(options) is greedy
-    assert SAMPLERS.get("sample")(options) == Sample()
-    assert hash(Sample(0.5)) == hash(Sample(0.5)) != hash(Sample(0.6))
+    assert SAMPLERS.get("sample")(options) == RandomSampler()
+    assert hash(RandomSampler(0.5)) == hash(RandomSampler(0.5)) != hash(RandomSampler(0.6))
 
 
 @pytest.mark.parametrize("temperature", [0.6, 0.8, 1.3])
@@ -58,13 +58,13 @@ def test_logits_are_divided_by_the_temperature(temperature):
     logits = jnp.asarray(np.random.default_rng(0).normal(0, 3, (64, 300)), jnp.float32)
     keys, steps = row_keys(0, np.arange(64)), np.zeros(64, np.int32)
     scaled = jnp.asarray(np.asarray(logits) / np.float32(temperature))
-    want = draw(Sample(), scaled, keys, steps)
-    np.testing.assert_array_equal(draw(Sample(temperature), logits, keys, steps), want)
+    want = draw(RandomSampler(), scaled, keys, steps)
+    np.testing.assert_array_equal(draw(RandomSampler(temperature), logits, keys, steps), want)
 
 
 @pytest.mark.parametrize(
     "sampling",
-    [Sample(), Sample(0.6), Sample(2.0, 7), Sample(1.0, 0, 0.7), Sample(1.5, 20, 0.9)],
+    [RandomSampler(*options) for options in ((), (0.6,), (2.0, 7), (1.0, 0, 0.7), (1.5, 20, 0.9))],
     ids=str,
 )
 @pytest.mark.parametrize("n_ids", [5, 300])  # fewer ids than a block, and several blocks
@@ -94,7 +94,7 @@ def test_draws_follow_the_distribution(sampling, n_ids):
 )
 def test_only_ids_that_are_left_are_drawn(values, kept, seed):
     logits = np.asarray(values, np.float32)
-    sampling = Sample(1.0, *kept)  # few: each is compiled
+    sampling = RandomSampler(1.0, *kept)  # few: each is compiled
     p = exact(logits, sampling)
     keys = row_keys(seed, np.arange(64))
     # One shape for all lengths, so that it compiles once.
@@ -110,21 +110,21 @@ def test_only_ids_that_are_left_are_drawn(values, kept, seed):
 def test_log_probabilities_tell_logits_that_are_not_finite():
     logits = np.zeros((2, 4), np.float32)
     logits[0, 2] = np.nan
-    ids = draw(Sample(), jnp.asarray(logits), row_keys(0, np.arange(2)), np.zeros(2, int))
+    ids = draw(RandomSampler(), jnp.asarray(logits), row_keys(0, np.arange(2)), np.zeros(2, int))
     assert np.isfinite(log_probability(jnp.asarray(logits), ids)).tolist() == [False, True]
 
 
 def test_settings_that_make_no_sense_are_refused():
     for wrong in ((0.0,), (float("nan"),), (1.0, -1), (1.0, 0, 0.0), (1.0, 0, 1.1)):
         with pytest.raises(UserError, match=r"decode\.(temperature|top_k|top_p)"):
-            Sample(*wrong)
+            RandomSampler(*wrong)
 
 
 @pytest.fixture(scope="module")
 def sampled():
     """The chains that 1,500 keys draw for one question, by both engines."""
     n = 1500
-    sampling = Sample(0.8, 0, 0.95)
+    sampling = RandomSampler(0.8, 0, 0.95)
     spec = toy.dataclasses.replace(toy.SPEC, sampler=sampling)
     question = toy.make_questions(4)[:1] * n
     keys = row_keys(7, np.arange(n))
