@@ -191,7 +191,7 @@ def test_stopped_by_hand_it_goes_on(whole, workdir, tmp_path, capsys, monkeypatc
     monkeypatch.setattr(generate_file, "prediction_row", stopping)
     for _ in range(3):
         assert generate(workdir, *command(source, again)) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
     # Every row was in the file before the next one was made.
     assert [len(rows) for rows in seen[1:9]] == list(range(8))
     monkeypatch.setattr(generate_file, "prediction_row", real)
