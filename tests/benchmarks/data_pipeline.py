@@ -14,12 +14,13 @@ import time
 from pathlib import Path
 
 from asesjax.config import base_config, finish
-from asesjax.data.examples import chain_text, encode_chain
+from asesjax.data.corpus import encode_text
+from asesjax.data.examples import chain_text
 from asesjax.data.sources import load_records, read_records, write_records
 from asesjax.data.vocab import load_vocabulary, train_vocabulary, with_symbols
 from asesjax.methods.ases.scoring import ScoredRecord, segment_scored
 from asesjax.segment.pieces import piece_texts, split_pieces
-from asesjax.segment.score import similarity_scores
+from asesjax.segment.score import SCORES, ScoreInput
 
 
 def main() -> None:
@@ -40,16 +41,14 @@ def main() -> None:
         rows = []
         for record, chain in zip(records, chains, strict=True):
             cut = tuple(split_pieces(chain))
-            scores = {}
-            if kind != "location":
-                texts = piece_texts(chain, cut)
-                scores[kind] = similarity_scores(texts, record.question, kind).tolist()
+            score_input = ScoreInput(record.question, piece_texts(chain, cut), "en", ())
+            scores = {kind: SCORES.get(kind).function(score_input).tolist()}
             rows.append(ScoredRecord(record.id, chain, cut, scores))
         return segment_scored(rows, kind, 1.0)
 
     def encode(vocab):
         for chain, cut in zip(chains, pieces, strict=True):
-            encode_chain(vocab, chain, cut)
+            encode_text(vocab, chain).piece_of_tokens(cut)
 
     file = args.scratch / "data_pipeline.jsonl.tmp"
     steps = {

@@ -1,4 +1,4 @@
-"""Time of the host's work before and during training: examples, token cache, batches; JSON lines.
+"""Time of the host's work before and during training: corpus, examples, batches; JSON lines.
 
     .venv/bin/python tests/benchmarks/host_pipeline.py --data DIR
 
@@ -6,25 +6,22 @@ DIR holds gsm8k/train.jsonl and t5_vocab/spiece.model. The examples are the AS-E
 GSM8K's training questions, segmented by location, in T5's vocabulary, made by the functions of
 ``asesjax train``. Lines:
 
-  first start    seconds to encode the examples and write the token cache
-  second start   seconds to read them from there, in a fresh process
-  packed, padded examples a second of an epoch's batches, from the memory-mapped arrays, first and
-                 second epoch (the first reads the pages), and the seconds of planning before them
+  data stage     seconds to read the records, encode them and write the corpus, and its size
+  examples       seconds to make the examples of the corpus, first and second time
+  packed, padded examples a second of an epoch's batches, first and second epoch, and the seconds of
+                 planning before them
 
 Goal: 20,000 packed examples a second.
 """
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from asesjax.config import base_config, finish
 from asesjax.data.batching import batch_at, examples_per_row, make_plan
-from asesjax.data.vocab import load_saved
 from asesjax.jobs import data as data_jobs
 from asesjax.jobs import training
 from asesjax.methods.ases import stages as segmentation
@@ -40,12 +37,14 @@ def show(what, **facts):
     print(json.dumps({"measured": what} | facts), flush=True)
 
 
-def timed_examples(run, what):
+def timed_examples(run):
     """Return the examples, made as at the start of ``asesjax train``, and print the seconds."""
-    start = time.perf_counter()
-    vocab = load_saved(run / "vocab")
-    examples = training.role_examples(run, get_method("usm"), vocab, "train")["main"]
-    show(what, seconds=time.perf_counter() - start, examples=len(examples))
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        examples = training.role_examples(run, make_method("usm", run.config), "train")["main"]
+        seconds.append(round(time.perf_counter() - start, 3))
+    show("examples", seconds=seconds, examples=len(examples))
     return examples
 
 
@@ -79,22 +78,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--batch", type=int, default=64, help="examples a batch")
     parser.add_argument("--packed-length", type=int, default=512)
-    parser.add_argument("--second-start", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.second_start:
-        examples = timed_examples(prepared(args, args.second_start), "second start")
-        time_epochs(examples, args.packed_length, args.batch)
-        time_epochs(examples, 0, args.batch)
-        return
     with tempfile.TemporaryDirectory() as folder:
         run = prepared(args, folder)
+        start = time.perf_counter()
         data_jobs.prepare_data(run)
+        size = sum(file.stat().st_size for file in (run / "corpus").glob("*/*"))
+        show("data stage", seconds=time.perf_counter() - start, corpus_megabytes=size / 1e6)
         segmentation.score_pieces(run, has_scorer=False)
         segmentation.segment_pieces(run)
-        timed_examples(run, "first start")
-        files = (run / "tokens").glob("*/*")
-        show("cache on disk", megabytes=sum(file.stat().st_size for file in files) / 1e6)
-        subprocess.run([sys.executable, *sys.argv, "--second-start", folder], check=True)
+        examples = timed_examples(run)
+        time_epochs(examples, args.packed_length, args.batch)
+        time_epochs(examples, 0, args.batch)
 
 
 if __name__ == "__main__":

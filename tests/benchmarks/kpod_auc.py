@@ -29,10 +29,11 @@ from scipy.stats import rankdata
 from asesjax.cli.main import split_overrides
 from asesjax.core.files import read_json, read_jsonl
 from asesjax.core.types import AS
+from asesjax.data.corpus import read_corpus
 from asesjax.data.generators.math_problems import ITEMS, NAMES
-from asesjax.data.sources import read_records
-from asesjax.experiment import execute
-from asesjax.experiment import open_run
+from asesjax.experiment import execute, open_run
+from asesjax.methods.kpod.stages import WEIGHTS
+from asesjax.methods.kpod.steps import step_ends
 
 FILLERS = {"has", "as", "many", "than", ".", *(word for pair in ITEMS for word in pair)}
 WORDS = {"more", "fewer", "twice", "half"}
@@ -81,11 +82,11 @@ def main() -> None:
         execute(type(run)(run.config, run.workdir, lambda line: print(line, file=sys.stderr)),
                 until=("kpod-weights",))  # fmt: skip
         of: dict[str, list[float]] = defaultdict(list)
-        records = read_records(workdir / f"data/{args.split}.jsonl")
-        rows = [row for _, row in read_jsonl(workdir / f"kpod/weights/{args.split}.jsonl")]
-        for record, row in zip(records, rows, strict=True):
-            tokens = row["tokens"][: row["n_rationale"]]
-            for name, weight in zip(classes(record, tokens), row["weights"], strict=False):
+        template = run.config.data.answer_template
+        for record in read_corpus(workdir, args.split, template, [WEIGHTS]):
+            tokens = record.chain.token_texts()[: step_ends(record)[-1]]
+            weights = record.annotations["weights"].tolist()
+            for name, weight in zip(classes(record.record, tokens), weights, strict=False):
                 of[name].append(weight)
         filler, everything = of["filler"], sum(of.values(), [])
         role = workdir / "roles/kpod_weights/weights"

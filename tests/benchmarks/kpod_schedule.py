@@ -15,7 +15,8 @@ from collections import Counter
 
 import numpy as np
 
-from asesjax.methods.kpod.schedule import Settings, make_schedule
+from asesjax.methods.kpod.options import KpodOptions
+from asesjax.methods.kpod.schedule import make_schedule
 
 
 def main() -> None:
@@ -29,7 +30,7 @@ def main() -> None:
     clusters, losses = random.integers(0, 5, n), random.random(n)
     for kind in ("progressive", "self_paced"):
         for n_stages in map(int, args.stages.split(",")):
-            settings = Settings(kind, n_stages, 0.3, 0.5, 12.0, 1)
+            settings = KpodOptions(schedule=kind, n_stages=n_stages)
             start = time.perf_counter()
             made = make_schedule(difficulties, clusters, losses, settings)
             seconds = time.perf_counter() - start

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from asesjax.cli.main import split_overrides
 from asesjax.core.files import read_json
-from asesjax.experiment import execute
-from asesjax.experiment import open_run
+from asesjax.experiment import execute, open_run
 
 
 def main() -> None:

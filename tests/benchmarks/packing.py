@@ -21,13 +21,11 @@ import numpy as np
 
 from asesjax.config import base_config, finish
 from asesjax.data.batching import batch_at, examples_per_row, make_plan, token_counts
-from asesjax.data.examples import chain_text
+from asesjax.data.corpus import encode_record
 from asesjax.data.sources import load_records
 from asesjax.data.vocab import load_vocabulary
-from asesjax.methods.method import Prepared
 from asesjax.methods.method import make_method
-from asesjax.segment.label import label_pieces, merge_segments
-from asesjax.segment.pieces import piece_texts, split_pieces
+from asesjax.segment.pieces import split_pieces
 
 SOURCE_BUCKETS = (64, 80, 96, 112, 128, 160, 192, 256, 448)
 TARGET_BUCKETS = (16, 24, 32, 48, 72)
@@ -39,14 +37,12 @@ def gsm8k_examples(data: Path, n_records: int = 0) -> list:
     fields |= {"data.n_train": str(n_records), "data.validation_share": "0.0"}
     config = finish(base_config(), fields)
     vocab = load_vocabulary("sentencepiece", str(data / "t5_vocab/spiece.model"))
-    examples = []
+    usm, examples = make_method("usm", config), []
     for record in load_records(config.data, "train", config.seed)[0]:
-        text = chain_text(record, config.data.answer_template)
-        pieces = split_pieces(text, config.segment.short, config.segment.min_words)
-        labels = label_pieces(None, "location", 1.0, n_pieces=len(pieces))
-        segments = tuple(merge_segments(piece_texts(text, pieces), labels, True))
-        prepared = Prepared(record, vocab.encode(record.question), segments)
-        examples += get_method("usm").examples(prepared, config, vocab)["main"]
+        encoded = encode_record(vocab, record, config.data.answer_template)
+        pieces = split_pieces(encoded.chain.text, config.segment.short, config.segment.min_words)
+        notes = {"pieces": np.ravel(pieces), "labels": np.arange(len(pieces)) % 2}
+        examples += usm.examples(encoded._replace(annotations=notes), vocab)["main"]
     return examples
 
 

@@ -12,10 +12,9 @@ import json
 import sys
 from pathlib import Path
 
-import orbax.checkpoint as ocp
-
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 
 FIELDS = ("id", "question", "chain", "segments", "answer", "tokens", "reference_chain")
 SCORES = ("accuracy", "chain_accuracy", "bleu", "rouge_l", "tokens_per_question", "train_tokens",

@@ -8,10 +8,10 @@ and the protected chunks; a JSON line per setting.
 import argparse
 import json
 
+from asesjax.experiment import open_run
 from asesjax.methods.skip_thinking.report import left_out
 from asesjax.methods.skip_thinking.skip_data import skip_rows
 from asesjax.methods.skip_thinking.training import read_samples
-from asesjax.experiment import open_run
 from asesjax.run import load_method
 
 SETTINGS = (
@@ -29,7 +29,7 @@ def main() -> None:
     student = load_method(open_run(None, args.workdir), "cwt")
     for setting in SETTINGS:
         run = open_run(None, args.workdir, setting)
-        samples = read_samples(run, student.vocab, "train")[: args.records]
+        samples = read_samples(run, "train")[: args.records]
         found = left_out(skip_rows(run, student, samples), [sample.record for sample in samples])
         print(json.dumps({"setting": setting} | found), flush=True)
 

@@ -29,9 +29,7 @@ def main() -> None:
     methods = {name: load_method(run, name) for name in times}
     for number in range(args.rounds):
         for name, method in methods.items():
-            answers, seconds = answer_questions(
-                method, run.config, records, own_mesh(run), timed=not number
-            )
+            answers, seconds = answer_questions(method, records, own_mesh(run), timed=not number)
             times[name].append(seconds / len(records))
             tokens[name] = sum(chain.tokens for (chain,) in answers) / len(records)
     first = next(iter(times))

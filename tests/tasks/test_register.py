@@ -36,7 +36,7 @@ TASKS = [
 
 
 def ours(run, method, role, split="train"):
-    return role_examples(run, get_method(method), load_saved(run / "vocab"), split)[role]
+    return role_examples(run, make_method(method, run.config), split)[role]
 
 
 def assert_equal(left, right):
