@@ -6,21 +6,13 @@ from asesjax.models.t5_config import T5Config
 def token_flops(
     config: T5Config, source_length: int, target_length: int
 ) -> tuple[float, float]:
-    """Count the operations of the forward pass that a source and a target token cost.
+    """Count the operations of the forward pass for a source token and for a target token.
 
-    Matrix products alone, a multiplication and an addition being two; attention over the whole
-    padded length, as it is computed. Training costs three times as much: the backward pass has
-    two products for each of the forward pass (what ``train.remat`` computes again is not counted,
-    as usual in model FLOPs).
-
-    Args:
-      config: shape of the model.
-      source_length: S, padded.
-      target_length: T, padded.
-
-    Returns:
-      Operations for each source token (encoder, and the keys and values that the decoder makes of
-      it) and for each target token (decoder and logits).
+    A source token goes through the encoder and becomes the decoder's keys and values; a target
+    token goes through the decoder and the logits. Only matrix products count, a multiplication and
+    an addition as two; attention is over the whole padded lengths. Training costs three times as
+    much: the backward pass has two products for each of the forward pass (what ``train.remat``
+    computes again is not counted, as usual in model FLOPs).
 
     Example:
       >>> small = T5Config(32128, 512, 64, 2048, 8, 6, 6)

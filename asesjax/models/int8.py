@@ -1,8 +1,8 @@
 """Weights for decoding as int8 with one scale an output channel (weight-only quantisation, ours).
 
-Activations stay what they are; products run in their dtype and are scaled afterwards, so that a
-device whose step is bound by reading weights reads a quarter (of float32) or half (of bfloat16).
-Norm scales and tables of position biases are small and stay float32.
+Products run in the activations' dtype and are scaled afterwards, so that a device whose step is
+bound by reading weights reads a quarter (of float32) or half (of bfloat16). Norm scales and tables
+of position biases are small and stay float32.
 """
 
 import dataclasses
@@ -18,12 +18,7 @@ MATRICES = ("kernel", "embedding")  # names of the leaves that products read in 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Int8:
-    """A matrix as int8 times scales.
-
-    Attributes:
-      values: int8 [in, out], or [V, D] for the table of the embedding.
-      scales: float32 [1, out], or [V, 1]: that of each output channel.
-    """
+    """A matrix as int8 [in, out] times float32 scales [1, out]; the embedding [V, D] by [V, 1]."""
 
     values: jax.Array
     scales: jax.Array
@@ -33,12 +28,8 @@ class Int8:
 def quantize(params: Params) -> Params:
     """Round every kernel and the embedding to int8, the largest of a channel to 127.
 
-    Args:
-      params: from ``t5.init`` or a checkpoint.
-
-    Returns:
-      The same tree with ``Int8`` in their places: for ``t5.encode``, ``start_cache`` and
-      ``decode_step``, not for training.
+    The result is the same tree with ``Int8`` in their places, for ``t5.encode``, ``start_cache``
+    and ``decode_step``, not for training.
     """
 
     def one(path, leaf):
@@ -51,9 +42,3 @@ def quantize(params: Params) -> Params:
 
     return jax.tree_util.tree_map_with_path(one, params)
 
-
-def dequantize(params: Params) -> Params:
-    """Return the float32 parameters that quantised ones stand for."""
-    is_int8 = lambda x: isinstance(x, Int8)  # noqa: E731
-    whole = lambda x: x.values * x.scales if is_int8(x) else x  # noqa: E731
-    return jax.tree.map(whole, params, is_leaf=is_int8)

@@ -6,7 +6,7 @@ paper's figure 2. The parameters are one tree:
 
     embedding   [V, D], the student's input embedding, never trained
     weighting   the attention layer and the MLP
-    predictor   a whole T5 of the student's shape, see ``methods.kpod_weights``
+    predictor   a whole T5 of the student's shape, see ``methods.kpod.weights``
 """
 
 import functools
@@ -18,13 +18,13 @@ from flax import linen as nn
 from asesjax.core.types import Params
 from asesjax.models import t5
 from asesjax.models.attention import Attention
-from asesjax.models.layers import Dense, RMSNorm, param, replicate
+from asesjax.models.layers import Dense, RMSNorm, axis_names, param, replicate
 from asesjax.models.t5_config import T5Config
 
-FROZEN = "^embedding$"  # the name of what is not trained, for ``train.rate_factors``
-WEIGHTING = "^weighting/"  # the names of what gives the weights
-# The logit that all weights begin at, 0.95 (ours): the predictor learns to read rationales before
-# much of them is taken away.
+FROZEN = "^embedding$"  # name of the parameter that is not trained, for ``train.rate_factors``
+WEIGHTING = "^weighting/"  # names of the weighting module's parameters
+# The first logit of every weight, 0.95 (ours): the predictor learns to read rationales before
+# many of their tokens are masked.
 _START = 3.0
 
 
@@ -58,13 +58,7 @@ def _boxed_init(config: T5Config, key: jax.Array) -> Params:
 
 
 def from_student(config: T5Config, student: Params, key: jax.Array) -> Params:
-    """Put the weighting module beside the parameters that a student starts from.
-
-    Args:
-      config: the student's shape.
-      student: its parameters, from ``t5.init`` or a checkpoint.
-      key: draws the weighting module.
-    """
+    """Draw a weighting module and put it beside the parameters that a student starts from."""
     return {
         "embedding": student["token_embedder"]["embedding"],
         "weighting": nn.unbox(_boxed_init(config, key)),
@@ -80,11 +74,9 @@ def init(config: T5Config, key: jax.Array) -> Params:
 @functools.lru_cache
 def logical_axes(config: T5Config) -> Params:
     """Names of the axes of every parameter, as ``t5.logical_axes``."""
-    boxed = jax.eval_shape(functools.partial(_boxed_init, config), jax.random.key(0))
-    is_box = lambda x: isinstance(x, nn.LogicallyPartitioned)  # noqa: E731
     return {
         "embedding": ("vocab", "embed"),
-        "weighting": jax.tree.map(lambda box: box.names, boxed, is_leaf=is_box),
+        "weighting": axis_names(functools.partial(_boxed_init, config)),
         "predictor": t5.logical_axes(config),
     }
 
@@ -98,16 +90,9 @@ def embed(config: T5Config, params: Params, tokens: jax.Array) -> jax.Array:
 def weight_logits(
     config: T5Config, params: Params, tokens: jax.Array, is_rationale: jax.Array
 ) -> jax.Array:
-    """Return the logits of token weights.
+    """Return the logits of token weights, float32 [B, R], from int32 tokens [B, R].
 
-    Args:
-      config: the student's shape.
-      params: from ``init`` or ``from_student``.
-      tokens: [B, R] int32.
-      is_rationale: [B, R] bool; other tokens are not seen.
-
-    Returns:
-      float32 [B, R]; without meaning where there is no rationale.
+    Tokens where ``is_rationale``, bool [B, R], is False are not seen and get no meaningful logit.
     """
     x = embed(config, params, tokens)
     return Weighting(config).apply({"params": params["weighting"]}, x, is_rationale)

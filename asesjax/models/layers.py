@@ -5,6 +5,7 @@ they are used.
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 
-from asesjax.core.types import BATCH_AXES
+from asesjax.core.types import BATCH_AXES, Params
 from asesjax.models.int8 import Int8
 from asesjax.models.t5_config import T5Config
 
@@ -22,14 +23,18 @@ def param(module: nn.Module, name: str, init, shape: tuple[int, ...], axes: tupl
     return module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32)
 
 
-class Dense(nn.Module):
-    """``x @ kernel`` with kernel [in, out] and no bias.
+def axis_names(boxed_init: Callable[[jax.Array], Params]) -> Params:
+    """Return the tree of parameters that a function of a key draws, as tuples of axis names."""
+    boxed = jax.eval_shape(boxed_init, jax.random.key(0))
+    is_box = lambda x: isinstance(x, nn.LogicallyPartitioned)  # noqa: E731
+    return jax.tree.map(lambda box: box.names, boxed, is_leaf=is_box)
 
-    Attributes:
-      features: size of the last axis of the result.
-      axes: logical names of the kernel's two axes.
-      stddev: of the normal initialisation.
-      out_dtype: of the result; None for that of ``x``. The sum runs in it.
+
+class Dense(nn.Module):
+    """``x @ kernel`` with kernel [in, features] and no bias.
+
+    The sum runs in ``out_dtype``, by default that of ``x``; ``stddev`` is of the normal
+    initialisation, ``axes`` are the logical names of the kernel's axes.
     """
 
     features: int
@@ -143,6 +148,6 @@ def on_known_mesh(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Arra
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
 
 
-def dropout(config: T5Config) -> nn.Dropout:
+def dropout(config: T5Config, name: str | None = None) -> nn.Dropout:
     """T5's dropout: one mask for all positions of a row, which is cheap and what T5 trains with."""
-    return nn.Dropout(config.dropout, broadcast_dims=(-2,))
+    return nn.Dropout(config.dropout, broadcast_dims=(-2,), name=name)

@@ -1,7 +1,7 @@
-"""Running a stack of equal layers: one after another or as one scanned, keeping less for backward.
+"""Running equal layers, unrolled or as one scan, and storing less for the backward pass.
 
-The parameters stay a tree a layer (``layers_0``, ``layers_1``, ...) outside, on disk and in the
-optimizer, whichever way the stack is run.
+In checkpoints and the optimizer every layer has its own tree (``layers_0``, ``layers_1``, ...),
+whichever way the layers are run.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from flax import linen as nn
 
 from asesjax.models.layers import shard_rows
 
-# What the backward pass finds stored; it computes the rest again, layer by layer (T5X's "minimal"
-# and "full"). "dots" is without the products of two activations: scores are larger than what they
-# are made of.
+# What is stored for the backward pass, which computes the rest again, layer by layer (T5X's
+# "minimal" and "full"). "dots" leaves out products of two activations: attention scores are larger
+# than the queries and keys that they are computed from.
 REMAT = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -31,25 +31,21 @@ def run_layers(
     remat: str = "none",
     scanned: bool = False,
 ) -> jax.Array:
-    """Run equal layers one after another; every way gives the same numbers, dropout included.
+    """Run equal layers over [B, L, D]; every way gives the same numbers, dropout included.
 
-    Scanned, the layers' parameters are stacked first and the program holds one layer, whose
-    compile time does not grow with their number; stacking, taking apart and the optimizer's part
-    still do. A second copy of the parameters and gradients is held meanwhile. On a CPU layers that
-    keep less are always scanned.
+    A scan stacks the layers' parameters and compiles one layer, whose compile time does not grow
+    with their number; that of stacking, unstacking and the optimizer still does. It holds a second
+    copy of the parameters and gradients. On a CPU rematerialised layers are always scanned.
 
     Args:
       layer: an unbound layer, called as ``layer(x, *args, deterministic)``.
       trees: the parameters of each layer, of equal shapes.
       x: [B, L, D].
       args: what every layer gets besides ``x``.
-      key: draws dropout, for each layer anew; None for none.
-      remat: ``"none"`` keeps what backward needs, ``"dots"`` the results of the parameters'
-        products, ``"full"`` what goes into each layer.
+      key: draws dropout, different for each layer; None for none.
+      remat: ``"none"`` stores what the backward pass needs, ``"dots"`` the products with
+        parameters, ``"full"`` the input of each layer.
       scanned: run as ``jax.lax.scan``.
-
-    Returns:
-      [B, L, D].
     """
     keys = None if key is None else jax.random.split(key, len(trees))
 
@@ -58,8 +54,8 @@ def run_layers(
         return layer.apply({"params": params}, x, *args, key is None, rngs=rngs)
 
     if remat != "none":
-        # XLA for CPUs drops the barriers that hold recomputing back until backward needs it, so
-        # unrolled it would save nothing; a loop does hold it back.
+        # XLA for CPUs drops the barriers that delay recomputation until the backward pass needs
+        # it, so unrolled layers would save nothing; a loop does delay it.
         scanned = scanned or _platform() == "cpu"
         one = jax.checkpoint(one, policy=REMAT[remat], prevent_cse=not scanned)
     if not scanned:
@@ -75,6 +71,6 @@ def run_layers(
 
 
 def _platform() -> str:
-    """Of the devices that are compiled for: those of the known mesh, or the default ones."""
+    """Platform of the devices that are compiled for: the known mesh's, or the default one."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return device.platform if device else jax.default_backend()

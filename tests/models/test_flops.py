@@ -1,4 +1,4 @@
-"""The operations counted from the shape are those of the compiler."""
+"""Operations counted from the shape equal those that the compiler counts."""
 
 import dataclasses
 

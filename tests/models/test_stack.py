@@ -43,13 +43,13 @@ def test_every_way_gives_the_same_loss_and_gradients(remat, scan_layers):
         np.testing.assert_allclose(a, b, atol=2e-5 * np.abs(b).max())
 
 
-def test_layers_drop_different_things():
+def test_every_layer_draws_its_own_dropout():
     """With equal parameters, two layers with one mask would leave the same positions."""
     model = dataclasses.replace(MODEL, dropout=0.5)
     params, batch = t5.init(model, jax.random.key(0)), make_batch()
-    one = params["encoder"]["layers_0"]
-    equal = {f"layers_{n}": one for n in range(3)}
-    params = params | {"encoder": params["encoder"] | equal}
+    for side in ("encoder", "decoder"):
+        equal = {f"layers_{n}": params[side]["layers_0"] for n in range(3)}
+        params = params | {side: params[side] | equal}
     keys = []
 
     def spy(key, *args, **kwargs):
@@ -59,9 +59,10 @@ def test_layers_drop_different_things():
     bernoulli = jax.random.bernoulli
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax.random, "bernoulli", spy)
-        t5.encode(model, params, batch["encoder_input_tokens"], None, jax.random.key(2))
+        t5.forward(model, params, batch, jax.random.key(2))
     drawn = {tuple(np.asarray(jax.random.key_data(key)).tolist()) for key in keys}
-    assert len(drawn) == len(keys) == 2 + 3 * 4  # in, out; weights, wide, two sums a layer
+    # Input and output of a stack; in a layer attention weights, the wide MLP, and each block's sum.
+    assert len(drawn) == len(keys) == (2 + 3 * 4) + (2 + 3 * 6)
 
 
 def compiled(remat, scan_layers, model=MODEL):
@@ -69,7 +70,7 @@ def compiled(remat, scan_layers, model=MODEL):
     return gradient(model, remat, scan_layers).lower(shapes, make_batch(), None).compile()
 
 
-def test_less_is_kept_and_code_does_not_grow_with_layers():
+def test_remat_takes_less_memory_and_a_scanned_program_does_not_grow_with_layers():
     memory = {
         remat: compiled(remat, False).memory_analysis().temp_size_in_bytes
         for remat in ("none", "dots", "full")
@@ -87,7 +88,7 @@ def test_less_is_kept_and_code_does_not_grow_with_layers():
     assert products(6, True) == products(3, True) < products(3, False) < products(6, False)
 
 
-def test_recomputed_layers_are_recomputed():
+def test_full_remat_computes_the_forward_pass_twice():
     # Three matrix products forward and two for each backward; full computes forward twice.
     flops = {remat: compiled(remat, True).cost_analysis()["flops"] for remat in ("none", "full")}
     assert 1.15 < flops["full"] / flops["none"] < 1.4

@@ -16,6 +16,7 @@ from asesjax.models import t5
 from asesjax.models.attention import (
     MASKED,
     Attention,
+    RelativePositionBias,
     add_shared_bias,
     overwrite,
     relative_position_buckets,
@@ -97,7 +98,7 @@ def test_cached_steps_equal_teacher_forcing(config):
     for i in range(20):
         got, cache = decode_step(config, params, cache, inputs[:, i], np.full(3, i))
         np.testing.assert_allclose(got, want[:, i], rtol=1e-5, atol=1e-5)
-    # Back to an earlier place with other ids: what was written there and after it must not matter.
+    # Back to position 0 with other ids: what the cache held there and after it must not matter.
     again = inputs.copy()
     again[:, 1:] = ids(rng, 3, 19)
     want = all_logits(config, params, batch_of(source, again, 9, 20))
@@ -106,7 +107,7 @@ def test_cached_steps_equal_teacher_forcing(config):
         np.testing.assert_allclose(got, want[:, i], rtol=1e-5, atol=1e-5)
 
 
-def test_cached_rows_may_stand_at_different_positions():
+def test_cached_rows_may_be_at_different_positions():
     rng = np.random.default_rng(3)
     params = lively(V1)
     source, inputs = ids(rng, 2, 6), np.append(np.zeros((2, 1), int), ids(rng, 2, 7), axis=1)
@@ -120,7 +121,7 @@ def test_cached_rows_may_stand_at_different_positions():
 
 
 @BOTH
-def test_padding_and_later_targets_do_not_matter(config):
+def test_padding_and_later_targets_change_nothing(config):
     rng = np.random.default_rng(4)
     params = lively(config)
     sources, inputs = [ids(rng, 5), ids(rng, 11)], [ids(rng, 4), ids(rng, 6)]
@@ -132,11 +133,11 @@ def test_padding_and_later_targets_do_not_matter(config):
     batch["decoder_input_tokens"][:, 3:] = ids(rng, 2, 3)
     other = all_logits(config, params, batch)
     np.testing.assert_allclose(other[:, :3], tight[:, :3], rtol=1e-5, atol=1e-5)
-    assert np.abs(other[:, 3:] - tight[:, 3:]).max() > 0.1  # and it does look at its own input
+    assert np.abs(other[:, 3:] - tight[:, 3:]).max() > 0.1  # and its own input does matter
 
 
 @BOTH
-def test_packed_equals_apart(config):
+def test_packed_rows_equal_separate_rows(config):
     rng = np.random.default_rng(5)
     params = lively(config)
     sources, inputs = [ids(rng, n) for n in (7, 3, 5)], [ids(rng, n) for n in (2, 6, 4)]
@@ -182,11 +183,10 @@ def test_relative_buckets(bidirectional, n_buckets, max_distance):
     assert len(set(want)) == n_buckets - bidirectional  # bidirectional: "0 after" is never used
 
 
-def test_bias_layout():
-    """Every query and key of unequal numbers gets the bias of its distance."""
+def test_every_query_and_key_gets_the_bias_of_its_distance():
     params = lively(V1)["decoder"]
     table = np.asarray(params["relpos_bias"]["rel_embedding"])
-    module = t5.RelativePositionBias(V1, bidirectional=True)
+    module = RelativePositionBias(V1, bidirectional=True)
     for n_queries, n_keys in ((1, 1), (1, 5), (6, 2), (30, 40)):
         got = module.apply({"params": params["relpos_bias"]}, n_queries, n_keys)
         want = [
@@ -329,7 +329,7 @@ def test_dropout_follows_its_key():
     np.testing.assert_array_equal(jitted(V1, params, batch, jax.random.key(0))[0], plain)
 
 
-def test_nothing_to_see_is_not_nan():
+def test_a_source_of_padding_alone_gives_no_nan():
     params = lively(V1)
     batch = batch_of([[], [3, 4]], [[0], [0]], 4, 3)
     got = all_logits(V1, params, batch)

@@ -53,7 +53,8 @@ def test_states_and_logits(hf, pair, kind, shape):
 
     @jax.jit
     def ours(params):
-        hidden = t5.decode_train(config, params, encoded, source, target_in)
+        batch = {"encoder_input_tokens": source, "decoder_input_tokens": target_in}
+        hidden = t5.forward(config, params, batch)
         return t5.logits(config, params, hidden)
 
     there = targets != 0
