@@ -1,19 +1,18 @@
-"""What a compiled program moves, read off its text: to and from memory, and between devices.
+"""Bytes that a compiled program moves to and from memory and between devices, from its HLO text.
 
-A compiled program is a list of computations of one device. Loops whose number of turns is in the
-text (layers, microbatches) count that often; of the branches of a condition the one that moves
-most counts; a loop that ends when data says so counts once, and is listed by itself too.
+Loops whose trip count is in the text (layers, microbatches) count that often; of the branches of a
+conditional the one that moves most counts; a loop whose end depends on data counts once, and can
+be asked for by itself.
 
-XLA's own count of bytes takes every loop for one turn. Ours follows the same rules otherwise: an
-operation reads its operands and writes its results, a fusion reads of an operand only the slice
-that it takes. Arrays that a TPU keeps on the chip (memory space 1 and above) cost nothing.
+XLA's own count of bytes takes every loop once. Ours follows the same rules otherwise: an operation
+reads its operands and writes its results, a fusion reads only the slice of an operand that it
+takes. Arrays that a TPU keeps on the chip (memory space 1 and above) cost nothing.
 """
 
 import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator
 
 KINDS = (
     "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute",
@@ -38,8 +37,8 @@ class Traffic:
     Attributes:
       count: kind of collective to number.
       size: kind to bytes of the results.
-      sent: bytes that it sends to others at least: of n devices, all of a gathered result but the
-        own part, and twice as much of a sum.
+      sent: bytes that it sends to others at least: all of a gathered result but its own part, and
+        twice as much of a sum.
       moved: bytes to and from its memory.
     """
 
@@ -48,13 +47,14 @@ class Traffic:
     sent: float = 0.0
     moved: float = 0.0
 
-    def add(self, other: "Traffic", times: int = 1) -> None:
-        """Add another's, so many times."""
+    def add(self, other: "Traffic", times: int = 1) -> "Traffic":
+        """Add ``other`` in place, ``times`` over, and return the sum."""
         for mine, theirs in ((self.count, other.count), (self.size, other.size)):
             for kind, value in theirs.items():
                 mine[kind] = mine.get(kind, 0) + times * value
         self.sent += times * other.sent
         self.moved += times * other.moved
+        return self
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,15 +73,12 @@ class _Line:
 
 
 def read(text: str, inside: str = "") -> Traffic:
-    """Add up what a program moves, or one of its loops.
+    """Add up what a program moves on one device, or an iteration of one of its loops.
 
     Args:
       text: ``compiled.as_text()``.
-      inside: where given, of the loops that end when data says so and hold no other such loop,
-        and in whose body a name of jax's has this in it, the one that moves most.
-
-    Returns:
-      Of one device; with ``inside``, of one turn.
+      inside: where given, part of a jax name: the result is for the loop that moves most of those
+        whose body has this name, whose end depends on data, and that hold no other such loop.
     """
     program = _Program(text)
     total = program.traffic(program.entry)
@@ -99,7 +96,7 @@ class _Program:
     def __init__(self, text: str):
         self.computations: dict[str, dict[str, _Line]] = {}
         self.entry = ""
-        self.open_loops: dict[str, Traffic] = {}  # body -> of one turn
+        self.open_loops: dict[str, Traffic] = {}  # whose end depends on data: body -> an iteration
         self._known: dict[str, Traffic] = {}
         current: dict[str, _Line] = {}
         for line in text.splitlines():
@@ -112,11 +109,11 @@ class _Program:
                 current[parts[0]] = _Line(*parts, bool(root))
 
     def traffic(self, name: str, fused: bool = False) -> Traffic:
-        """Of a computation; what is fused moves only between devices."""
+        """Of a computation; a fused one moves only between devices."""
         if name not in self._known:
             total, lines = Traffic(), self.computations.get(name, {})
-            # TPU: a collective that runs beside other work stands in the fusion that starts it, in
-            # those that carry it on and in the one that ends it.
+            # TPU: a collective that runs beside other work is in the fusion that starts it, in
+            # those that continue it and in the one that ends it.
             starts = any("AsyncCollectiveStart" in line.rest for line in lines.values())
             for line in lines.values():
                 if "chain_id=" not in line.rest or starts:
@@ -133,11 +130,9 @@ class _Program:
         each = [self.traffic(n, line.operation == "fusion") for n in _calls(line.rest)]
         if line.operation == "conditional":
             return max(each, key=_weight, default=Traffic())
-        total = Traffic()
-        if line.operation in ("fusion", "call", "async-start", "custom-call"):
-            for one in each:
-                total.add(one)
-        return total
+        if line.operation not in ("fusion", "call", "async-start", "custom-call"):
+            return Traffic()
+        return functools.reduce(Traffic.add, each, Traffic())
 
     def _collective(self, computation: str, lines: dict[str, _Line], line: _Line) -> Traffic:
         kind = line.operation.removesuffix("-done")
@@ -153,7 +148,7 @@ class _Program:
             "collective-permute": size,
         }.get(kind, size * (n - 1) / n)
         if kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
-            # TPU: a sum of which each device keeps its part.
+            # TPU: each device keeps its part of the sum.
             kind, sent = "reduce-scatter", sent / 2
             size = next(shape_bytes(line.shape) for line in lines.values() if line.is_root)
         return Traffic({kind: 1}, {kind: size}, sent)
@@ -166,10 +161,10 @@ class _Program:
         whole = [memory_bytes(lines[name].shape) for name in line.operands if name in lines]
         if line.operation == "async-start":
             return 0  # what it calls is counted
-        if line.operation == "slice-start":  # of a TPU: the result is the operand and the slice
+        if line.operation == "slice-start":  # TPU: the result is the operand and the slice
             return shape_bytes(line.shape) - sum(_size(lines, name) for name in line.operands)
         if line.operation.endswith("-start") and line.shape.startswith("("):
-            return result  # both what it reads and what it writes
+            return result  # holds both what it reads and what it writes
         if line.operation == "fusion":
             called = self.computations.get(next(iter(_calls(line.rest)), ""), {})
             return _fused(called, whole, result)
@@ -182,21 +177,17 @@ class _Program:
     def _loop(self, rest: str) -> Traffic:
         condition, body = (re.search(rf"{k}=%?([\w.\-]+)", rest)[1] for k in ("condition", "body"))
         before = len(self.open_loops)
-        turn = Traffic()
-        turn.add(self.traffic(body))
-        turn.add(self.traffic(condition))
-        turns = self._turns(rest, condition)
-        if turns is None and len(self.open_loops) == before:
-            self.open_loops[body] = turn
-        out = Traffic()
-        out.add(turn, 1 if turns is None else turns)
-        return out
+        iteration = Traffic().add(self.traffic(body)).add(self.traffic(condition))
+        trips = self._trip_count(rest, condition)
+        if trips is None and len(self.open_loops) == before:
+            self.open_loops[body] = iteration
+        return Traffic().add(iteration, 1 if trips is None else trips)
 
-    def _turns(self, rest: str, condition: str) -> int | None:
-        """How often a loop turns, None where only the data tells."""
-        told = re.search(r"known_trip_count\D*(\d+)", rest)
-        if told:
-            return int(told[1])
+    def _trip_count(self, rest: str, condition: str) -> int | None:
+        """Iterations of a loop, None where they depend on data."""
+        known = re.search(r"known_trip_count\D*(\d+)", rest)
+        if known:
+            return int(known[1])
         lines = self.computations.get(condition, {})
         root = next((line for line in lines.values() if line.is_root), None)
         if root is None or root.operation != "compare" or "direction=LT" not in root.rest:
@@ -206,7 +197,7 @@ class _Program:
         return int(number[1]) if number and limit.operation == "constant" else None
 
     def names(self, computation: str) -> str:
-        """The names that jax gave to the operations of a computation and what it calls."""
+        """The jax names of the operations of a computation and of what it calls."""
         seen, todo, out = set(), [computation], []
         while todo:
             name = todo.pop()
@@ -219,7 +210,7 @@ class _Program:
 
 
 def _fused(called: dict[str, _Line], whole: list[int], result: int) -> float:
-    """Bytes that a fusion reads and writes, of whole operands and result or of slices of them."""
+    """Bytes that a fusion reads and writes: whole operands and results, or slices of them."""
     moved, used = float(result), {name: [] for name in called}
     for line in called.values():
         for name in line.operands:
@@ -234,7 +225,7 @@ def _fused(called: dict[str, _Line], whole: list[int], result: int) -> float:
             elif takes == {"dynamic-update-slice"} and all(
                 user.operands[0] == line.name for user in used[line.name]
             ):
-                # Written in place: the part alone, in the place of the whole result.
+                # Written in place: only the part is written, not the whole result.
                 parts = sum(_size(called, user.operands[1]) for user in used[line.name])
                 moved, size = moved - size + parts, 0
             moved += size
@@ -247,38 +238,25 @@ def _size(lines: dict[str, _Line], name: str) -> int:
 
 def _calls(rest: str) -> list[str]:
     """Names of the computations that an instruction calls."""
-    return list(_each_call(rest))
-
-
-def _each_call(rest: str) -> Iterator[str]:
-    for found in re.finditer(
-        r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)", rest
-    ):
-        yield found[1]
     branches = re.search(r"branch_computations=\{([^}]*)\}", rest)
-    if branches:
-        yield from re.findall(r"%?([\w.\-]+)", branches[1])
+    return re.findall(
+        r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)", rest
+    ) + re.findall(r"%?([\w.\-]+)", branches[1] if branches else "")
 
 
 def shape_bytes(shape: str, memory_only: bool = False) -> int:
-    """Return the bytes of an array or a tuple as XLA writes it.
-
-    Args:
-      shape: the text.
-      memory_only: leave out what lies on the chip.
+    """Return the bytes of an array or tuple in HLO text, with or without what is on the chip.
 
     Example:
-      >>> shape_bytes("(f32[8,40]{1,0:T(8,128)S(1)}, bf16[2,3]{1,0}, pred[])")
-      1293
-      >>> shape_bytes("(f32[8,40]{1,0:T(8,128)S(1)}, bf16[2,3]{1,0}, pred[])", memory_only=True)
-      13
+      >>> shape = "(f32[8,40]{1,0:T(8,128)S(1)}, bf16[2,3]{1,0}, pred[])"
+      >>> shape_bytes(shape), shape_bytes(shape, memory_only=True)
+      (1293, 13)
     """
     total = 0
     for kind, sizes, layout in _SHAPE.findall(shape):
         if memory_only and "S(" in layout:
             continue
-        bits = _BITS.get(kind)
-        bits = int((re.search(r"\d+$", kind) or "0")[0]) if bits is None else bits
+        bits = _BITS[kind] if kind in _BITS else int((re.search(r"\d+$", kind) or "0")[0])
         total += bits * math.prod(int(n) for n in sizes.split(",") if n)
     return total // 8
 
@@ -287,7 +265,7 @@ memory_bytes = functools.partial(shape_bytes, memory_only=True)
 
 
 def group_size(rest: str) -> int:
-    """Return how many devices a collective joins, 1 where it does not say.
+    """Return the number of devices that a collective joins, 1 where the text has none.
 
     Example:
       >>> group_size("replica_groups={{0,2,4},{1,3,5}}, dimensions={0}")

@@ -1,4 +1,4 @@
-"""Compiling a program and reading off it: memory, operations, traffic, an estimated time."""
+"""Compiling a program and measuring it: memory, operations, traffic, an estimated time."""
 
 import dataclasses
 import re
@@ -20,13 +20,8 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
 class Memory:
     """Bytes of a chip that a program takes.
 
-    Attributes:
-      arguments: what it is given: parameters, optimizer state, batch; or parameters and table.
-      outputs: what it returns.
-      aliased: the part of the outputs that takes the arguments' place.
-      temporaries: everything in between; not all of it at the same time.
-      code: the program.
-      peak: the most at once; the compiler refuses where this is more than the chip has.
+    ``aliased`` is the part of the outputs that takes the arguments' place; temporaries are not all
+    alive at once; ``peak`` is the most at once, and the compiler refuses more than the chip has.
     """
 
     arguments: int
@@ -39,20 +34,20 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What compiling a program told.
+    """What compiling a program found out.
 
     Attributes:
-      program: it.
+      program: what was compiled.
       seconds: that tracing and compiling took.
       memory: None where the compiler refused.
-      needed: bytes on a chip at once, what the run holds besides counted; None where the compiler
+      needed: peak bytes on a chip, including what the run holds besides; None where the compiler
         refused without a number.
       fits: whether that is no more than the chip has.
-      counted_flops: floating point operations of a chip, by the compiler, that takes each loop
-        for one turn; None where it is silent.
-      traffic: what a step moves, see ``hlo``.
-      estimate: seconds of a step at the least, see ``estimate``; empty where nothing is known.
-      refusal: the compiler's words.
+      counted_flops: floating point operations of a chip as the compiler counts them, each loop
+        once; None where it gives no number.
+      traffic: of a step, see ``hlo``.
+      estimate: least seconds of a step, see ``estimate``; empty where the chip's rates are unknown.
+      refusal: the compiler's message.
     """
 
     program: Program
@@ -67,14 +62,10 @@ class Measured:
 
 
 def measure(program: Program, chip: Chip) -> Measured:
-    """Compile a program; one that does not fit is an answer too.
-
-    Args:
-      program: from ``programs``.
-      chip: what it is to fit on.
+    """Compile a program; that it does not fit the chip is a result, not an error.
 
     Raises:
-      UserError: the compiler failed, and not for memory.
+      UserError: the compiler failed for another reason than memory.
     """
     start = time.perf_counter()
     least = program.state + program.held
@@ -90,10 +81,11 @@ def measure(program: Program, chip: Chip) -> Measured:
                 f"memory: {str(error).splitlines()[0]}"
             ) from error
         words = str(error).removeprefix("RESOURCE_EXHAUSTED: ").splitlines()[0]
-        needed = needed_of(str(error))
+        needed = needed_in_refusal(str(error))
         needed = None if needed is None else needed + program.held
-        seconds = time.perf_counter() - start
-        return Measured(program, seconds, None, needed, False, refusal=words)
+        return Measured(
+            program, time.perf_counter() - start, None, needed, False, refusal=words
+        )
     seconds = time.perf_counter() - start
     found = compiled.memory_analysis()
     memory = Memory(
@@ -104,24 +96,22 @@ def measure(program: Program, chip: Chip) -> Measured:
         code=found.generated_code_size_in_bytes,
         peak=found.peak_memory_in_bytes,
     )
-    cost = compiled.cost_analysis() or {}
     traffic = read(compiled.as_text(), "decode_step" if program.name == "decode" else "")
-    flops = cost.get("flops")
+    flops = (compiled.cost_analysis() or {}).get("flops")
     needed = memory.peak + program.held
-    return Measured(
-        program, seconds, memory, needed, chip.hbm is None or needed <= chip.hbm, flops,
-        traffic, estimate(program, chip, flops, traffic),
-    )  # fmt: skip
+    fits = chip.hbm is None or needed <= chip.hbm
+    times = estimate(program, chip, flops, traffic)
+    return Measured(program, seconds, memory, needed, fits, flops, traffic, times)
 
 
-def needed_of(message: str) -> int | None:
-    """Read the bytes that a program would take in the compiler's refusal.
+def needed_in_refusal(message: str) -> int | None:
+    """Find the bytes that a program would take in the compiler's message.
 
     Example:
-      >>> needed_of("the total memory required for HLO temporaries (1.50K) exceeds available")
+      >>> needed_in_refusal("memory required for HLO temporaries (1.50K) exceeds available")
       1536
-      >>> needed_of("Ran out of memory in memory space hbm. Used 29.10G of 15.75G hbm.") // 2**20
-      29798
+      >>> needed_in_refusal("Ran out of memory in memory space hbm. Used 2.5K of 1.75K hbm.")
+      2560
     """
     found = re.search(r"\(([\d.]+)([KMGT])\) exceeds|Used ([\d.]+)([KMGT]) of", message)
     if not found:
@@ -133,17 +123,11 @@ def needed_of(message: str) -> int | None:
 def estimate(
     program: Program, chip: Chip, counted_flops: float | None, traffic: Traffic
 ) -> dict[str, float]:
-    """Say how long a step takes at the least, were the chip at its best all the time.
+    """Return the least seconds of a step: of ``compute``, ``memory`` and ``links`` alone.
 
-    Args:
-      program: its own count of operations.
-      chip: its rates.
-      counted_flops: by the compiler; more than ours where no loop hides any.
-      traffic: of a step.
-
-    Returns:
-      Seconds of ``compute``, ``memory`` and ``links``, the longest of which is the estimate; empty
-      where the chip's rates are not known. Links between slices are taken for those within.
+    The longest is the estimate; empty where the chip's rates are not known. The compiler's count of
+    operations is used for a training step where it is above ours, which it is where no loop hides
+    any. Links between slices are taken to be as fast as those within one.
     """
     peak = peak_flops(program.mesh.devices.flat[0].device_kind)
     if peak is None or not chip.hbm_rate:
@@ -159,7 +143,7 @@ def estimate(
 
 
 def as_row(measured: Measured, chip: Chip) -> dict[str, Any]:
-    """Return everything as JSON values: bytes, seconds and operations of one chip."""
+    """Return everything as JSON values, in bytes, seconds and operations of one chip."""
     program = measured.program
     row: dict[str, Any] = {
         "program": program.name,

@@ -1,7 +1,7 @@
-"""The devices of a TPU slice that is not there, from the compiler that comes with libtpu.
+"""Descriptions of the devices of a TPU slice, for compiling without one.
 
-``jax.experimental.topologies`` describes them; nothing can run on them, but programs compile as
-they would on the slice.
+They come from the compiler in libtpu by ``jax.experimental.topologies``. Nothing can run on them,
+but programs compile as they would on the slice.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from typing import Any
 
 from asesjax.core.errors import UserError
 
-# libtpu reads these when it is loaded. No TPU is asked for, and no metadata server either.
+# libtpu reads these when it is loaded: no TPU and no metadata server.
 _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
@@ -28,17 +28,14 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What a chip holds and how fast it is at best.
+    """Memory and peak rates of a chip; its FLOP/s are in ``train.meter``.
 
     Attributes:
-      hbm: bytes that the compiler gives to a program (the chip has a little more); None where
-        nothing is known.
+      hbm: bytes that the compiler gives to a program (the chip has a little more); None if unknown.
       hbm_rate: bytes/s of its memory.
       link_rate: bytes/s that it can send over all its links to other chips of its slice.
       options: of ``get_topology_desc``, so that a device is a whole chip.
       single_host: slices that are one machine, beside those of 2 x 2 chips.
-
-    FLOP/s are in ``train.meter``.
     """
 
     hbm: int | None
@@ -56,19 +53,12 @@ CHIPS = {
     "v5p": Chip(int(95.74 * GIB), 2765e9, 600e9),
     "v6e": Chip(int(31.25 * GIB), 1640e9, 448e9, single_host=("1x1", "2x4")),
 }
-# Virtual CPU devices: everything but memory and time can be seen without libtpu.
-CPU = Chip(None)
+CPU = Chip(None)  # virtual devices: everything but memory and time is known without libtpu
 
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """Devices to compile for.
-
-    Attributes:
-      name: as asked for, ``"v5e:4x4"``.
-      chip: of its generation.
-      devices: descriptions of all of them, of several slices one after the other.
-    """
+    """Devices to compile for, such as ``"v5e:4x4"``; those of several slices follow each other."""
 
     name: str
     chip: Chip
@@ -76,13 +66,10 @@ class Slice:
 
 
 def prepare(topology: str) -> None:
-    """Set what libtpu and jax read when they are loaded; call it before jax is first used.
-
-    Args:
-      topology: as for ``get_slice``.
+    """Set the variables that libtpu and jax read when they are loaded, before jax is first used.
 
     Raises:
-      UserError: no name of a slice.
+      UserError: ``topology`` is no name of a slice.
     """
     generation, sizes = _parsed(topology)
     if generation == "cpu":
@@ -96,15 +83,15 @@ def prepare(topology: str) -> None:
 
 
 def get_slice(topology: str, slices: int = 1) -> Slice:
-    """Describe the devices of a slice, or of several.
+    """Describe the devices of one slice, or of several equal ones.
 
     Args:
       topology: ``GENERATION:AxB`` or ``AxBxC`` chips, of a generation in ``CHIPS``; or ``cpu:N``.
-      slices: how many.
+      slices: their number.
 
     Raises:
       UserError: an unknown generation, a shape that it does not come in, no libtpu, or fewer CPU
-        devices than asked for.
+        devices than ``cpu:N`` names.
     """
     import jax
     from jax.experimental import topologies
@@ -121,7 +108,7 @@ def get_slice(topology: str, slices: int = 1) -> Slice:
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
             "compiling for a TPU needs the libtpu package: pip install 'asesjax[tpu]' (0.7 GB, "
-            "Linux); --topology cpu:N needs nothing, and tells nothing of memory"
+            "Linux); --topology cpu:N needs nothing, and gives no numbers for memory"
         )
     chip = CHIPS[generation]
     options = dict(chip.options)
@@ -141,9 +128,9 @@ def get_slice(topology: str, slices: int = 1) -> Slice:
 
 
 def one_host(on: Slice) -> Slice:
-    """Return the devices of one machine of a slice, which are a slice of 2 x 2 chips by themselves.
+    """Return the devices of one machine of a slice: as a slice of 2 x 2 chips of its own.
 
-    The compiler takes no part of a larger slice.
+    The compiler does not accept a part of a larger slice.
     """
     if len({device.process_index for device in on.devices}) == 1:
         return on

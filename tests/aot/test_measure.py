@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from asesjax.aot.hlo import Traffic
-from asesjax.aot.measure import as_row, estimate, measure, needed_of
+from asesjax.aot.measure import as_row, estimate, measure, needed_in_refusal
 from asesjax.aot.programs import Program
 from asesjax.aot.topology import CHIPS, CPU, GIB
 from asesjax.core.errors import UserError
@@ -99,7 +99,7 @@ def test_another_failure_is_told_as_it_is():
      ("no number at all", None)],
 )  # fmt: skip
 def test_needed_memory_in_a_refusal(message, needed):
-    assert needed_of(message) == needed
+    assert needed_in_refusal(message) == needed
 
 
 def test_the_estimate_is_what_each_part_takes_alone():
