@@ -1,37 +1,22 @@
-"""Changes of a configuration to compile instead: until it fits, or to compare.
-
-Each is a few overrides, ``{"train.remat": "full"}``.
-"""
+"""Overrides of a configuration to try until it fits a slice, or to compare."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from asesjax.config import Config, finish
+from asesjax.config import Config
 from asesjax.core.errors import UserError
 
-Change = Mapping[str, str]
-_REMAT = ("none", "dots", "full")  # from keeping all to keeping least
-
-
-def changed(config: Config, change: Change) -> Config:
-    """Return the configuration with a few fields changed.
-
-    Raises:
-      UserError: a field that is none, or a value it cannot have.
-    """
-    return finish(config, dict(change))
+Change = dict[str, str]  # overrides, such as {"train.remat": "full"}
+_AXES = ("data", "fsdp", "tensor")
+_REMAT = ("none", "dots", "full")  # from most memory to least
 
 
 def train_changes(config: Config, n_devices: int) -> Iterator[Change]:
-    """Yield what makes a step smaller, the cheapest change first.
+    """Yield changes that make a training step smaller, the cheapest first.
 
-    Microbatches change nothing but rounding and cost little; keeping less costs up to a third more
-    operations; another mesh costs traffic. So: more microbatches, less kept, both, another mesh,
-    another mesh and both.
-
-    Args:
-      config: sections ``train`` and ``mesh`` are read.
-      n_devices: of the slice, or slices.
+    Microbatches change nothing but rounding and cost little; rematerialisation costs up to a third
+    more operations; another mesh costs traffic. So: microbatches, rematerialisation, both, another
+    mesh, another mesh with both.
 
     Example:
       >>> from asesjax.config import base_config
@@ -42,27 +27,24 @@ def train_changes(config: Config, n_devices: int) -> Iterator[Change]:
     """
     train = config.train
     less = [{"train.remat": r} for r in _REMAT[_REMAT.index(train.remat) + 1 :]]
-    least = less[-1:] or [{}]
-    more = list(_microbatches(train, _row_shards(_sizes(config.mesh), n_devices)))
+    least = less[-1] if less else {}
+    sizes = {name: getattr(config.mesh, name) for name in _AXES}
+    more = list(_microbatches(train, sizes, n_devices))
     yield from more
     yield from less
     if less:
-        yield from ({**least[0], **m} for m in more)
-    for mesh in meshes(n_devices):
-        if not _same(config.mesh, mesh):
-            split = list(_microbatches(train, _row_shards(_of(mesh), n_devices)))
-            yield mesh
-            if less:
-                yield {**mesh, **least[0]}
-            yield from ({**mesh, **least[0], **m} for m in split[-1:])
+        yield from (least | m for m in more)
+    for mesh in _other_meshes(config, n_devices):
+        yield mesh
+        if less:
+            yield mesh | least
+        sizes = {name: int(mesh[f"mesh.{name}"]) for name in _AXES}
+        split = list(_microbatches(train, sizes, n_devices))
+        yield from (mesh | least | m for m in split[-1:])
 
 
 def decode_changes(config: Config, n_devices: int) -> Iterator[Change]:
-    """Yield what makes decoding smaller: fewer slots, then another mesh, then both.
-
-    Args:
-      config: sections ``decode`` and ``mesh`` are read.
-      n_devices: of the slice, or slices.
+    """Yield changes that make decoding smaller: fewer slots, then another mesh, then both.
 
     Example:
       >>> from asesjax.config import base_config
@@ -71,16 +53,14 @@ def decode_changes(config: Config, n_devices: int) -> Iterator[Change]:
     """
     slots = config.decode.batch_size
     fewer = [{"decode.batch_size": str(slots // n)} for n in (2, 4, 8) if slots // n]
+    others = _other_meshes(config, n_devices)
     yield from fewer
-    others = [mesh for mesh in meshes(n_devices) if not _same(config.mesh, mesh)]
-    for mesh in others:
-        yield mesh
-    for mesh in others:
-        yield from ({**mesh, **few} for few in fewer[-1:])
+    yield from others
+    yield from (mesh | few for mesh in others for few in fewer[-1:])
 
 
 def meshes(n_devices: int) -> Iterator[Change]:
-    """Yield the meshes worth comparing (``--search``), from the least traffic to the least memory.
+    """Yield the meshes that ``--search`` compares, from the least traffic to the least memory.
 
     Example:
       >>> [mesh["mesh.preset"] for mesh in meshes(16)]
@@ -103,12 +83,7 @@ def meshes(n_devices: int) -> Iterator[Change]:
 def first_that_fits(
     changes: Iterator[Change], fits: Callable[[Change], bool]
 ) -> Change | None:
-    """Return the first change that fits; those that the run would refuse are passed over.
-
-    Args:
-      changes: in the order to try.
-      fits: compiles with a change and tells.
-    """
+    """Return the first change for which ``fits`` is true; skip those that the run would refuse."""
     for change in changes:
         try:
             if fits(change):
@@ -119,7 +94,7 @@ def first_that_fits(
 
 
 def as_options(change: Change) -> str:
-    """Write a change as it is given on a command line.
+    """Write a change as options of the command line.
 
     Example:
       >>> as_options({"train.remat": "full"})
@@ -128,27 +103,18 @@ def as_options(change: Change) -> str:
     return " ".join(f"--config.{name}={value}" for name, value in change.items())
 
 
-def _microbatches(train: Any, row_shards: int) -> Iterator[Change]:
+def _microbatches(train: Any, sizes: Mapping[str, int], n_devices: int) -> Iterator[Change]:
+    if sizes["tensor"] == -1:
+        row_shards = sizes["data"] * sizes["fsdp"]
+    else:
+        row_shards = n_devices // sizes["tensor"]
     n = 2 * train.microbatches
     while train.batch_size % (n * row_shards) == 0:
         yield {"train.microbatches": str(n)}
         n *= 2
 
 
-def _row_shards(sizes: Mapping[str, int], n_devices: int) -> int:
-    """Devices that share the rows of a batch."""
-    if sizes["tensor"] == -1:
-        return sizes["data"] * sizes["fsdp"]
-    return n_devices // sizes["tensor"]
-
-
-def _sizes(mesh: Any) -> dict[str, int]:
-    return {name: getattr(mesh, name) for name in ("data", "fsdp", "tensor")}
-
-
-def _of(mesh: Change) -> dict[str, int]:
-    return {name: int(mesh[f"mesh.{name}"]) for name in ("data", "fsdp", "tensor")}
-
-
-def _same(mine: Any, mesh: Change) -> bool:
-    return mine.preset == mesh["mesh.preset"] and _sizes(mine) == _of(mesh)
+def _other_meshes(config: Config, n_devices: int) -> list[Change]:
+    """Return the meshes of ``meshes`` that the configuration does not have already."""
+    own = {f"mesh.{name}": str(getattr(config.mesh, name)) for name in ("preset", *_AXES)}
+    return [mesh for mesh in meshes(n_devices) if mesh != own]

@@ -2,7 +2,7 @@
 
 The programs are those that the run would compile on the slice, by the same compiler (libtpu, from
 pip install 'asesjax[tpu]'). No array is made and no data read, so any size works on any computer.
-Nothing runs either: times are estimates from data sheets.
+Nothing runs, so times are estimates from data sheets.
 
     asesjax compile --config configs/tpu.py:t5-base --topology v5e:4x4
     asesjax compile --config FILE.py --topology v5e:2x4 --config.train.remat=full --only train
@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asesjax.aot.topology import GIB
@@ -22,7 +21,7 @@ from asesjax.core.errors import UserError
 
 if TYPE_CHECKING:
     from asesjax.aot.measure import Measured
-    from asesjax.aot.topology import Chip, Slice
+    from asesjax.aot.topology import Chip
 
 DOES_NOT_FIT = 1
 
@@ -33,12 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--topology", required=True, metavar="GENERATION:SHAPE",
         help="v4, v5e, v5p or v6e and its chips, such as v5e:4x4 (mesh.slices of them); cpu:N: "
-        "N virtual CPU devices, which tell nothing of memory or time",
+        "N virtual CPU devices, which give no numbers for memory or time",
     )
     parser.add_argument("--only", choices=("train", "decode"), help="one of the two programs")
-    parser.add_argument(
-        "--search", action="store_true", help="compare meshes, everything else as configured",
-    )
+    parser.add_argument("--search", action="store_true", help="compare meshes, change nothing else")
     parser.add_argument(
         "--vocab-rows", type=int, default=32128, metavar="N",
         help="rows of the embedding, the vocabulary rounded up to 128 (default: T5's 32128)",
@@ -46,95 +43,92 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="also write a JSON line for each compile")
     parser.epilog = (
         "--config.section.field=value changes one field of the configuration.\n\n"
-        f"Exit status {DOES_NOT_FIT}: compiled, and does not fit; a change that would is printed."
+        f"Exit status {DOES_NOT_FIT}: a program does not fit; a change that would is printed."
     )
 
 
 def main(args: argparse.Namespace) -> int:
-    """Compile, print, and tell by the exit status whether everything fits."""
+    """Compile, print the result, and return the exit status."""
     from asesjax.aot import topology
 
     topology.prepare(args.topology)  # before anything loads jax's backends
     from asesjax.aot import choices
     from asesjax.aot.measure import as_row, measure
     from asesjax.aot.programs import decode_program, train_program
-    from asesjax.config import load_config
+    from asesjax.config import finish, load_config
 
     if args.vocab_rows < 1:
         raise UserError(f"--vocab-rows must be at least 1, got {args.vocab_rows}")
     config = load_config(args.config, args.overrides)
     on = topology.get_slice(args.topology, config.mesh.slices)
+    chip, n_devices = on.chip, len(on.devices)
     makers = {"train": train_program, "decode": decode_program}
+    ways = {"train": choices.train_changes, "decode": choices.decode_changes}
     names = [args.only] if args.only else list(makers)
 
-    with _json_lines(args.json) as write:
+    with _new_file(args.json) as file:
 
         def compile_one(name: str, change: choices.Change) -> "Measured":
-            mine = choices.changed(config, change)
-            measured = measure(makers[name](mine, on, args.vocab_rows), on.chip)
-            where = {"config": config.name, "topology": on.name, "change": dict(change)}
-            write(where | as_row(measured, on.chip))
+            measured = measure(makers[name](finish(config, change), on, args.vocab_rows), chip)
+            if file:
+                where = {"config": config.name, "topology": on.name, "change": change}
+                print(json.dumps(where | as_row(measured, chip)), file=file, flush=True)
             return measured
 
-        n = len(on.devices)
-        print(_headline(config, on), flush=True)
+        memory = f", {chip.hbm / GIB:.2f} GiB each for programs" if chip.hbm else ""
+        kind = on.devices[0].device_kind
+        print(f"{config.name} on {on.name}: {n_devices} x {kind}{memory}", flush=True)
         if args.search:
-            return _search(names, choices.meshes(n), compile_one)
+            return _search(names, choices.meshes(n_devices), compile_one)
         status = 0
         for name in names:
             measured = compile_one(name, {})
-            print(_told(measured, on.chip), flush=True)
+            print(_summary(measured, chip), flush=True)
             if measured.fits:
                 continue
             status = DOES_NOT_FIT
-            ways = choices.train_changes if name == "train" else choices.decode_changes
 
             def fits(change: choices.Change, name: str = name) -> bool:
                 tried = compile_one(name, change)
-                size = _gib(tried.needed, on.chip.hbm)
+                size = _gib(tried.needed, chip.hbm)
                 print(f"  tried           {choices.as_options(change)}: {size}", flush=True)
                 return tried.fits
 
-            found = choices.first_that_fits(ways(config, n), fits)
-            wanted = "none of these; take a larger slice or other chips"
-            wanted = wanted if found is None else choices.as_options(found)
-            print(f"  smallest change {wanted}", flush=True)
+            found = choices.first_that_fits(ways[name](config, n_devices), fits)
+            advice = "none of these; take a larger slice or other chips"
+            advice = advice if found is None else choices.as_options(found)
+            print(f"  smallest change {advice}", flush=True)
     return status
 
 
-def _headline(config: Any, on: "Slice") -> str:
-    chip, kind = on.chip, on.devices[0].device_kind
-    memory = f", {chip.hbm / 2**30:.2f} GiB each for programs" if chip.hbm else ""
-    return f"{config.name} on {on.name}: {len(on.devices)} x {kind}{memory}"
-
-
-def _told(measured: "Measured", chip: "Chip") -> str:
-    """Write what a compile told, a line for each kind of thing."""
-    p, lines = measured.program, []
+def _summary(measured: "Measured", chip: "Chip") -> str:
+    """Describe a compiled program, one line for each kind of measurement."""
+    p = measured.program
+    mesh = " x ".join(f"{name} {size}" for name, size in p.mesh.shape.items())
+    lines = [f"{p.name}: {p.what}; mesh {mesh}"]
 
     def say(name: str, text: str) -> None:
         lines.append(f"  {name:15} {text}")
 
-    mesh = " x ".join(f"{name} {size}" for name, size in p.mesh.shape.items())
     step = "a step" if p.name == "train" else "a token of every slot"
+    fits = "not known: a CPU has no memory of its own"
     if chip.hbm:
         size = _gib(measured.needed, chip.hbm)
-        say("fits", f"{'yes' if measured.fits else 'NO'}: {size} a chip at once")
-    else:
-        say("fits", "not known: a CPU has no memory of its own")
+        fits = f"{'yes' if measured.fits else 'NO'}: {size} a chip at once"
+    say("fits", fits)
     if measured.refusal:
         say("", measured.refusal)
     if p.held:
         say("", f"{p.held / GIB:.2f} GiB of it are parameters that the run keeps besides")
     say("compiled in", f"{measured.seconds:.0f} s")
     if measured.memory is not None:
-        m = {k: v / GIB for k, v in dataclasses.asdict(measured.memory).items()}
+        m = {k: f"{v / GIB:.2f}" for k, v in dataclasses.asdict(measured.memory).items()}
         say("memory, GiB",
-            f"arguments {m['arguments']:.2f}, outputs {m['outputs']:.2f} ({m['aliased']:.2f} in "
-            f"their place), temporaries {m['temporaries']:.2f} (not all at once), program "
-            f"{m['code']:.2f}; at most {m['peak']:.2f} at once")  # fmt: skip
+            f"arguments {m['arguments']}, outputs {m['outputs']} ({m['aliased']} in their place), "
+            f"temporaries {m['temporaries']} (not all at once), program {m['code']}; at most "
+            f"{m['peak']} at once")  # fmt: skip
     counted = measured.counted_flops
-    more = f"; the compiler counts {_si(counted)}, each loop for one turn" if counted else ""
+    more = f"; the compiler counts {_si(counted)}, each loop once" if counted else ""
     say("FLOPs a chip", f"{_si(p.flops)} of the model in {step}{more}")
     if measured.traffic is not None:
         t = measured.traffic
@@ -147,36 +141,36 @@ def _told(measured: "Measured", chip: "Chip") -> str:
         what = "positions" if p.name == "train" else "tokens"
         say("ESTIMATE", f"{step} takes at least {_seconds(seconds)} ({each}); at most "
             f"{_si(p.tokens / seconds)} {what}/s by data sheets; bound by {bound}")  # fmt: skip
-    return "\n".join([f"{p.name}: {p.what}; mesh {mesh}", *lines])
+    return "\n".join(lines)
 
 
 def _search(names: list[str], changes: Iterator, compile_one: Callable) -> int:
-    """Compile every change, print a table of markdown, and tell whether something fits."""
+    """Compile every change, print a Markdown table, and return whether each program fits once."""
     columns = ("program", "mesh.preset", "data x fsdp x tensor", "fits", "GiB a chip",
                "sent a chip", "estimate", "bound by", "compiled in")  # fmt: skip
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns), flush=True)
-    fitted = {name: False for name in names}
+    fitted = set()
     for change in changes:
         for name in names:
-            cells = [name, change["mesh.preset"], ""]
+            cells = [name, change["mesh.preset"]]
             try:
                 m = compile_one(name, change)
             except UserError as error:
-                print("| " + " | ".join([*cells, f"cannot run: {error}", *["-"] * 5]) + " |",
-                      flush=True)  # fmt: skip
-                continue
-            fitted[name] |= m.fits
-            cells[2] = " x ".join(str(size) for size in m.program.mesh.shape.values())
-            cells += ["yes" if m.fits else "NO", "-" if m.needed is None else
-                      f"{m.needed / GIB:.2f}"]  # fmt: skip
-            cells.append(f"{_si(m.traffic.sent)}B" if m.traffic else "-")
-            if m.estimate:
-                bound, seconds = _bound(m)
-                cells += [_seconds(seconds), bound]
+                cells += ["", f"cannot run: {error}", *["-"] * 5]
             else:
-                cells += ["-", "-"]
-            print("| " + " | ".join([*cells, f"{m.seconds:.0f} s"]) + " |", flush=True)
-    return 0 if all(fitted.values()) else DOES_NOT_FIT
+                fitted |= {name} if m.fits else set()
+                bound, seconds = _bound(m) if m.estimate else ("-", None)
+                cells += [
+                    " x ".join(str(size) for size in m.program.mesh.shape.values()),
+                    "yes" if m.fits else "NO",
+                    "-" if m.needed is None else f"{m.needed / GIB:.2f}",
+                    f"{_si(m.traffic.sent)}B" if m.traffic else "-",
+                    "-" if seconds is None else _seconds(seconds),
+                    bound,
+                    f"{m.seconds:.0f} s",
+                ]
+            print("| " + " | ".join(cells) + " |", flush=True)
+    return 0 if fitted == set(names) else DOES_NOT_FIT
 
 
 def _bound(measured: "Measured") -> tuple[str, float]:
@@ -184,8 +178,8 @@ def _bound(measured: "Measured") -> tuple[str, float]:
 
 
 def _gib(needed: int | None, hbm: int | None) -> str:
-    told = "more than there is" if needed is None else f"{needed / GIB:.2f} GiB"
-    return told + (f" of {hbm / GIB:.2f}" if hbm else "")
+    size = "more than there is" if needed is None else f"{needed / GIB:.2f} GiB"
+    return size + (f" of {hbm / GIB:.2f}" if hbm else "")
 
 
 def _si(value: float) -> str:
@@ -205,13 +199,10 @@ def _seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.3g} ms"
 
 
-@contextlib.contextmanager
-def _json_lines(path: str | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield what writes a row; it does nothing without a path."""
+def _new_file(path: str | None) -> Any:
     if not path:
-        yield lambda row: None
-        return
-    if Path(path).exists():
-        raise UserError(f"--json {path} exists already; move it, or give another name")
-    with open(path, "x") as file:
-        yield lambda row: print(json.dumps(row), file=file, flush=True)
+        return contextlib.nullcontext()
+    try:
+        return open(path, "x")
+    except FileExistsError:
+        raise UserError(f"--json {path} exists already; move it, or give another name") from None

@@ -1,7 +1,7 @@
-"""Tasks of seqio: ours for its pipelines, and its for our training loop.
+"""seqio: our examples as its tasks, and its tasks as our examples.
 
-The only folder that imports TensorFlow, and nothing at the top of another module imports it: all
-else runs without (``pip install 'asesjax[data]'`` brings both).
+Only this folder imports TensorFlow, and no other module imports this folder at its top, so that
+all else runs without (``pip install 'asesjax[data]'`` installs both).
 """
 
 from asesjax.core.errors import UserError

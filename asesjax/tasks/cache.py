@@ -1,7 +1,7 @@
 """Offline caches in seqio's own format, read with ``use_cached=True``.
 
 seqio's ``seqio_cache_tasks`` needs Apache Beam and writes examples in another order every time.
-Here they are written in the order of the source, and the same task gives the same bytes.
+Ours keeps the order of the source, and the same task gives the same bytes.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from asesjax.core.errors import UserError
 from asesjax.core.files import write_json
 from asesjax.tasks.load import get_provider
 
-# What tf.train.Example and seqio's reader give back as it was.
+# dtypes that tf.train.Example and seqio's reader preserve
 _STORED = (tf.int32, tf.int64, tf.float32, tf.string, tf.bool)
 
 
@@ -27,16 +27,14 @@ def write_cache(name: str, folder: str | Path, num_shards: int = 1, seed: int = 
 
     Args:
       name: of a registered task.
-      folder: of all caches; the task's is ``folder/name``, whole or absent.
+      folder: of all caches; the task's is ``folder/name``, which is returned. It is written whole
+        or not at all.
       num_shards: files of a split; example i goes to file ``i % num_shards``.
       seed: of random preprocessors.
 
-    Returns:
-      The task's folder.
-
     Raises:
-      UserError: no such task, or one that has no place for a cache, a split without examples, or
-        something is there already.
+      UserError: no such task, or one without a ``CacheDatasetPlaceholder``, a split without
+        examples, or the folder exists.
     """
     task = get_provider(name)
     if not isinstance(task, seqio.Task) or not task.supports_caching:
@@ -60,14 +58,9 @@ def write_cache(name: str, folder: str | Path, num_shards: int = 1, seed: int = 
 def _write_split(task: seqio.Task, split: str, folder: Path, num_shards: int, seed: int) -> None:
     ds = task.source.get_dataset(split=split, shuffle=False)
     ds = task.preprocess_precache(ds, seed=seed)
-    wrong = [
-        key
-        for key, spec in ds.element_spec.items()
-        if spec.shape.rank is None or spec.shape.rank > 1 or spec.dtype not in _STORED
-    ]
-    if wrong:
-        raise UserError(f"{task.name}: feature {wrong[0]!r} cannot be cached: "
-                        f"{ds.element_spec[wrong[0]]}")  # fmt: skip
+    for key, spec in ds.element_spec.items():
+        if spec.shape.rank not in (0, 1) or spec.dtype not in _STORED:
+            raise UserError(f"{task.name}: feature {key!r} cannot be cached: {spec}")
     stats = {"examples": 0}
     names = [f"{split}.tfrecord-{i:05d}-of-{num_shards:05d}" for i in range(num_shards)]
     writers = [tf.io.TFRecordWriter(str(folder / name)) for name in names]

@@ -1,7 +1,7 @@
-"""What seqio needs to know of our examples: vocabularies, features, and the feature converter.
+"""Our examples in seqio's terms: vocabularies, features, and the feature converter.
 
-A task of ours has, besides ``inputs`` and ``targets``, the feature ``targets_weights``: float32, as
-long as ``targets``. seqio's own encoder-decoder converter overwrites weights with 0 and 1 and its
+Besides ``inputs`` and ``targets`` our tasks have the feature ``targets_weights``: float32, as long
+as ``targets``. seqio's own encoder-decoder converter overwrites weights with 0 and 1, and its
 packing casts them to integers; the converter here keeps every bit.
 """
 
@@ -18,10 +18,12 @@ from asesjax.data.vocab import Vocabulary
 
 WEIGHTS = "targets_weights"
 _OPEN_ROWS = 16  # rows that wait for more examples while packing
+_INT = seqio.FeatureConverter.FeatureSpec(dtype=tf.int32)
+_FLOAT = seqio.FeatureConverter.FeatureSpec(dtype=tf.float32)
 
 
 class PlainVocabulary(seqio.Vocabulary):
-    """Any vocabulary of ours, in Python: for those that seqio has no equal of (``symbols``)."""
+    """A vocabulary of ours, run in Python: for ``symbols``, which seqio does not have."""
 
     def __init__(self, vocab: Vocabulary):
         self._vocab = vocab
@@ -66,22 +68,20 @@ class PlainVocabulary(seqio.Vocabulary):
 
 
 def _text(value) -> str:
-    """Outside of a graph, ``numpy_function`` hands over an array of one text."""
+    """Outside of a graph, ``numpy_function`` passes an array of one text."""
     value = value if isinstance(value, bytes) else value.item()
     return value.decode() if isinstance(value, bytes) else value
 
 
 def seqio_vocabulary(vocab: Vocabulary, folder: str | Path) -> seqio.Vocabulary:
-    """Return the vocabulary of seqio with the same pieces at the same ids.
+    """Return seqio's vocabulary with the same pieces at the same ids.
 
-    Some texts come to other ids. Those that hold ``<extra_id_k>``: seqio makes sentinels pieces of
-    the model, ours encode the text around them on its own. And where two ways to cut a text are
-    equally probable, TensorFlow Text may take the other one: with T5's vocabulary in one of 6,732
-    training records of GSM8K (666 as 66 6 instead of 6 66).
+    Two kinds of text still get other ids. Those with ``<extra_id_k>``: seqio makes sentinels pieces
+    of the model, ours encode the text around them separately. And those that can be split in two
+    equally probable ways, where TensorFlow Text may take the other one: with T5's vocabulary one of
+    6,732 training records of GSM8K (666 as 66 6 instead of 6 66).
 
-    Args:
-      vocab: ours.
-      folder: where ``vocab.save`` wrote it; seqio reads the SentencePiece model from there.
+    seqio reads the SentencePiece model from ``folder``, where ``vocab.save`` wrote it.
     """
     if vocab.symbols:
         return PlainVocabulary(vocab)
@@ -100,35 +100,26 @@ def output_features(vocab: seqio.Vocabulary) -> dict[str, seqio.Feature]:
 class WeightedEncDecFeatureConverter(seqio.FeatureConverter):
     """Task features to our batches (``core.types.Batch``), float weights unchanged.
 
-    Rows are padded to the lengths of the task features, or packed: examples go, in order, into the
-    first of a few open rows that has room. Nothing is trimmed here; what is longer than the given
+    Rows are padded to the lengths of the task features, or packed: each example goes into the first
+    of a few open rows that has room. Nothing is trimmed here; an example longer than the given
     lengths is an error. (``seqio.get_dataset`` trims before, unless ``trim_output_features`` is
     False.)
     """
 
-    TASK_FEATURES = {
-        "inputs": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
-        "targets": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
-        WEIGHTS: seqio.FeatureConverter.FeatureSpec(dtype=tf.float32),
-    }
+    TASK_FEATURES = {"inputs": _INT, "targets": _INT, WEIGHTS: _FLOAT}
     MODEL_FEATURES = {
-        "encoder_input_tokens": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
-        "decoder_input_tokens": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
-        "decoder_target_tokens": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
-        "decoder_loss_weights": seqio.FeatureConverter.FeatureSpec(dtype=tf.float32),
+        "encoder_input_tokens": _INT,
+        "decoder_input_tokens": _INT,
+        "decoder_target_tokens": _INT,
+        "decoder_loss_weights": _FLOAT,
     }
-    PACKING_FEATURE_DTYPES = {
-        "encoder_segment_ids": tf.int32,
-        "decoder_segment_ids": tf.int32,
-    }
+    PACKING_FEATURE_DTYPES = {"encoder_segment_ids": tf.int32, "decoder_segment_ids": tf.int32}
 
     def _convert_features(self, ds, task_feature_lengths):
         shape = task_feature_lengths["inputs"], task_feature_lengths["targets"]
-        if task_feature_lengths[WEIGHTS] != shape[1]:
-            raise ValueError(
-                f"{WEIGHTS} must be as long as targets, got {task_feature_lengths[WEIGHTS]} "
-                f"and {shape[1]}"
-            )
+        length = task_feature_lengths[WEIGHTS]
+        if length != shape[1]:
+            raise ValueError(f"{WEIGHTS} must be as long as targets, got {length} and {shape[1]}")
         ds = ds.map(_check_weights)
         if not self.pack:
             return seqio.utils.trim_and_pad_dataset(ds, task_feature_lengths).map(_shifted)
@@ -152,11 +143,7 @@ class WeightedEncDecFeatureConverter(seqio.FeatureConverter):
 
 
 def example_of(row: Mapping[str, np.ndarray], name: str) -> Example:
-    """Build an example of a row of task features; without ``targets_weights`` each weight is 1.
-
-    Raises:
-      ValueError: not one weight for each target.
-    """
+    """Build an example of a row of task features; without ``targets_weights`` each weight is 1."""
     inputs, targets = np.asarray(row["inputs"]), np.asarray(row["targets"])
     weights = np.asarray(row.get(WEIGHTS, np.ones(len(targets), np.float32)))
     if len(weights) != len(targets):
@@ -181,7 +168,7 @@ def _shifted(row):
 
 def _packed(ds, shape):
     """First fit into a few open rows; the fullest is closed to make room for a new one."""
-    rows: list[tuple[list[Example], np.ndarray]] = []  # the examples, and what is free
+    rows: list[tuple[list[Example], np.ndarray]] = []  # examples, and free tokens of both sides
 
     def close(row):
         return fill_packed(row[0], [np.arange(len(row[0]))], shape, len(row[0]))

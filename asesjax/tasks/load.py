@@ -1,18 +1,15 @@
-"""Any task or mixture of seqio as our examples, for the one training loop:
+"""Any task or mixture of seqio as our examples, for the training loop:
 
-    import_tasks("my_tasks.py")
+    config.load_plugin("my_tasks.py")  # registers the tasks
     examples = examples_from_task("my_mixture", "train", n_examples=100_000)
     vocab_size = -(-task.output_features["targets"].vocabulary.vocab_size // 128) * 128
     train(config.train, T5Config(vocab_size=vocab_size, ...), examples, ..., n_steps=10_000)
 
-They are held in memory, as the loop needs them: a batch is a function of the step alone.
+All examples are in memory, because a batch of the loop is a function of the step alone.
 """
 
-import importlib
-import importlib.util
 import itertools
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import seqio
@@ -22,36 +19,14 @@ from asesjax.core.types import Example
 from asesjax.tasks.features import WEIGHTS, example_of
 
 
-def import_tasks(module: str) -> None:
-    """Run a module that registers tasks: a dotted name, or the path of a ``.py`` file.
-
-    Raises:
-      UserError: there is no such module.
-    """
-    if not module.endswith(".py"):
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise UserError(f"module {module!r} cannot be imported: {error}") from None
-        return
-    if not Path(module).is_file():
-        raise UserError(f"there is no file {module} to import tasks from")
-    spec = importlib.util.spec_from_file_location("asesjax_tasks_file", module)
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
-
-
 def get_provider(name: str, split: str | None = None) -> seqio.Task | seqio.Mixture:
-    """Return a task or mixture, which has the split if one is named.
-
-    Raises:
-      UserError: nothing of this name is registered, or it has no such split.
-    """
+    """Return a task or mixture; ``UserError`` for an unknown name, or a split that it lacks."""
     names = sorted({*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()})
     if name not in names:
         if not names:
             raise UserError(
                 f"no task {name!r}: none is registered; import the module that registers it first "
-                "(import_tasks)"
+                "(config.load_plugin)"
             )
         raise unknown("task or mixture", name, names)
     provider = seqio.get_mixture_or_task(name)
@@ -72,23 +47,20 @@ def examples_from_task(
 
     Args:
       name: of a registered task or mixture with 1-D features ``inputs`` and ``targets``; where it
-        has ``targets_weights``, these are the weights, else every target weighs 1.
+        has ``targets_weights``, these are the weights, else every target weighs 1. Examples are
+        named by the feature ``id``, else ``name/split/number``.
       split: one of its splits.
-      n_examples: 0 for every example once, without shuffling; of a mixture those of one task after
-        the other, of every task that has the split, whatever the rates. (Asked for one epoch of a
-        mixture, seqio stops as soon as one task is used up.) Above 0 as many examples of an endless
-        stream, shuffled and in the proportions of the rates.
-      sequence_length: for preprocessors that ask for it (span corruption). Nothing is trimmed.
-      use_cached: read what was cached offline.
+      n_examples: 0 for every example once, without shuffling; of a mixture the tasks that have the
+        split follow each other, whatever their rates (seqio itself ends the epoch of a mixture as
+        soon as one task is used up). Above 0, that many examples of an endless stream, shuffled
+        and in the proportions of the rates.
+      sequence_length: for preprocessors that need it (span corruption). Nothing is trimmed.
+      use_cached: read the offline cache.
       seed: of shuffling, mixing and random preprocessors.
 
-    Returns:
-      Examples named by the feature ``id`` where a task has it, else ``name/split/number``. End of
-      sequence is where the task puts it.
-
     Raises:
-      UserError: no such task or split, other features, no examples, or an example that is empty
-        or holds the id 0, which is padding.
+      UserError: no such task or split, other features, no examples, or an example with an empty
+        side, the id 0, which is padding, or a negative or infinite weight.
     """
     provider = get_provider(name, split)
     features = provider.output_features
@@ -113,16 +85,13 @@ def examples_from_task(
         where = f"{name}/{split}/{i}"
         kept = {key: row[key] for key in ("inputs", "targets", WEIGHTS) if key in features}
         found = example_of(kept, row["id"].decode() if "id" in row else where)
-        if not all(len(side) and side.all() for side in (found.inputs, found.targets)):
+        ids, weights = (found.inputs, found.targets), found.weights
+        if not all(len(side) and side.all() for side in ids):
             raise UserError(f"{where}: a side is empty, or holds the id 0, which is padding")
-        if (found.weights < 0).any() or not np.isfinite(found.weights).all():
+        if (weights < 0).any() or not np.isfinite(weights).all():
             raise UserError(f"{where}: weights must be 0 or more, and finite")
-        examples.append(
-            Example(
-                found.id, found.inputs.astype(np.int32), found.targets.astype(np.int32),
-                found.weights.astype(np.float32),
-            )  # fmt: skip
-        )
+        ids = (side.astype(np.int32) for side in ids)
+        examples.append(Example(found.id, *ids, weights.astype(np.float32)))
     if not examples:
         raise UserError(f"split {split} of {name} has no examples")
     return examples

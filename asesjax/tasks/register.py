@@ -1,12 +1,12 @@
-"""Registers what a run prepared as tasks and mixtures of seqio.
+"""Registers the data of a run as tasks and mixtures of seqio.
 
-Of a run with data set ``gsm8k`` and methods ``direct`` and ``dsm``:
+For a run with data set ``gsm8k`` and methods ``direct`` and ``dsm``:
 
     asesjax_gsm8k_text       questions and chains as text, tokenised by seqio; every weight is 1
-    asesjax_gsm8k_direct     the examples that ``asesjax train`` sees, ids and float weights
+    asesjax_gsm8k_direct     the examples that ``asesjax train`` reads, ids and float weights
     asesjax_gsm8k_dsm_es     one for each role where a method has several,
     asesjax_gsm8k_dsm_as
-    asesjax_gsm8k_dsm        and their mixture, each as often as it has examples
+    asesjax_gsm8k_dsm        and their mixture, at the rates of their numbers of examples
 
 All can be cached offline (``cache.py``). Metrics are ours (``evals/``), in percent.
 """
@@ -41,18 +41,15 @@ ExamplesOf = Callable[[str], dict[str, list[Example]]]  # split -> role -> examp
 def register_run(
     run: Run, dataset: str = "", methods: Sequence[str] | None = None
 ) -> tuple[str, ...]:
-    """Register the text task of a run and the tasks of its methods.
+    """Register the text task of a run and the tasks of its methods, and return all names.
 
     Tasks of these names that were registered before are replaced.
 
     Args:
       run: with its data prepared (``asesjax train`` does so), and segmented for methods that need
-        it. Nothing is read before a task is asked for its examples.
+        it. Examples are only read when seqio asks a task for them.
       dataset: in the names of the tasks; ``data.source`` when empty.
       methods: names; those of the configuration when None.
-
-    Returns:
-      Names of the tasks and mixtures.
 
     Raises:
       UserError: the run has no data or segments yet.
@@ -62,13 +59,14 @@ def register_run(
     vocab = load_saved(run / "vocab")
     features = output_features(seqio_vocabulary(vocab, run / "vocab"))
     files = {split: str(run / f"data/{split}.jsonl") for split in SPLITS}
-    parse = lambda line: _text_row(_record_of(line), config)  # noqa: E731
-    names = [
-        register_text(
-            f"asesjax_{dataset}_text", seqio.TextLineDataSource(files), [_parsed(parse)], features,
-            chain_metrics(config),
-        )
-    ]  # fmt: skip
+
+    def parse(line: bytes) -> tuple[str, str, str]:
+        row = json.loads(line)
+        record = Record(row["id"], row["question"], row["rationale"], row["answer"])
+        return _text_row(record, config)
+
+    source, name = seqio.TextLineDataSource(files), f"asesjax_{dataset}_text"
+    names = [register_text(name, source, [_parsed(parse)], features, chain_metrics(config))]
     answers = functools.cache(
         lambda split: {r.id: r.answer for r in read_records(run / f"data/{split}.jsonl")}
     )
@@ -95,19 +93,16 @@ def register_examples(
     metric_fns: Sequence[Callable] = (),
     splits: Sequence[str] = ("train", "validation"),
 ) -> list[str]:
-    """Register examples of ours: a task for each role, and their mixture where there are several.
+    """Register a task for each role, and their mixture if there are several; return their names.
 
     Args:
-      name: of the task or mixture; tasks of several roles have ``_<role>`` behind it.
+      name: of the task or mixture; the tasks of several roles are called ``<name>_<role>``.
       roles: as ``examples_of`` has them.
-      examples_of: called when a task is asked for a split.
-      answers: the right answer by the example's id, for metrics.
+      examples_of: called when seqio asks a task for a split.
+      answers: of a split: the right answer by the example's id, for metrics.
       features: from ``output_features``.
       metric_fns: of each task.
-      splits: that ``examples_of`` knows.
-
-    Returns:
-      Names of the tasks, the mixture last.
+      splits: that ``examples_of`` has.
     """
     names = []
     for role in roles:
@@ -122,12 +117,9 @@ def register_examples(
         )  # fmt: skip
         names.append(task)
     if len(roles) > 1:
-        n_examples = lambda role: lambda task: len(examples_of("train")[role])  # noqa: E731
-        parts = [
-            (task, n_examples(role)) for task, role in zip(names, roles, strict=True)
-        ]
+        rate = lambda role: lambda task: len(examples_of("train")[role])  # noqa: E731
         seqio.MixtureRegistry.remove(name)
-        seqio.MixtureRegistry.add(name, parts)
+        seqio.MixtureRegistry.add(name, list(zip(names, map(rate, roles), strict=True)))
         names.append(name)
     return names
 
@@ -136,18 +128,15 @@ def register_tfds(
     name: str, tfds_name: str, config: Config, features: Mapping[str, seqio.Feature],
     fields: Sequence[str] = ("question", "answer"),
 ) -> str:  # fmt: skip
-    """Register a data set of TensorFlow Datasets as a text task, read only when asked for.
+    """Register a data set of TensorFlow Datasets as a text task, and return its name.
 
     Args:
       name: of the task.
       tfds_name: with its version, ``"gsm8k:1.0.0"``.
       config: ``data.source`` names the parser of rows (a reader of ``data/readers``; ``jsonl`` maps
-        fields), and the ``data`` section its settings.
+        fields), and the ``data`` section has its settings.
       features: from ``output_features``.
       fields: of the data set that the parser reads, texts.
-
-    Returns:
-      ``name``.
     """
     reader = get_reader(config.data.source)
 
@@ -166,17 +155,9 @@ def register_text(
     features: Mapping[str, seqio.Feature],
     metric_fns: Sequence[Callable] = (),
 ) -> str:
-    """Register a task that seqio tokenises; every target weighs 1.
+    """Register a task that seqio tokenises, and return its name; every target weighs 1.
 
-    Args:
-      name: of the task.
-      source: any.
-      preprocessors: to the texts ``inputs`` and ``targets``, and ``answer`` where metrics ask.
-      features: from ``output_features``.
-      metric_fns: functions of (targets, predictions).
-
-    Returns:
-      ``name``.
+    ``preprocessors`` give the texts ``inputs`` and ``targets``, and ``answer`` if metrics need it.
     """
     tokenised = {key: feature for key, feature in features.items() if key != WEIGHTS}
     tokenise = functools.partial(seqio.preprocessors.tokenize, output_features=tokenised)
@@ -210,7 +191,7 @@ def bleu_metric(config: Config) -> Callable:
 
 
 def _add_task(name, source, preprocessors, features, metric_fns):
-    # Registering anew replaces: a notebook cell may run twice.
+    # Replace a task of this name: a notebook cell may run twice.
     seqio.TaskRegistry.remove(name)
     seqio.TaskRegistry.add(
         name, source, preprocessors=preprocessors, output_features=features,
@@ -219,15 +200,13 @@ def _add_task(name, source, preprocessors, features, metric_fns):
 
 
 def _postprocess(text, example=None, is_target=False):
-    """Hand metrics the right answer beside the target."""
+    """Give metrics the right answer beside the target."""
     if not is_target:
         return text
     return {"text": text, "answer": example["answer"].decode() if "answer" in example else ""}
 
 
 def _dataset(examples: Sequence[Example], answers: Mapping[str, str]) -> tf.data.Dataset:
-    """Return examples as a dataset, in order."""
-
     def ragged(name, dtype):
         parts = [getattr(example, name) for example in examples]
         flat = np.concatenate([np.zeros(0, dtype), *parts]).astype(dtype, copy=False)
@@ -246,7 +225,7 @@ def _dataset(examples: Sequence[Example], answers: Mapping[str, str]) -> tf.data
 
 
 def _parsed(parse: Callable[..., tuple[str, str, str]], fields: Sequence[str] = ()) -> Callable:
-    """Return the preprocessor that calls ``parse`` with a line, or with fields of a row."""
+    """Return a preprocessor that calls ``parse`` with a line, or with fields of a row."""
 
     def row(value: Any) -> dict[str, tf.Tensor]:
         values = [value[field] for field in fields] if fields else [value]
@@ -256,11 +235,6 @@ def _parsed(parse: Callable[..., tuple[str, str, str]], fields: Sequence[str] = 
         return {key: tf.ensure_shape(t, []) for key, t in zip(names, found, strict=True)}
 
     return lambda ds: ds.map(row, num_parallel_calls=1)
-
-
-def _record_of(line: bytes) -> Record:
-    row = json.loads(line)
-    return Record(row["id"], row["question"], row["rationale"], row["answer"])
 
 
 def _text_row(record: Record, config: Config) -> tuple[str, str, str]:

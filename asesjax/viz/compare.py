@@ -1,22 +1,19 @@
-"""Runs side by side: every row of their reports, and methods compared over seeds."""
+"""Tables of several runs: all rows of their reports, and methods compared over seeds."""
 
 from typing import Any
 
-from asesjax.viz.tables import format_table
+from asesjax.viz.tables import INTERVAL, PERCENT, cell, format_table
 
-_SHOWN = ("accuracy", "chain_accuracy", "bleu", "train_tokens")
+_SHOWN = {
+    "accuracy": "{:.3f}", "chain_accuracy": "{:.3f}", "bleu": "{:.1f}", "train_tokens": "{:,}",
+}  # fmt: skip
 
 
 def rows_table(reports: dict[str, dict[str, Any]]) -> str:
-    """Write one table of all rows of several reports.
-
-    Args:
-      reports: workdir to contents of its ``report.json``.
-    """
+    """Write one table of all rows of several reports, each the ``report.json`` of a workdir."""
     cells = [
         [folder, str(row["seed"]), report.get("segmentation", {}).get("strategy", "-"),
-         row["method"],
-         *(_cell(name, row[name]) for name in _SHOWN)]
+         row["method"], *(cell(row[name], template) for name, template in _SHOWN.items())]
         for folder, report in reports.items()
         for row in report["rows"]
     ]  # fmt: skip
@@ -25,14 +22,10 @@ def rows_table(reports: dict[str, dict[str, Any]]) -> str:
 
 
 def comparison_text(group: dict[str, Any]) -> str:
-    """Write what runs that differ in their seed alone say together.
+    """Write the results of runs that differ in their seed alone, from ``seeds.compare_runs``.
 
-    Args:
-      group: from ``seeds.compare_runs``.
-
-    Returns:
-      Markdown: what is matched, a table of means over seeds, one of the methods against
-      ``against``, and what the numbers mean.
+    The Markdown has what is matched, a table of means over seeds, a table of the methods against
+    ``against``, and what the numbers mean.
     """
     seeds, against = group["seeds"], group["against"]
     questions = sorted(set(group["questions"]))
@@ -65,14 +58,12 @@ def _means(group: dict[str, Any]) -> str:
     headings += ["chain right %", "BLEU", "steps", "train tokens"]
     cells = []
     for row in group["rows"]:
-        own = [row["method"], _percent(row["mean"])]
+        own = [row["method"], cell(row["mean"], PERCENT)]
         if several:
-            own += [_percent(row["sd"]), _interval(row["interval"])]
-            own += map(_percent, row["accuracies"])
-        own += [_percent(row["chain_accuracy"]), "-" if row["bleu"] is None else
-                f"{row['bleu']:.1f}", f"{row['train_steps']:,.0f}",
-                f"{row['train_tokens']:,.0f}"]  # fmt: skip
-        cells.append(own)
+            own += [cell(row["sd"], PERCENT), cell(row["interval"], INTERVAL)]
+            own += [cell(accuracy, PERCENT) for accuracy in row["accuracies"]]
+        own += [cell(row["chain_accuracy"], PERCENT), cell(row["bleu"], "{:.1f}")]
+        cells.append([*own, f"{row['train_steps']:,.0f}", f"{row['train_tokens']:,.0f}"])
     return format_table(headings, cells)
 
 
@@ -83,14 +74,13 @@ def _differences(group: dict[str, Any]) -> str:
     headings += ["p, questions", "Holm", "better", "worse"]
     cells = []
     for row in group["rows"]:
-        found = row["versus"]
-        if not found:
-            continue
-        own = [row["method"], f"{100 * found['difference']:+.1f}"]
-        if several:
-            own += [_interval(found["interval"]), _p(found["p_seeds"]), _p(found["p_seeds_holm"])]
-        own += [_p(found["p_questions"]), _p(found["p_questions_holm"])]
-        cells.append([*own, str(found["better"]), str(found["worse"])])
+        if found := row["versus"]:
+            own = [row["method"], cell(found["difference"], "{:+.1%}")]
+            if several:
+                own.append(cell(found["interval"], INTERVAL))
+            names = ["p_seeds", "p_seeds_holm"] * several + ["p_questions", "p_questions_holm"]
+            own += [_p(found[name]) for name in names]
+            cells.append([*own, str(found["better"]), str(found["worse"])])
     return format_table(headings, cells)
 
 
@@ -115,23 +105,5 @@ def _meaning(group: dict[str, Any]) -> list[str]:
     return [f"- {line}" for line in lines]
 
 
-def _cell(name: str, value: Any) -> str:
-    if value is None:
-        return "-"
-    if name == "train_tokens":
-        return f"{value:,}"
-    return f"{value:.1f}" if name == "bleu" else f"{value:.3f}"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _interval(ends: tuple[float, float] | None) -> str:
-    return "-" if ends is None else "..".join(f"{100 * end:.1f}" for end in ends)
-
-
 def _p(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
+    return "<0.001" if value is not None and value < 0.001 else cell(value, "{:.3f}")

@@ -1,4 +1,4 @@
-"""Data for people: histograms as text and as a picture, examples with the weights of targets."""
+"""Views of training data: histograms of lengths, and examples with the weights of targets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +11,12 @@ _DIM, _BOLD, _END = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 
 
 def histogram_text(title: str, lengths: Sequence[int], bins: int = 10, width: int = 40) -> str:
-    """Draw the spread of some lengths, a line a bin.
+    """Draw a histogram of lengths as text: ``title``, then a line for each bin.
 
     Args:
       title: the first line.
       lengths: whole numbers of 0 or more, at least one.
-      bins: at most so many, each of the same whole width.
+      bins: their largest number; all have the same whole width.
       width: characters of the longest bar.
 
     Example:
@@ -44,13 +44,13 @@ def histogram_text(title: str, lengths: Sequence[int], bins: int = 10, width: in
 def example_text(
     name: str, source: str, runs: Sequence[tuple[str, float]], colour: bool = True
 ) -> str:
-    """Write an example: its input, and its target with the weight before each stretch of it.
+    """Write an example: its input, and its target with the weight of each run of tokens.
 
     Args:
       name: of the example.
       source: the decoded input.
-      runs: stretches of the target and the weight of each of their tokens.
-      colour: for a terminal: heavier than 1 is bold, lighter is dim.
+      runs: pieces of the target text, and the weight that each of their tokens has.
+      colour: for a terminal: weights above 1 are bold, below 1 dim.
 
     Example:
       >>> print(example_text("q/1", "Ann has 3.</s>", [("So 6.", 2.0), ("</s>", 1.0)], False))
@@ -62,21 +62,15 @@ def example_text(
     for text, weight in runs:
         start = "" if not colour or weight == 1 else _BOLD if weight > 1 else _DIM
         parts.append(f"({weight:g}) {start}{text}{_END if start else ''}")
-    lines = [name, f"  input   {source}", f"  target  {' '.join(parts)}"]
-    return "\n".join(lines)
+    return f"{name}\n  input   {source}\n  target  {' '.join(parts)}"
 
 
 def length_figure(
     lengths: dict[str, tuple[Sequence[int], Sequence[int]]], path: str | Path
 ) -> Path:
-    """Draw histograms of source and target tokens, a line of two plots for each name.
+    """Draw histograms of source and target tokens into a PNG file, two plots for each name.
 
-    Args:
-      lengths: name to the source and target lengths of its examples.
-      path: PNG file to write.
-
-    Raises:
-      UserError: matplotlib is not installed.
+    ``lengths`` maps a name to the source and target lengths of its examples.
     """
     pyplot = load_pyplot()
     figure, grid = pyplot.subplots(

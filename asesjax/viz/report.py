@@ -1,4 +1,4 @@
-"""What a run leaves for people: the table, the figures and the same as JSON."""
+"""The report of a run: a table, figures, and the same as JSON."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,22 +10,22 @@ from asesjax.viz.tables import results_table
 
 
 def write_report(workdir: Path, report: dict[str, Any], parts: Sequence[Any] = ()) -> str:
-    """Write ``figures/``, ``report.md`` and ``report.json``; return what to print.
+    """Write ``figures/``, ``report.md`` and ``report.json``; return the text to print.
 
     Args:
       workdir: of the run.
       report: from ``evals.report.build_report``.
       parts: what methods add (``methods.method.ReportPart``).
     """
-    rows = report["rows"]
+    rows, folder = report["rows"], workdir / "figures"
     metrics = {role: workdir / path for role, path in report["metrics_files"].items()}
     figures = [
-        learning_curves(rows, workdir / "figures/accuracy_by_tokens.png", "tokens"),
-        learning_curves(rows, workdir / "figures/accuracy_by_seconds.png", "seconds"),
-        loss_curves(metrics, workdir / "figures/training_loss.png"),
+        learning_curves(rows, folder / "accuracy_by_tokens.png", "tokens"),
+        learning_curves(rows, folder / "accuracy_by_seconds.png", "seconds"),
+        loss_curves(metrics, folder / "training_loss.png"),
     ]
     if all(row["first_wrong"] for row in rows):
-        figures.append(error_kinds(rows, workdir / "figures/first_wrong_sentence.png"))
+        figures.append(error_kinds(rows, folder / "first_wrong_sentence.png"))
     for part in parts:
         figures += part.figures
         report = report | {part.name: part.facts}
@@ -39,8 +39,7 @@ def write_report(workdir: Path, report: dict[str, Any], parts: Sequence[Any] = (
         "",
         results_table(rows),
         "",
-        "The interval is over test questions only; how far another seed moves the numbers, only "
-        "other seeds can tell.",
+        "The interval is over test questions only; it does not cover the variation between seeds.",
     ]
     lines += [line for part in parts for line in part.lines]
     lines += [f"Figure: {path}" for path in figures]

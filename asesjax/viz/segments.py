@@ -1,11 +1,11 @@
-"""A chain with its segments coloured by label, for terminals and for pages."""
+"""Chains with their segments coloured by label, as text for terminals and as HTML."""
 
 import html
 from collections.abc import Sequence
 
 from asesjax.core.types import AS, ES, FILLER, Segment
 
-# Colours in terminals and on pages, and names. Labels of other kinds look as if they were none.
+# Colours in terminals and on pages, and names in legends. Other labels have the plain colour.
 TERMINAL = {ES: "\x1b[36m", AS: "\x1b[33m", FILLER: "\x1b[2m", "question": "\x1b[35m",
             "answer": "\x1b[32m"}  # fmt: skip
 PAGE = {ES: "#cdeaf2", AS: "#ffe3a8", FILLER: "#f6f6f6", "question": "#e7d9f5",
@@ -16,7 +16,7 @@ _PLAIN = "#eeeeee"
 
 
 def segments_text(segments: Sequence[Segment], colour: bool = True) -> str:
-    """Write one segment a line as ``ES | text``, coloured for a terminal unless told otherwise.
+    """Write one segment a line as ``ES | text``, by default coloured for a terminal.
 
     Example:
       >>> print(segments_text([Segment("Ben has 3 more.", "ES")], colour=False))
@@ -42,27 +42,30 @@ def segments_html(segments: Sequence[Segment], question: str = "") -> str:
         f"{html.escape(segment.text)}</span>"
         for segment in segments
     )
-    head = f"<p><b>{html.escape(question)}</b></p>" if question else ""
-    return f"{head}<p>{spans}</p>"
+    return paragraphs(question, spans)
 
 
 def segments_page(title: str, chains: Sequence[tuple[str, Sequence[Segment]]]) -> str:
-    """Write a whole HTML page of questions and their coloured chains, with a legend.
-
-    Args:
-      title: of the page.
-      chains: question and segments of each; the legend has the labels that occur.
-    """
+    """Write an HTML page of questions and their coloured chains, and a legend of their labels."""
     there = {segment.label for _, segments in chains for segment in segments}
     labels = [*(label for label in NAMES if label in there), *sorted(there - NAMES.keys())]
     legend = " ".join(
         f'<span style="background:{PAGE.get(label, _PLAIN)}">{NAMES.get(label, label)}</span>'
         for label in labels
     )
-    body = "\n".join(segments_html(segments, question) for question, segments in chains)
+    body = [segments_html(segments, question) for question, segments in chains]
+    return html_page(title, [f"<p>{legend}</p>", *body])
+
+
+def paragraphs(question: str, content: str) -> str:
+    """Write HTML ``content`` as a paragraph, after a paragraph of the question if there is one."""
+    head = f"<p><b>{html.escape(question)}</b></p>" if question else ""
+    return f"{head}<p>{content}</p>"
+
+
+def html_page(title: str, body: Sequence[str]) -> str:
+    """Write a whole HTML page of a heading and the lines of ``body``."""
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title>'
     style = "body{max-width:50em;margin:2em auto;font-family:sans-serif;white-space:pre-wrap}"
-    return (
-        f"<!doctype html>\n<html><head>{head}<style>{style}</style></head>\n"
-        f"<body><h1>{html.escape(title)}</h1>\n<p>{legend}</p>\n{body}\n</body></html>\n"
-    )
+    lines = "\n".join([f"<body><h1>{html.escape(title)}</h1>", *body, "</body></html>", ""])
+    return f"<!doctype html>\n<html><head>{head}<style>{style}</style></head>\n{lines}"

@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
-# Columns of the results table: field of a report row, heading, how it is written.
+PERCENT, INTERVAL = "{:.1%}", "{0[0]:.1%}..{0[1]:.1%}"
+# Columns of the results table: field of a report row, heading, format.
 COLUMNS = (
     ("method", "method", "{}"),
-    ("accuracy", "accuracy %", "{:.1%}"),
-    ("accuracy_interval", "95 % interval", "{0[0]:.1%}..{0[1]:.1%}"),
-    ("chain_accuracy", "chain right %", "{:.1%}"),
+    ("accuracy", "accuracy %", PERCENT),
+    ("accuracy_interval", "95 % interval", INTERVAL),
+    ("chain_accuracy", "chain right %", PERCENT),
     ("bleu", "BLEU", "{:.1f}"),
     ("rouge_l", "ROUGE-L", "{:.1f}"),
     ("segments_per_chain", "segments", "{:.1f}"),
     ("tokens_per_question", "tokens", "{:.0f}"),
-    ("truncated_share", "cut off %", "{:.1%}"),
+    ("truncated_share", "cut off %", PERCENT),
     ("questions_per_second", "questions/s", "{:.1f}"),
     ("train_seconds", "train s", "{:.0f}"),
     ("train_steps", "steps", "{:,}"),
@@ -30,34 +31,33 @@ def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
       |:--|---:|
       | x |  1 |
     """
-    widths = [
-        max(len(str(row[i])) for row in [headings, *rows]) for i in range(len(headings))
-    ]
+    lines = [[str(text) for text in row] for row in [headings, *rows]]
+    first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
 
-    def line(cells: Sequence[str]) -> str:
-        first, *rest = (str(cell) for cell in cells)
-        out = [first.ljust(widths[0])]
-        out += [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-        return "| " + " | ".join(out) + " |"
+    def line(left: str, *right: str) -> str:
+        aligned = [text.rjust(width) for text, width in zip(right, others, strict=True)]
+        return "| " + " | ".join([left.ljust(first), *aligned]) + " |"
 
-    rule = [":" + "-" * (widths[0] + 1)] + ["-" * (width + 1) + ":" for width in widths[1:]]
-    return "\n".join([line(headings), "|" + "|".join(rule) + "|", *(line(row) for row in rows)])
+    rule = [":" + "-" * (first + 1)] + ["-" * (width + 1) + ":" for width in others]
+    head, *body = (line(*row) for row in lines)
+    return "\n".join([head, "|" + "|".join(rule) + "|", *body])
 
 
 def results_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Write report rows as a table; a column in which every row is None is left out.
+    """Write report rows as a table, with the columns that methods add (``columns``) at the end.
 
-    What methods add (``columns`` of a row) stands at the end.
+    A column in which every row is None is left out.
     """
     shown = [c for c in COLUMNS if any(row.get(c[0]) is not None for row in rows)]
     more = list(dict.fromkeys(name for row in rows for name in row.get("columns", {})))
     cells = [
-        [_cell(row.get(field), template).replace("%", "") for field, _, template in shown]
-        + [_cell(row.get("columns", {}).get(name), "{:.3f}") for name in more]
+        [cell(row.get(field), template) for field, _, template in shown]
+        + [cell(row.get("columns", {}).get(name), "{:.3f}") for name in more]
         for row in rows
     ]
     return format_table([heading for _, heading, _ in shown] + more, cells)
 
 
-def _cell(value: Any, template: str) -> str:
-    return "-" if value is None else template.format(value)
+def cell(value: Any, template: str) -> str:
+    """Format a value, percentages without their sign, or ``-`` for None."""
+    return "-" if value is None else template.format(value).replace("%", "")

@@ -1,9 +1,11 @@
-"""A rationale whose tokens are coloured by weight, for terminals and for pages."""
+"""Rationales with their tokens coloured by weight, as text for terminals and as HTML."""
 
 import html
 from collections.abc import Sequence
 
-# Colours of a terminal (of its 256), from light to heavy.
+from asesjax.viz.segments import html_page, paragraphs
+
+# Of a terminal's 256 colours, from weight 0 to 1.
 _TERMINAL = (250, 223, 216, 209, 202, 196)
 
 
@@ -11,10 +13,10 @@ def weights_text(tokens: Sequence[str], weights: Sequence[float], colour: bool =
     """Write a rationale for a terminal.
 
     Args:
-      tokens: characters of each token, joined the text.
+      tokens: the text of each token.
       weights: of each, in [0, 1].
-      colour: the heavier the redder; otherwise each token is followed by its weight in tenths,
-        0 to 9.
+      colour: larger weights are redder; without it, each token is followed by its weight in
+        tenths, 0 to 9.
 
     Example:
       >>> weights_text(["5", " +", " 3"], [0.91, 0.4, 1.0], colour=False)
@@ -31,7 +33,7 @@ def weights_text(tokens: Sequence[str], weights: Sequence[float], colour: bool =
 
 
 def weights_html(tokens: Sequence[str], weights: Sequence[float], question: str = "") -> str:
-    """Write a rationale as one HTML paragraph; each token's title is its weight.
+    """Write a rationale as an HTML paragraph; the title of each token is its weight.
 
     Example:
       >>> weights_html(["a < b"], [0.5])
@@ -42,28 +44,17 @@ def weights_html(tokens: Sequence[str], weights: Sequence[float], question: str 
         f"{html.escape(token)}</span>"
         for token, weight in zip(tokens, weights, strict=True)
     )
-    head = f"<p><b>{html.escape(question)}</b></p>" if question else ""
-    return f"{head}<p>{spans}</p>"
+    return paragraphs(question, spans)
 
 
 def weights_page(
     title: str, rationales: Sequence[tuple[str, Sequence[str], Sequence[float]]]
 ) -> str:
-    """Write a whole HTML page of questions and their coloured rationales, with a legend.
-
-    Args:
-      title: of the page.
-      rationales: question, tokens and weights of each.
-    """
+    """Write an HTML page with a legend and the question, tokens and weights of each rationale."""
     tenths = [i / 10 for i in range(11)]
     legend = weights_html([f" {tenth:.1f} " for tenth in tenths], tenths)
-    body = "\n".join(weights_html(tokens, own, question) for question, tokens, own in rationales)
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title>'
-    style = "body{max-width:50em;margin:2em auto;font-family:sans-serif;white-space:pre-wrap}"
-    return (
-        f"<!doctype html>\n<html><head>{head}<style>{style}</style></head>\n"
-        f"<body><h1>{html.escape(title)}</h1>\n{legend}\n{body}\n</body></html>\n"
-    )
+    body = [weights_html(tokens, own, question) for question, tokens, own in rationales]
+    return html_page(title, [legend, *body])
 
 
 def _level(weight: float, levels: int) -> int:

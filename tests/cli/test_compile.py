@@ -1,4 +1,4 @@
-"""``asesjax compile``: what it prints, its exit status, and mistakes; the compiler is made up."""
+"""``asesjax compile``: its output, exit status and errors, mostly with a fake compiler."""
 
 import json
 
@@ -21,7 +21,7 @@ BASE = ["compile", "--config", "configs/smoke.py", "--topology", "cpu:8", "--voc
 
 @pytest.fixture
 def compiler(monkeypatch):
-    """A chip of 1 GiB, and a compiler that finds what ``needs`` says: GiB by program."""
+    """A chip of 1 GiB, and a fake compiler that needs as many GiB as ``needs`` says."""
     chip = Chip(GIB, 1e12, 1e11)
     monkeypatch.setattr(topology, "CPU", chip)
     seen, needs = [], {"train": lambda program: 0.5, "decode": lambda program: 0.5}
@@ -61,7 +61,7 @@ def test_one_program_alone(compiler, capsys):
     assert len(compiler[1]) == 1
 
 
-def test_what_does_not_fit_gets_the_smallest_change(compiler, capsys, tmp_path):
+def test_a_program_that_does_not_fit_gets_the_smallest_change(compiler, capsys, tmp_path):
     needs, seen = compiler
     needs["train"] = lambda program: 0.9 if "4 microbatches" in program.what else 1.5
     rows = tmp_path / "rows.jsonl"
@@ -70,7 +70,7 @@ def test_what_does_not_fit_gets_the_smallest_change(compiler, capsys, tmp_path):
     assert "NO: 1.50 GiB of 1.00 a chip at once" in out and "Ran out of memory" in out
     assert "tried           --config.train.microbatches=2: 1.50 GiB of 1.00" in out
     assert "smallest change --config.train.microbatches=4\n" in out
-    assert "decode: " in out  # and it goes on
+    assert "decode: " in out  # the second program is compiled all the same
     lines = [json.loads(line) for line in rows.read_text().splitlines()]
     assert [(row["program"], row["fits"], row["change"]) for row in lines] == [
         ("train", False, {}),
@@ -81,7 +81,7 @@ def test_what_does_not_fit_gets_the_smallest_change(compiler, capsys, tmp_path):
     assert all(row["topology"] == "cpu:8" and row["config"] == "smoke" for row in lines)
 
 
-def test_where_nothing_fits(compiler, capsys):
+def test_no_change_that_fits_is_reported(compiler, capsys):
     compiler[0]["decode"] = lambda program: 3.0
     assert main([*BASE, *TINY, "--only", "decode"]) == 1
     out = capsys.readouterr().out
@@ -102,14 +102,14 @@ def test_search_is_a_table_of_meshes(compiler, capsys):
     assert len([row for row in rows if row[0] == "decode"]) == 5
 
 
-def test_search_names_what_cannot_run(compiler, capsys):
+def test_search_lists_meshes_that_cannot_run(compiler, capsys):
     few = [*TINY[:-1], "--config.train.batch_size=4"]
     assert main([*BASE, *few, "--search", "--only", "train"]) == 0
     out = capsys.readouterr().out
     assert "cannot run: train.batch_size 4" in out and "| tp |" in out
 
 
-def test_search_that_finds_nothing(compiler, capsys):
+def test_search_without_a_fitting_mesh_exits_with_1(compiler, capsys):
     compiler[0]["train"] = lambda program: 9.0
     assert main([*BASE, *TINY, "--search", "--only", "train"]) == 1
 
@@ -123,7 +123,7 @@ def test_search_that_finds_nothing(compiler, capsys):
      (["--topology", "cpu:8", "--config.mesh.slices=3"], "mesh.slices=3 must divide mesh.data"),
      (["--topology", "cpu:8", "--config.decode.beams=0"], "decode.beams must be at least 1")],
 )  # fmt: skip
-def test_mistakes(arguments, words, compiler, capsys):
+def test_wrong_arguments_are_explained(arguments, words, compiler, capsys):
     only = ["--only", "decode"] if "beams" in words else []
     assert main(["compile", "--config", "configs/smoke.py", *arguments, *only]) == 2
     assert words in capsys.readouterr().err
@@ -136,14 +136,14 @@ def test_a_json_file_is_not_overwritten(compiler, capsys, tmp_path):
     assert (tmp_path / "a.jsonl").read_text() == "mine"
 
 
-def test_help_tells_the_exit_status(capsys):
+def test_help_explains_the_exit_status(capsys):
     with pytest.raises(SystemExit):
         main(["compile", "--help"])
-    assert "Exit status 1: compiled, and does not fit" in capsys.readouterr().out
+    assert "Exit status 1: a program does not fit" in capsys.readouterr().out
 
 
-def test_really_compiled_for_virtual_cpus(capsys, tmp_path):
-    """No compiler made up: the whole way, and what no CPU can tell is not told."""
+def test_the_real_compiler_on_virtual_cpus(capsys, tmp_path):
+    """Nothing faked; what a CPU cannot measure is left out."""
     rows = tmp_path / "rows.jsonl"
     more = ["--config.mesh.fsdp=2", "--config.mesh.preset=fsdp", "--json", str(rows)]
     more += ["--config.methods=usm", "--config.decode.context_lengths=()"]

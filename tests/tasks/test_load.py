@@ -7,8 +7,9 @@ seqio = pytest.importorskip("seqio")
 
 import tensorflow as tf  # noqa: E402
 
+from asesjax.config import load_plugin  # noqa: E402
 from asesjax.core.errors import UserError  # noqa: E402
-from asesjax.tasks.load import examples_from_task, import_tasks  # noqa: E402
+from asesjax.tasks.load import examples_from_task  # noqa: E402
 
 MODULE = """
 import functools, seqio, tensorflow as tf
@@ -34,7 +35,7 @@ seqio.MixtureRegistry.add("foreign_mix", [("foreign_cat", 3.0), ("foreign_dog", 
 def registered(tmp_path_factory):
     path = tmp_path_factory.mktemp("module") / "foreign.py"
     path.write_text(MODULE)
-    import_tasks(str(path))
+    load_plugin(str(path))
 
 
 def text(ids):
@@ -95,7 +96,7 @@ def test_errors_say_what_to_change(tmp_path):
                      "targets_weights": tf.constant([-1.0])})  # fmt: skip
     with pytest.raises(UserError, match="negative/train/0: weights must be 0 or more"):
         examples_from_task("negative", "train")
-    with pytest.raises(UserError, match="no file .*none.py to import"):
-        import_tasks(str(tmp_path / "none.py"))
-    with pytest.raises(UserError, match="'no_such_module' cannot be imported"):
-        import_tasks("no_such_module")
+    with pytest.raises(UserError, match="none.py does not exist"):
+        load_plugin(str(tmp_path / "none.py"))
+    with pytest.raises(UserError, match="no module no_such_module"):
+        load_plugin("no_such_module")
