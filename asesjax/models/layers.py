@@ -75,16 +75,15 @@ class Embed(nn.Module):
 
     def setup(self) -> None:
         """Declare the table [V, D]."""
-        shape = (self.config.vocab_size, self.config.d_model)
-        init = nn.initializers.normal(1.0)
+        shape, init = (self.config.vocab_size, self.config.d_model), nn.initializers.normal(1.0)
         self.embedding = param(self, "embedding", init, shape, ("vocab", "embed"))
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Look up int32 ids [...] as [..., D]."""
         dtype = self.config.activation_dtype
         if isinstance(self.embedding, Int8):
-            rows = (jnp.take(replicate(x), tokens, axis=0) for x in jax.tree.leaves(self.embedding))
-            values, scales = rows
+            parts = self.embedding.values, self.embedding.scales
+            values, scales = (jnp.take(replicate(x), tokens, axis=0) for x in parts)
             return (values * scales).astype(dtype)
         # Cast after the lookup, so that gradients of a frequent id add up in float32.
         return jnp.take(replicate(self.embedding), tokens, axis=0).astype(dtype)

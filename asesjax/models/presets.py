@@ -54,13 +54,7 @@ PRESETS = {
 
 
 def preset(name: str) -> T5Config:
-    """Return the shape of a released model, with its dropout of 0.1.
-
-    Args:
-      name: as on the hub, without the owner.
-
-    Raises:
-      UserError: no such preset.
+    """Return the shape of a released model by its name on the hub, with its dropout of 0.1.
 
     Example:
       >>> preset("flan-t5-base").d_ff
@@ -76,11 +70,10 @@ def preset(name: str) -> T5Config:
 
 
 def configured(model: ModelOptions, vocab_size: int) -> T5Config:
-    """Return the shape that a ``model`` section asks for: a preset's, or that of its own fields.
+    """Return the shape that a ``model`` section describes: a preset's, or that of its own fields.
 
-    Args:
-      model: the section; of a preset, ``dropout`` and ``dtype`` are still the section's.
-      vocab_size: rows of the embedding, which the vocabulary decides.
+    Of a preset, ``dropout`` and ``dtype`` are still the section's; ``vocab_size``, the rows of the
+    embedding, is that of the vocabulary.
 
     Raises:
       UserError: no such preset, or a preset and a field of the shape beside it.
@@ -90,15 +83,16 @@ def configured(model: ModelOptions, vocab_size: int) -> T5Config:
       >>> configured(model, 32128) == dataclasses.replace(preset("flan-t5-base"), dropout=0.0)
       True
     """
+    shape = {field.name for field in dataclasses.fields(T5Config)}
+    fields = [field for field in dataclasses.fields(model) if field.name in shape]
+    own = {field.name: getattr(model, field.name) for field in fields}
     if not model.preset:
-        return T5Config.from_config(model, vocab_size)
-    ours = {"dropout": model.dropout, "dtype": model.dtype}
-    shape = {field.name for field in dataclasses.fields(T5Config)} - set(ours)
-    for field in dataclasses.fields(model):
-        value = getattr(model, field.name)
-        if field.name in shape and value != field.default:
+        return T5Config(vocab_size, **own)
+    for field in fields:
+        if field.name not in ("dropout", "dtype") and own[field.name] != field.default:
             raise UserError(
                 f"model.preset {model.preset!r} decides the shape, but model.{field.name} is set "
-                f"to {value!r} as well; leave out one of the two"
+                f"to {own[field.name]!r} as well; leave out one of the two"
             )
-    return dataclasses.replace(preset(model.preset), vocab_size=vocab_size, **ours)
+    kept = {"vocab_size": vocab_size, "dropout": model.dropout, "dtype": model.dtype}
+    return dataclasses.replace(preset(model.preset), **kept)

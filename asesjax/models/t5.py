@@ -130,21 +130,17 @@ def forward(
     remat: str = "none",
     scan_layers: bool = False,
 ) -> jax.Array:
-    """Encode and decode a training batch (teacher forcing).
+    """Encode and decode a training batch (teacher forcing) to [B, T, D], which ``logits`` takes.
 
     Args:
       config: shape of the model.
       params: from ``init``.
-      batch: the keys of ``core.types.Batch``; with the segment ids of both sides where examples
-        share rows. With ``encoder_embeddings`` [B, S, D] the encoder reads these in the place of
-        the embeddings of ``encoder_input_tokens``, which then only tell what is padding.
+      batch: as ``core.types.Batch``, with the segment ids of both sides where examples share rows.
+        With ``encoder_embeddings`` [B, S, D] the encoder reads these instead of the embeddings of
+        ``encoder_input_tokens``, which then only mark padding.
       dropout_key: draws dropout; None for none.
-      remat: what is kept for the backward pass: ``"none"`` (all), ``"dots"`` or ``"full"``, see
-        ``stack.run_layers``. It changes memory and time, no number.
+      remat: what the backward pass finds stored, see ``stack.run_layers``; no number depends on it.
       scan_layers: compile one layer of each stack, whatever their number.
-
-    Returns:
-      [B, T, D], normalised: what ``logits`` takes.
     """
     rngs = None if dropout_key is None else {"dropout": dropout_key}
     model = T5(config, remat, scan_layers)
@@ -158,18 +154,11 @@ def start_cache(
     encoder_tokens: jax.Array,
     max_length: int,
 ) -> Cache:
-    """Make the state that ``decode_step`` carries.
+    """Make the state that ``decode_step`` carries, with room for L = ``max_length`` positions.
 
-    Args:
-      config: shape of the model.
-      params: from ``init``.
-      encoded: [B, S, D] from ``encode``.
-      encoder_tokens: [B, S] int32, as given to ``encode``.
-      max_length: L, the positions there is room for.
-
-    Returns:
-      A dict: ``layers``, a tuple of {cross_key, cross_value [B, H, S, K], self_key, self_value
-      [B, H, L, K]}; ``bias`` [L, H] float32 by distance; ``cross_mask`` [B, S] bool.
+    It is made of ``encoded`` [B, S, D] from ``encode`` and the ``encoder_tokens`` [B, S] that were
+    encoded: ``layers``, a tuple of {cross_key, cross_value [B, H, S, K], self_key, self_value
+    [B, H, L, K]}; ``bias`` [L, H] float32 by distance; ``cross_mask`` [B, S] bool.
     """
     return _apply(config, params, T5.start_cache, encoded, encoder_tokens, max_length)
 
@@ -187,9 +176,7 @@ def decode_step(
       params: from ``init``.
       cache: from ``start_cache`` or an earlier step.
       ids: [B] int32; 0 starts a sequence.
-      positions: [B] int32, the place of ``ids``, below the cache's max_length.
-
-    Returns:
-      float32 logits [B, V] of the id at ``positions + 1``, and the new cache.
+      positions: [B] int32, the place of ``ids``, below the cache's max_length. The result is the
+        logits of the id that follows, float32 [B, V], and the new cache.
     """
     return _apply(config, params, T5.decode_step, cache, ids, positions)

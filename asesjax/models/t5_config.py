@@ -1,7 +1,6 @@
 """The shape of a T5 model: one frozen, hashable dataclass, checked when it is made."""
 
 import dataclasses
-from typing import Any
 
 import jax.numpy as jnp
 
@@ -17,22 +16,6 @@ class T5Config:
 
     T5 v1.0 is ``mlp="relu", tied=True``; v1.1 and Flan are ``mlp="gated-gelu", tied=False``.
 
-    Attributes:
-      vocab_size: rows of the embedding; may exceed the tokenizer's ids.
-      d_model: width D.
-      d_kv: width of a head; ``n_heads * d_kv`` may differ from ``d_model``.
-      d_ff: inner width of the MLP.
-      n_heads: heads of every attention.
-      n_encoder_layers: layers of the encoder.
-      n_decoder_layers: layers of the decoder.
-      mlp: ``"relu"`` or ``"gated-gelu"`` (tanh approximation of GELU, as in T5 v1.1).
-      tied: the output shares the embedding, scaled by ``d_model ** -0.5``.
-      dropout: share of activations dropped in training.
-      dtype: of activations; parameters, norms, softmax and logits are float32.
-      relpos_buckets: relative position buckets.
-      relpos_max_distance: distances from here on share the last bucket.
-      layer_norm_epsilon: of the RMS norms.
-
     Raises:
       UserError: a field that no T5 can have.
 
@@ -42,28 +25,25 @@ class T5Config:
       asesjax.core.errors.UserError: model.d_model must be a whole number of at least 1, got 0
     """
 
-    vocab_size: int
-    d_model: int
-    d_kv: int
-    d_ff: int
+    vocab_size: int  # rows of the embedding; may exceed the tokenizer's ids
+    d_model: int  # width D
+    d_kv: int  # width K of a head; n_heads * d_kv may differ from d_model
+    d_ff: int  # inner width of the MLP
     n_heads: int
     n_encoder_layers: int = 2
     n_decoder_layers: int = 2
-    mlp: str = "relu"
-    tied: bool = True
+    mlp: str = "relu"  # or "gated-gelu", with the tanh approximation of GELU as in T5 v1.1
+    tied: bool = True  # the output shares the embedding, scaled by d_model**-0.5
     dropout: float = 0.0
-    dtype: str = "float32"
+    dtype: str = "float32"  # of activations; parameters, norms, softmax and logits are float32
     relpos_buckets: int = 32
-    relpos_max_distance: int = 128
+    relpos_max_distance: int = 128  # distances from here on share the last bucket
     layer_norm_epsilon: float = 1e-6
 
     def __post_init__(self) -> None:
-        for name in (
-            "vocab_size", "d_model", "d_kv", "d_ff", "n_heads",
-            "n_encoder_layers", "n_decoder_layers",
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if field.type is int and (type(value) is not int or value < 1):
                 raise UserError(f"model.{name} must be a whole number of at least 1, got {value!r}")
         if self.mlp not in MLPS:
             raise unknown("model.mlp", self.mlp, MLPS)
@@ -92,19 +72,3 @@ class T5Config:
     def activation_dtype(self) -> jnp.dtype:
         """The jax dtype of activations."""
         return jnp.dtype(self.dtype)
-
-    @classmethod
-    def from_config(cls, model: Any, vocab_size: int) -> "T5Config":
-        """Build from the ``model`` section of a config and the rows the vocabulary needs.
-
-        Args:
-          model: the section; fields that are not of the architecture (``init_from``) are left out.
-          vocab_size: rows of the embedding, taken as it is, never rounded.
-
-        Example:
-          >>> from asesjax.config import base_config
-          >>> T5Config.from_config(base_config().model, 300).vocab_size
-          300
-        """
-        names = {field.name for field in dataclasses.fields(cls)} - {"vocab_size"}
-        return cls(vocab_size, **{n: getattr(model, n) for n in names if hasattr(model, n)})

@@ -1,11 +1,11 @@
-"""What a program moves is read from its text as it would be counted by hand."""
+"""Traffic read from the text of programs, against counts by hand."""
 # ruff: noqa: E501
 
 import pytest
 
 from asesjax.aot.hlo import Traffic, group_size, read, shape_bytes
 
-# A loop of 24 turns with a gather of 4 devices, inside a loop of 3; a sum of all 8 outside.
+# A loop of 24 iterations with a gather of 4 devices, inside a loop of 3; a sum of all 8 outside.
 LOOPS = """\
 HloModule jit_step, is_scheduled=true
 
@@ -43,7 +43,7 @@ ENTRY %main.1 (a: f32[8]) -> f32[8] {
 """
 
 
-def test_loops_count_as_often_as_they_turn():
+def test_loops_count_once_per_iteration():
     found = read(LOOPS)
     assert found.count == {"all-gather": 72, "all-reduce": 1}
     assert found.size == {"all-gather": 72 * 16, "all-reduce": 32}
@@ -51,14 +51,14 @@ def test_loops_count_as_often_as_they_turn():
     assert found.sent == pytest.approx(72 * 16 * 3 / 4 + 2 * 32 * 7 / 8)
 
 
-def test_turns_that_xla_itself_tells():
+def test_trip_counts_that_xla_writes_are_used():
     text = LOOPS.replace("constant(24)", "add(%p.1)").replace(
         "body=%inner.1", 'body=%inner.1, backend_config={"known_trip_count":{"n":"5"}}'
     )
     assert read(text).count["all-gather"] == 15
 
 
-# A loop that ends by its data, with another one of branches in it.
+# A loop whose end depends on data, with another one of branches in it.
 OPEN = """\
 HloModule jit_run
 
@@ -97,17 +97,17 @@ ENTRY %main (a: f32[4]) -> f32[4] {
 """
 
 
-def test_a_loop_without_end_in_the_text_counts_once():
+def test_a_loop_without_a_trip_count_counts_once():
     assert read(OPEN).count == {"all-to-all": 1, "all-reduce": 1}
 
 
-def test_the_innermost_loop_by_its_name():
+def test_the_innermost_loop_is_found_by_name():
     assert read(OPEN, "decode_step") == Traffic({"all-reduce": 1}, {"all-reduce": 16}, 16.0, 32.0)
     assert read(OPEN, "no_such_name") == Traffic()
 
 
 def test_a_collective_beside_other_work_counts_once():
-    """On a TPU it stands in three fusions."""
+    """On a TPU it is in three fusions."""
     one = (
         "all-gather(%p), channel_id=3, replica_groups=[1,4]<=[4], dimensions={0}, "
         'frontend_attributes={chain_id="0"}'
@@ -141,7 +141,7 @@ ENTRY %main (a: f32[2]) -> f32[8] {{
     assert (found.count, found.size, found.sent) == ({"all-gather": 1}, {"all-gather": 32}, 24.0)
 
 
-def test_a_sum_that_is_parted_at_once():
+def test_an_all_reduce_that_scatters_counts_as_reduce_scatter():
     text = """\
 %all-reduce-scatter.1 (p: f32[8]) -> f32[2] {
   %p = f32[8]{0} parameter(0)
@@ -173,7 +173,7 @@ ENTRY %main (a: f32[8]) -> f32[2] {
     assert found.sent == 32 + 8 * 3
 
 
-def test_bytes_of_memory():
+def test_bytes_moved_to_and_from_memory():
     text = """\
 %fused (p.0: f32[24,8], p.1: s32[]) -> f32[8] {
   %p.0 = f32[24,8]{1,0} parameter(0)

@@ -1,4 +1,4 @@
-"""Whether a program fits, what refusals say, and the estimate: on made-up numbers."""
+"""Whether a program fits, messages of the compiler, and the estimate, with invented numbers."""
 
 import dataclasses
 import json
@@ -57,23 +57,23 @@ def refusing(message):
     [(V5E.hbm, 0, True), (V5E.hbm + 1, 0, False), (V5E.hbm - GIB, GIB, True),
      (V5E.hbm - GIB, GIB + 1, False)],
 )  # fmt: skip
-def test_it_fits_to_the_last_byte(peak, held, fits):
-    """What counts is the most at once; temporaries take each other's place."""
+def test_a_program_fits_up_to_the_last_byte(peak, held, fits):
+    """The peak counts: temporaries are not all alive at once."""
     found = measure(program(lambda: compiled(peak), held=held), V5E)
     assert found.fits is fits and found.needed == peak + held
     assert found.memory.temporaries > V5E.hbm
 
 
-def test_a_cpu_is_never_too_small():
+def test_every_program_fits_a_cpu():
     assert measure(program(lambda: compiled(10**15), kind="cpu"), CPU).fits
 
 
-def test_parameters_that_are_too_large_are_not_even_compiled():
+def test_parameters_larger_than_the_chip_are_not_compiled():
     found = measure(program(lambda: pytest.fail("compiled"), state=V5E.hbm, held=1), V5E)
     assert not found.fits and found.needed == V5E.hbm + 1 and "alone" in found.refusal
 
 
-def test_a_refusal_is_an_answer():
+def test_a_refusal_for_memory_is_a_result():
     message = (
         "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
         "temporaries (34.46G) exceeds available HBM (15.75G).\nmore lines"
@@ -85,7 +85,7 @@ def test_a_refusal_is_an_answer():
     assert as_row(found, V5E)["fits"] is False
 
 
-def test_another_failure_is_told_as_it_is():
+def test_another_failure_is_an_error_with_its_message():
     with pytest.raises(UserError, match=r"failed on train \(batch 8\).*INTERNAL: bad groups"):
         measure(refusing("INTERNAL: bad groups\nstack"), V5E)
 
@@ -102,7 +102,7 @@ def test_needed_memory_in_a_refusal(message, needed):
     assert needed_in_refusal(message) == needed
 
 
-def test_the_estimate_is_what_each_part_takes_alone():
+def test_the_estimate_has_the_time_of_each_part_alone():
     mine = program(flops=197e12, recomputed=4 / 3)
     found = estimate(mine, V5E, 1e12, Traffic(sent=100e9, moved=819e9))
     assert found == pytest.approx({"compute": 4 / 3, "memory": 1.0, "links": 0.5})
@@ -127,7 +127,7 @@ def test_a_row_is_json_with_everything():
     "kind, generation",
     [("TPU v4", "v4"), ("TPU v5 lite", "v5e"), ("TPU v5", "v5p"), ("TPU v6 lite", "v6e")],
 )
-def test_chips_are_known_on_both_sides(kind, generation):
+def test_every_chip_has_rates_and_peak_flops(kind, generation):
     chip = CHIPS[generation]
     assert peak_flops(kind) > 0 and chip.hbm_rate > 0 and chip.link_rate > 0
     assert chip.hbm > 15 * GIB

@@ -1,4 +1,4 @@
-"""Compiling for a TPU slice by the real compiler, with no TPU: `asesjax compile` as it is called.
+"""`asesjax compile` for a TPU slice by the real compiler, with no TPU.
 
 Needs libtpu. TEST_TPU=1 bash tests/run.sh installs it in .venv-tpu and runs this file there.
 """
@@ -55,7 +55,7 @@ def test_train_and_decode_for_eight_chips(tmp_path):
     assert train["bytes_sent"] > 3 / 4 * train["parameters"]
 
 
-def test_what_does_not_fit(tmp_path):
+def test_a_step_that_does_not_fit_gets_a_change_that_does(tmp_path):
     rows = tmp_path / "rows.jsonl"
     done = compile_(
         "--topology", "v5e:2x4", "--only", "train", *SMALL, "--json", str(rows),
@@ -77,7 +77,7 @@ def test_what_does_not_fit(tmp_path):
     "topology, words",
     [("v5e:3x3", "knows no such slice"), ("v5e:4x4", "there are 16 devices")],
 )
-def test_mistakes(topology, words):
+def test_wrong_topologies_are_explained(topology, words):
     done = compile_("--topology", topology, *SMALL)
     assert done.returncode == 2 and words in done.stderr
     assert "Traceback" not in done.stderr

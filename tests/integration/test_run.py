@@ -23,7 +23,7 @@ from asesjax.data.vocab import ByteVocabulary
 from asesjax.evals.runner import answer_questions
 from asesjax.jobs.decoding import decode_method
 from asesjax.methods.method import make_method
-from asesjax.models.t5_config import T5Config
+from asesjax.models.presets import configured
 from asesjax.experiment import open_run
 from asesjax.run import Run, load_method, load_role, load_start, own_mesh
 from asesjax.train.describe import Description
@@ -167,7 +167,7 @@ def test_training_starts_from_another_checkpoint(finished, tmp_path, capsys):
 
 def test_a_converted_checkpoint_must_be_of_the_same_model(tmp_path):
     run = Run(load_config(SMOKE, {"model.init_from": str(tmp_path)}), tmp_path)
-    model = T5Config.from_config(run.config.model, 256)
+    model = configured(run.config.model, 256)
     theirs = dataclasses.replace(model, layer_norm_epsilon=1e-5, dropout=0.1)
     vocab = ByteVocabulary(0)
     vocab.save(tmp_path / "vocab")

@@ -21,6 +21,7 @@ from asesjax.models.attention import (
     overwrite,
     relative_position_buckets,
 )
+from asesjax.models.presets import configured
 from asesjax.models.t5_config import T5Config
 
 _spec = importlib.util.spec_from_file_location("numpy_t5", Path(__file__).with_name("numpy_t5.py"))
@@ -347,9 +348,9 @@ def test_overwrite_replaces():
 
 def test_config_from_section_and_errors():
     section = base_config().model
-    config = T5Config.from_config(section, 301)
+    config = configured(section, 301)
     assert config.vocab_size == 301 and config.d_ff == section.d_ff and config.tied is True
-    assert hash(config) == hash(T5Config.from_config(section, 301))
+    assert hash(config) == hash(configured(section, 301))
     good = dataclasses.asdict(V1)
     bad = dict(
         d_model=0, n_heads=-1, vocab_size=2.5, n_decoder_layers=True, mlp="silu", dtype="float16",

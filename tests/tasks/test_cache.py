@@ -11,7 +11,7 @@ from asesjax.tasks.load import examples_from_task  # noqa: E402
 
 @pytest.mark.parametrize("task", ["asesjax_small_usm", "asesjax_small_text"])
 @pytest.mark.parametrize("num_shards", [1, 3])
-def test_read_by_seqio_as_it_was(run, tmp_path, monkeypatch, task, num_shards):
+def test_seqio_reads_the_cached_examples_unchanged(run, tmp_path, monkeypatch, task, num_shards):
     plain = examples_from_task(task, "train")
     folder = write_cache(task, tmp_path, num_shards)
     monkeypatch.setattr(seqio.TaskRegistry.get(task), "_cache_dir", None)
@@ -39,7 +39,7 @@ def test_same_bytes_every_time(run, tmp_path):
         assert a.read_bytes() == b.read_bytes()
 
 
-def test_nothing_is_overwritten_and_nothing_half_written(run, tmp_path, monkeypatch):
+def test_no_cache_is_overwritten_or_left_half_written(run, tmp_path, monkeypatch):
     write_cache("asesjax_small_direct", tmp_path)
     with pytest.raises(UserError, match="asesjax_small_direct exists"):
         write_cache("asesjax_small_direct", tmp_path)

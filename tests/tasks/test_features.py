@@ -33,7 +33,7 @@ def dataset(examples):
     )
 
 
-def test_padded_rows_are_those_of_our_batches():
+def test_padded_rows_equal_our_batches():
     examples = examples_of(20)
     converter = WeightedEncDecFeatureConverter(pack=False)
     rows = list(converter(dataset(examples), LENGTHS).batch(20).as_numpy_iterator())[0]
@@ -77,7 +77,7 @@ def test_longer_examples_are_errors(pack):
         list(converter(dataset(long), LENGTHS).as_numpy_iterator())
 
 
-def test_weights_must_be_as_many_as_targets():
+def test_weights_and_targets_must_have_one_length():
     one = np.ones(1, np.int32)
     uneven = [Example("uneven", one, np.ones(3, np.int32), np.ones(2, np.float32))]
     converter = WeightedEncDecFeatureConverter(pack=False)
@@ -88,7 +88,7 @@ def test_weights_must_be_as_many_as_targets():
 
 
 def test_seqio_own_converter_loses_weights():
-    """Why there is one of ours; when this fails, theirs may have been mended."""
+    """Why ours exists; when this fails, seqio may have fixed theirs."""
     [row] = seqio.EncDecFeatureConverter(pack=False)(
         dataset([Example("0", np.ones(1, "i"), np.ones(2, "i"), np.float32([0.37, 1]))]),
         {"inputs": 2, "targets": 3},

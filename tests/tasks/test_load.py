@@ -43,7 +43,7 @@ def text(ids):
     return seqio.ByteVocabulary().decode(ids[:-1].tolist())
 
 
-def test_task_in_its_order():
+def test_examples_of_a_task_keep_its_order():
     found = examples_from_task("foreign_cat", "train")
     assert [text(e.inputs) for e in found] == [f"cat {i}" for i in range(20)]
     assert [text(e.targets) for e in found] == [f"cat {i}" for i in range(20)][::-1]
@@ -51,7 +51,7 @@ def test_task_in_its_order():
     assert found[3].id == "foreign_cat/train/3" and found[3].inputs.dtype == np.int32
 
 
-def test_mixture_whole_and_by_rates():
+def test_a_mixture_is_read_whole_or_by_rates():
     whole = [text(e.inputs) for e in examples_from_task("foreign_mix", "train")]
     assert sorted(whole) == sorted(f"{word} {i}" for word in ("cat", "dog") for i in range(20))
     drawn = examples_from_task("foreign_mix", "train", n_examples=400, seed=1)

@@ -49,7 +49,7 @@ def assert_equal(left, right):
 
 
 @pytest.mark.parametrize("task, method, role", TASKS)
-def test_examples_are_those_of_the_run(run, task, method, role):
+def test_examples_equal_those_of_the_run(run, task, method, role):
     for split in ("train", "validation"):
         found = examples_from_task(f"asesjax_{task}", split)
         assert_equal(found, ours(run, method, role, split))
@@ -58,7 +58,7 @@ def test_examples_are_those_of_the_run(run, task, method, role):
         assert set(weights.tolist()) == {1.0, float(np.float32(0.37))}
 
 
-def test_batches_are_those_of_the_run(run):
+def test_batches_equal_those_of_the_run(run):
     theirs, mine = examples_from_task("asesjax_small_usm", "train"), ours(run, "usm", "main")
     for packed_length in (0, 256):
         plans = [
@@ -90,7 +90,7 @@ def test_training_is_the_same_to_the_last_bit(run, tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
 
 
-def test_text_is_tokenised_as_ours(run):
+def test_text_is_tokenised_as_by_our_vocabulary(run):
     for split in ("train", "test"):
         found = examples_from_task("asesjax_small_text", split)
         expected = ours(run, "direct", "main", split)
@@ -151,7 +151,7 @@ def test_registering_twice_replaces(run):
     assert names[0] == "asesjax_small_text" and names[-1] == "asesjax_small_usm"
 
 
-def test_what_a_run_lacks_is_named(run, tmp_path):
+def test_errors_name_what_the_run_lacks(run, tmp_path):
     with pytest.raises(UserError, match="vocab/vocab.json does not exist; run 'asesjax"):
         register.register_run(Run(run.config, tmp_path))
 

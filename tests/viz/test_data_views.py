@@ -1,4 +1,4 @@
-"""Histograms, examples and pages for people."""
+"""Histograms, examples and pages of segments."""
 
 import pytest
 
@@ -35,13 +35,13 @@ def test_weights_are_visible_with_and_without_colour():
     assert "\x1b[1mb\x1b[0m" in colour and "\x1b[2mc\x1b[0m" in colour and "(1) a (2)" in colour
 
 
-def test_a_figure_of_every_role(tmp_path):
+def test_length_figure_is_a_png(tmp_path):
     pytest.importorskip("matplotlib")
     path = length_figure({"a": ([1, 5, 300], [2, 2, 2]), "b": ([7], [0])}, tmp_path / "x/l.png")
     assert path.read_bytes()[:4] == b"\x89PNG"
 
 
-def test_a_page_of_segments():
+def test_a_page_of_segments_escapes_text_and_has_a_legend():
     chains = [("1 < 2?", [Segment("Ja. ", ES), Segment("<b>", AS), Segment("x", None)])]
     page = segments_page("A & B", chains)
     assert page.startswith("<!doctype html>") and '<meta charset="utf-8">' in page

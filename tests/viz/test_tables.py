@@ -23,7 +23,7 @@ def report(seed, accuracies, strategy="entropy"):
 
 
 def group(texts, against="direct"):
-    """What runs over seeds say; right and wrong as + and -, of each seed."""
+    """The comparison of runs over seeds, from + (right) and - (wrong) for each seed."""
     outcomes = {
         name: [{(seed, i): mark == "+" for i, mark in enumerate(text)}
                for seed, text in enumerate(own)]
@@ -41,7 +41,7 @@ def cells(table):
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
 
 
-def test_every_row_of_every_run():
+def test_rows_table_has_every_row_of_every_run():
     table = rows_table({"a": report(0, {"direct": 0.5, "usm": 0.6}),
                         "c": report(3, {"usm": 0.1}, strategy=None)})  # fmt: skip
     head, _, *rows = cells(table)
@@ -72,13 +72,13 @@ def test_means_and_differences():
     assert "corrected for 1 comparison." in text and "1 degree of freedom" in text
 
 
-def test_a_single_seed_claims_nothing():
+def test_a_single_seed_gets_no_intervals():
     text = comparison_text(group({"direct": ["++--"], "usm": ["+++-"]}))
     assert "A single seed says nothing" in text and "p, seeds" not in text
     assert "interval" not in text and "sd" not in cells(text.split("\n\n")[1])[0]
 
 
-def test_small_p_values_and_nothing_to_compare_with():
+def test_small_p_values_and_comparison_without_a_baseline():
     many = group({"direct": ["-" * 20], "usm": ["+" * 20]})
     assert "| <0.001 |" in comparison_text(many)
     assert "against" not in comparison_text(group({"usm": ["+-", "++"]}, None))
