@@ -14,10 +14,8 @@ import functools
 import math
 import re
 
-KINDS = (
-    "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute",
-    "collective-broadcast",
-)  # fmt: skip
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute",
+         "collective-broadcast")  # fmt: skip
 _BITS = {"pred": 8, "f8e4m3fn": 8, "f8e5m2": 8, "token": 0, "opaque": 0}
 # Operations that move nothing themselves.
 _FREE = {
@@ -279,8 +277,7 @@ def group_size(rest: str) -> int:
     if mesh:
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
         return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", mesh[2]))
-    found = re.search(r"replica_groups=\[\d+,(\d+)\]", rest)
-    if found:
+    if found := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):
         return int(found[1])
     found = re.search(r"replica_groups=\{\{([\d,]+)\}", rest)
     return found[1].count(",") + 1 if found else 1

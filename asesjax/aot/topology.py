@@ -34,24 +34,26 @@ class Chip:
       hbm: bytes that the compiler gives to a program (the chip has a little more); None if unknown.
       hbm_rate: bytes/s of its memory.
       link_rate: bytes/s that it can send over all its links to other chips of its slice.
-      options: of ``get_topology_desc``, so that a device is a whole chip.
+      examples: names of slices for messages.
       single_host: slices that are one machine, beside those of 2 x 2 chips.
+      config_name: of ``get_topology_desc``, so that a device is a whole chip.
     """
 
     hbm: int | None
     hbm_rate: float = 0.0
     link_rate: float = 0.0
-    options: tuple[tuple[str, Any], ...] = ()
+    examples: tuple[str, ...] = ()
     single_host: tuple[str, ...] = ()
+    config_name: str = ""
 
 
 # Rates from Google's pages on each generation (one direction of the links); memory as the compiler
 # of libtpu 0.0.42 names it when a program does not fit.
 CHIPS = {
-    "v4": Chip(int(30.75 * GIB), 1.2e12, 300e9, (("chip_config_name", "megacore"),)),
-    "v5e": Chip(int(15.75 * GIB), 819e9, 200e9, single_host=("1x1", "2x4")),
-    "v5p": Chip(int(95.74 * GIB), 2765e9, 600e9),
-    "v6e": Chip(int(31.25 * GIB), 1640e9, 448e9, single_host=("1x1", "2x4")),
+    "v4": Chip(int(30.75 * GIB), 1.2e12, 300e9, ("2x2x1", "4x4x4"), config_name="megacore"),
+    "v5e": Chip(int(15.75 * GIB), 819e9, 200e9, ("2x4", "4x4", "16x16"), ("1x1", "2x4")),
+    "v5p": Chip(int(95.74 * GIB), 2765e9, 600e9, ("2x2x1", "4x4x4")),
+    "v6e": Chip(int(31.25 * GIB), 1640e9, 448e9, ("2x4", "4x4", "16x16"), ("1x1", "2x4")),
 }
 CPU = Chip(None)  # virtual devices: everything but memory and time is known without libtpu
 
@@ -111,7 +113,9 @@ def get_slice(topology: str, slices: int = 1) -> Slice:
             "Linux); --topology cpu:N needs nothing, and gives no numbers for memory"
         )
     chip = CHIPS[generation]
-    options = dict(chip.options)
+    options: dict[str, Any] = {}
+    if chip.config_name:
+        options["chip_config_name"] = chip.config_name
     if topology.partition(":")[2] in chip.single_host:
         options["chips_per_host_bounds"] = (*sizes, 1)
     if slices > 1:
@@ -122,7 +126,7 @@ def get_slice(topology: str, slices: int = 1) -> Slice:
         raise UserError(
             f"--topology {topology}: the TPU compiler knows no such slice: "
             f"{str(error).splitlines()[0]}. Expected a shape that {generation} comes in, such as "
-            f"{_EXAMPLES[generation]}"
+            f"{' or '.join(f'{generation}:{shape}' for shape in chip.examples)}"
         ) from error
     return Slice(topology, chip, tuple(found.devices))
 
@@ -138,14 +142,6 @@ def one_host(on: Slice) -> Slice:
     return get_slice(f"{generation}:{'2x2x1' if len(sizes) == 3 else '2x2'}")
 
 
-_EXAMPLES = {
-    "v4": "v4:2x2x1 or v4:4x4x4",
-    "v5e": "v5e:2x4, v5e:4x4 or v5e:16x16",
-    "v5p": "v5p:2x2x1 or v5p:4x4x4",
-    "v6e": "v6e:2x4, v6e:4x4 or v6e:16x16",
-}
-
-
 def _parsed(topology: str) -> tuple[str, Sequence[int]]:
     found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", topology)
     sizes = [int(size) for size in found[2].split("x")] if found else []
@@ -153,7 +149,7 @@ def _parsed(topology: str) -> tuple[str, Sequence[int]]:
     if not known or 0 in sizes:
         raise UserError(
             f"--topology {topology!r} is no slice; expected GENERATION:SHAPE in chips, such as "
-            f"{', '.join(e.split(' ')[0].rstrip(',') for e in _EXAMPLES.values())}, or cpu:N for "
-            "N virtual CPU devices"
+            f"{', '.join(f'{name}:{chip.examples[0]}' for name, chip in CHIPS.items())}, or cpu:N "
+            "for N virtual CPU devices"
         )
     return found[1], sizes
