@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asesjax.config import base_config
 from asesjax.core.errors import UserError
 from asesjax.models import t5
 from asesjax.models.attention import (
@@ -21,6 +20,7 @@ from asesjax.models.attention import (
     overwrite,
     relative_position_buckets,
 )
+from asesjax.models.options import ModelOptions
 from asesjax.models.presets import configured
 from asesjax.models.t5_config import T5Config
 
@@ -347,7 +347,7 @@ def test_overwrite_replaces():
 
 
 def test_config_from_section_and_errors():
-    section = base_config().model
+    section = ModelOptions()
     config = configured(section, 301)
     assert config.vocab_size == 301 and config.d_ff == section.d_ff and config.tied is True
     assert hash(config) == hash(configured(section, 301))
