@@ -10,16 +10,12 @@ from asesjax.data.vocab import Vocabulary
 
 
 def unknown_share(
-    vocab: Vocabulary,
-    texts: Sequence[str],
-    ids: Sequence[np.ndarray] | None = None,
-    n_examples: int = 10,
+    vocab: Vocabulary, texts: Sequence[str], ids: Sequence[np.ndarray] | None = None
 ) -> tuple[int, int, list[str]]:
     """Count the pieces that a vocabulary cannot spell in some texts, whose ids may be given.
 
     Returns:
-      ``n_unknown``, ``n_tokens`` and the stretches of text most often lost, at most
-      ``n_examples``, the commonest first.
+      ``n_unknown``, ``n_tokens`` and the ten stretches of text most often lost.
     """
     n_unknown, n_tokens, lost = 0, 0, collections.Counter()
     for text, own in zip(texts, vocab.encode_batch(texts) if ids is None else ids, strict=True):
@@ -32,7 +28,7 @@ def unknown_share(
             lost.update(text[starts[i] : max(ends[i], starts[i] + 1)] for i in where)
     # Ties by text: the order must not depend on the order of the texts.
     common = sorted(lost.items(), key=lambda item: (-item[1], item[0]))
-    return n_unknown, n_tokens, [text for text, _ in common[:n_examples]]
+    return n_unknown, n_tokens, [text for text, _ in common[:10]]
 
 
 def audit(

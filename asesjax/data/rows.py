@@ -44,10 +44,8 @@ def place(path: Path, number: int, form: str) -> str:
 def read_rows(path: Path, form: str) -> Iterator[tuple[int, Row | BadRow]]:
     """Yield the rows of a file in UTF-8, with or without byte order mark.
 
-    Args:
-      path: the file.
-      form: ``"jsonl"``: an object a line, blank lines are left out; ``"json"``: one array of
-        objects; ``"csv"``: a header, then rows as RFC 4180 quotes them, every value a string.
+    Form ``"jsonl"`` has an object a line, blank lines are left out; ``"json"`` one array of
+    objects; ``"csv"`` a header, then rows as RFC 4180 quotes them, every value a string.
 
     Yields:
       The number of the row (line where it begins, or item of the array, from 1), and the row or

@@ -38,7 +38,7 @@ def command(tmp_path):
     return ["data", *(f"--config.data.{name}={value}" for name, value in fields.items())]
 
 
-def test_a_configuration(command, tmp_path, capsys):
+def test_data_of_a_configuration(command, tmp_path, capsys):
     command += ["--config", f"{tmp_path}/config.py", "--output", f"{tmp_path}/view"]
     assert main([*command, "--show", "2", "--segments", "3"]) == 0
     out = capsys.readouterr().out
@@ -79,14 +79,14 @@ def test_a_run_keeps_its_data_and_its_segments(command, tmp_path, capsys):
     assert "labelled by rouge" in out and "examples of" not in out
 
 
-def test_an_example_that_fits_no_bucket_is_told(command, tmp_path, capsys):
+def test_an_example_that_fits_no_bucket_is_reported(command, tmp_path, capsys):
     config = ["--config", f"{tmp_path}/config.py:location", "--config.train.source_buckets=8,16"]
     assert main([*command, *config]) == 0
     out = capsys.readouterr().out
     assert "source tokens, more than the largest of train.source_buckets (8, 16)" in out
 
 
-def test_mistakes(capsys):
+def test_wrong_arguments_are_refused(capsys):
     assert main(["data"]) == 2
     assert "give --config FILE.py, --workdir of a run, or both" in capsys.readouterr().err
     assert main(["data", "--show", "-1"]) == 2

@@ -49,7 +49,7 @@ def test_value_and_steps(pair):
     "text",
     ["", "5 dogs", "2 ** 3", "7 // 2", "5 / 0", "(3", "3 + ", "f(2)", "5 (3)", "...", "1" * 201],
 )
-def test_what_is_no_sum(text):
+def test_other_texts_have_no_value(text):
     assert work_out(text) is None
 
 

@@ -171,7 +171,7 @@ def test_token_counts():
     assert token_counts([]).shape == (0, 2)
 
 
-def test_errors():
+def test_wrong_buckets_sizes_and_steps_are_refused():
     examples = examples_of([(4, 3), (17, 3), (20, 3)])
     message = (
         r"example r2 has 20 source tokens, more than the largest of train.source_buckets "

@@ -63,7 +63,7 @@ def test_splits_share_no_problem_and_seeds_differ():
     assert not questions["validation"] & questions["test"]
 
 
-def test_errors():
+def test_settings_out_of_range_are_refused():
     for changed, message in (
         ({"n_fillers": 1}, "data.n_fillers must be 0 where data.source is synthetic_letters"),
         ({"wording": "varied"}, "data.wording must be plain"),

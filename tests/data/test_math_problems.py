@@ -277,7 +277,7 @@ def test_splits_are_stable_and_of_the_right_size():
 SPLITS_OF_EIGHT = ["test", "train", "train", "test", "train", "test", "validation", "train"]
 
 
-def test_errors():
+def test_settings_out_of_range_are_refused():
     def message(split="train", n=5, **changed):
         with pytest.raises(UserError) as error:
             make_math(settings_of(**changed), split, n, 0)
@@ -310,7 +310,7 @@ def test_steps_are_the_chain_with_its_questions():
         assert record.question.endswith(record.steps[-1][0])
 
 
-def test_fillers_are_all_that_is_added():
+def test_fillers_change_nothing_else():
     worded = [re.escape(text).replace(r"\{x\}", N).replace(r"\{s\}", I) for text in FILLERS]
     pattern = "|".join(worded)
     plain = make_math(settings_of(), "train", 60, 0)

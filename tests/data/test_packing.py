@@ -216,7 +216,7 @@ def test_both_sides_are_full(mean):
                                                / len(plan.lengths))  # fmt: skip
 
 
-def test_errors():
+def test_examples_that_fit_no_row_are_refused():
     examples = examples_of([(20, 4), (10, 2), (9, 9), (70, 3)])
     message = r"example r3 has 70 source tokens, too many for rows of train.packed_length 64; .*72"
     with pytest.raises(UserError, match=message):

@@ -240,7 +240,7 @@ def test_symbolic_rows_go_where_the_split_file_says(tmp_path):
     assert record.answer == "na" and where.endswith("item 3")
 
 
-def test_own_steps_of_json_rows(tmp_path):
+def test_steps_field_of_json_rows(tmp_path):
     row = {"question": "q", "rationale": "r", "answer": "a", "plan": [["Sub?", "r"]]}
     data = settings_of("json", write(tmp_path / "x.json", [row]), validation_share=0.0,
                        test_share=0.0, steps_field="plan")  # fmt: skip

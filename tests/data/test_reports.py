@@ -107,7 +107,7 @@ def test_gold_segments_are_the_pieces_of_the_segmenter():
         assert [record.rationale[a:b] for a, b in pieces] == [s.text for s in record.gold]
 
 
-def test_errors():
+def test_settings_out_of_range_are_refused():
     for changed, message in (
         ({"max_value": 7}, "data.max_value must be at least 8 for reports"),
         ({"n_distractors": 5}, "need more than the 8 sites"),

@@ -80,7 +80,7 @@ def test_a_long_csv_field_is_whole_and_the_limit_stays(tmp_path):
         ("x.csv", b"a\n\xff", "x.csv is not UTF-8 text"),
     ],
 )
-def test_files_that_are_none(tmp_path, name, data, message):
+def test_unreadable_files_are_refused(tmp_path, name, data, message):
     path = save(tmp_path / name, data)
     with pytest.raises(UserError, match=message):
         list(read_rows(path, format_of(path)))

@@ -28,7 +28,7 @@ def row(i, **changed):
     return {**fields, **changed}
 
 
-def test_jsonl_single_file_is_shared_out(tmp_path):
+def test_a_single_file_is_divided_into_splits(tmp_path):
     file = write_rows(tmp_path / "all.jsonl", [row(i) for i in range(1000)])
     data = settings_of("jsonl", file)
     splits = {split: load_records(data, split, 0)[0] for split in SPLITS}
@@ -46,7 +46,7 @@ def test_jsonl_single_file_is_shared_out(tmp_path):
         assert {r.id for r in splits[split]} <= {r.id for r in again}
 
 
-def test_equal_questions_are_never_parted(tmp_path):
+def test_equal_questions_stay_in_one_split(tmp_path):
     rows = [row(i, question=f"What  is {i // 4}?") for i in range(400)]
     data = settings_of("jsonl", write_rows(tmp_path / "all.jsonl", rows), test_share=0.4)
     asked = [{r.question for r in load_records(data, split, 0)[0]} for split in SPLITS]
@@ -138,7 +138,7 @@ def test_bad_rows(tmp_path, bad, message):
         load_records(data, "train", 0)
 
 
-def test_other_errors(tmp_path):
+def test_repeated_ids_empty_splits_and_missing_files_are_refused(tmp_path):
     file = write_rows(tmp_path / "a.jsonl", [row(1), row(2), row(1, question="other?")])
     data = settings_of("jsonl", file, max_skipped_share=0.9)
     with pytest.raises(UserError, match=r"a.jsonl: two rows have the id 'q1'"):

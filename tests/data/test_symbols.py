@@ -141,7 +141,7 @@ def test_sentinels_stay_sentinels():
     check_round_trip(vocab, "a <extra_id_5>b")
 
 
-def test_an_escape_is_not_torn_between_pieces():
+def test_an_escape_stays_in_one_piece():
     vocab = trained()
     text = "Amy has 5 {.}\nBen has 3 more: 5 + 3 = 8.\nAmy has 5 apples."
     pieces = split_pieces(text, "keep", 1)
@@ -222,7 +222,7 @@ def test_prepare_data_stops_or_writes_symbols(data_folder, tmp_path):
 
 
 @pytest.mark.data
-def test_real_data_survives(data_folder, t5):
+def test_real_data_round_trips(data_folder, t5):
     lines = (data_folder / "gsm8k/test.jsonl").read_text(encoding="utf-8").splitlines()
     texts = [text for line in lines for text in json.loads(line).values()]
     assert unknown_share(t5.plain, texts)[0] > 4000

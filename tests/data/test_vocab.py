@@ -237,7 +237,7 @@ def test_unknown_share(trained):
     n_unknown, n_tokens, examples = unknown_share(trained, texts)
     assert (n_unknown, examples) == (3, ["<", "~"])
     assert n_tokens == sum(len(trained.encode(text)) for text in texts)
-    assert unknown_share(trained, texts, n_examples=1)[2] == ["<"]
+    assert unknown_share(trained, texts)[2][:1] == ["<"]
     assert unknown_share(ByteVocabulary(0), texts)[0] == 0
 
 

@@ -116,7 +116,7 @@ def test_answer_number(text, answer):
     assert answer_number(text) == answer
 
 
-def test_marker_is_free_text_and_may_be_empty():
+def test_marker_may_be_any_text_or_empty():
     text = "3 #### 18\nThe answer is 4. Or 5"
     assert answer_number(text, "####") == 18
     assert answer_number(text, "") == 5
@@ -175,7 +175,7 @@ def test_numbers_too_long_for_python_are_no_numbers():
     assert last_number("1,000" * 50_000) is not None  # and the scan is linear
 
 
-def test_close_is_not_equal():
+def test_nearly_equal_numbers_are_wrong():
     assert not is_correct("The answer is 0.33", "1/3", "numeric")
     assert not is_correct("The answer is 5", "-5", "numeric")
     assert not is_correct("no number", "5", "numeric")

@@ -78,7 +78,7 @@ def test_cuts_are_behind_punctuation_and_white_space_never_begins_a_piece(text):
 
 @quick
 @given(TEXTS)
-def test_never_between_the_digits_of_a_number(text):
+def test_no_cut_between_digits(text):
     for _, end in split_pieces(text, "keep") + split_sentences(text):
         if 1 < end < len(text) and text[end - 1] in ".,:：":
             assert not (text[end - 2].isdecimal() and text[end].isdecimal())
@@ -91,7 +91,7 @@ BETWEEN = st.sampled_from([" ", ", ", ". ", "!\n", "：", "，", " and ", ";", "
 
 @quick
 @given(st.lists(st.tuples(NUMBERS | MARKS, BETWEEN), max_size=12))
-def test_never_inside_a_number_or_calculator_mark(parts):
+def test_no_cut_inside_a_number_or_calculator_mark(parts):
     text, spans = "", []
     for token, gap in parts:
         if token[0] in ".1１7３3" and text.endswith(("：", ":")):
@@ -134,7 +134,7 @@ def test_never_inside_a_number_or_calculator_mark(parts):
         ("a\n\n  b\r\nc", ["a\n\n  ", "b\r\n", "c"]),
     ],
 )
-def test_where_keep_cuts(text, expected):
+def test_cuts_with_short_keep(text, expected):
     assert cut(text, short="keep") == expected
 
 
@@ -156,7 +156,7 @@ def test_where_keep_cuts(text, expected):
         ("Yes.\n", ["Yes.\n"]),
     ],
 )
-def test_where_merge_joins(text, expected):
+def test_joins_with_short_merge(text, expected):
     assert cut(text) == expected
 
 

@@ -72,7 +72,7 @@ def test_answers_of_any_text(text):
 
 @quick
 @given(TEXTS, st.sampled_from(["yes", "no", "yajo", "F", "wooded area", "05/01/2021", "是"]))
-def test_an_answer_in_words_behind_any_text(text, answer):
+def test_an_answer_in_words_after_any_text_is_read(text, answer):
     if "the answer is" in text.lower():
         return
     chain = f"{text} The answer is {answer}."
@@ -85,7 +85,7 @@ def test_an_answer_in_words_behind_any_text(text, answer):
 
 @quick
 @given(TEXTS, st.integers(-(10**6), 10**6), st.sampled_from(["{:,}", "${:,}.00", "{}%"]))
-def test_a_number_behind_any_text(text, number, form):
+def test_a_number_after_any_text_is_read(text, number, form):
     if "the answer is" in text.lower():
         return
     chain = f"{text}\nThe answer is {form.format(number)}."

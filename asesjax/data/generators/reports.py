@@ -36,7 +36,7 @@ NORMAL = (
 
 
 def conclusion(kind: str, size: int, uptake: str) -> str:
-    """Return what the rule concludes from a lesion.
+    """Return what the rule concludes from a lesion of ``size`` mm.
 
     Example:
       >>> conclusion("nodule", 12, "high"), conclusion("cyst", 12, "low")

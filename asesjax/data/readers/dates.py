@@ -16,7 +16,7 @@ _DATE = r"((?:[A-Z][a-z]+\.? \d{1,2}(?:st|nd|rd|th)?, \d{4}|\d{1,2}/\d{1,2}/\d{4
 
 
 def today(premise: str) -> datetime.date | None:
-    """Return what day a premise says it is, None where no rule knows its wording.
+    """Return what day a premise says it is; None where no rule knows its wording.
 
     Example:
       >>> today("The deadline is Jun 1, 2021, which is 2 days away from now.").isoformat()
@@ -29,20 +29,15 @@ def today(premise: str) -> datetime.date | None:
 
 
 def asked(day: datetime.date, phrase: str) -> datetime.date | None:
-    """Return the date that a question asks for ("10 days ago"), None where no rule knows it.
-
-    Where the month has no such day, its last one.
+    """Return the date that a question asks for ("10 days ago"); None where no rule knows it.
 
     Example:
       >>> asked(datetime.date(2008, 3, 31), "a month ago").isoformat()
       '2008-02-29'
     """
-    if phrase == "a month ago":
-        return add_months(day, -1)
-    if phrase == "one year ago from today":
-        return add_months(day, -12)
-    days = _DAYS.get(phrase)
-    return None if days is None else _add(day, days)
+    if phrase in _MONTHS_LATER:
+        return add_months(day, _MONTHS_LATER[phrase])
+    return _add(day, _DAYS_LATER[phrase]) if phrase in _DAYS_LATER else None
 
 
 def add_months(day: datetime.date, months: int) -> datetime.date:
@@ -52,7 +47,8 @@ def add_months(day: datetime.date, months: int) -> datetime.date:
     return datetime.date(year, month + 1, min(day.day, last))
 
 
-_DAYS = {
+_MONTHS_LATER = {"a month ago": -1, "one year ago from today": -12}
+_DAYS_LATER = {
     "today": 0, "tomorrow": 1, "yesterday": -1, "10 days ago": -10, "24 hours later": 1,
     "one week ago from today": -7, "one week from today": 7,
 }  # fmt: skip
@@ -78,19 +74,9 @@ def _last_day(year: int, month: int) -> datetime.date:
     return datetime.date(year, month, calendar.monthrange(year, month)[1])
 
 
-def _palindrome(year: str) -> datetime.date:
-    backwards = year[::-1]
-    return datetime.date(int(year), int(backwards[:2]), int(backwards[2:]))
-
-
 def _nth_weekday(year: int, month: int, weekday: int, n: int) -> datetime.date:
     first = datetime.date(year, month, 1)
     return _add(first, (weekday - first.weekday()) % 7 + 7 * (n - 1))
-
-
-def _before_new_year(year: str, hours: str) -> datetime.date:
-    new_year = datetime.datetime(int(year), 1, 1)
-    return (new_year - datetime.timedelta(hours=int(hours))).date()
 
 
 def _shift(days: int) -> Callable[[str], datetime.date]:
@@ -120,14 +106,16 @@ _RULES: tuple[tuple[str, Callable[..., datetime.date]], ...] = (
      lambda year, n, month, day:
      _add(datetime.date(int(year) + int(n), _month(month), int(day)), -1)),
     (f"on {_DATE}. (\\d+) days have passed", lambda d, n: _add(_date(d), int(n))),
-    (r"(\d{4}) is coming in (\d+) hours", _before_new_year),
+    (r"(\d{4}) is coming in (\d+) hours", lambda year, hours:
+     (datetime.datetime(int(year), 1, 1) - datetime.timedelta(hours=int(hours))).date()),
     (r"on the (\d+)th of each month starting from the ([A-Z][a-z]+) of (\d+). It is her (\d+)th",
      lambda day, month, year, n:
      add_months(datetime.date(int(year), _month(month), int(day)), int(n) - 1)),
     (r"Today is (\d+)/(\d+)\D.*?\b(\d{4})\b",
      lambda month, day, year: datetime.date(int(year), int(month), int(day))),
     (r"Christmas Eve of (\d+)", lambda year: datetime.date(int(year), 12, 24)),
-    (r"palindrome day of (\d{4})", _palindrome),
+    (r"palindrome day of (\d{4})",
+     lambda year: datetime.date(int(year), int(year[:1:-1]), int(year[1::-1]))),
     (r"last day of (\d{4})", lambda year: datetime.date(int(year), 12, 31)),
     (r"first day of (\d{4})\.$", lambda year: datetime.date(int(year), 1, 1)),
     (r"the (\w+) day of the (\w+) month of (\d{4})",
