@@ -205,7 +205,7 @@ def test_prepare_data_stops_or_writes_symbols(data_folder, tmp_path):
     run = Run(finish(base_config(), fields), tmp_path / "plain", said.append)
     with pytest.raises(UserError, match="cannot write .* '<<'.*vocab.symbols=true"):
         prepare_data(run)
-    assert any("train.rationale:" in line and "'<<'" in line for line in said)
+    assert any("train.chain:" in line and "'<<'" in line for line in said)
     for kind in ({}, {"vocab.kind": "train", "vocab.size": "400"}):
         config = finish(base_config(), {**fields, "vocab.symbols": "true", **kind})
         run = Run(config, tmp_path / f"with-{len(kind)}", said.append)
@@ -214,7 +214,7 @@ def test_prepare_data_stops_or_writes_symbols(data_folder, tmp_path):
         assert {row["field"] for row in rows} == {
             f"{split}.{name}"
             for split in ("train", "validation", "test")
-            for name in ("question", "rationale", "answer")
+            for name in ("question", "chain")
         }
         assert not any(row["unknown"] or row["changed"] for row in rows)
         assert load_saved(run / "vocab").symbols
