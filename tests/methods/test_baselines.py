@@ -13,9 +13,9 @@ from asesjax.core.types import Record
 from asesjax.data.corpus import encode_record
 from asesjax.data.vocab import train_vocabulary
 from asesjax.decode.predict import Decoder, predict
-from asesjax.evals.runner import answer_questions, decode_plan, prediction_row
+from asesjax.evals.runner import answer_questions, decode_spec, prediction_row
 from asesjax.methods.baselines.in_context import FORMATS, worked_examples
-from asesjax.methods.method import Asked, Trained, make_method
+from asesjax.methods.method import Request, TrainedMethod, make_method
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
 
@@ -120,7 +120,7 @@ def test_alpha_1_is_answer_only_and_alpha_0_the_rationale_alone(vocab):
         assert vocab.decode(one.targets) == record.rationale
     for alpha in ("0", "1"):
         settings = config(step_by_step__alpha=alpha)
-        plans = [decode_plan(make_method(name, settings), vocab)
+        plans = [decode_spec(make_method(name, settings), vocab)
                  for name in ("step_by_step", "direct")]  # fmt: skip
         assert plans[0] == plans[1]
 
@@ -221,18 +221,19 @@ def params():
 
 def trained(name, vocab, settings):
     corpus = functools.partial(encoded, vocab, settings)
-    return Trained(make_method(name, settings), MODEL, (params(),), vocab, corpus)
+    return TrainedMethod(make_method(name, settings), MODEL, {"main": params()}, vocab, corpus)
 
 
 def contexts(name, vocab, settings):
     """The encoder inputs that decoding begins with, put together by the engine's rules."""
     using = trained(name, vocab, settings)
-    spec, _ = decode_plan(using.method, vocab)
-    asked = Asked([vocab.encode(r.question) for r in RECORDS], np.arange(len(RECORDS)))
-    asked = using.method.ask(using, asked, None)
-    lead = np.array(spec.frames[0].lead, np.int32)
-    assert len(spec.frames) == 1 and not spec.frames[0].hint
-    return [np.concatenate([lead, ids, [spec.eos_id]]) for ids in asked.questions]
+    spec, _ = decode_spec(using.method, vocab)
+    request = Request([vocab.encode(r.question) for r in RECORDS], np.arange(len(RECORDS)))
+    request = using.method.prepare_requests(using, request, None)
+    (turn,) = spec.turns
+    lead = np.array(turn.prompt.lead, np.int32)
+    assert not turn.prompt.extra_input
+    return [np.concatenate([lead, ids, [spec.eos_id]]) for ids in request.questions]
 
 
 @pytest.mark.parametrize("ask", list(FORMATS))
@@ -257,7 +258,7 @@ def test_the_engine_reads_those_contexts(vocab):
     """Asking with marks and examples is asking a plain method the whole context."""
     settings = config()
     plain = make_method("direct", settings)
-    spec, limits = decode_plan(plain, vocab)
+    spec, limits = decode_spec(plain, vocab)
     for name in ("step_by_step", "in_context"):
         using = trained(name, vocab, settings)
         chains, _ = answer_questions(using, RECORDS)
@@ -278,12 +279,12 @@ def test_too_long_with_worked_examples(vocab):
 @pytest.mark.parametrize("name", ["step_by_step", "in_context", "diverse", "answer_only"])
 def test_self_consistency_of_every_baseline(vocab, name):
     """Chains vote: each sample is what it is alone, and one sample is a plain draw."""
-    settings = config(decode__mode="sample", decode__samples="4", decode__seed="5")
+    settings = config(decode__sampler="sample", decode__samples="4", decode__seed="5")
     using = trained(name, vocab, settings)
     answers, _ = answer_questions(using, RECORDS)
     assert all(len(own) == 4 for own in answers)
     assert any(len({tuple(one.ids) for one in own}) > 1 for own in answers)
-    single = config(decode__mode="sample", decode__seed="5")
+    single = config(decode__sampler="sample", decode__seed="5")
     single, _ = answer_questions(trained(name, vocab, single), RECORDS)
     for several, (one,) in zip(answers, single, strict=True):
         np.testing.assert_array_equal(several[0].ids, one.ids)

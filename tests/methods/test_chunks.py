@@ -11,9 +11,9 @@ from asesjax.core.errors import UserError
 from asesjax.core.types import Record
 from asesjax.data.corpus import encode_record
 from asesjax.data.vocab import ByteVocabulary, train_vocabulary
-from asesjax.decode.segment import context_tokens, start_progress
-from asesjax.decode.spec import make_work
-from asesjax.evals.runner import decode_plan
+from asesjax.decode.segment import context_tokens, start_rows
+from asesjax.decode.spec import make_input
+from asesjax.evals.runner import decode_spec
 from asesjax.methods.method import make_method
 from asesjax.methods.skip_thinking.chunks import (
     average_boundaries,
@@ -92,8 +92,9 @@ def test_fewer_sentences_than_chunks_go_straight_to_the_answer(vocab):
     ]
     assert items[2].targets[-1] == vocab.sentinel(6)  # in the place of end of sequence
     assert [item.targets[-1] for item in items[:2]] == [vocab.eos_id] * 2
-    shape = make_method("cwt", configured(n_chunks=5)).shape(vocab)
-    assert shape.jump_ids == (-1,) * 5 + (vocab.sentinel(6),) and shape.n_stages == 6
+    plan = make_method("cwt", configured(n_chunks=5)).decode_plan(vocab)
+    assert [turn.mark for turn in plan.turns] == [-1] * 5 + [vocab.sentinel(6)]
+    assert plan.n_turns == 6
 
 
 def test_skip_items_at_once(vocab):
@@ -117,9 +118,9 @@ def test_skip_items_by_stages(vocab):
     ]
     nothing = made("skip_thinking", vocab, notes=notes | {"kept": []}, **how)
     assert pairs(vocab, nothing) == [(f"<5> {q}", "<4>"), (f"<5> <4> {q}", ANSWER)]
-    shape = make_method("skip_thinking", configured(n_chunks=3, write="stages")).shape(vocab)
-    assert shape.jump_ids == (-1, *(vocab.sentinel(k) for k in (1, 2, 3, 4)))
-    assert shape.n_stages == len(shape.frames) == 5
+    plan = make_method("skip_thinking", configured(n_chunks=3, write="stages")).decode_plan(vocab)
+    assert [turn.mark for turn in plan.turns] == [-1, *(vocab.sentinel(k) for k in (1, 2, 3, 4))]
+    assert plan.n_turns == len(plan.turns) == 5
 
 
 def test_full_item(vocab):
@@ -180,18 +181,18 @@ def test_chunks_joined_are_the_rationale(parts, n_chunks, cuts, kind):
 
 def contexts(method, vocab, question, segments):
     """The encoder inputs that decoding builds, if it writes these (stage, ids)."""
-    spec, limits = decode_plan(method, vocab)
-    work = make_work(question[None], limits, spec)
-    progress, out = start_progress(work, spec), []
-    for stage, ids in segments:
-        progress = progress._replace(stage=jnp.array([stage]))
-        row = np.asarray(context_tokens(work, progress, spec))[0]
+    spec, limits = decode_spec(method, vocab)
+    inputs = make_input(question[None], limits, spec)
+    rows, out = start_rows(inputs, spec), []
+    for turn, ids in segments:
+        rows = rows._replace(turn=jnp.array([turn]))
+        row = np.asarray(context_tokens(inputs, rows, spec))[0]
         out.append(row[: np.flatnonzero(row)[-1] + 1].tolist())
-        chains, length = progress.chains, int(progress.chains.length[0])
-        joined = np.asarray(chains.ids).copy()
+        output, length = rows.output, int(rows.output.length[0])
+        joined = np.asarray(output.ids).copy()
         joined[0, length : length + len(ids)] = ids
-        chains = chains._replace(ids=jnp.asarray(joined), length=chains.length + len(ids))
-        progress = progress._replace(chains=chains)
+        output = output._replace(ids=jnp.asarray(joined), length=output.length + len(ids))
+        rows = rows._replace(output=output)
     return out
 
 

@@ -17,9 +17,9 @@ from asesjax.data.corpus import encode_record
 from asesjax.data.generators.math_problems import make_math
 from asesjax.data.sources import SPLITS, load_records
 from asesjax.data.vocab import ByteVocabulary, load_vocabulary, train_vocabulary
-from asesjax.decode.segment import context_tokens, start_progress
-from asesjax.decode.spec import make_work
-from asesjax.evals.runner import decode_plan
+from asesjax.decode.segment import context_tokens, start_rows
+from asesjax.decode.spec import make_input
+from asesjax.evals.runner import decode_spec
 from asesjax.methods.method import make_method
 from asesjax.methods.socratic.chain import chain_parts, encode_parts, reference
 from asesjax.methods.socratic.equations import equations_text, find_equations
@@ -196,37 +196,37 @@ def test_equations_are_made_of_signs_alone(text):
 # What decoding builds.
 
 
-ROOM = {"question": 64, "hint": 64, "stages": 12}
+ROOM = {"question": 64, "guide": 64, "turns": 12}
 engine_context = jax.jit(context_tokens, static_argnums=2)
 
 
 def contexts(vocab, config, unified, record, guide):
-    """The decode context of every stage of a chain, by the engine's own function."""
-    spec, limits = decode_plan(socratic(config, unified), vocab)
+    """The decode context of every turn of a chain, by the engine's own function."""
+    spec, limits = decode_spec(socratic(config, unified), vocab)
     runs = encode_parts(vocab, record, config)
-    rows = ROOM["stages"]  # a row for each stage, and some of no meaning
-    question, hint = (
+    rows = ROOM["turns"]  # a row for each turn, and some of no meaning
+    question, extra = (
         np.tile(np.pad(ids, (0, ROOM[name] - len(ids))), (rows, 1))
-        for name, ids in (("question", vocab.encode(record.question)), ("hint", guide))
+        for name, ids in (("question", vocab.encode(record.question)), ("guide", guide))
     )
-    work = make_work(question, limits, spec, hint=hint)
+    inputs = make_input(question, limits, spec, extra_input=extra)
     chain = np.concatenate(runs)
     ends = np.cumsum([len(run) for run in runs])
-    stages = np.arange(rows)
-    n_segments = np.minimum(stages, len(runs))
+    turns = np.arange(rows)
+    n_segments = np.minimum(turns, len(runs))
     lengths = np.append(0, ends)[n_segments]
-    progress = start_progress(work, spec)
+    state = start_rows(inputs, spec)
     own = np.pad(chain, (0, spec.chain_buffer - len(chain)))
     ids = np.where(np.arange(spec.chain_buffer) < lengths[:, None], own, 0)
     places = np.arange(spec.round_buffer)
     padded = np.pad(ends, (0, spec.round_buffer - len(ends)))
     segment_ends = np.where(places < n_segments[:, None], padded, 0)
-    chains = progress.chains._replace(
+    output = state.output._replace(
         ids=ids, length=lengths, segment_ends=segment_ends, n_segments=n_segments
     )
-    found = engine_context(work, progress._replace(chains=chains, stage=stages), spec)
-    for stage, row in enumerate(np.asarray(found)[: len(runs) + 1]):
-        yield stage, row[row != 0]
+    found = engine_context(inputs, state._replace(output=output, turn=turns), spec)
+    for turn, row in enumerate(np.asarray(found)[: len(runs) + 1]):
+        yield turn, row[row != 0]
 
 
 @pytest.mark.parametrize("plan, guidance, history, unified", FORMATS)

@@ -1,5 +1,6 @@
-"""The compiled Socratic loop against a plain Python one, id for id, on both engines."""
+"""The compiled Socratic loop against a plain Python one, id for id, with both loops."""
 
+import dataclasses
 import functools
 import importlib.util
 from pathlib import Path
@@ -10,9 +11,9 @@ import pytest
 from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record
-from asesjax.decode.spec import DecodeSpec, Frame, Limits
+from asesjax.decode.spec import DecodeSpec, Limits, Prompt, Turn
 from asesjax.evals.runner import make_decoder, n_compilations, stream_answers
-from asesjax.methods.method import Asked, Trained, make_method
+from asesjax.methods.method import Request, TrainedMethod, make_method
 from asesjax.methods.socratic.equations import equations_text
 
 _spec = importlib.util.spec_from_file_location(
@@ -25,6 +26,7 @@ EOS, END, SEPARATOR = 1, toy.SENTINEL, toy.SENTINEL - 1
 ROOM = {"max_rounds": toy.R, "max_segment_tokens": toy.L, "max_chain_tokens": toy.C}
 QUESTIONS = toy.make_questions(3, 12)
 DECOMPOSER, SOLVER, PLANNER = (toy.weights(seed, eos=1.5) for seed in (0, 10, 4))
+PARAMS = {"main": DECOMPOSER, "decomposer": DECOMPOSER, "solver": SOLVER, "planner": PLANNER}
 
 
 class Vocabulary:
@@ -54,13 +56,13 @@ def configured(**fields):
     return finish(base_config(), named)
 
 
-def answers(config, unified, questions=QUESTIONS, records=RECORDS, **more):
+def answers(config, unified, questions=QUESTIONS, records=RECORDS, loop="engine", **more):
     method = make_method("socratic_unified" if unified else "socratic", config)
-    params = dict(main=DECOMPOSER, decomposer=DECOMPOSER, solver=SOLVER, planner=PLANNER)
-    own = tuple(params[role] for role in method.roles)
-    trained = Trained(method, toy.MODEL, own, VOCABULARY)
-    asked = Asked(questions, np.arange(len(questions)), records=records, **more)
-    found = dict(stream_answers(trained, asked, make_decoder(config)))
+    own = {role: PARAMS[role] for role in method.roles}
+    trained = TrainedMethod(method, toy.MODEL, own, VOCABULARY)
+    request = Request(questions, np.arange(len(questions)), records=records, **more)
+    decoder = dataclasses.replace(make_decoder(config), plain=loop == "plain")
+    found = dict(stream_answers(trained, request, decoder))
     return [toy.as_result(found[i][0]) for i in range(len(questions))]
 
 
@@ -105,13 +107,14 @@ def plain(config, unified, question, record):
         if len(plan) == toy.C:  # what was cut is no whole plan
             rounds = min(toy.R, max(1, len(given)))
         given.append([END])
-    frames = (Frame(tuple(lead["ask"]), hint=s.plan == "step"),
-              Frame(tuple(lead["solve"]), history=s.history))  # fmt: skip
-    spec = DecodeSpec(toy.VOCAB, toy.C, toy.L, toy.R, sentinel_id=END, frames=frames)
-    limits = Limits(rounds, toy.L, toy.C)
-    result = toy.reference.decode(
-        toy.MODEL, (asker, solver), question, limits, spec, given, guide
+    turns = (
+        Turn("asker", prompt=Prompt(tuple(lead["ask"]), extra_input=s.plan == "step")),
+        Turn("solver", prompt=Prompt(tuple(lead["solve"]), history=s.history)),
     )
+    spec = DecodeSpec(toy.VOCAB, toy.C, toy.L, toy.R, sentinel_id=END, turns=turns)
+    limits = Limits(rounds, toy.L, toy.C)
+    params = {"asker": asker, "solver": solver}
+    result = toy.reference.decode(toy.MODEL, params, question, limits, spec, given, guide)
     result.smallest_margin = min([result.smallest_margin, *margins])
     return result
 
@@ -122,16 +125,16 @@ STEP, OPERATORS, PLANNED_GUIDES, WHOLE, WHOLE_PLANNED = (
     ("step", "equations", "planner", True), ("whole", "none", "oracle", True),
     ("whole", "equations", "planner", False),
 )  # fmt: skip
-# Every case on both engines, with shared parameters and without; those of each kind are quick.
+# Every case with both loops, with shared parameters and without; those of each kind are quick.
 QUICK = {
-    (STEP, "separate", "continuous"), (OPERATORS, "unified", "synchronous"),
-    (WHOLE, "unified", "continuous"), (WHOLE_PLANNED, "separate", "synchronous"),
+    (STEP, "separate", "engine"), (OPERATORS, "unified", "plain"),
+    (WHOLE, "unified", "engine"), (WHOLE_PLANNED, "separate", "plain"),
 }  # fmt: skip
 CASES = [
-    pytest.param(case, sharing, engine, id="-".join(map(str, (*case, sharing, engine))),
-                 marks=[] if (case, sharing, engine) in QUICK else [pytest.mark.slow])
+    pytest.param(case, sharing, loop, id="-".join(map(str, (*case, sharing, loop))),
+                 marks=[] if (case, sharing, loop) in QUICK else [pytest.mark.slow])
     for case in (STEP, OPERATORS, PLANNED_GUIDES, WHOLE, WHOLE_PLANNED)
-    for sharing in ("separate", "unified") for engine in ("continuous", "synchronous")
+    for sharing in ("separate", "unified") for loop in ("engine", "plain")
 ]  # fmt: skip
 
 
@@ -141,19 +144,18 @@ def plain_chains(unified, *case):
     return [plain(config, unified, *pair) for pair in zip(QUESTIONS, RECORDS, strict=True)]
 
 
-@pytest.mark.parametrize("case, sharing, engine", CASES)
-def test_the_compiled_loop_is_the_plain_one(case, sharing, engine):
+@pytest.mark.parametrize("case, sharing, loop", CASES)
+def test_the_compiled_loop_is_the_plain_one(case, sharing, loop):
     unified = sharing == "unified"
-    fields = dict(zip(CHOICES, case, strict=True)) | {"decode.engine": engine}
-    config = configured(**fields)
-    found, wants = answers(config, unified), plain_chains(unified, *case)
+    config = configured(**dict(zip(CHOICES, case, strict=True)))
+    found, wants = answers(config, unified, loop=loop), plain_chains(unified, *case)
     clear = 0
     for got, want in zip(found, wants, strict=True):
         if want.smallest_margin < 1e-3:
             continue
         clear += 1
         assert got.segments == want.segments
-        flags = ("done", "truncated", "repeated", "broken", "tokens")
+        flags = ("finish_reason", "cut_segments", "tokens")
         assert [getattr(got, f) for f in flags] == [getattr(want, f) for f in flags]
         assert got.log_probability == pytest.approx(want.log_probability, rel=1e-4, abs=1e-3)
     assert clear >= 0.8 * len(QUESTIONS)
@@ -178,10 +180,10 @@ def with_plans(plans, **more):
     """Chains whose plans are given in the place of a decomposer's."""
     config = configured(plan="whole")
     method = make_method("socratic", config)
-    trained = Trained(method, toy.MODEL, (DECOMPOSER, SOLVER), VOCABULARY)
-    asked = Asked(QUESTIONS[: len(plans)], np.arange(len(plans)), **more)
+    trained = TrainedMethod(method, toy.MODEL, PARAMS, VOCABULARY)
+    asked = Request(QUESTIONS[: len(plans)], np.arange(len(plans)), **more)
     write = lambda role, questions: [np.asarray(plan, np.int32) for plan in plans]  # noqa: E731
-    return method.ask(trained, asked, write)
+    return method.prepare_requests(trained, asked, write)
 
 
 def lists(forced):
@@ -226,17 +228,17 @@ def test_one_question_after_the_other_compiles_nothing_anew():
     assert n_compilations() == before
 
 
-def test_hints_have_few_lengths():
+def test_guides_have_few_lengths():
     config = configured(guidance="equations")
     for n, width in ((1, 16), (3, 32), (12, 128)):
         steps = (("q?", "1 + 2 = 3"),) * n
         method = make_method("socratic", config)
-        trained = Trained(method, toy.MODEL, (DECOMPOSER, SOLVER), VOCABULARY)
+        trained = TrainedMethod(method, toy.MODEL, PARAMS, VOCABULARY)
         record = Record("r", "q", "r", "3", steps=steps)
-        asked = Asked(QUESTIONS[:1], np.zeros(1), records=[record])
-        asked = method.ask(trained, asked, None)
-        assert [len(hint) for hint in asked.hints] == [width]
-        assert (asked.hints[0] != 0).sum() == len(equations_text(["1+2=3"] * n, "equations"))
+        asked = Request(QUESTIONS[:1], np.zeros(1), records=[record])
+        asked = method.prepare_requests(trained, asked, None)
+        assert [len(guide) for guide in asked.extra_inputs] == [width]
+        assert (asked.extra_inputs[0] != 0).sum() == len(equations_text(["1+2=3"] * n, "equations"))
 
 
 def test_typed_questions_have_no_gold_guide():
