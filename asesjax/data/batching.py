@@ -56,8 +56,7 @@ class Plan:
     def epoch_start(self, epoch: int) -> int:
         """Return the first step whose batch begins in an epoch (0, 1, ...).
 
-        The steps before it have delivered every example ``epoch`` times, and fewer than
-        ``batch_size`` rows once more.
+        Earlier steps have every example ``epoch`` times, and fewer than B rows once more.
         """
         return -(-epoch * len(self.lengths) // self.batch_size)
 

@@ -1,11 +1,10 @@
 """Several examples in a row: how long rows are, which lengths share one, and the arrays.
 
 A row has S source and T target positions, in the proportion of the data, so that both sides fill
-up. The packing is made once, of lengths alone: it says that a row holds examples of such and such
-lengths. Which examples these are is dealt anew in every epoch, among those of equal lengths. So
-the rows of an epoch are always as many and as full, the step alone tells which batch comes next,
-and examples still change their company: 96 % of GSM8K's 39,073 AS-ES examples have others of the
-same two lengths, and of the pairs that share a row in one epoch 2 % do so in the next.
+up. The packing is made once, of lengths alone; which examples of equal lengths go where is dealt
+anew in every epoch. So every epoch has the same number of rows, the step alone tells which batch
+comes next, and examples still change their neighbours: 96 % of GSM8K's 39,073 AS-ES examples have
+others of the same two lengths, and of the pairs that share a row 2 % do so in the next epoch too.
 
 Rows are filled one after another: examples drawn at random until half of either side is taken,
 then whichever comes closest to filling both (the norm-based greedy of Panigrahy et al. 2011,
@@ -59,13 +58,10 @@ class Packing:
 
 
 def pack(examples: Sequence[Example], lengths: np.ndarray, packed_length: int) -> Packing:
-    """Decide how long rows are and which lengths share one.
+    """Decide how long rows are and which lengths ([N, 2] int32, source and target) share one.
 
-    Args:
-      examples: all of them; at least one.
-      lengths: [N, 2] int32, their source and target tokens.
-      packed_length: positions that the longer side of a row has at most. It gets three quarters or
-        more of it, the other side what is in proportion, both a multiple of 8.
+    The longer side of a row has ``packed_length`` positions at most and three quarters of that at
+    least, the other side what is in proportion, both a multiple of 8.
 
     Raises:
       UserError: ``packed_length`` is too short for an example.

@@ -5,9 +5,9 @@
                is "m". Together they are "um".
     answer     um
 
-The task is that of Wei et al. (2022), the chain is ``symbolic.last_letters``'s, the words are made
-up: consonants and vowels in turn. They are few, so that a small trained vocabulary has a piece for
-most, as that of a large model has for names: which letter a piece ends with must then be learned.
+The task is that of Wei et al. (2022), the chain that of ``symbolic.last_letters``; the words are
+made up of consonants and vowels in turn. They are few, so that a small trained vocabulary has a
+piece for most, as that of a large model has for names: the last letter of a piece must be learned.
 """
 
 import functools
