@@ -1,32 +1,25 @@
-"""The exceptions that are no defects: a mistake the user can mend, and a stop on request."""
+"""The exceptions that are not bugs: a mistake that the user can fix, and a stop on request."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake in input, configuration or files, told in a sentence that says what to change.
+    """A mistake in input, configuration or files; the message says what to change.
 
-    The command line prints the message alone and exits with status 2; everything else is a defect
-    of the program and keeps its traceback.
+    The command line prints the message alone and exits with status 2; every other exception is a
+    bug and keeps its traceback.
     """
 
 
 class Preempted(Exception):
-    """Training stopped before its end on request; the same call goes on from the last save."""
+    """Training stopped before its end on request; the same call resumes from the last save."""
 
 
 def unknown(what: str, got: str, valid: Iterable[str], few: bool = False) -> UserError:
-    """Build the error for a name that is not one of the valid ones.
+    """Build the error for a name that is not a valid one: the nearest names, then all valid ones.
 
-    Args:
-      what: what kind of name it is, for the message ("segment.strategy").
-      got: the name that was given.
-      valid: the names that would have been right.
-      few: name the nearest alone, of many.
-
-    Returns:
-      An error naming the nearest valid names first and then all of them.
+    With ``few`` it names only the nearest, because there are many.
 
     Example:
       >>> print(unknown("segment.strategy", "entrpy", ["entropy", "loss"]))

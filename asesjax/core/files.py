@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes, JSON with named errors, a folder lock."""
+"""Files: atomic writes, JSON whose errors name the line, and a lock for a folder."""
 
 import contextlib
 import fcntl

@@ -1,8 +1,8 @@
 """Metrics of a run as JSON lines and, beside them, TensorBoard files.
 
-``metrics.jsonl`` is the record: one object a line, with at least ``step`` and ``kind``. When a run
-goes on from a checkpoint, lines of later steps are removed first, in one atomic replacement, so
-that a killed and resumed run leaves the lines of an uninterrupted one.
+``metrics.jsonl`` has one object a line, with at least ``step`` and ``kind``. When a run resumes
+from a checkpoint, lines of later steps are removed first, in one atomic replacement, so that a
+killed and resumed run leaves the lines of an uninterrupted one.
 """
 
 import contextlib
@@ -23,16 +23,11 @@ class MetricLog:
     """Append metrics of one role to ``<folder>/metrics.jsonl`` and ``<folder>/tensorboard``."""
 
     def __init__(self, folder: str | Path, resume_step: int = 0, tensorboard: bool = True):
-        """Open the files, forgetting what is later than ``resume_step``.
-
-        Args:
-          folder: of the role; made if absent.
-          resume_step: lines with a larger ``step`` are removed; 0 keeps only lines of step 0.
-          tensorboard: also write TensorBoard files.
+        """Open the files and remove lines whose step is larger than ``resume_step``.
 
         Raises:
           UserError: a line other than the last is not a metrics line, or the files cannot be
-            written; as for the other methods.
+            written; the latter from the other methods too.
         """
         self.path = Path(folder) / "metrics.jsonl"
         with self._writing():
@@ -42,12 +37,9 @@ class MetricLog:
             self._board = _Board(Path(folder) / "tensorboard", resume_step) if tensorboard else None
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """Write one line, and its numbers to TensorBoard as ``kind/name``.
+        """Write one line of JSON values, and its numbers to TensorBoard as ``kind/name``.
 
-        Args:
-          kind: ``"train"``, ``"validation"``, ...
-          step: optimizer steps finished.
-          **values: JSON values; numbers that are not finite are written as null.
+        NaN and infinity are written as null.
         """
         row = {"kind": kind, "step": int(step)} | {k: _plain(v) for k, v in values.items()}
         with self._writing():
@@ -60,7 +52,7 @@ class MetricLog:
                 self._board.write(int(step), numbers)
 
     def sync(self) -> None:
-        """Have the lines on disk before a checkpoint that relies on them is written."""
+        """Flush the lines to disk, before a checkpoint that relies on them is written."""
         with self._writing():
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -93,15 +85,14 @@ class MetricLog:
         try:
             self.close()
         except UserError:
-            if kind is None:  # else the first failure is the one to tell
+            if kind is None:  # otherwise the first failure matters
                 raise
 
 
 class _Board:
     """Scalars for TensorBoard, written at once.
 
-    tensorboardX's SummaryWriter writes in a thread, and waits for it for ever when it has died of a
-    full disk.
+    tensorboardX's SummaryWriter writes in a thread, and waits for ever when a full disk ended it.
     """
 
     def __init__(self, folder: Path, resume_step: int):
@@ -110,11 +101,11 @@ class _Board:
 
         self._event, self._summary = event_pb2.Event, summary_pb2.Summary
         folder.mkdir(parents=True, exist_ok=True)
-        # TensorBoard reads files in the order of their names; the end tells quick restarts apart.
+        # TensorBoard reads files in the order of their names; the end makes quick restarts differ.
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
         self._records = RecordWriter(str(folder / f"{name}.{resume_step}"))
         self._add(file_version="brain.Event:2")
-        # What files of before say of later steps is dropped.
+        # Makes TensorBoard drop later steps of earlier files.
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._add(step=resume_step + 1, session_log=start)
 
@@ -134,35 +125,26 @@ class _Board:
 
 
 def truncate(path: str | Path, last_step: int) -> None:
-    """Remove the lines of a metrics file whose step is larger than ``last_step``, atomically.
+    """Remove the lines of a metrics file, if there is one, whose step is above ``last_step``.
 
-    A last line that was torn by a killed process is removed as well.
-
-    Args:
-      path: the file; nothing happens where it is absent.
-      last_step: the last step that is kept.
-
-    Raises:
-      UserError: a line other than the last is not a metrics line.
+    It also removes a last line that a killed process left incomplete. The file is replaced
+    atomically.
     """
     path = Path(path)
     if not path.exists():
         return
     text = path.read_bytes().decode("utf-8", errors="replace")
-    lines = text.split("\n")
     kept = []
-    for number, line in enumerate(lines, 1):
+    # A complete line ends in a newline, so what follows the last newline is incomplete.
+    for number, line in enumerate(text.split("\n")[:-1], 1):
         if not line.strip():
             continue
-        # A whole line ends in a newline, so what follows the last newline is torn.
-        if number == len(lines):
-            break
         try:
             step = json.loads(line)["step"]
         except (json.JSONDecodeError, KeyError, TypeError):
             raise UserError(
                 f"{path}:{number}: not a metrics line, got {line[:80]!r}; "
-                "mend or remove that line, then run again"
+                "fix or remove that line, then run again"
             ) from None
         if step <= last_step:
             kept.append(line + "\n")
@@ -171,18 +153,7 @@ def truncate(path: str | Path, last_step: int) -> None:
 
 
 def read_metrics(path: str | Path, kind: str = "") -> list[dict[str, Any]]:
-    """Read a metrics file.
-
-    Args:
-      path: of ``metrics.jsonl``.
-      kind: return only the lines of this kind; all when empty.
-
-    Returns:
-      The lines in the order of the file.
-
-    Raises:
-      UserError: no such file, or a line that is not JSON.
-    """
+    """Read the lines of ``metrics.jsonl`` of one kind, all when it is empty, in order."""
     return [row for _, row in read_jsonl(path) if not kind or row.get("kind") == kind]
 
 

@@ -1,8 +1,8 @@
 """Several processes of one run: how they start, and how they stay together.
 
-Every process works with the devices of its machine, and all see the same workdir. Process 0 leads:
-it alone prints and writes, and does by itself what needs no other's devices. The others follow it
-into the work that takes all devices, and wait in between.
+Every process uses the devices of its machine, and all see the same workdir. Process 0 leads: it
+alone prints and writes, and does all work that needs only its own devices. The others join it for
+work on all devices, and wait in between.
 """
 
 import atexit
@@ -15,8 +15,8 @@ from typing import Any
 from asesjax.core.errors import UserError
 from asesjax.core.rendezvous import Peers, meet
 
-START_TIMEOUT = 300.0  # seconds for all processes to come
-_peers: dict[str, Peers] = {}  # the connections of this run until check_same, as "open"
+START_TIMEOUT = 300.0  # seconds for all processes to connect
+_peers: dict[str, Peers] = {}  # "open": the connections of this run, until check_same
 _END, _FAILED = -1, -2
 
 
@@ -26,21 +26,20 @@ def start(
     process: int | None = None,
     timeout: float = START_TIMEOUT,
 ) -> None:
-    """Join the processes of a run; before anything else asks jax for its devices.
+    """Join the processes of a run. Call it before anything asks jax for its devices.
 
-    Waits for all of them, saying now and then who is missing, and refuses to start when they are
-    of different commits or packages.
+    It waits for all of them and says now and then who is missing.
 
     Args:
       coordinator: ``host:port`` of process 0, the same for all; ``"auto"`` on TPU pods, SLURM and
-        Open MPI, where jax finds it and the two numbers itself; ``""`` for a process alone.
+        Open MPI, where jax finds it and the two numbers itself; ``""`` for a single process.
       processes: how many there are.
       process: number of this one, from 0.
       timeout: seconds after which a missing process is an error.
 
     Raises:
-      UserError: arguments that do not fit together; processes that did not come, and which; or
-        processes that are not alike.
+      UserError: arguments that do not fit together, missing processes, or processes with different
+        commits or packages.
     """
     numbers = processes is not None, process is not None
     if not coordinator and not any(numbers):
@@ -71,11 +70,11 @@ def start(
                 contextlib.closing(meet(coordinator, processes, process, left))
             )
             peers.compare(source_facts(), START_TIMEOUT)
-            # All have come: what is left is a handshake.
+            # All are there, so only a handshake is left.
             jax.distributed.initialize(coordinator, processes, process, initialization_timeout=120)
             stack.pop_all()
         _peers["open"] = peers
-        # Before what jax does at exit, which waits for the others: they are to hear of it.
+        # Runs before jax's own exit handler, which waits for the others: they must learn of it.
         atexit.register(_hang_up)
     except (RuntimeError, ValueError) as error:
         raise UserError(
@@ -85,8 +84,8 @@ def start(
 
 
 def _find_out(timeout: float) -> tuple[str, int, int]:
-    """Ask jax what the machine says: address of process 0, number of processes, and of this one."""
-    # Not public, but what jax.distributed.initialize() calls first; the same in jax 0.10 and 0.11.
+    """Ask jax for the address of process 0, the number of processes, and the number of this one."""
+    # Private, but jax.distributed.initialize() calls it first; the same in jax 0.10 and 0.11.
     from jax._src.clusters import ClusterEnv
 
     why = ""
@@ -106,16 +105,10 @@ def _find_out(timeout: float) -> tuple[str, int, int]:
 
 
 def check_same(facts: Mapping[str, Any]) -> None:
-    """Compare what all processes are about to do; every one calls this, before any other work.
+    """Refuse to run where JSON values differ between processes, such as the configuration.
 
-    It does not need jax's devices, which would wait without a word for a process that has stopped.
-
-    Args:
-      facts: JSON values by name that must be the same everywhere, such as the configuration.
-
-    Raises:
-      UserError: in every process, naming the processes and fields that differ, or a process that
-        has stopped.
+    Every process calls this before any other work. It does not use jax, which would wait in silence
+    for a process that has stopped. The error, in every process, names processes and fields.
     """
     if (peers := _peers.pop("open", None)) is not None:
         with contextlib.closing(peers):
@@ -135,7 +128,7 @@ def several() -> bool:
 
 
 def is_first() -> bool:
-    """Tell whether this process prints and writes: it is alone, or process 0."""
+    """Tell whether this process prints and writes: the only one, or process 0."""
     import jax
 
     return not several() or jax.process_index() == 0
@@ -149,11 +142,11 @@ def say(line: str) -> None:
 
 @contextlib.contextmanager
 def leading() -> Iterator[Callable[[int, Callable[[], None]], Callable[[], None]]]:
-    """Lead the processes that ``follow``; they are let go at the end, or when an error ends it.
+    """Lead the processes that ``follow``, until the block ends or raises.
 
     Yields:
-      ``together(index, work)``: a function that calls the others to ``work[index]`` and does
-      ``work`` with them. An error in there is everyone's own.
+      ``together(index, work)``: returns a function that has the others do their ``work[index]`` and
+      does ``work`` with them. An error in there arises in every process.
     """
     inside = False
 
@@ -177,14 +170,7 @@ def leading() -> Iterator[Callable[[int, Callable[[], None]], Callable[[], None]
 
 
 def follow(work: Sequence[Callable[[], None]]) -> None:
-    """Do what process 0 calls to, until it lets go.
-
-    Args:
-      work: what its indices mean, the same in every process.
-
-    Raises:
-      UserError: process 0 stopped with an error.
-    """
+    """Do the ``work`` that process 0 calls for, by index, until it ends or raises."""
     while (index := _tell(0)) >= 0:
         work[index]()
     if index == _FAILED:
@@ -192,7 +178,7 @@ def follow(work: Sequence[Callable[[], None]]) -> None:
 
 
 def _tell(index: int) -> int:
-    """Return the index that process 0 gives, in every process; waits for all."""
+    """Return the index of process 0 in every process; waits for all."""
     if not several():
         return index
     import numpy as np

@@ -1,4 +1,4 @@
-"""How far something is: a bar on a terminal, a line now and then elsewhere, on standard error."""
+"""Progress on standard error: a bar on a terminal, a line now and then elsewhere."""
 
 import math
 import sys
@@ -10,10 +10,10 @@ _LINE_SECONDS = 10.0  # between plain lines
 
 
 class Progress:
-    """Shows how many of a known number are done."""
+    """Shows how many of a total are done."""
 
     def __init__(self, name: str, total: int, done: int, unit: str, quiet: bool = False):
-        """Show nothing yet; with ``quiet``, ever."""
+        """Show nothing yet; with ``quiet``, never anything."""
         self._stream = sys.stderr
         self._name, self._total, self._unit, self._quiet = name, total, unit, quiet
         self._last = -math.inf
@@ -22,7 +22,7 @@ class Progress:
             self._bar = tqdm(total=total, initial=done, desc=name, unit=unit, file=self._stream)
 
     def show(self, done: int, note: str = "") -> None:
-        """Show the number that is done, and what there is to say of it."""
+        """Show the number that is done, and a note."""
         if self._bar is not None:
             self._bar.update(done - self._bar.n)
             self._bar.set_postfix_str(note)
@@ -31,7 +31,7 @@ class Progress:
             self.say(f"{self._unit} {done}/{self._total}" + (f": {note}" if note else ""))
 
     def say(self, line: str) -> None:
-        """Print one line of its name, above the bar where there is one."""
+        """Print one line, above the bar where there is one."""
         if self._quiet:
             return
         if self._bar is not None:

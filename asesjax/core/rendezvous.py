@@ -1,14 +1,16 @@
-"""The processes of a run find each other and compare what they are about to do, before jax starts.
+"""The processes of a run connect and compare their configurations before jax starts.
 
-jax's own start waits without a word, does not say for whom, and ends with a stack trace from C++.
-So process 0 first listens on the coordinator's port itself; the others connect and say who they
-are, in lines of JSON. Every ten seconds everybody says who is missing. When all have come, the
-port is left to jax; the connections stay for comparing, until the first step of work together.
+jax's own start waits in silence, does not say for whom, and ends with a stack trace from C++. So
+process 0 first listens on the coordinator's port itself; the others connect and introduce
+themselves, in lines of JSON. Every ten seconds each process prints who is missing. When all have
+connected, jax takes the port; the connections stay open for ``compare`` until work begins.
 """
 
 import contextlib
 import dataclasses
+import itertools
 import json
+import select
 import socket
 import sys
 import time
@@ -16,9 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from asesjax.core.errors import UserError
-from asesjax.core.lines import Wait, listen, receive, send
 
-_RETRY_SECONDS = 0.5  # between attempts to reach process 0
+_SAY_SECONDS = 10.0  # between messages about a wait
+_POLL_SECONDS = 1.0
+_RETRY_SECONDS = 0.5  # between attempts to connect to process 0
 _LONGEST_LINE = 1 << 24
 
 
@@ -27,14 +30,41 @@ def warn(line: str) -> None:
     print(f"asesjax: {line}", file=sys.stderr, flush=True)
 
 
+class _Wait:
+    """A wait of so many seconds that says now and then what it is for."""
+
+    def __init__(self, seconds: float, say: Callable[[str], None]):
+        self._end, self._say = time.monotonic() + seconds, say
+        self._told = time.monotonic()
+
+    def over(self, slack: float = 0.0) -> bool:
+        """Tell whether the end was more than ``slack`` seconds ago."""
+        return time.monotonic() > self._end + slack
+
+    def left(self) -> float:
+        """Return the seconds until the end, at least 0.01."""
+        return max(self._end - time.monotonic(), 0.01)
+
+    def tell(self, text: str, others: Sequence[socket.socket] = ()) -> None:
+        """Say what is waited for, here and as ``{"waits": text}`` to others, if it is time."""
+        if time.monotonic() - self._told >= _SAY_SECONDS:
+            self._told = time.monotonic()
+            self._say(f"{text}; {self.left():.0f} s left")
+            _send(others, {"waits": text})
+
+    def ready(self, lines: Sequence[socket.socket]) -> list[socket.socket]:
+        """Return the connections that can be read, or none after a moment."""
+        return select.select(lines, [], [], min(_POLL_SECONDS, self.left()))[0]
+
+
 @dataclasses.dataclass(frozen=True)
 class Peers:
-    """Who has come, and the connections to them.
+    """The processes of a run.
 
     Attributes:
       process: number of this process.
-      hosts: names of the machines of all processes, in order; of process 0 alone elsewhere.
-      lines: to processes 1, 2, ... in process 0; to process 0 elsewhere.
+      hosts: names of the machines of all processes, in order; only of process 0 elsewhere.
+      lines: connections to processes 1, 2, ... in process 0; to process 0 elsewhere.
     """
 
     process: int
@@ -44,35 +74,32 @@ class Peers:
     def compare(
         self, facts: Mapping[str, Any], seconds: float, say: Callable[[str], None] = warn
     ) -> None:
-        """Compare facts with those of the other processes, all of which call this.
+        """Compare facts (JSON values) with those of the other processes, all of which call this.
 
-        Args:
-          facts: JSON values by name.
-          seconds: how long the others may take to come here.
-          say: gets a line when there is a wait.
+        ``say`` gets a line when there is a wait.
 
         Raises:
-          UserError: naming processes and facts that differ, or a process that has stopped or did
-            not come; in all of them.
+          UserError: in all processes, naming processes and facts that differ, or a process that
+            has stopped or did not call this within ``seconds``.
         """
-        wait = Wait(seconds, say)
+        wait = _Wait(seconds, say)
         if self.process:
-            send(self.lines, {"facts": dict(facts)})
+            _send(self.lines, {"facts": dict(facts)})
             answer = _follow(self.lines[0], wait, say)
             if answer != "go":
-                raise UserError(f"no word from process 0 at {self.hosts[0]} to go on: it {answer}")
+                raise UserError(f"process 0 at {self.hosts[0]} did not confirm: it {answer}")
             return
         told: dict[int, Mapping[str, Any]] = {}
         buffers = {line: b"" for line in self.lines}
         while len(told) < len(self.lines):
             absent = [i for i in range(1, len(self.hosts)) if i not in told]
-            late = f"process 0 ({self.hosts[0]}) waits to hear what {self._names(absent)} runs"
+            late = f"process 0 ({self.hosts[0]}) waits for the settings of {self._names(absent)}"
             if wait.over():
                 raise self._stop(f"{late}; {seconds:.0f} s have passed")
             wait.tell(late, self.lines)
             for line in wait.ready([self.lines[i - 1] for i in absent]):
                 number = self.lines.index(line) + 1
-                data = receive(line)
+                data = _receive(line)
                 buffers[line] += data
                 if b"\n" in buffers[line]:
                     told[number] = json.loads(buffers[line])["facts"]
@@ -84,13 +111,13 @@ class Peers:
         if lines := differences(rows, self.hosts):
             shown = lines[:20] + [f"and {len(lines) - 20} more"] * (len(lines) > 20)
             raise self._stop(
-                "the processes of this run are not alike:\n  " + "\n  ".join(shown) + "\nbring "
+                "the processes of this run differ:\n  " + "\n  ".join(shown) + "\nbring "
                 "every host to the same commit, packages and command, then start again"
             )
-        send(self.lines, {"go": True})
+        _send(self.lines, {"go": True})
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connections."""
         for line in self.lines:
             line.close()
 
@@ -98,7 +125,7 @@ class Peers:
         return " and ".join(f"process {i} ({self.hosts[i]})" for i in numbers)
 
     def _stop(self, message: str) -> UserError:
-        send(self.lines, {"stop": message})
+        _send(self.lines, {"stop": message})
         return UserError(message)
 
 
@@ -109,17 +136,17 @@ def meet(
     seconds: float,
     say: Callable[[str], None] = warn,
 ) -> Peers:
-    """Wait until all processes of a run have come.
+    """Wait until all processes of a run have connected.
 
     Args:
       address: ``host:port`` where process 0 listens.
       processes: how many there are.
       process: number of this one, from 0.
-      seconds: after which whoever is still missing is an error.
+      seconds: after which a missing process is an error.
       say: gets a line when there is a wait.
 
     Raises:
-      UserError: processes that are missing or come twice; the same in all that have come.
+      UserError: a process is missing or there twice; the same error in all that have connected.
     """
     host, _, port = address.rpartition(":")
     hello = {"process": process, "of": processes, "host": socket.gethostname()}
@@ -131,11 +158,7 @@ def meet(
 
 
 def differences(facts: Sequence[Mapping[str, Any]], hosts: Sequence[str]) -> list[str]:
-    """Name the processes and fields in which they differ from process 0.
-
-    Args:
-      facts: of each process, in order.
-      hosts: their names.
+    """Name the processes, and their facts, that differ from process 0.
 
     Example:
       >>> differences([{"jax": "1"}, {"jax": "1"}, {"jax": "2"}], ["a", "b", "c"])
@@ -154,10 +177,10 @@ def differences(facts: Sequence[Mapping[str, Any]], hosts: Sequence[str]) -> lis
 
 
 def _gather(address: str, mine: dict, seconds: float, say: Callable) -> Peers:
-    """Wait for all others, as process 0."""
+    """Process 0: wait for all others."""
     came: dict[int, tuple[socket.socket, str]] = {}
     unnamed: dict[socket.socket, bytes] = {}
-    wait = Wait(seconds, say)
+    wait = _Wait(seconds, say)
 
     def missing() -> str:
         absent = [i for i in range(1, mine["of"]) if i not in came]
@@ -169,12 +192,12 @@ def _gather(address: str, mine: dict, seconds: float, say: Callable) -> Peers:
 
     def stop(message: str) -> UserError:
         for line in (lines := [*unnamed, *(line for line, _ in came.values())]):
-            send([line], {"stop": message})
+            _send([line], {"stop": message})
         for line in lines:
             line.close()
         return UserError(message)
 
-    with contextlib.closing(listen(address)) as server:
+    with contextlib.closing(_listen(address)) as server:
         while len(came) < mine["of"] - 1:
             lines = [line for line, _ in came.values()]
             if wait.over():
@@ -187,8 +210,8 @@ def _gather(address: str, mine: dict, seconds: float, say: Callable) -> Peers:
                 if ready is server:
                     unnamed[server.accept()[0]] = b""
                     continue
-                data = receive(ready)
-                if ready in lines:  # has nothing to say yet, so it has hung up
+                data = _receive(ready)
+                if ready in lines:  # a process that sends nothing yet, so it has closed
                     for i in [i for i, (line, _) in came.items() if line is ready]:
                         came.pop(i)[0].close()
                     continue
@@ -196,7 +219,7 @@ def _gather(address: str, mine: dict, seconds: float, say: Callable) -> Peers:
                 theirs = _parse_hello(unnamed[ready])
                 if theirs is None:
                     if not data or b"\n" in unnamed[ready] or len(unnamed[ready]) > _LONGEST_LINE:
-                        del unnamed[ready]  # a stranger on our port
+                        del unnamed[ready]  # another program
                         ready.close()
                 elif wrong := _unfit(theirs, mine, came):
                     raise stop(wrong)
@@ -205,7 +228,7 @@ def _gather(address: str, mine: dict, seconds: float, say: Callable) -> Peers:
                     came[theirs["process"]] = ready, theirs["host"]
         for line in unnamed:
             line.close()
-    send([line for line, _ in came.values()], {"go": True})
+    _send([line for line, _ in came.values()], {"go": True})
     numbers = sorted(came)
     return Peers(
         0, (mine["host"], *(came[i][1] for i in numbers)), tuple(came[i][0] for i in numbers)
@@ -228,16 +251,16 @@ def _unfit(theirs: dict, mine: dict, came: Mapping[int, tuple[Any, str]]) -> str
 
 
 def _answer(host: str, port: int, hello: dict, seconds: float, say: Callable) -> Peers:
-    """Report to process 0 and wait until all have come."""
+    """Connect to process 0 and wait until all have."""
     me, why = f"process {hello['process']} ({hello['host']})", "not tried yet"
-    wait = Wait(seconds, say)
+    wait = _Wait(seconds, say)
     while not wait.over():
         wait.tell(f"{me} waits for process 0 at {host}:{port} ({why})")
         with contextlib.ExitStack() as stack:
             try:
                 line = socket.create_connection((host, port), min(5.0, wait.left()))
                 stack.enter_context(line)
-                send([line], hello)
+                _send([line], hello)
                 why = _follow(line, wait, say)
             except OSError as error:
                 why = error.strerror or str(error)
@@ -252,13 +275,13 @@ def _answer(host: str, port: int, hello: dict, seconds: float, say: Callable) ->
     )
 
 
-def _follow(line: socket.socket, wait: Wait, say: Callable) -> str:
-    """Read what process 0 says until it says go; anything else is why it did not."""
+def _follow(line: socket.socket, wait: _Wait, say: Callable) -> str:
+    """Read until process 0 says go; returns "go" or why it did not."""
     buffer, why = b"", "is silent"
     while not wait.over(slack=2.0):  # process 0's own message at the end comes first
         if not wait.ready([line]):
             continue
-        if not (data := receive(line)):
+        if not (data := _receive(line)):
             return "has stopped; what it printed says why"
         buffer += data
         while b"\n" in buffer:
@@ -280,7 +303,7 @@ def _follow(line: socket.socket, wait: Wait, say: Callable) -> str:
 
 
 def _parse_hello(text: bytes) -> dict | None:
-    """Read who somebody is; None for anything else, or less than a line."""
+    """Read the introduction of a process; None for anything else, or less than a line."""
     try:
         message = json.loads(text) if text.endswith(b"\n") else None
     except ValueError:
@@ -294,16 +317,39 @@ def _parse_hello(text: bytes) -> dict | None:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Write numbers shortly.
+    """Write [1, 2, 3, 7] as "1-3, 7"."""
+    parts = []
+    for _, group in itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        run = [number for _, number in group]
+        parts.append(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}")
+    return ", ".join(parts)
 
-    Example:
-      >>> _ranges([1, 2, 3, 7, 9, 10])
-      '1-3, 7, 9-10'
-    """
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts)
+
+def _listen(address: str) -> socket.socket:
+    """Listen on the port of ``host:port``, as jax does on every address of this machine."""
+    port = int(address.rpartition(":")[2])
+    both = {"family": socket.AF_INET6, "dualstack_ipv6": True}
+    try:
+        return socket.create_server(("", port), **(both if socket.has_dualstack_ipv6() else {}))
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"process 0 cannot listen on port {port} of --coordinator {address}: "
+            f"{getattr(error, 'strerror', error)}; another run may be using it: stop that, or give "
+            "another port to all processes"
+        ) from None
+
+
+def _send(lines: Sequence[socket.socket], message: dict) -> None:
+    """Send a message to each; a closed connection is noticed when reading."""
+    for line in lines:
+        with contextlib.suppress(OSError):
+            line.settimeout(5.0)
+            line.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _receive(line: socket.socket) -> bytes:
+    """Read what has come; nothing from a closed connection."""
+    try:
+        return line.recv(1 << 16)
+    except OSError:
+        return b""

@@ -1,5 +1,6 @@
-"""Who ran what, where and with which versions: a line in ``run.jsonl`` for every start of a run."""
+"""What ran, where and with which versions: a line in ``run.jsonl`` for every start of a run."""
 
+import contextlib
 import datetime
 import hashlib
 import importlib.metadata
@@ -40,11 +41,10 @@ def run_card() -> dict[str, Any]:
 
 
 def source_facts() -> dict[str, str | None]:
-    """Collect what all processes of a run must have in common: versions, commit and source.
+    """Collect what must be the same in all processes of a run: versions, commit and source.
 
-    Returns:
-      ``python``, a line for each package, ``commit`` (None outside a checkout) and ``source``, a
-      hash of this package's files, which also tells uncommitted changes apart.
+    ``commit`` is None outside a checkout; ``source`` is a hash of this package's files, so that
+    uncommitted changes count too.
     """
     state = _git_state(ROOT) or {}
     return {
@@ -56,12 +56,10 @@ def source_facts() -> dict[str, str | None]:
 
 
 def _versions() -> dict[str, str | None]:
-    versions = {}
+    versions = dict.fromkeys(PACKAGES)
     for name in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
     return versions
 
 
@@ -75,18 +73,17 @@ def _source_hash(folder: Path) -> str:
 
 def _git_state(folder: Path) -> dict[str, Any] | None:
     """Commit of the source tree and whether it was changed since; None outside a checkout."""
-    git = ["git", "-C", str(folder)]
+    if not (folder / ".git").exists():
+        # launch/Containerfile copies only the files, and sets the commit they are of.
+        commit = os.environ.get("ASESJAX_COMMIT")
+        return {"commit": commit, "changed": False} if commit else None
+
+    def git(*command: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *command], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
     try:
-        if not (folder / ".git").exists():
-            # launch/Containerfile copies the files alone, and says which commit they are of.
-            commit = os.environ.get("ASESJAX_COMMIT")
-            return {"commit": commit, "changed": False} if commit else None
-        commit = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changes = subprocess.run(
-            [*git, "status", "--porcelain"], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return None
-    return {"commit": commit, "changed": bool(changes)}

@@ -1,4 +1,4 @@
-"""Processes find each other: who is missing, comes twice, stops or differs is told to all."""
+"""Processes connect and compare: a missing, double, stopped or different one is named in all."""
 
 import socket
 import threading
@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from asesjax.core import lines, rendezvous
+from asesjax.core import rendezvous
 from asesjax.core.errors import UserError
 
 
@@ -20,8 +20,8 @@ def address():
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Quick waits; and no connection stays open."""
-    monkeypatch.setattr(lines, "SAY_SECONDS", 0.1)
-    monkeypatch.setattr(lines, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(rendezvous, "_SAY_SECONDS", 0.1)
+    monkeypatch.setattr(rendezvous, "_POLL_SECONDS", 0.05)
     monkeypatch.setattr(rendezvous, "_RETRY_SECONDS", 0.02)
     yield
     while Process.all:
@@ -60,7 +60,7 @@ class Process(threading.Thread):
         return self.error
 
 
-def test_all_come_in_any_order_and_agree_twice(address):
+def test_processes_connect_in_any_order_and_agree_twice(address):
     some = [Process(address, 4, i, {"jax": "1"}, {"seed": [3]}, delay=0.05 * (4 - i))
             for i in range(4)]  # fmt: skip
     assert [process.end() for process in some] == [None] * 4
@@ -71,12 +71,12 @@ def test_all_come_in_any_order_and_agree_twice(address):
     socket.create_server(("", int(address.rpartition(":")[2]))).close()
 
 
-def test_a_process_alone_opens_nothing(address):
+def test_a_single_process_opens_no_connection(address):
     alone = Process(address, 1, 0, {"a": 1})
     assert alone.end() is None and alone.peers.lines == ()
 
 
-def test_who_is_missing_is_said_and_told_to_all_who_came(address):
+def test_missing_processes_are_named_in_all_that_connected(address):
     zero = Process(address, 5, 0, seconds=2.0)
     two = Process(address, 5, 2)
     errors = {process.end() for process in (zero, two)}
@@ -88,7 +88,7 @@ def test_who_is_missing_is_said_and_told_to_all_who_came(address):
     assert any("waits at" in line and "processes 1, 3-4" in line for line in two.said)
 
 
-def test_no_process_0(address):
+def test_process_0_is_missing(address):
     one = Process(address, 2, 1, seconds=0.5)
     assert f"waited 0 s for process 0 at {address} (Connection refused)" in one.end()
     assert any(f"waits for process 0 at {address}" in line for line in one.said)
@@ -113,7 +113,7 @@ def test_many_differences_are_cut_short(address):
     assert all("and 30 more" in process.end() for process in some)
 
 
-def test_another_number_of_processes(address):
+def test_processes_disagree_about_their_number(address):
     some = [Process(address, 2, 0), Process(address, 3, 1)]
     assert {process.end() for process in some} == {
         f"process 0 ({socket.gethostname()}) was started as one of --processes 2 and process 1 "
@@ -132,7 +132,7 @@ def test_the_port_is_taken(address):
     assert "cannot listen on port" in error and "another run may be using it" in error
 
 
-def test_one_that_comes_leaves_and_comes_again(address):
+def test_a_process_may_leave_and_connect_again(address):
     zero = Process(address, 3, 0, {})
     host, _, port = address.rpartition(":")
     while True:
@@ -142,7 +142,7 @@ def test_one_that_comes_leaves_and_comes_again(address):
         except OSError:
             time.sleep(0.01)
     with gone:
-        lines.send([gone], {"process": 1, "of": 3, "host": "elsewhere"})
+        rendezvous._send([gone], {"process": 1, "of": 3, "host": "elsewhere"})
         while not any("1 (elsewhere) came" in line for line in zero.said):
             time.sleep(0.01)
     while "processes 1-2 of 3" not in zero.said[-1]:
@@ -152,7 +152,7 @@ def test_one_that_comes_leaves_and_comes_again(address):
     assert "elsewhere" not in zero.peers.hosts
 
 
-def test_strangers_on_the_port_are_shown_out(address):
+def test_other_programs_on_the_port_are_disconnected(address):
     zero = Process(address, 2, 0, {})
     host, _, port = address.rpartition(":")
     for words in (b"GET / HTTP/1.1\r\n", b"{}\n", b"[1]\n", b'{"process": "1"}\n', b"\xff\n", b""):
@@ -184,7 +184,7 @@ def test_something_else_on_the_port_of_process_0(address):
 
 
 @pytest.mark.parametrize("leaves", [0, 1])
-def test_one_that_stops_before_it_has_told_what_it_runs(address, leaves):
+def test_a_process_that_stops_before_comparing_is_named(address, leaves):
     """A mistake that one process alone makes, such as a file that only its host lacks."""
     some = [
         Process(address, 3, i, {}, *([] if i == leaves else [{}]), leave=i == leaves)
@@ -195,13 +195,14 @@ def test_one_that_stops_before_it_has_told_what_it_runs(address, leaves):
     if leaves:
         assert all("process 1 (" in text and "has stopped" in text for text in errors)
     else:
-        assert all("process 0 at localhost to go on: it has stopped" in text for text in errors)
+        want = "process 0 at localhost did not confirm: it has stopped"
+        assert all(want in text for text in errors)
 
 
-def test_one_that_is_late_to_tell_is_waited_for(address):
+def test_a_late_process_is_waited_for(address):
     zero = Process(address, 2, 0, {})
     one = Process(address, 2, 1)
-    while not any("waits to hear what process 1" in line for line in zero.said):
+    while not any("waits for the settings of process 1" in line for line in zero.said):
         time.sleep(0.01)
     one.peers.compare({}, 60.0)
     assert zero.end() is None and one.end() is None
