@@ -1,7 +1,7 @@
-"""The whole job for several seeds, each in a folder of its own, and runs compared over seeds.
+"""The whole job for several seeds, each in a folder of its own, and comparisons over seeds.
 
 ``WORKDIR/config.json`` has the seeds, ``WORKDIR/seed-N`` is an ordinary run with seed N, which
-every verb takes, and ``WORKDIR/compare.json`` and ``compare.md`` say what all have in common.
+every verb takes, and ``WORKDIR/compare.json`` and ``compare.md`` compare the methods over seeds.
 """
 
 import dataclasses
@@ -22,19 +22,10 @@ from asesjax.viz.compare import comparison_text
 
 
 def execute_seeds(run: Run, until: tuple[str, ...] = ("report",), redo: bool = False) -> None:
-    """Run the stages once, or once for each of the configuration's seeds.
+    """Run the stages (see ``experiment.execute``) once, or once for each seed of the configuration.
 
-    Finished stages of every seed are kept, so that the same call goes on where it was stopped, and
-    seeds may be added. After the last report the seeds are compared.
-
-    Args:
-      run: from ``open_run``.
-      until: as in ``experiment.execute``.
-      redo: as in ``experiment.execute``.
-
-    Raises:
-      UserError: a seed twice or below 0, a folder that holds a run of the other kind, or see
-        ``experiment.execute``.
+    Finished stages of every seed are kept, so the same call resumes, and seeds may be added. After
+    the last report the methods are compared over seeds.
     """
     same_run(run, until=until, redo=redo)
     seeds = run.config.seeds
@@ -51,7 +42,7 @@ def execute_seeds(run: Run, until: tuple[str, ...] = ("report",), redo: bool = F
     for seed in seeds:
         run.say(f"\nseed {seed}: {run / f'seed-{seed}'}")
         execute(seed_run(run, seed), until, redo)
-        if is_first():  # now that it has been accepted
+        if is_first():  # the run has been accepted
             save_fields(run.workdir, run.config)
     if "report" in until and is_first():
         group = compare_runs([run / f"seed-{seed}" for seed in seeds])
@@ -70,7 +61,7 @@ def seed_run(run: Run, seed: int) -> Run:
 
 
 def one_by_one(workdirs: Sequence[str | Path]) -> list[Path]:
-    """Replace folders of several seeds by the folders of their runs."""
+    """Replace each workdir of several seeds by the folders of its runs."""
     out = []
     for folder in map(Path, workdirs):
         seeds = saved_fields(folder).get("seeds") if (folder / "config.json").is_file() else None
@@ -81,7 +72,7 @@ def one_by_one(workdirs: Sequence[str | Path]) -> list[Path]:
 def same_but_for_seed(workdirs: Sequence[Path]) -> list[list[Path]]:
     """Group runs that differ in nothing but their seed, in the order given.
 
-    A seed that a group has already begins a group of its own: it tells nothing new.
+    A run whose seed its group has already begins another group.
     """
     groups: list[tuple[str, dict[int, Path]]] = []
     for folder in workdirs:
@@ -142,6 +133,6 @@ def compare_runs(workdirs: Sequence[Path]) -> dict[str, Any]:
 
 
 def _outcomes(workdir: Path, method: str, metric: str) -> Outcomes:
-    """What a method got right, by id and text of the question."""
+    """Return whether a method answered right, by id and text of the question."""
     rows = [row for _, row in read_jsonl(workdir / f"predictions/{method}/test.jsonl")]
     return {(row["id"], row["question"]): is_right(row, metric) for row in rows}

@@ -1,8 +1,8 @@
-"""Methods against each other: over seeds, and over the questions that they have in common.
+"""Comparisons of methods: over seeds, and over the questions that they have in common.
 
-Two things can move a difference of accuracies: another seed, and other questions. A test over seeds
-needs no model of the first and says whether a new seed would agree, but a few seeds are little to
-go by. A test over questions says whether these very trained models differ, and nothing of seeds.
+A difference of accuracies may change with the seed and with the questions. A test over seeds says
+whether a new seed would agree, but has little power with few seeds. A test over questions says
+whether these trained models differ, and nothing about other seeds.
 """
 
 import math
@@ -17,24 +17,17 @@ from asesjax.core.errors import UserError
 
 
 class Mean(NamedTuple):
-    """A mean over seeds.
-
-    Attributes:
-      mean: of the values.
-      sd: sample standard deviation; None for a single value.
-      interval: 95 % interval of the mean; None for a single value.
-    """
+    """A mean over seeds; the last two are None for a single value."""
 
     mean: float
-    sd: float | None
-    interval: tuple[float, float] | None
+    sd: float | None  # sample standard deviation
+    interval: tuple[float, float] | None  # 95 %, of the mean
 
 
 def mean_interval(values: Sequence[float]) -> Mean:
     """Return mean, sample standard deviation and the 95 % interval of Student's t.
 
-    It assumes that the values are independent and about normal. With few of them it is wide, and
-    for shares it may go beyond 0 and 1.
+    The interval assumes independent, about normal values; that of a share may exceed [0, 1].
 
     Example:
       >>> mean_interval([0.25, 0.75])
@@ -63,15 +56,10 @@ def paired_t(differences: Sequence[float]) -> float | None:
 
 
 def sign_flip(differences: Sequence[int]) -> float:
-    """Return the exact two-sided p-value of a sum of differences, if each could have either sign.
+    """Return the exact two-sided p-value of a sum of independent differences.
 
-    Where every difference is -1, 0 or 1 this is McNemar's exact test.
-
-    Args:
-      differences: whole numbers, one for each question (or whatever else is independent).
-
-    Returns:
-      The probability that random signs give a sum as far from 0 as this, from 0 (exclusive) to 1.
+    It is the probability that random signs give a sum as far from 0 as this, in (0, 1]. Where
+    every difference is -1, 0 or 1 this is McNemar's exact test.
 
     Example:
       >>> sign_flip([1, 1, 1, 1, 1, 0, -1])  # 2 * (1 + 6) / 2**6
@@ -80,7 +68,7 @@ def sign_flip(differences: Sequence[int]) -> float:
     sizes = np.abs([d for d in differences if d]).astype(np.int64)
     if not len(sizes):
         return 1.0
-    # Probabilities of the sums -total ... total, one difference after the other.
+    # Probabilities of the sums -total ... total, after each difference.
     total = int(sizes.sum())
     chances = np.zeros(2 * total + 1)
     chances[total] = 1.0
@@ -106,40 +94,24 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 class Versus(NamedTuple):
-    """One method against another.
+    """One method against another."""
 
-    Attributes:
-      difference: of the accuracies, mean over seeds.
-      interval: its 95 % interval of Student's t over seeds; None for a single seed.
-      p_seeds: of the paired t test over seeds; None for a single seed.
-      p_questions: of the sign-flip test over questions.
-      better: pairs of seed and question that this method alone gets right.
-      worse: those that the other alone gets right.
-    """
-
-    difference: float
-    interval: tuple[float, float] | None
-    p_seeds: float | None
-    p_questions: float
-    better: int
-    worse: int
+    difference: float  # of the accuracies, mean over seeds
+    interval: tuple[float, float] | None  # its 95 % interval over seeds; None for a single seed
+    p_seeds: float | None  # of the paired t test over seeds; None for a single seed
+    p_questions: float  # of the sign-flip test over questions
+    better: int  # pairs of seed and question that only this method answers right
+    worse: int  # pairs that only the other answers right
 
 
 Outcomes = Mapping[Hashable, bool]  # question -> whether it is answered right
 
 
 def versus(own: Sequence[Outcomes], other: Sequence[Outcomes]) -> Versus:
-    """Compare two methods that answered the same questions with the same seeds.
+    """Compare two methods that answered the same questions, with an item for each seed.
 
-    Over questions, those of all seeds are pooled. A question that several seeds share counts once,
-    with its differences added up: its outcomes depend on each other, so their signs flip together.
-
-    Args:
-      own: for each seed, what the method got right.
-      other: the same of the other method.
-
-    Raises:
-      UserError: the questions of a seed are not the same.
+    The test over questions pools all seeds. A question that several seeds share counts once, with
+    the sum of its differences: its outcomes depend on each other, so their signs flip together.
     """
     differences, by_question, better, worse = [], {}, 0, 0
     for mine, theirs in zip(own, other, strict=True):
@@ -164,16 +136,12 @@ def versus(own: Sequence[Outcomes], other: Sequence[Outcomes]) -> Versus:
 def compare(
     outcomes: Mapping[str, Sequence[Outcomes]], against: str | None
 ) -> list[dict[str, Any]]:
-    """Compare all methods over their seeds, and with one of them.
-
-    Args:
-      outcomes: method to what it got right with each seed.
-      against: the method that others are compared with; None for none.
+    """Compare all methods over their seeds, and with the method ``against``, if any.
 
     Returns:
       A row for each method: ``method``, ``accuracies`` (of the seeds), ``mean``, ``sd`` and
       ``interval`` (see ``Mean``), and ``versus``: None for ``against`` itself, else the fields of
-      ``Versus`` and its p-values ``p_seeds_holm`` and ``p_questions_holm``, corrected for the
+      ``Versus`` and the p-values ``p_seeds_holm`` and ``p_questions_holm``, corrected for the
       number of methods compared.
     """
     rows = []

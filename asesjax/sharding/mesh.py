@@ -20,18 +20,16 @@ def make_mesh(
     devices: Sequence[jax.Device] | None = None,
     slices: int = 1,
 ) -> Mesh:
-    """Arrange devices as data x fsdp x tensor.
+    """Arrange devices as data x fsdp x tensor; one of the sizes may be -1, all that are left.
 
     Args:
-      data: copies that see different rows of a batch and hold the same parameters.
-      fsdp: devices that see different rows and share out the parameters.
-      tensor: devices that share out the matrices of one row's computation.
+      data: groups that process different rows of a batch and each hold all parameters.
+      fsdp: devices that process different rows and split the parameters.
+      tensor: devices that split the matrices of one row's computation.
       devices: all of them are used; None for every device of every process.
-      slices: groups of devices with slow connections between them (TPU slices). Each holds a
-        stretch of the data axis, so that only gradients cross. Devices that do not tell their
-        slice (CPUs) are cut evenly in their order.
-
-    One of the three sizes may be -1: the devices that the others leave.
+      slices: groups of devices with slow connections between them (TPU slices). Each holds a part
+        of the data axis, so that only gradients cross. Devices without a slice index (CPUs) are
+        divided evenly in their order.
 
     Returns:
       A Mesh with axes ``data, fsdp, tensor``, sharded automatically by the compiler.
@@ -39,32 +37,28 @@ def make_mesh(
     Raises:
       UserError: sizes that do not multiply to the number of devices, or slices that do not divide
         the data axis or are not those of the devices.
-
-    Example:
-      >>> dict(make_mesh(devices=jax.devices()[:1]).shape)
-      {'data': 1, 'fsdp': 1, 'tensor': 1}
     """
     count = len(jax.devices() if devices is None else devices)
     sizes = [data, fsdp, tensor]
-    told = ", ".join(f"mesh.{name}={size}" for name, size in zip(AXES, sizes, strict=True))
+    given = ", ".join(f"mesh.{name}={size}" for name, size in zip(AXES, sizes, strict=True))
     if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
-        raise UserError(f"{told}: sizes must be 1 or more, and at most one of them -1 (the rest)")
+        raise UserError(f"{given}: sizes must be 1 or more, and at most one of them -1 (the rest)")
     if -1 in sizes:
         others = -math.prod(sizes)
         if count % others:
             raise UserError(
-                f"{told}: the given sizes multiply to {others}, which does not divide the "
+                f"{given}: the given sizes multiply to {others}, which does not divide the "
                 f"{count} devices"
             )
         sizes[sizes.index(-1)] = count // others
     if math.prod(sizes) != count:
         raise UserError(
-            f"{told}: the sizes multiply to {math.prod(sizes)} but there are {count} devices; "
+            f"{given}: the sizes multiply to {math.prod(sizes)} but there are {count} devices; "
             "set one of them to -1"
         )
     if slices < 1 or sizes[0] % slices:
         raise UserError(
-            f"mesh.slices={slices} must divide mesh.data, which is {sizes[0]} ({told}): the data "
+            f"mesh.slices={slices} must divide mesh.data, which is {sizes[0]} ({given}): the data "
             "axis is the one that goes over the slices"
         )
     if slices > 1:

@@ -14,11 +14,11 @@ from asesjax.sharding.rules import Rules
 
 
 def on_mesh(mesh: Mesh, function: Callable) -> Callable:
-    """Make the mesh known to the model while ``function`` is traced.
+    """Make the mesh known to the model while ``function`` is traced; results are the same.
 
-    Wrap what is given to ``jax.jit``, or what calls a jitted function. The values stay what they
-    are, but without it every device may compute all rows of a batch where parameters are sharded
-    along the width (see ``models.layers.replicate``).
+    Wrap the argument of ``jax.jit``, or a caller of a jitted function. Without it every device may
+    compute all rows of a batch where parameters are sharded along the width (see
+    ``models.layers.replicate``).
     """
 
     @functools.wraps(function)
@@ -30,26 +30,25 @@ def on_mesh(mesh: Mesh, function: Callable) -> Callable:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A whole copy on every device."""
+    """Return the sharding of a whole copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows spread over the data and fsdp axes, other dimensions whole."""
+    """Return the sharding of rows over the data and fsdp axes, other dimensions whole."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def param_shardings(mesh: Mesh, rules: Rules, axes_tree: Any, shapes: Any) -> Any:
-    """Shardings of a parameter tree.
+    """Return the NamedShardings of a parameter tree.
+
+    A dimension that its mesh axis does not divide stays whole.
 
     Args:
       mesh: from ``make_mesh``.
-      rules: from ``rules``.
+      rules: logical axis -> mesh axis.
       axes_tree: from ``t5.logical_axes``: a tuple of names in the place of every array.
       shapes: the parameters, or ``jax.ShapeDtypeStruct`` in their places.
-
-    Returns:
-      The same tree of NamedShardings. A dimension that its mesh axis does not divide stays whole.
     """
 
     def one(names: tuple[str, ...], array) -> NamedSharding:
@@ -63,12 +62,7 @@ def param_shardings(mesh: Mesh, rules: Rules, axes_tree: Any, shapes: Any) -> An
 
 
 def put_batch(mesh: Mesh, batch: Batch) -> dict[str, jax.Array]:
-    """Put a batch on the devices, its rows spread over them.
-
-    Args:
-      mesh: from ``make_mesh``.
-      batch: NumPy arrays with a leading batch dimension; with several processes, the rows that
-        this one has loaded.
+    """Spread the rows of a batch over the devices; several processes each give their own rows.
 
     Raises:
       UserError: rows that the data and fsdp axes do not divide.

@@ -1,4 +1,4 @@
-"""The metrics file: what is kept, removed and refused when a run goes on."""
+"""The metrics file: what is kept, removed and refused when a run resumes."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def test_lines_after_the_restored_step_are_removed_and_nothing_else(tmp_path):
     assert read_metrics(tmp_path / "metrics.jsonl", "validation") == before[3:]
 
 
-def test_a_fresh_start_forgets_an_earlier_run(tmp_path):
+def test_a_fresh_start_removes_the_lines_of_an_earlier_run(tmp_path):
     for _ in range(2):
         with MetricLog(tmp_path, tensorboard=False) as log:
             log.write("train", 1, loss=1.0)
@@ -37,7 +37,7 @@ def test_a_fresh_start_forgets_an_earlier_run(tmp_path):
 
 
 @pytest.mark.parametrize("torn", ['{"kind": "train", "step": 3', '{"kind": "train", "step": 3}'])
-def test_a_torn_last_line_is_removed(tmp_path, torn):
+def test_an_incomplete_last_line_is_removed(tmp_path, torn):
     with MetricLog(tmp_path, tensorboard=False) as log:
         log.write("train", 1, loss=1.0)
         log.write("train", 2, loss=1.0)
@@ -49,7 +49,7 @@ def test_a_torn_last_line_is_removed(tmp_path, torn):
 
 
 @pytest.mark.parametrize("bad", ["no json", "[1, 2]", '{"loss": 1}', "3"])
-def test_a_broken_line_inside_is_named_and_the_file_left_alone(tmp_path, bad):
+def test_a_bad_line_inside_is_named_and_the_file_kept(tmp_path, bad):
     path = tmp_path / "metrics.jsonl"
     text = '{"kind": "train", "step": 1}\n' + bad + '\n{"kind": "train", "step": 2}\n'
     path.write_text(text)
@@ -67,7 +67,7 @@ def test_lines_are_plain_json_whatever_goes_in(tmp_path):
     }
 
 
-def test_a_disk_that_is_full_is_told_once(tmp_path):
+def test_a_full_disk_is_reported_once(tmp_path):
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     with pytest.raises(UserError, match=r"metrics.jsonl or the files beside it: No space left"):
@@ -77,7 +77,7 @@ def test_a_disk_that_is_full_is_told_once(tmp_path):
             log.write("train", 1, loss=1.0)
 
 
-def test_tensorboard_gets_the_numbers_and_purges_what_is_redone(tmp_path):
+def test_tensorboard_gets_the_numbers_and_purges_repeated_steps(tmp_path):
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.record_writer import directory_check  # noqa: F401  (same package version)
 

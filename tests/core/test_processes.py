@@ -1,4 +1,4 @@
-"""One process alone; several are started in tests/train/test_processes.py."""
+"""A single process; tests/train/test_processes.py starts several."""
 
 import socket
 
@@ -8,7 +8,7 @@ from asesjax.core import processes, run_card
 from asesjax.core.errors import UserError
 
 
-def test_one_process_is_first_and_leads_nobody(capsys):
+def test_a_single_process_is_first_and_works_alone(capsys):
     processes.start("")
     assert processes.is_first() and not processes.several()
     done = []
@@ -18,21 +18,21 @@ def test_one_process_is_first_and_leads_nobody(capsys):
     assert done == ["together"] and capsys.readouterr().out == "heard\n"
 
 
-def test_errors_of_the_leader_are_its_own():
+def test_errors_of_the_leader_pass_through():
     with pytest.raises(KeyError), processes.leading() as together:
         together(0, {}.popitem)()
 
 
-def test_a_process_alone_has_nobody_to_differ_from():
+def test_a_single_process_compares_nothing():
     processes.check_same({"seed": object()})
 
 
-def test_start_timeout_must_be_a_time():
+def test_start_timeout_must_be_positive():
     with pytest.raises(UserError, match="--start-timeout must be above 0 seconds, got 0"):
         processes.start("host:80", 2, 0, timeout=0)
 
 
-def test_nobody_comes():
+def test_missing_processes_are_an_error():
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -41,7 +41,7 @@ def test_nobody_comes():
     assert not processes.several()
 
 
-def test_auto_where_there_is_nothing_to_find(monkeypatch):
+def test_auto_without_a_cluster_is_refused(monkeypatch):
     monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")  # where libtpu is installed, jax would ask
     with pytest.raises(UserError, match="found neither a TPU pod nor SLURM nor Open MPI"):
         processes.start("auto", timeout=1)
@@ -66,6 +66,6 @@ def test_source_facts_change_with_the_source(tmp_path, monkeypatch):
     [("host:80",), ("host:80", 2), ("host:80", 2, 2), ("host:80", 2, -1), ("80", 2, 0), ("", 2, 0),
      ("host:x", 2, 0), ("auto", 2, None)],
 )  # fmt: skip
-def test_arguments_that_do_not_fit_together_are_told(arguments):
+def test_arguments_that_do_not_fit_together_are_refused(arguments):
     with pytest.raises(UserError, match="--process"):
         processes.start(*arguments)

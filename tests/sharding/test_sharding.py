@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from asesjax.core.errors import UserError
+from asesjax.core.options import from_fields
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import _over_slices, make_mesh
@@ -50,7 +51,7 @@ def loss(params, batch):
     return -jnp.take_along_axis(log_p, targets[..., None], -1).mean()
 
 
-def test_mesh_fills_the_one_that_is_left_open():
+def test_a_size_of_minus_one_takes_the_other_devices():
     assert dict(make_mesh().shape) == {"data": 8, "fsdp": 1, "tensor": 1}
     assert dict(make_mesh(2, -1, 2).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
     assert dict(make_mesh(1, 2, -1).shape) == {"data": 1, "fsdp": 2, "tensor": 4}
@@ -71,7 +72,7 @@ def test_slices_lie_along_the_data_axis():
         make_mesh(4, 2, 1, slices=3)
 
 
-def test_slices_that_the_devices_tell():
+def test_slices_that_the_devices_report():
     @dataclasses.dataclass(frozen=True)
     class Chip:
         id: int
@@ -94,7 +95,7 @@ def test_slices_that_the_devices_tell():
 def test_presets_are_the_choices_of_the_option():
     assert set(PRESETS) == set(MeshOptions.__dataclass_fields__["preset"].metadata["choices"])
     with pytest.raises(UserError, match="did you mean 'fsdp'"):
-        rules("fdsp")
+        from_fields({"mesh.preset": "fdsp"})
 
 
 def test_parameters_lie_where_the_rules_say():
@@ -133,7 +134,7 @@ def test_put_batch():
     "preset, sizes",
     [("dp", (8, 1, 1)), ("fsdp", (1, 8, 1)), ("tp", (2, 1, 4)), ("fsdp_tp", (2, 2, 2))],
 )
-def test_gradients_are_the_same_and_rows_stay_apart(preset, sizes):
+def test_gradients_are_the_same_and_rows_stay_sharded(preset, sizes):
     params, batch = t5.init(MODEL, jax.random.key(0)), make_batch()
     want_loss, want = jax.jit(jax.value_and_grad(loss))(params, batch)
     mesh = make_mesh(*sizes)

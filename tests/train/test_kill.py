@@ -105,7 +105,7 @@ def test_kill_9_at_any_moment_changes_no_bit(tiny, whole, tmp_path, wanted, seed
     assert in_saves >= wanted // 4 and len(resumed) >= wanted // 2
 
 
-def test_sigterm_saves_stops_and_goes_on(tiny, whole, tmp_path):
+def test_sigterm_saves_and_stops_and_the_run_resumes(tiny, whole, tmp_path):
     work, out = tmp_path / "role", tmp_path / "out.npz"
     process = start(work, out)
     deadline = time.monotonic() + 120

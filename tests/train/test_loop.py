@@ -39,7 +39,7 @@ def whole(tiny, tmp_path_factory):
     return folder, tiny.run(folder)
 
 
-def test_what_a_run_leaves(tiny, whole):
+def test_files_and_totals_of_a_run(tiny, whole):
     folder, result = whole
     rows = tiny.lines(folder)
     assert [(row["kind"], row["step"]) for row in rows] == [
@@ -57,7 +57,7 @@ def test_what_a_run_leaves(tiny, whole):
     assert list((folder / "tensorboard").iterdir())
 
 
-def test_parts_of_a_run_are_the_run(tiny, whole, tmp_path):
+def test_training_in_parts_equals_training_at_once(tiny, whole, tmp_path):
     """Stopped at given steps and gone on, on the same examples: the same bits; a part is kept."""
     for until, steps in ((7, 7), (7, 7), (15, 15), (10, 15), (None, 24)):
         result = tiny.run(tmp_path, until=until)
@@ -66,7 +66,7 @@ def test_parts_of_a_run_are_the_run(tiny, whole, tmp_path):
     assert tiny.lines(tmp_path)[-1]["step"] == 24
 
 
-def test_a_part_may_have_other_examples(tiny, whole, tmp_path):
+def test_a_later_part_may_have_other_examples(tiny, whole, tmp_path):
     tiny.run(tmp_path, until=12)
     result = tiny.run(tmp_path, items=tiny.examples(seed=1))
     again = tiny.run(tmp_path)
@@ -117,7 +117,7 @@ def test_a_finished_role_returns_at_once(tiny, whole):
 
 
 @pytest.mark.parametrize("stop", [4, 11, 12, 23])
-def test_stopped_and_continued_is_bit_identical(tiny, whole, tmp_path, stop):
+def test_a_resumed_run_is_bit_identical(tiny, whole, tmp_path, stop):
     with tiny.stopped(stop):
         tiny.run(tmp_path)
     # No save of its own: those of every fifth step, the last two of them, and the evaluated 12.
@@ -142,7 +142,7 @@ def test_a_damaged_newest_checkpoint_costs_steps_but_not_bits(tiny, whole, tmp_p
     assert tiny.lines(tmp_path) == tiny.lines(whole[0])
 
 
-def test_going_on_with_another_mesh_stays_close(tiny, whole, tmp_path):
+def test_resuming_on_another_mesh_stays_close(tiny, whole, tmp_path):
     with tiny.stopped(12):
         tiny.run(tmp_path)
     result = tiny.run(tmp_path, mesh=make_mesh(2, 2, 2), rules=rules("fsdp_tp"))
@@ -154,7 +154,7 @@ def test_going_on_with_another_mesh_stays_close(tiny, whole, tmp_path):
             assert row["tokens"] == want["tokens"]
 
 
-def test_sigterm_before_the_first_step_is_no_loss(tiny, whole, tmp_path, monkeypatch):
+def test_sigterm_before_the_first_step_loses_nothing(tiny, whole, tmp_path, monkeypatch):
     event = threading.Event()
     event.set()
     monkeypatch.setattr(loop, "on_sigterm", lambda: contextlib.nullcontext(event))
@@ -167,7 +167,7 @@ def test_sigterm_before_the_first_step_is_no_loss(tiny, whole, tmp_path, monkeyp
     assert tiny.lines(tmp_path) == tiny.lines(whole[0])
 
 
-def test_the_handler_of_sigterm_is_put_back(tiny, whole):
+def test_the_handler_of_sigterm_is_restored(tiny, whole):
     assert signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, None)
 
 
@@ -212,7 +212,7 @@ def full_disk():
 
 
 @pytest.mark.parametrize("limit, what", [(20_000, "a checkpoint to"), (1_500, "{}/metrics.jsonl")])
-def test_a_full_disk_is_told_and_costs_nothing(tiny, whole, tmp_path, full_disk, limit, what):
+def test_a_full_disk_is_an_error_and_loses_nothing(tiny, whole, tmp_path, full_disk, limit, what):
     with tiny.stopped(11):
         tiny.run(tmp_path)
     full_disk(limit)
@@ -226,14 +226,14 @@ def test_a_full_disk_is_told_and_costs_nothing(tiny, whole, tmp_path, full_disk,
     assert tiny.lines(tmp_path) == tiny.lines(whole[0])
 
 
-def test_a_folder_that_cannot_be_made_is_told(tiny, tmp_path):
+def test_a_folder_that_cannot_be_made_is_a_user_error(tiny, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match="cannot write .*Not a directory"):
         tiny.run(tmp_path / "file" / "role")
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_updates_that_are_not_finite_are_left_out_counted_and_too_many_stop(
+def test_nonfinite_updates_are_skipped_and_counted_and_too_many_stop_the_run(
     tiny, tmp_path, monkeypatch, capsys
 ):
     real, bad = loop.batch_at, {4, 5}
@@ -296,12 +296,12 @@ def test_another_model_is_refused_with_the_shapes(tiny, whole):
         tiny.run(whole[0], model=dataclasses.replace(tiny.MODEL, d_ff=48))
 
 
-def test_a_batch_that_the_devices_cannot_share_is_told(tiny, tmp_path):
+def test_a_batch_that_the_devices_cannot_share_is_refused(tiny, tmp_path):
     with pytest.raises(UserError, match="8 in 2 microbatches gives 4 rows, which 8 devices"):
         tiny.run(tmp_path, tiny.config(microbatches=2), mesh=make_mesh())
 
 
-def test_metrics_are_read_only_when_the_next_step_is_under_way(tiny, tmp_path, monkeypatch):
+def test_metrics_are_read_only_when_the_next_step_is_running(tiny, tmp_path, monkeypatch):
     reads = []
     real = loop.Meter._count
     monkeypatch.setattr(
@@ -349,7 +349,7 @@ def scripted(monkeypatch):
 
 
 @pytest.mark.parametrize("metric", ["validation_loss", "validation_accuracy"])
-def test_training_stops_when_validation_gains_no_more(tiny, tmp_path, scripted, capsys, metric):
+def test_training_stops_when_validation_stops_improving(tiny, tmp_path, scripted, capsys, metric):
     fields = {"evaluate_every_share": 1 / 6, "keep_best": metric}
     config = tiny.config(patience=2, **fields)
     with tiny.stopped(10):
@@ -387,7 +387,7 @@ def test_stopping_early_changes_no_bit_of_what_came_before(tiny, whole, tmp_path
         ({"keep_best": "validation_loss"}, 0, "needs validation examples"),
     ],
 )
-def test_early_stopping_that_cannot_be_is_told(tiny, fields, n_validation, message):
+def test_impossible_early_stopping_is_refused(tiny, fields, n_validation, message):
     with pytest.raises(UserError, match=message):
         duration.check_early_stopping(tiny.config(**fields), n_validation)
 
@@ -399,7 +399,7 @@ def test_the_best_evaluation_is_the_first_of_equals_and_never_nan():
     assert duration.best_step(rows, "validation_accuracy") == 2
 
 
-def test_as_many_newest_checkpoints_stay_as_asked(tiny, tmp_path):
+def test_keep_last_checkpoints_are_kept(tiny, tmp_path):
     with tiny.stopped(11):
         tiny.run(tmp_path, tiny.config(save_every_steps=2, keep_last=4))
     assert checkpoint.steps(tmp_path / "checkpoints") == [4, 6, 8, 10]
@@ -407,7 +407,7 @@ def test_as_many_newest_checkpoints_stay_as_asked(tiny, tmp_path):
         tiny.run(tmp_path, tiny.config(keep_last=0))
 
 
-def test_steps_are_profiled_when_asked(tiny, whole, tmp_path):
+def test_profile_steps_writes_a_trace(tiny, whole, tmp_path):
     result = tiny.run(tmp_path, tiny.config(profile_steps=(3, 5)))
     (trace,) = (tmp_path / "profile/plugins/profile").glob("*/*.xplane.pb")
     assert trace.stat().st_size > 0
@@ -418,7 +418,7 @@ def test_steps_are_profiled_when_asked(tiny, whole, tmp_path):
             tiny.run(tmp_path, tiny.config(profile_steps=steps))
 
 
-def test_validation_tells_the_loss_of_each_kind_of_segment(tiny, whole):
+def test_validation_has_the_loss_of_each_kind_of_segment(tiny, whole):
     from asesjax.data.batching import eval_batches
 
     params, examples = whole[1].params, tiny.examples(20, seed=9)

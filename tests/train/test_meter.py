@@ -1,4 +1,4 @@
-"""What a log line holds, and the watch over slow and hanging steps."""
+"""The log lines, and warnings about slow and hanging steps."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -52,7 +52,7 @@ def test_rates_are_those_of_the_window():
     assert rows[0]["device_memory_bytes"] is None
 
 
-def test_a_window_goes_on_where_it_was_carried_from():
+def test_a_window_resumes_from_what_was_carried():
     whole, parts = Log(), Log()
     metrics = [vector(loss_sum=i, grad_norm=i / 3, source_tokens=i) for i in range(1, 6)]
     one = make(whole, clock=Clock())
@@ -72,7 +72,7 @@ def test_a_window_goes_on_where_it_was_carried_from():
     assert plain(whole) == plain(parts)
 
 
-def test_norms_are_means_over_the_updates_that_were_made():
+def test_norms_are_means_over_updates_that_were_not_skipped():
     log = Log()
     meter = make(log)
     left_out = dict.fromkeys(("loss_sum", "normalizer", "grad_norm", "update_norm"), 0.0)
@@ -83,7 +83,7 @@ def test_norms_are_means_over_the_updates_that_were_made():
     assert (row["skipped"], row["grad_norm"], row["loss"]) == (1, 3.0, 2.0)
 
 
-def test_a_gradient_that_is_not_finite_is_told_with_its_step():
+def test_a_nonfinite_gradient_is_reported_with_its_step():
     meter = make(Log())
     meter.add(1, vector())
     meter.add(2, vector(grad_norm=np.nan))
@@ -111,7 +111,7 @@ def run_steps(times, n, seconds=1.0, start=0.0):
     return start + n * seconds
 
 
-def test_a_step_that_hangs_is_told_again_when_its_time_has_doubled_and_at_its_end():
+def test_a_hanging_step_is_reported_again_when_its_time_doubles_and_when_it_ends():
     times, hung = watch.StepTimes(), Step()
     now = run_steps(times, 6)
     times.began(7, hung, now)
@@ -125,7 +125,7 @@ def test_a_step_that_hangs_is_told_again_when_its_time_has_doubled_and_at_its_en
     assert times.look(now + 69) == [] and len(times.look(now + 71)) == 1
 
 
-def test_pauses_are_no_slow_steps_but_a_missing_batch_is():
+def test_pauses_are_not_reported_but_a_missing_batch_is():
     times = watch.StepTimes()
     now = run_steps(times, 6) + 1000.0  # a long evaluation
     assert times.look(now) == []
@@ -141,7 +141,7 @@ def test_pauses_are_no_slow_steps_but_a_missing_batch_is():
     assert line.startswith("step 7 is done, after 1 s")
 
 
-def test_steps_that_end_between_two_looks_share_the_time():
+def test_steps_that_end_between_two_polls_share_the_time():
     times = watch.StepTimes()
     steps = [Step() for _ in range(10)]
     for i, step in enumerate(steps, 1):
@@ -153,14 +153,14 @@ def test_steps_that_end_between_two_looks_share_the_time():
     assert times.look(39.0) == [] and "median is 2 s" in times.look(41.0)[0]
 
 
-def test_the_first_step_is_given_time():
+def test_the_first_step_may_take_longer():
     times = watch.StepTimes()
     times.began(1, Step(), 0.0)
     assert times.look(299.0) == []
     assert times.look(301.0) == ["step 1 has been running for 301 s"]
 
 
-def test_the_thread_says_what_it_finds_and_ends(monkeypatch):
+def test_the_watching_thread_reports_and_ends(monkeypatch):
     monkeypatch.setattr(watch, "_POLL_SECONDS", 0.001)
     monkeypatch.setattr(watch, "_FIRST_SECONDS", 0.0)
     lines = []

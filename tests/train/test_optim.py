@@ -37,7 +37,7 @@ def test_without_warmup_the_first_step_has_the_full_rate(tiny):
     assert rates(tiny, 5, schedule="constant", warmup_share=0.0) == pytest.approx([1e-2] * 5)
 
 
-def test_the_rate_is_traced_so_new_steps_do_not_compile(tiny):
+def test_new_steps_do_not_compile_the_schedule_again(tiny):
     schedule = jax.jit(optim.make_schedule(tiny.config(), 10))
     for step in range(10):
         schedule(jnp.int32(step))
@@ -91,7 +91,7 @@ def test_adafactor_equals_optax_without_decay(tiny):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), one, two)
 
 
-def test_norms_and_position_tables_are_not_decayed(tiny):
+def test_norms_and_position_tables_do_not_decay(tiny):
     shapes = jax.eval_shape(lambda key: t5.init(tiny.MODEL, key), jax.random.key(0))
     mask = tiny.leaves(optim.decay_mask(shapes))
     free = {name for name, decays in mask.items() if not decays}
@@ -134,7 +134,7 @@ def test_norms_and_position_tables_are_not_decayed(tiny):
         ({"rate_factors": ("(=1",)}, "expected regex=factor"),
     ],
 )
-def test_fields_out_of_range_are_named(tiny, fields, message):
+def test_fields_out_of_range_are_refused_by_name(tiny, fields, message):
     with pytest.raises(UserError, match=message):
         optim.make_optimizer(tiny.config(**fields), 10)
 
@@ -161,7 +161,7 @@ PLAIN = dict(learning_rate=0.1, schedule="constant", warmup_share=0.0, weight_de
         ("sgd", 0.0, optax.sgd(0.1, momentum=0.9)),
     ],
 )  # fmt: skip
-def test_optimizers_are_those_of_optax(tiny, name, decay, alias):
+def test_optimizers_equal_those_of_optax(tiny, name, decay, alias):
     train = tiny.config(**PLAIN | {"optimizer": name, "weight_decay": decay})
     params = {"kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]])}
     gradients = {"kernel": jnp.array([[0.3, -1.0], [0.0, 2.0]])}
@@ -192,7 +192,7 @@ def test_rate_factors_by_hand(tiny):
     assert any("decoder" in name for name in names) and not any("table" in name for name in names)
 
 
-def test_a_rate_factor_of_no_parameter(tiny):
+def test_a_rate_factor_that_matches_no_parameter_is_refused(tiny):
     train = tiny.config(rate_factors=("encoder=1", "enkoder=0"))
     shapes = jax.eval_shape(lambda key: t5.init(tiny.MODEL, key), jax.random.key(0))
     with pytest.raises(UserError, match="'enkoder' is found in no parameter's name.*decoder/"):

@@ -1,4 +1,4 @@
-"""Averages, frozen parameters and skipped steps through the loop: saved, continued, handed on."""
+"""Averages, frozen parameters and skipped steps through the loop: saved, resumed, selected."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ FIELDS = {
 }  # fmt: skip
 
 
-def test_a_continued_run_with_average_and_frozen_parameters_is_the_same(tiny, tmp_path):
+def test_a_resumed_run_with_average_and_frozen_parameters_is_bit_identical(tiny, tmp_path):
     whole = tiny.run(tmp_path / "whole", tiny.config(**FIELDS))
     with tiny.stopped(13):
         tiny.run(tmp_path / "cut", tiny.config(**FIELDS))
@@ -32,7 +32,7 @@ def test_a_continued_run_with_average_and_frozen_parameters_is_the_same(tiny, tm
     assert moved == {name for name in start if "token_embedder" not in name}
 
 
-def test_the_checkpoint_hands_on_the_average(tiny, tmp_path):
+def test_the_parameters_of_a_checkpoint_are_the_average(tiny, tmp_path):
     train = tiny.config(**FIELDS)
     result = tiny.run(tmp_path, train)
     optimizer = optim.make_optimizer(train, 24)
@@ -46,11 +46,11 @@ def test_the_checkpoint_hands_on_the_average(tiny, tmp_path):
         np.testing.assert_array_equal(tiny.leaves(now.params)[name], value, err_msg=name)
         apart += (weights[name] != value).any()
     assert apart > 10
-    handed_on = checkpoint.restore_params(tmp_path, target.params)
-    jax.tree.map(np.testing.assert_array_equal, handed_on, result.params)
+    selected = checkpoint.restore_params(tmp_path, target.params)
+    jax.tree.map(np.testing.assert_array_equal, selected, result.params)
 
 
-def test_another_average_is_another_run(tiny, tmp_path):
+def test_another_average_is_refused_as_another_run(tiny, tmp_path):
     with tiny.stopped(7):
         tiny.run(tmp_path)
     with pytest.raises(UserError, match="ema_decay was 0.0 and is now 0.5"):
@@ -58,8 +58,8 @@ def test_another_average_is_another_run(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_deep_runs_are_the_same_run(tiny, tmp_path):
-    """Scanned and recomputed layers go on where unrolled ones stopped."""
+def test_scanned_layers_resume_an_unrolled_run(tiny, tmp_path):
+    """With remat too: neither changes which run it is."""
     deep = dataclasses.replace(tiny.MODEL, n_encoder_layers=2, n_decoder_layers=2)
     with tiny.stopped(13):
         tiny.run(tmp_path / "a", model=deep)

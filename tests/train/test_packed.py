@@ -1,4 +1,4 @@
-"""Training on packed rows: interrupted, continued, counted, and the same losses as without."""
+"""Training on packed rows: interrupted, resumed, counted, and the same losses as without."""
 
 import jax
 import numpy as np
@@ -23,7 +23,7 @@ def whole(tiny, tmp_path_factory):
     return folder, tiny.run(folder, config(tiny))
 
 
-def test_one_program_and_what_was_counted(tiny, whole):
+def test_one_program_and_the_totals(tiny, whole):
     folder, result = whole
     examples = tiny.examples()
     plan = make_plan(examples, 4, (), (), 3, packed_length=32)
@@ -40,7 +40,7 @@ def test_one_program_and_what_was_counted(tiny, whole):
 
 
 @pytest.mark.parametrize("stop", [7, 17])
-def test_stopped_and_continued_is_bit_identical(tiny, whole, tmp_path, stop):
+def test_a_resumed_run_is_bit_identical(tiny, whole, tmp_path, stop):
     with tiny.stopped(stop):
         tiny.run(tmp_path, config(tiny))
     assert checkpoint.steps(tmp_path / "checkpoints")
@@ -77,7 +77,7 @@ def test_microbatches_and_a_mesh_change_only_rounding(tiny, normalize):
         )
 
 
-def test_packing_makes_it_another_run(tiny, whole):
+def test_another_packing_is_refused_as_another_run(tiny, whole):
     with pytest.raises(UserError, match="train.packed_length was 32 and is now 0"):
         tiny.run(whole[0], config(tiny, packed_length=0))
 

@@ -1,4 +1,4 @@
-"""Several processes train what one does, go on from each other's checkpoints, and stop together."""
+"""Several processes train like one, resume each other's checkpoints, and stop together."""
 
 import os
 import re
@@ -87,7 +87,7 @@ def same(tiny, work, got, whole):
             assert row["loss"] == pytest.approx(other["loss"], rel=1e-5)
 
 
-def test_two_processes_stop_together_and_one_goes_on(tiny, whole, tmp_path):
+def test_two_processes_stop_together_and_one_resumes(tiny, whole, tmp_path):
     work = tmp_path / "role"
     two = start(tiny_role(work, 2), 2)
     deadline = time.monotonic() + 200
@@ -103,14 +103,14 @@ def test_two_processes_stop_together_and_one_goes_on(tiny, whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_one_process_stops_and_two_go_on(tiny, whole, tmp_path):
+def test_one_process_stops_and_two_resume(tiny, whole, tmp_path):
     work = tmp_path / "role"
     with tiny.stopped(16):
         in_one(tiny, work)
     cursor = checkpoint.read_cursor(work)
     first, second = finish(start(tiny_role(work, 2), 2))
     same(tiny, work, dict(np.load(f"{work}.npz")), whole)
-    # Only process 0 says and writes anything; and what one process had counted went on.
+    # Only process 0 says and writes anything; and the totals of the first process carried over.
     assert "[role] step 40" in first and "[role]" not in second
     boards = list((work / "tensorboard").iterdir())
     assert len(boards) == 2
@@ -119,7 +119,7 @@ def test_one_process_stops_and_two_go_on(tiny, whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_four_processes_that_share_out_the_parameters(tiny, whole, tmp_path):
+def test_four_processes_that_split_the_parameters(tiny, whole, tmp_path):
     work = tmp_path / "role"
     finish(start(tiny_role(work, 4, fsdp=8, stop=30), 4), 1)
     finish(start(tiny_role(work, 4, fsdp=8), 4))

@@ -1,7 +1,7 @@
-"""What makes training scale leaves its numbers alone: against an unsharded float64 reference.
+"""Techniques for large training keep its numbers: against an unsharded float64 reference.
 
 Meshes, microbatches, packing, rematerialisation, scanned layers and the loss in chunks, together;
-and what the compiled programs hold and gather.
+and the buffers and gathers of the compiled programs.
 """
 
 import dataclasses
@@ -111,7 +111,7 @@ def train_section(**fields):
     return finish(config, {}).train
 
 
-def test_reference_is_the_numpy_t5(lively):
+def test_the_reference_equals_the_numpy_t5(lively):
     (source, targets, _), _ = make_examples()
     inputs = np.pad(targets[:, :-1], ((0, 0), (1, 0)))
     with jax.enable_x64(True):
@@ -237,7 +237,7 @@ def test_no_device_gathers_more_than_a_parameter_at_a_time(sizes, preset, fields
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "lion", "sgd"])
-def test_state_stays_where_the_rules_put_it(optimizer):
+def test_a_step_keeps_the_shardings_of_the_rules(optimizer):
     _, batch = make_examples()
     fields = {"ema_decay": 0.9, "rate_factors": ("relpos_bias=0",), "skip_nonfinite": True}
     mesh, train, chosen, target = set_up(

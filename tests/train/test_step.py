@@ -99,7 +99,7 @@ def test_microbatches_change_neither_loss_nor_gradients(tiny, normalize):
             )
 
 
-def test_gradient_is_that_of_the_weighted_mean(tiny):
+def test_the_gradient_is_that_of_the_weighted_mean(tiny):
     (batch,) = batches(tiny, 1)
     params = t5.init(tiny.DRY, jax.random.key(1))
     train = tiny.config(microbatches=4)
@@ -119,7 +119,7 @@ def test_gradient_is_that_of_the_weighted_mean(tiny):
 
 
 @pytest.mark.parametrize("preset", MESHES)
-def test_every_mesh_trains_alike_and_shards_as_the_rules_say(tiny, alone, preset):
+def test_every_mesh_trains_alike_and_shards_by_the_rules(tiny, alone, preset):
     alone, expected, _ = alone
     spread, got, target = train_two_steps(tiny, tiny.MODEL, preset, MESHES[preset])
     for one, other in zip(expected, got, strict=True):
@@ -198,7 +198,7 @@ def test_dropout_depends_on_the_step_and_the_key_alone(tiny, alone, alone_dry):
     assert first[0]["loss_sum"] != dry[0]["loss_sum"]
 
 
-def test_a_step_with_nan_is_left_out_and_counted(tiny):
+def test_a_step_with_nan_is_skipped_and_counted(tiny):
     fields = {"skip_nonfinite": True, "ema_decay": 0.5}
     mesh, target, now, run = set_up(tiny, tiny.DRY, **fields)
     key = jax.device_put(jax.random.key(5), target.step.sharding)
@@ -216,7 +216,7 @@ def test_a_step_with_nan_is_left_out_and_counted(tiny):
     assert after.pop(".step") == 2 and before.pop(".step") == 1
     for name, value in before.items():
         np.testing.assert_array_equal(after[name], value, err_msg=name)
-    # And it goes on from there, as it would have without the bad batch.
+    # The next step continues as if there had been no bad batch.
     now, metrics = run(now, put_batch(mesh, good), key)
     assert step.named(np.asarray(metrics))["update_norm"] > 0
     assert len(run.programs) == 1
@@ -250,7 +250,7 @@ def test_bfloat16_activations_leave_gradients_float32_and_near(tiny):
         assert 0 < np.linalg.norm(g - w) < 0.05 * np.linalg.norm(w), name
 
 
-def test_given_parameters_stay_the_callers(tiny):
+def test_training_does_not_donate_the_given_parameters(tiny):
     mesh, target, _, run = set_up(tiny, tiny.DRY)
     optimizer = optim.make_optimizer(tiny.config(), 10)
     params = jax.device_put(
