@@ -1,6 +1,5 @@
 """The whole job through the command line: stages, continuing, refusing, killing, other data."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -15,25 +14,21 @@ import numpy as np
 import pytest
 
 from asesjax.cli.main import main
-from asesjax.config import STRATEGIES, load_config
-from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, read_jsonl, write_json
 from asesjax.data.sources import read_records
-from asesjax.data.vocab import ByteVocabulary
 from asesjax.evals.runner import answer_questions
+from asesjax.experiment import open_run
 from asesjax.jobs.decoding import decode_method
 from asesjax.methods.method import make_method
-from asesjax.models.presets import configured
-from asesjax.experiment import open_run
-from asesjax.run import Run, load_method, load_role, load_start, own_mesh
-from asesjax.train.describe import Description
+from asesjax.run import load_method, load_role, own_mesh
+from asesjax.segment.score import SCORES
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = str(ROOT / "configs/smoke.py")
 FIELDS = {
-    "method", "accuracy", "chain_accuracy", "bleu", "segmentation_f1", "segments_per_chain",
+    "method", "accuracy", "chain_accuracy", "bleu", "segments_per_chain",
     "questions_per_second", "train_seconds", "train_tokens", "seed",
 }  # fmt: skip
 
@@ -59,8 +54,12 @@ def test_report_holds_what_the_readme_promises(finished, capsys):
         assert [point["steps"] for point in row["curve"]][-1][0] == (
             row["train_steps"] // (2 if row["method"] == "dsm" else 1)
         )
-    assert list(report["segmentation"]) == list(STRATEGIES)
-    assert report["segmentation"]["location"]["macro_f1"] == 1.0
+    found = report["segmentation"]
+    assert (found["strategy"], found["beta"]) == ("entropy", 1.0)
+    assert list(found["agreement"]) == list(SCORES)
+    assert found["agreement"]["location"]["macro_f1"] == 1.0
+    f1 = {"segm. F1": found["agreement"]["entropy"]["macro_f1"]}
+    assert [row["columns"] for row in report["rows"]] == [{}, {}, f1, f1]
     for figure in report["figures"]:
         assert (finished / figure).read_bytes().startswith(b"\x89PNG")
     assert "| usm " in (finished / "report.md").read_text()
@@ -96,22 +95,23 @@ def test_a_changed_configuration_is_refused(finished, capsys):
     assert read_json(finished / "config.json")["segment.beta"] == 1.0
 
 
-def test_the_best_checkpoint_is_handed_on_and_a_role_that_stopped_early_is_no_obstacle(
+def test_the_best_checkpoint_is_selected_and_a_role_may_have_stopped_early(
     finished, tmp_path
 ):
     workdir = tmp_path / "run"
     shutil.copytree(finished, workdir)
-    run, dsm = open_run(None, workdir), get_method("dsm")
+    run = open_run(None, workdir)
+    dsm = make_method("dsm", run.config)
     place = workdir / "roles/dsm/es/result.json"
     result = read_json(place)
     first, last = result["kept_steps"][0], result["kept_steps"][-1]
     assert result["best_step"] == last > first
     write_json(place, result | {"kept_steps": [first], "best_step": first})
 
-    handed = jax.tree.leaves(load_role(run, dsm, "es"))
+    selected = jax.tree.leaves(load_role(run, dsm, "es"))
     for step, equal in ((first, True), (last, False)):
         there = jax.tree.leaves(load_role(run, dsm, "es", step))
-        assert equal == all(map(np.array_equal, handed, there))
+        assert equal == all(map(np.array_equal, selected, there))
 
     decode_method(run, dsm)
     curve = read_json(workdir / "predictions/dsm/curve.json")
@@ -165,20 +165,6 @@ def test_training_starts_from_another_checkpoint(finished, tmp_path, capsys):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-def test_a_converted_checkpoint_must_be_of_the_same_model(tmp_path):
-    run = Run(load_config(SMOKE, {"model.init_from": str(tmp_path)}), tmp_path)
-    model = configured(run.config.model, 256)
-    theirs = dataclasses.replace(model, layer_norm_epsilon=1e-5, dropout=0.1)
-    vocab = ByteVocabulary(0)
-    vocab.save(tmp_path / "vocab")
-    (tmp_path / "step_0/params").mkdir(parents=True)
-    Description(theirs, vocab).write(tmp_path / "step_0")
-    with pytest.raises(UserError) as error:
-        load_start(run, model)
-    assert "layer_norm_epsilon is 1e-06 here and 1e-05 there;" in str(error.value)
-    assert "dropout" not in str(error.value)
-
-
 def command(workdir, *more):
     return [
         sys.executable, "-m", "asesjax.cli.main", "run", "--config", SMOKE, "--workdir",
@@ -192,15 +178,15 @@ def environment():
     return os.environ | {"XLA_FLAGS": "", "PYTHONWARNINGS": "error"}
 
 
-def test_in_bfloat16_decoding_holds_half_and_writes_the_same(finished):
+def test_decoding_in_bfloat16_takes_half_the_memory_and_writes_the_same(finished):
     run = open_run(None, finished, {"model.dtype": "bfloat16"})
     records = read_records(finished / "data/test.jsonl")
     half = load_method(run, "dsm")
-    whole = {role: load_role(run, half.method, role) for role in half.method.roles}
+    whole = tuple(load_role(run, half.method, role) for role in half.method.roles)
     chains = []
     for params in (half.params, whole):
         using = half._replace(params=params)
-        answers, _ = answer_questions(using, run.config, records, own_mesh(run))
+        answers, _ = answer_questions(using, records, own_mesh(run))
         chains.append([answer.ids for one in answers for answer in one])
     for one, other in zip(*chains, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -209,11 +195,11 @@ def test_in_bfloat16_decoding_holds_half_and_writes_the_same(finished):
 
 
 def final_params(workdir):
-    params = load_method(open_run(None, workdir), "direct").params
+    (params,) = load_method(open_run(None, workdir), "direct").params
     return jax.tree.leaves(jax.tree.map(np.asarray, params))
 
 
-def test_killed_in_training_it_goes_on_to_the_same_bits(tmp_path):
+def test_a_run_killed_in_training_resumes_to_the_same_bits(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(command(whole), check=True, env=environment(), stdout=subprocess.DEVNULL)
 
@@ -230,7 +216,7 @@ def test_killed_in_training_it_goes_on_to_the_same_bits(tmp_path):
     again = subprocess.run(
         command(killed), check=True, env=environment(), capture_output=True, text=True
     )
-    assert "[data] finished before" in again.stdout and "[train-direct] goes on" in again.stdout
+    assert "[data] finished before" in again.stdout and "[train-direct] resumes" in again.stdout
 
     for one, other in zip(final_params(whole), final_params(killed), strict=True):
         np.testing.assert_array_equal(one, other)

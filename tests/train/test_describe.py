@@ -170,6 +170,9 @@ def test_another_number_of_rows_or_shape_is_refused(checkpoint, hugging_face, tm
             with pytest.raises(UserError, match=f"{field} is {value} here and ") as error:
                 load_start(run, changed)
             assert str(start) in str(error.value)
+        describe_start(start).check_start(
+            dataclasses.replace(MODEL, dropout=0.5, dtype="bfloat16"), VOCAB
+        )  # which a run may change
 
 
 def test_folders_that_nothing_starts_from_are_explained(checkpoint, tmp_path):
