@@ -17,11 +17,10 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 ARGUMENTS = {
     "answer_only": ["", "gsm8k"],
-    "ases_kpod": ["", "gsm8k"],
     "baselines": ["", "gsm8k"],
     "compare": ["", "tiny"],
     "gsm8k": ["", "tiny", "code", "tiny,code"],
-    "kpod": ["", "start", "gsm8k"],
+    "kpod": ["", "start", "gsm8k", "ases"],
     "skip_thinking": ["", "letters", "svamp"],
     "socratic": ["", "gsm8k", "strategyqa", "unified", "whole", "whole,equations,planner"],
     "tpu": ["", "t5-xl", "t5-xxl"],
@@ -62,5 +61,5 @@ def test_reports_go_through_every_stage(tmp_path):
     assert main([*command, *overrides]) == 0
     report = read_json(tmp_path / "report.json")
     assert report["metric"] == "exact" and report["rows"][0]["questions"] == 8
-    # Without direct there is no scorer, and only the strategies that need none are compared.
-    assert set(report["segmentation"]) == {"bleu", "rouge", "location"}
+    # Without direct there is no scorer, and only the scores that need none are compared.
+    assert set(report["segmentation"]["agreement"]) == {"bleu", "rouge", "location"}

@@ -11,9 +11,8 @@ from asesjax.core.errors import UserError
 from asesjax.core.files import read_json
 from asesjax.data.sources import WRONG_CHAIN, read_records
 from asesjax.data.vocab import load_saved
-from asesjax.experiment import execute
+from asesjax.experiment import execute, open_run
 from asesjax.jobs.data import prepare_data
-from asesjax.experiment import open_run
 from asesjax.run import Run
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -58,7 +57,7 @@ def test_filtered_chains_are_counted_and_the_metric_is_part_of_the_stage(tmp_pat
         execute(open_run(None, workdir, {"evaluate.metric": "exact"}), ("data",))
 
 
-def test_a_metric_that_cannot_read_the_references_is_told_before_training(tmp_path):
+def test_a_metric_that_cannot_read_the_references_is_refused_before_training(tmp_path):
     fields = write(tmp_path, lambda i: "yes" if i % 2 else "no")
     run = Run(load_config(str(ROOT / "configs/smoke.py"), fields), tmp_path / "run")
     with pytest.raises(UserError, match="'(yes|no)' holds no number.*use evaluate.metric=exact"):

@@ -15,9 +15,10 @@ import pytest
 from asesjax.cli.main import main
 from asesjax.config import load_config
 from asesjax.core.files import read_json, read_jsonl
-from asesjax.experiment import make_stages
-from asesjax.methods.kpod.method import VARIANTS
-from asesjax.experiment import open_run
+from asesjax.data.corpus import read_corpus
+from asesjax.experiment import make_stages, open_run
+from asesjax.methods.kpod.stages import WEIGHTS
+from asesjax.methods.kpod.steps import step_ends
 from asesjax.run import Run, load_method
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -25,7 +26,8 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs/kpod.py")
 SMALL = {
-    "methods": "direct,kpod,kpod_self_paced,usm_kpod", "data.n_train": 32, "data.n_validation": 8,
+    "methods": "direct,kpod,kpod_self_paced,usm_kpod", "variants.usm_kpod.method": "usm",
+    "variants.usm_kpod.ases.token_weights": "kpod", "data.n_train": 32, "data.n_validation": 8,
     "data.n_test": 8, "data.min_steps": 2, "data.max_steps": 3, "train.tokens": 0,
     "train.steps": 24, "train.batch_size": 8, "train.evaluate_every_share": 0.5,
     "train.save_every_steps": 3, "model.d_model": 16, "model.d_ff": 16, "model.n_heads": 2,
@@ -75,37 +77,44 @@ def test_the_report_has_a_row_for_every_variant(finished):
     config = load_config(CONFIG)
     names = [stage.name for stage in make_stages(Run(config, finished))]
     assert names.count("train-kpod-weights") == names.count("kpod-difficulty") == 1
-    for name in VARIANTS:
+    assert config.methods == ("direct", "kpod", *config.variants)
+    for name in config.methods[1:]:
         assert names.index("kpod-weights") < names.index(f"schedule-{name}")
         assert names.index(f"schedule-{name}") < names.index(f"train-{name}")
         assert f"decode-{name}" in names
 
 
-def test_what_the_stages_write_fits_together(finished):
-    records = rows(finished / "data/train.jsonl")
-    weights = rows(finished / "kpod/weights/train.jsonl")
-    losses = rows(finished / "kpod/difficulty/train.jsonl")
-    schedule = rows(finished / "kpod/kpod/train.jsonl")
-    for record, w, d, s in zip(records, weights, losses, schedule, strict=True):
-        assert record["id"] == w["id"] == d["id"] == s["id"]
-        assert "".join(w["tokens"]).startswith(record["rationale"])
-        n = w["n_rationale"]
-        assert len(w["tokens"]) == len(w["weights"]) and n == len(d["losses"]) == s["ends"][-1]
-        assert all(0 <= own <= 1 for own in w["weights"]) and set(w["weights"][n:]) == {1.0}
-        assert s["ends"] == d["ends"] and len(s["difficulty"]) == len(s["ends"])
-        assert len(s["given"]) == 5 and s["given"] == sorted(s["given"], reverse=True)
-        steps = np.split(np.array(d["losses"]), s["ends"][:-1])
-        for own, difficulty in zip(steps, s["difficulty"], strict=True):
-            assert own.min() - 1e-5 <= difficulty <= own.max() + 1e-5
+def encoded(workdir):
+    """The training records with their token weights."""
+    template = load_config(CONFIG).data.answer_template
+    return read_corpus(workdir, "train", template, (WEIGHTS,))
+
+
+def test_what_the_stages_write_fits_together(finished, annotations):
+    records = encoded(finished)
+    measured = annotations(finished, "kpod/difficulty/train.npz")
+    schedule = annotations(finished, "kpod/kpod/train.npz")
+    for i, record in enumerate(records):
+        ends, given, difficulty = (schedule[k][i] for k in ("ends", "given", "difficulty"))
+        weights, n, losses = record.annotations["weights"], ends[-1], measured["losses"][i]
+        assert "".join(record.chain.token_texts()[:n]) == record.record.rationale
+        assert len(record.chain.ids) == len(weights) and n == len(losses)
+        assert (0 <= weights).all() and (weights <= 1).all() and set(weights[n:]) == {1.0}
+        assert ends == measured["ends"][i] == step_ends(record).tolist()
+        assert len(difficulty) == len(ends)
+        assert len(given) == 5 and given == sorted(given, reverse=True)
+        steps = np.split(np.array(losses), ends[:-1])
+        for own, mean in zip(steps, difficulty, strict=True):
+            assert own.min() - 1e-5 <= mean <= own.max() + 1e-5
     summary = read_json(finished / "kpod/kpod/schedule.json")
-    total = sum(sum(row["difficulty"]) for row in schedule)
+    total = sum(map(sum, schedule["difficulty"]))
     assert summary["ceiling"][-1] == pytest.approx(total, abs=1e-3)
     assert summary["ceiling"][0] == pytest.approx(0.3 * total, abs=1e-3)
     for h, d in zip(summary["difficulty"], summary["ceiling"], strict=True):
         assert h <= d + 1e-9
     assert sum(summary["clusters"]) == 32
     page = (finished / "kpod/weights/train.html").read_text()
-    assert page.count("<span title=") == 11 + sum(len(w["tokens"]) for w in weights)
+    assert page.count("<span title=") == 11 + sum(len(one.chain.ids) for one in records)
 
 
 def test_the_view_of_the_data_shows_weights(finished, capsys):
@@ -113,12 +122,12 @@ def test_the_view_of_the_data_shows_weights(finished, capsys):
     assert main([*view, "--weights", "2"]) == 0
     out = capsys.readouterr().out
     assert "chains, weights in tenths" in out and "kpod/main" in out
-    first = rows(finished / "kpod/weights/train.jsonl")[0]
-    level = min(int(first["weights"][0] * 10), 9)
-    assert f"{first['tokens'][0]}[{level}]" in out
+    first = encoded(finished)[0]
+    level = min(int(first.annotations["weights"][0] * 10), 9)
+    assert f"{first.chain.token_texts()[0]}[{level}]" in out
 
 
-def test_weights_are_asked_for_before_they_exist(tmp_path, capsys):
+def test_weights_that_are_not_trained_yet_are_refused(tmp_path, capsys):
     small = [a for a in command(tmp_path)[5:] if "methods" not in a]
     view = ["data", "--config", CONFIG, "--show", "0", "--config.methods=direct,kpod", *small]
     assert main([*view, "--weights", "1"]) == 2
@@ -140,7 +149,7 @@ def test_weights_are_asked_for_before_they_exist(tmp_path, capsys):
          ("train-kpod-weights", "schedule-kpod")),
     ],
 )  # fmt: skip
-def test_a_changed_field_touches_what_it_must(finished, capsys, field, value, stale, kept):
+def test_a_changed_field_refuses_stages_that_read_it(finished, capsys, field, value, stale, kept):
     assert main(command(finished, **{field: value})) == 2
     error = capsys.readouterr().err
     named = {line.split(":")[0].removeprefix("  stage ") for line in error.splitlines()
@@ -176,7 +185,7 @@ def until_killed(workdir, stage, log):
         ),
     ],
 )  # fmt: skip
-def test_killed_at_a_stage_it_goes_on_to_the_same_bits(finished, tmp_path, stages):
+def test_a_run_killed_in_a_stage_resumes_to_the_same_bits(finished, tmp_path, stages):
     log = []
     for stage in stages:
         until_killed(tmp_path, stage, log)
@@ -202,7 +211,7 @@ def test_killed_at_a_stage_it_goes_on_to_the_same_bits(finished, tmp_path, stage
 
 def test_mistakes_are_explained(tmp_path, capsys):
     for more, words in (
-        ({"kpod__alpha": -1.0}, "kpod.alpha must be 0 or more"),
+        ({"kpod__alpha": -1.0}, "kpod.alpha must be at least 0"),
         ({"kpod__weight_epochs": 0.0}, "kpod.weight_epochs must be above 0"),
         ({"kpod__given": "decodr"}, "did you mean 'decoder'"),
         ({"data__answer_template": ""}, "KPOD needs an answer sentence"),
@@ -213,7 +222,7 @@ def test_mistakes_are_explained(tmp_path, capsys):
 
 
 @pytest.mark.data
-def test_gsm8k_goes_through_every_stage(tmp_path, data_folder):
+def test_gsm8k_goes_through_every_stage(tmp_path, data_folder, annotations):
     small = {
         "data.path": data_folder / "gsm8k", "data.n_train": 32, "data.n_validation": 8,
         "data.n_test": 8, "train.tokens": 0, "train.steps": 4, "train.batch_size": 8,
@@ -229,5 +238,5 @@ def test_gsm8k_goes_through_every_stage(tmp_path, data_folder):
     assert main(["run", "--config", spec, "--workdir", str(tmp_path), *overrides]) == 0
     report = read_json(tmp_path / "report.json")
     assert [row["method"] for row in report["rows"]] == ["kpod", "kpod_without_diversity"]
-    steps = [len(row["ends"]) for row in rows(tmp_path / "kpod/kpod/train.jsonl")]
+    steps = map(len, annotations(tmp_path, "kpod/kpod/train.npz")["ends"])
     assert max(steps) >= 4  # solutions of GSM8K have a step a line

@@ -93,7 +93,7 @@ def test_seeds_are_runs_of_their_own(finished):
     assert not alone.seeds and alone.methods == METHODS
 
 
-def test_given_again_nothing_runs(finished, capsys):
+def test_a_second_run_keeps_everything(finished, capsys):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("result.json")}
     assert main(["run", "--workdir", str(finished)]) == 0
     out = capsys.readouterr().out
@@ -102,7 +102,7 @@ def test_given_again_nothing_runs(finished, capsys):
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("result.json")}
 
 
-def test_a_changed_configuration_is_refused_and_not_remembered(finished, capsys):
+def test_a_changed_configuration_is_refused_and_not_saved(finished, capsys):
     assert main(command(finished, "--config.train.steps=9")) == 2
     assert "train.steps: 8 -> 9" in capsys.readouterr().err
     assert read_json(finished / "config.json")["train.steps"] == 8
@@ -117,12 +117,12 @@ def test_a_changed_configuration_is_refused_and_not_remembered(finished, capsys)
         (["run", "--config.seeds=1,1"], "seeds must be different numbers from 0 on, got (1, 1)"),
     ],
 )
-def test_what_several_seeds_cannot_do(finished, capsys, arguments, words):
+def test_a_folder_of_several_seeds_refuses_what_takes_one_run(finished, capsys, arguments, words):
     assert main([*arguments, "--workdir", str(finished)]) == 2
     assert words in capsys.readouterr().err
 
 
-def test_a_run_of_one_seed_is_left_alone(finished, capsys):
+def test_a_folder_of_one_seed_refuses_several(finished, capsys):
     assert main(["run", "--workdir", str(finished / "seed-0"), "--config.seeds=2,3"]) == 2
     assert "holds a run of one seed" in capsys.readouterr().err
 
@@ -162,7 +162,7 @@ def test_seeds_may_be_added(finished, tmp_path):
     ]
 
 
-def test_killed_between_seeds_it_goes_on_to_the_same(finished, tmp_path):
+def test_a_job_killed_between_seeds_resumes_to_the_same_results(finished, tmp_path):
     workdir = tmp_path / "killed"
     start = [sys.executable, "-m", "asesjax.cli.main", *command(workdir, methods=("direct",))]
     # As many devices as here: sums on another number of them have other last bits.

@@ -1,6 +1,5 @@
 """Chunk-wise and skip-thinking training through the command line, and their data against loops."""
 
-import dataclasses
 import importlib.util
 import shutil
 from pathlib import Path
@@ -88,16 +87,15 @@ def test_every_stage_ran_and_the_report_says_what_was_left_out(finished, capsys)
     assert "Sentences left out:" in text and "| skip_thinking" in text
 
 
-def test_chunks_move_in_training_and_their_number_stays(finished):
-    phases = [rows(finished / f"chunks/{k}/train.jsonl") for k in range(3)]
-    assert phases[-1] == rows(finished / "chunks/train.jsonl")
-    shapes = [[(row["id"], len(row["boundaries"])) for row in phase] for phase in phases]
-    assert shapes[0] == shapes[1] == shapes[2] and {n for _, n in shapes[0]} == {4, 5}
+def test_chunks_move_in_training_and_their_number_stays(finished, annotations):
+    phases = [annotations(finished, f"chunks/{k}/train.npz")["boundaries"] for k in range(3)]
+    assert phases[-1] == annotations(finished, "chunks/train.npz")["boundaries"]
+    shapes = [list(map(len, phase)) for phase in phases]
+    assert shapes[0] == shapes[1] == shapes[2] and set(shapes[0]) == {4, 5}
     assert phases[0] != phases[1]
     for k, step in ((1, 3), (2, 6)):
         found = read_json(finished / f"chunks/{k}/search.json")["train"]
-        changed = sum(a["boundaries"] != b["boundaries"]
-                      for a, b in zip(phases[k - 1], phases[k], strict=True))  # fmt: skip
+        changed = sum(a != b for a, b in zip(phases[k - 1], phases[k], strict=True))
         assert found["step"] == step and found["moved"] >= changed and found["cuts"] > 80
         assert found["total"][1] <= found["total"][0]
 
@@ -111,7 +109,8 @@ def same_as(workdir, finished):
     for one, other in zip(final(workdir), final(finished), strict=True):
         np.testing.assert_array_equal(one, other)
     for k in ("", "0/", "1/", "2/"):
-        assert rows(workdir / f"chunks/{k}train.jsonl") == rows(finished / f"chunks/{k}train.jsonl")
+        file = f"chunks/{k}train.npz"
+        assert (workdir / file).read_bytes() == (finished / file).read_bytes()
     steps = [[(row["kind"], row["step"]) for row in rows(folder / "roles/cwt/main/metrics.jsonl")]
              for folder in (workdir, finished)]  # fmt: skip
     assert steps[0] == steps[1]
@@ -139,8 +138,10 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("when", ["before the search", "in the search", "behind it"])
-def test_killed_between_phases_it_goes_on_to_the_same_bits(finished, tmp_path, when, monkeypatch):
+@pytest.mark.parametrize("when", ["before the search", "in the search", "after it"])
+def test_training_killed_between_phases_resumes_to_the_same_bits(
+    finished, tmp_path, when, monkeypatch
+):
 
     def kill(*args, **options):
         raise Killed
@@ -152,9 +153,9 @@ def test_killed_between_phases_it_goes_on_to_the_same_bits(finished, tmp_path, w
             patch.setattr(chunks, "write_json", kill)
             patch.setattr(chunks, "_cut_evenly", kill)
             for split in ("train", "validation"):
-                target = tmp_path / f"chunks/0/{split}.jsonl"
+                target = tmp_path / f"chunks/0/{split}.npz"
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(finished / f"chunks/0/{split}.jsonl", target)
+                shutil.copy(finished / f"chunks/0/{split}.npz", target)
             shutil.copy(finished / "chunks/0/search.json", tmp_path / "chunks/0")
         else:
             train_role = chunks.train_role
@@ -163,8 +164,8 @@ def test_killed_between_phases_it_goes_on_to_the_same_bits(finished, tmp_path, w
         with pytest.raises(Killed):
             main(train_cwt(tmp_path))
     there = (tmp_path / "chunks/1/search.json").exists()
-    assert there == (when == "behind it")
-    assert (tmp_path / "chunks/1/train.jsonl").exists() == (when != "before the search")
+    assert there == (when == "after it")
+    assert (tmp_path / "chunks/1/train.npz").exists() == (when != "before the search")
     assert main(train_cwt(tmp_path)) == 0
     same_as(tmp_path, finished)
 
@@ -185,7 +186,7 @@ def plain_answer(student, config, sample, kept, following):
     spec, limits = decode_spec(student.method, student.vocab)
     n, answer, margin = len(sample.boundaries) - 1, spec.n_turns - 1, np.inf
     stages = [*range(n - len(following), n), answer]
-    if config.chunk.continuation == "teacher":
+    if config.skip.continuation == "teacher":
         kept, stages = [*kept, *following], [answer]
     ids = [i for run in sample.ids(kept) for i in run]
     while stages:
@@ -216,7 +217,7 @@ def plain_kept(student, config, sample, judge):
         margins.append(margin)
         return judge(text)
 
-    if config.chunk.order == "front_to_back":
+    if config.skip.order == "front_to_back":
         for m in range(n):
             if not right(kept, range(m + 1, n)):
                 kept.append(m)
@@ -251,9 +252,9 @@ def judge(text, answer="", metric=""):
 def test_skip_data_equals_plain_python(wild, monkeypatch, continuation, order):
     run, student = wild
     monkeypatch.setattr(skipping, "is_correct", judge)
-    fields = {"chunk.continuation": continuation, "chunk.order": order}
-    run = Run(changed(run.config, fields), run.workdir)
-    samples = chunks.read_samples(run, student.vocab, "train")[:20]
+    fields = {"skip.continuation": continuation, "skip.order": order}
+    run = Run(run.config.changed(fields), run.workdir)
+    samples = chunks.read_samples(run, "train")[:20]
     before = n_compilations()
     found = skipping.skip_rows(run, student, samples)
     # Chunks and answers are a program each, compiled once for each length that contexts have.
@@ -275,13 +276,13 @@ def test_skip_data_equals_plain_python(wild, monkeypatch, continuation, order):
 def test_cuts_move_by_the_loss_of_the_items(finished):
     run = open_run(None, finished)
     student = load_method(run, "cwt")
-    samples = chunks.read_samples(run, student.vocab, "train", "chunks/0")
+    even = "chunks/0/{split}.npz"
+    samples = chunks.read_samples(run, "train", even)
     found = chunks.search_boundaries(run, student, samples)
     n_compiled = token_scores._cache_size()
     assert chunks.search_boundaries(run, student, samples) == found
     assert token_scores._cache_size() == n_compiled
-    noted = dataclasses.replace(student.method, notes=("chunks/0/{split}.jsonl",))
-    items = role_examples(run, noted, student.vocab, "train")["main"]
+    items = role_examples(run, student.method, "train", (even,))["main"]
     for sample, before, after in zip(samples, found.before, found.after, strict=True):
         own = [item for item in items if item.id.split("/")[0] == sample.record.id][:-1]
         assert len(own) == len(before) == len(after)
@@ -293,15 +294,6 @@ def test_cuts_move_by_the_loss_of_the_items(finished):
         assert objective(after, "total") <= objective(before, "total") + 1e-6
 
 
-def changed(config, fields):
-    out = config.copy_and_resolve_references()
-    out.unlock()
-    for name, value in fields.items():
-        section, _, leaf = name.partition(".")
-        out[section][leaf] = value
-    return out.lock()
-
-
 @pytest.mark.data
 @pytest.mark.parametrize("argument, source, folder", [
     ("svamp", "palm_svamp", "palm_rationales/svamp"),
@@ -311,7 +303,7 @@ def test_real_data_goes_through_every_stage(tmp_path, data_folder, argument, sou
     fields = dict(
         data__source=source, data__path=data_folder / folder,
         data__n_train=24, data__n_validation=6, data__n_test=6,
-        train__steps=3, methods="skip_thinking,full_thinking", chunk__skip="stages",
+        train__steps=3, methods="skip_thinking,full_thinking", skip__write="stages",
         train__source_buckets="(512,)", train__target_buckets="(256,)",
         decode__max_chain_tokens=160, decode__question_buckets="(512,)", vocab__extra_ids=100,
         data__n_fillers=0,
