@@ -125,6 +125,9 @@ def load_config(spec: str, overrides: Mapping[str, str] | None = None) -> Config
     config = ConfigDict(config)
     if not config.name:
         config.name = path.stem + (f":{arg}" if arg else "")
+    overrides = dict(overrides or {})
+    if "plugins" in overrides:
+        config.plugins = parsed("plugins", overrides.pop("plugins"), all_fields()["plugins"])
     plugins = tuple(_resolved(name, path.parent) for name in config.plugins)
     own = str(path.resolve())
     if own not in plugins and Registry.registrations > before:

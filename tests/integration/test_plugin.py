@@ -1,4 +1,4 @@
-"""Methods, scores, data sources and options of the user's own, registered outside the package.
+"""Methods, scores, data sources, samplers and options, registered outside the package.
 
 All of it runs in processes of its own: what is registered stays in a process.
 """
@@ -17,6 +17,7 @@ from asesjax.core.files import read_json, read_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
 MINE = '''
+import jax.numpy as jnp
 import numpy as np
 
 from asesjax.config import base_config
@@ -27,6 +28,7 @@ from asesjax.core.types import Record
 from asesjax.data.corpus import read_corpus
 from asesjax.data.examples import make_example
 from asesjax.data.registry import SOURCES
+from asesjax.decode.sampling import SAMPLERS
 from asesjax.methods.method import METHODS, Method, ReportPart
 from asesjax.segment.score import score
 
@@ -44,6 +46,16 @@ def make_successors(settings, split, n, seed):
 def count_digits(chain):
     """Pieces with digits are abstractive."""
     return np.array([sum(map(str.isdigit, text)) for text in chain.texts], np.float32)
+
+
+@SAMPLERS.register("second")
+def make_second(decode):
+    return second
+
+
+def second(logits, keys, steps):
+    """The second most probable id."""
+    return jnp.argsort(-logits, axis=-1)[:, 1].astype(jnp.int32)
 
 
 @section("tail")
@@ -89,7 +101,7 @@ def get_config(arg=""):
     c = base_config()
     c.methods = ("tail", "usm", "heavy")
     c.variants.heavy = {"method": "tail", "tail": {"weight": 1.0}}
-    c.data.source, c.segment.strategy = "successors", "digits"
+    c.data.source, c.segment.strategy, c.decode.sampler = "successors", "digits", "second"
     c.data.n_train, c.data.n_validation, c.data.n_test = 32, 8, 8
     c.vocab.size, c.vocab.extra_ids = 120, 4
     m, t, g = c.model, c.train, c.decode
@@ -134,7 +146,7 @@ def finished(tmp_path_factory):
     return folder / "run"
 
 
-def test_one_file_adds_a_method_a_score_a_source_and_options(finished, annotations):
+def test_one_file_adds_a_method_a_score_a_source_a_sampler_and_options(finished, annotations):
     report = read_json(finished / "report.json")
     assert [row["method"] for row in report["rows"]] == ["tail", "usm", "heavy"]
     assert [row["columns"].get("tail share") for row in report["rows"]] == [0.5, None, 0.5]
@@ -152,12 +164,19 @@ def test_one_file_adds_a_method_a_score_a_source_and_options(finished, annotatio
     weights = [read_json(finished / f"stages/train-{row}.json")["fields"]["tail.weight"]
                for row in ("tail", "heavy")]  # fmt: skip
     assert weights == [0.25, 1.0]
+    fields = read_json(finished / "stages/decode-tail.json")["fields"]
+    assert fields["decode.sampler"] == "second"
 
 
 def test_later_processes_find_what_a_run_registered(finished, tmp_path):
-    ask = ["generate", "--workdir", str(finished), "--method", "heavy"]
-    done = asesjax(tmp_path, *ask, "--question", "What comes after 7?")
-    assert done.returncode == 0 and "answer:" in done.stdout, done.stderr
+    ask = ["generate", "--workdir", str(finished), "--method", "heavy", "--question", "After 7?"]
+    answers = []
+    for sampler in ("second", "greedy"):
+        done = asesjax(tmp_path, *ask, f"--config.decode.sampler={sampler}")
+        assert done.returncode == 0 and "answer:" in done.stdout, done.stderr
+        answers.append(done.stdout)
+    assert answers[0] != answers[1]
+    assert asesjax(tmp_path, *ask).stdout == answers[0]
     done = asesjax(tmp_path, "report", "--workdir", str(finished))
     assert done.returncode == 0 and "| heavy " in done.stdout, done.stderr
     assert "[train-tail] finished before" in done.stdout

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -95,6 +96,26 @@ def test_a_changed_configuration_is_refused(finished, capsys):
     assert read_json(finished / "config.json")["segment.beta"] == 1.0
 
 
+def test_options_of_a_row_change_its_training_alone(finished, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    command = ["run", "--workdir", str(workdir), "--config.variants.usm.train.learning_rate=0.01"]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "stage train-usm: train.learning_rate: 0.05 -> 0.01\n" in error
+    named = re.findall("^  stage ([^:]*):", error, re.MULTILINE)
+    assert named == ["train-usm", "decode-usm", "report"]
+    assert main([*command, "--redo"]) == 0
+    run = open_run(None, workdir)
+    assert (run.config.variants["usm"], run.config.train.learning_rate) == (
+        {"train.learning_rate": 0.01}, 0.05
+    )  # fmt: skip
+    for name in run.config.methods:
+        params = [jax.tree.leaves(load_method(open_run(None, folder), name).params)
+                  for folder in (finished, workdir)]  # fmt: skip
+        assert all(map(np.array_equal, *params)) == (name != "usm")
+
+
 def test_the_best_checkpoint_is_selected_and_a_role_may_have_stopped_early(
     finished, tmp_path
 ):
@@ -182,7 +203,7 @@ def test_decoding_in_bfloat16_takes_half_the_memory_and_writes_the_same(finished
     run = open_run(None, finished, {"model.dtype": "bfloat16"})
     records = read_records(finished / "data/test.jsonl")
     half = load_method(run, "dsm")
-    whole = tuple(load_role(run, half.method, role) for role in half.method.roles)
+    whole = {role: load_role(run, half.method, role) for role in half.method.roles}
     chains = []
     for params in (half.params, whole):
         using = half._replace(params=params)
@@ -195,7 +216,7 @@ def test_decoding_in_bfloat16_takes_half_the_memory_and_writes_the_same(finished
 
 
 def final_params(workdir):
-    (params,) = load_method(open_run(None, workdir), "direct").params
+    params = load_method(open_run(None, workdir), "direct").params
     return jax.tree.leaves(jax.tree.map(np.asarray, params))
 
 
