@@ -77,7 +77,7 @@ def test_the_report_has_a_row_for_every_variant(finished):
     config = load_config(CONFIG)
     names = [stage.name for stage in make_stages(Run(config, finished))]
     assert names.count("train-kpod-weights") == names.count("kpod-difficulty") == 1
-    assert config.methods == ("direct", "kpod", *config.variants)
+    assert set(config.methods) == {"direct", "kpod", *config.variants}
     for name in config.methods[1:]:
         assert names.index("kpod-weights") < names.index(f"schedule-{name}")
         assert names.index(f"schedule-{name}") < names.index(f"train-{name}")
