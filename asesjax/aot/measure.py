@@ -18,35 +18,26 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes of a chip that a program takes.
-
-    ``aliased`` is the part of the outputs that takes the arguments' place; temporaries are not all
-    alive at once; ``peak`` is the most at once, and the compiler refuses more than the chip has.
-    """
+    """Bytes of a chip that a program takes."""
 
     arguments: int
     outputs: int
-    aliased: int
-    temporaries: int
+    aliased: int  # part of the outputs, which takes the arguments' place
+    temporaries: int  # not all alive at once
     code: int
-    peak: int
+    peak: int  # at once; the compiler refuses more than the chip has
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What compiling a program found out.
+    """What compiling a program found out; the compiler may refuse, and may leave out numbers.
 
     Attributes:
-      program: what was compiled.
       seconds: that tracing and compiling took.
-      memory: None where the compiler refused.
-      needed: peak bytes on a chip, including what the run holds besides; None where the compiler
-        refused without a number.
-      fits: whether that is no more than the chip has.
-      counted_flops: floating point operations of a chip as the compiler counts them, each loop
-        once; None where it gives no number.
-      traffic: of a step, see ``hlo``.
-      estimate: least seconds of a step, see ``estimate``; empty where the chip's rates are unknown.
+      needed: peak bytes on a chip, including what the run holds besides.
+      counted_flops: operations of a chip in a step as the compiler counts them, each loop once.
+      traffic: of a step.
+      estimate: least seconds of a step, see ``estimate``.
       refusal: the compiler's message.
     """
 
@@ -83,19 +74,13 @@ def measure(program: Program, chip: Chip) -> Measured:
         words = str(error).removeprefix("RESOURCE_EXHAUSTED: ").splitlines()[0]
         needed = needed_in_refusal(str(error))
         needed = None if needed is None else needed + program.held
-        return Measured(
-            program, time.perf_counter() - start, None, needed, False, refusal=words
-        )
+        seconds = time.perf_counter() - start
+        return Measured(program, seconds, None, needed, False, refusal=words)
     seconds = time.perf_counter() - start
     found = compiled.memory_analysis()
-    memory = Memory(
-        arguments=found.argument_size_in_bytes,
-        outputs=found.output_size_in_bytes,
-        aliased=found.alias_size_in_bytes,
-        temporaries=found.temp_size_in_bytes,
-        code=found.generated_code_size_in_bytes,
-        peak=found.peak_memory_in_bytes,
-    )
+    parts = ("argument", "output", "alias", "temp", "generated_code")
+    sizes = [getattr(found, f"{part}_size_in_bytes") for part in parts]
+    memory = Memory(*sizes, found.peak_memory_in_bytes)
     traffic = read(compiled.as_text(), "decode_step" if program.name == "decode" else "")
     flops = (compiled.cost_analysis() or {}).get("flops")
     needed = memory.peak + program.held

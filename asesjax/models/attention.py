@@ -19,17 +19,11 @@ MASKED = -1e10
 def relative_position_buckets(
     relative_position: np.ndarray, bidirectional: bool, n_buckets: int, max_distance: int
 ) -> np.ndarray:
-    """Bucket numbers of relative positions (Raffel et al. 2020, section 2.1).
+    """Int32 buckets of relative positions, key minus query (Raffel et al. 2020, section 2.1).
 
     Half of a direction's buckets hold one distance each, the other half grow logarithmically up to
-    ``max_distance``; everything beyond shares the last.
-
-    Args:
-      relative_position: integers, key position minus query position.
-      bidirectional: split the buckets between keys before and keys after; otherwise keys after the
-        query all count as distance 0.
-      n_buckets: of both directions together; the result is int32 below it.
-      max_distance: where the last bucket begins at the latest.
+    ``max_distance``; everything beyond shares the last. The buckets are split between the keys
+    before and after the query if ``bidirectional``; otherwise all keys after it are at distance 0.
 
     Example:
       >>> relative_position_buckets(np.array([0, -1, 1, -200]), True, 32, 128).tolist()
@@ -142,10 +136,10 @@ class Attention(nn.Module):
         """Let every position of ``x`` [B, Q, D] attend to ``context``: [B, Q, D].
 
         Args:
-          x: what asks.
+          x: the queries' inputs.
           context: [B, L, D], ``x`` itself for self-attention; or stored keys and values.
           mask: bool, broadcasts to [B, H, Q, L]; True may be seen.
-          bias: float32, broadcasts to [B, H, Q, L], or None.
+          bias: float32, broadcasts to [B, H, Q, L].
           deterministic: no dropout.
         """
         k, v = context if isinstance(context, tuple) else self.keys_values(context)

@@ -35,8 +35,6 @@ from asesjax.methods.method import make_method
 from asesjax.run import Run
 from asesjax.tasks.features import WEIGHTS, output_features, seqio_vocabulary
 
-ExamplesOf = Callable[[str], dict[str, list[Example]]]  # split -> role -> examples
-
 
 def register_run(
     run: Run, dataset: str = "", methods: Sequence[str] | None = None
@@ -66,7 +64,7 @@ def register_run(
         return _text_row(record, config)
 
     source, name = seqio.TextLineDataSource(files), f"asesjax_{dataset}_text"
-    names = [register_text(name, source, [_parsed(parse)], features, chain_metrics(config))]
+    names = [_register_text(name, source, _parsed(parse), features, config)]
     answers = functools.cache(
         lambda split: {r.id: r.answer for r in read_records(run / f"data/{split}.jsonl")}
     )
@@ -75,34 +73,18 @@ def register_run(
         for file in method.annotations:
             _need(run, file.format(split="train"), f"method {name} needs it")
         examples_of = functools.cache(functools.partial(role_examples, run, method))
-        at_once = method.decode_plan(vocab).n_turns == 1
-        metrics = chain_metrics(config) if at_once else [bleu_metric(config)]
-        names += register_examples(
+        metrics = _metrics(config, whole_chains=method.decode_plan(vocab).n_turns == 1)
+        names += _register_roles(
             f"asesjax_{dataset}_{name}", method.roles, examples_of, answers, features, metrics,
             SPLITS[:2] if method.annotations else SPLITS,
         )  # fmt: skip
     return tuple(names)
 
 
-def register_examples(
-    name: str,
-    roles: Sequence[str],
-    examples_of: ExamplesOf,
-    answers: Callable[[str], Mapping[str, str]],
-    features: Mapping[str, seqio.Feature],
-    metric_fns: Sequence[Callable] = (),
-    splits: Sequence[str] = ("train", "validation"),
-) -> list[str]:
+def _register_roles(name, roles, examples_of, answers, features, metrics, splits) -> list[str]:
     """Register a task for each role, and their mixture if there are several; return their names.
 
-    Args:
-      name: of the task or mixture; the tasks of several roles are called ``<name>_<role>``.
-      roles: as ``examples_of`` has them.
-      examples_of: called when seqio asks a task for a split.
-      answers: of a split: the right answer by the example's id, for metrics.
-      features: from ``output_features``.
-      metric_fns: of each task.
-      splits: that ``examples_of`` has.
+    ``examples_of`` gives a split's examples of each role, ``answers`` its right answers by id.
     """
     names = []
     for role in roles:
@@ -113,7 +95,7 @@ def register_examples(
 
         _add_task(
             task, seqio.FunctionDataSource(dataset_fn, splits),
-            [seqio.CacheDatasetPlaceholder()], features, metric_fns,
+            [seqio.CacheDatasetPlaceholder()], features, metrics,
         )  # fmt: skip
         names.append(task)
     if len(roles) > 1:
@@ -145,30 +127,21 @@ def register_tfds(
         return _text_row(reader.parse(config.data, row, Path(tfds_name), 0)[0], config)
 
     source = seqio.TfdsDataSource(tfds_name)
-    return register_text(name, source, [_parsed(parse, fields)], features, chain_metrics(config))
+    return _register_text(name, source, _parsed(parse, fields), features, config)
 
 
-def register_text(
-    name: str,
-    source: seqio.DataSource,
-    preprocessors: Sequence[Callable],
-    features: Mapping[str, seqio.Feature],
-    metric_fns: Sequence[Callable] = (),
-) -> str:
-    """Register a task that seqio tokenises, and return its name; every target weighs 1.
-
-    ``preprocessors`` give the texts ``inputs`` and ``targets``, and ``answer`` if metrics need it.
-    """
+def _register_text(name, source, parse, features, config) -> str:
+    """Register a task that seqio tokenises, and return its name; every target weighs 1."""
     tokenised = {key: feature for key, feature in features.items() if key != WEIGHTS}
     tokenise = functools.partial(seqio.preprocessors.tokenize, output_features=tokenised)
     close = functools.partial(seqio.preprocessors.append_eos, output_features=tokenised)
-    steps = [*preprocessors, tokenise, seqio.CacheDatasetPlaceholder(), close, _ones]
-    _add_task(name, source, steps, features, metric_fns)
+    steps = [parse, tokenise, seqio.CacheDatasetPlaceholder(), close, _ones]
+    _add_task(name, source, steps, features, _metrics(config))
     return name
 
 
-def chain_metrics(config: Config) -> list[Callable]:
-    """Return metric functions of whole chains: accuracy by ``evaluate.metric``, and BLEU."""
+def _metrics(config: Config, whole_chains: bool = True) -> list[Callable]:
+    """Return metric functions: corpus BLEU, and accuracy where the target is a whole chain."""
 
     def accuracy(targets, predictions):
         right = [
@@ -177,17 +150,11 @@ def chain_metrics(config: Config) -> list[Callable]:
         ]
         return {"accuracy": 100 * float(np.mean(right))}
 
-    return [accuracy, bleu_metric(config)]
-
-
-def bleu_metric(config: Config) -> Callable:
-    """Return the metric function of corpus BLEU in ``evaluate.language``."""
-
     def bleu(targets, predictions):
         references = [target["text"] for target in targets]
         return {"bleu": corpus_bleu(predictions, references, config.evaluate.language)}
 
-    return bleu
+    return [accuracy, bleu] if whole_chains else [bleu]
 
 
 def _add_task(name, source, preprocessors, features, metric_fns):

@@ -45,7 +45,7 @@ def comparison_text(group: dict[str, Any]) -> str:
             "training tokens (each method's own) are means, too.",
         ]
     else:
-        lines += ["", "A single seed says nothing of how far another one moves the numbers."]
+        lines += ["", "A single seed says nothing about the variation between seeds."]
     if against:
         lines += ["", _differences(group), "", *_meaning(group)]
     return "\n".join(lines) + "\n"
@@ -92,15 +92,15 @@ def _meaning(group: dict[str, Any]) -> list[str]:
         "in points of accuracy.",
         "p, questions: exact test over questions, those of all seeds together, of which better and "
         "worse are the ones that only one of the two gets right (signs flip by question; McNemar's "
-        "test where seeds have questions of their own). It is about these trained models and says "
-        "nothing of other seeds.",
+        "test where seeds have questions of their own). It compares these trained models and says "
+        "nothing about other seeds.",
         f"Holm: the p-value before it, corrected for {compared} comparison{'s' * (compared > 1)}.",
     ]
     if len(group["seeds"]) > 1:
         lines.insert(
             1,
-            "p, seeds: paired t test over seeds, and the interval with it: would another seed "
-            "agree? Few seeds find large and steady differences alone.",
+            "p, seeds: paired t test over seeds, and its interval: would another seed agree? With "
+            "few seeds only large and steady differences are significant.",
         )
     return [f"- {line}" for line in lines]
 

@@ -11,13 +11,9 @@ _DIM, _BOLD, _END = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 
 
 def histogram_text(title: str, lengths: Sequence[int], bins: int = 10, width: int = 40) -> str:
-    """Draw a histogram of lengths as text: ``title``, then a line for each bin.
+    """Draw a histogram of lengths (0 or more) as text: ``title``, then a line for each bin.
 
-    Args:
-      title: the first line.
-      lengths: whole numbers of 0 or more, at least one.
-      bins: their largest number; all have the same whole width.
-      width: characters of the longest bar.
+    There are at most ``bins``, of one whole width; the longest bar has ``width`` characters.
 
     Example:
       >>> print(histogram_text("tokens", [1, 2, 2, 9], bins=3, width=4))
@@ -46,11 +42,7 @@ def example_text(
 ) -> str:
     """Write an example: its input, and its target with the weight of each run of tokens.
 
-    Args:
-      name: of the example.
-      source: the decoded input.
-      runs: pieces of the target text, and the weight that each of their tokens has.
-      colour: for a terminal: weights above 1 are bold, below 1 dim.
+    ``colour`` is for a terminal: weights above 1 are bold, below 1 dim.
 
     Example:
       >>> print(example_text("q/1", "Ann has 3.</s>", [("So 6.", 2.0), ("</s>", 1.0)], False))
@@ -77,8 +69,8 @@ def length_figure(
         len(lengths), 2, figsize=(8, 1 + 1.8 * len(lengths)), layout="constrained", squeeze=False
     )
     for axes, (name, sides) in zip(grid, lengths.items(), strict=True):
-        for plot, values, side, colour in zip(axes, sides, ("source", "target"), COLOURS,
-                                              strict=False):  # fmt: skip
+        plots = zip(axes, sides, ("source", "target"), COLOURS, strict=False)
+        for plot, values, side, colour in plots:
             step = -(-(max(values) - min(values) + 1) // 40)  # whole, so that no bin holds more
             plot.hist(values, bins=range(min(values), max(values) + step + 1, step), color=colour)
             plot.set_title(f"{name}: {side}", fontsize="medium")
