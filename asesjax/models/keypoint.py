@@ -29,27 +29,24 @@ _START = 3.0
 
 
 class Weighting(nn.Module):
-    """Embedded rationale to logits; the paper gives neither widths nor norms, these are ours."""
+    """Embedded rationale to logits; the paper gives neither widths nor norms, these are ours.
+
+    Attention has the student's heads, the MLP a quarter of its width inside.
+    """
 
     config: T5Config
 
-    def setup(self) -> None:
-        """Declare the blocks: the student's heads, and a quarter of its width inside the MLP."""
-        c = self.config
-        hidden = max(1, c.d_model // 4)
-        self.pre_attention_layer_norm = RMSNorm(c.layer_norm_epsilon)
-        self.attention = Attention(c)
-        self.pre_mlp_layer_norm = RMSNorm(c.layer_norm_epsilon)
-        self.wi = Dense(hidden, ("embed", "mlp"), c.d_model**-0.5)
-        self.wo = Dense(1, ("mlp", "weight"), hidden**-0.5, jnp.float32)
-        self.bias = param(self, "bias", nn.initializers.constant(_START), (1,), ("weight",))
-
+    @nn.compact
     def __call__(self, x, mask):
         """[B, R, D] and bool [B, R], True on tokens of the rationale -> float32 [B, R]."""
-        y = self.pre_attention_layer_norm(x)
-        x = x + self.attention(y, y, mask[:, None, None, :], None, True)
-        hidden = nn.relu(self.wi(self.pre_mlp_layer_norm(x)))
-        return (self.wo(hidden) + self.bias)[..., 0]
+        c, inner = self.config, max(1, self.config.d_model // 4)
+        y = RMSNorm(c.layer_norm_epsilon, name="pre_attention_layer_norm")(x)
+        x = x + Attention(c, name="attention")(y, y, mask[:, None, None, :], None, True)
+        y = RMSNorm(c.layer_norm_epsilon, name="pre_mlp_layer_norm")(x)
+        y = nn.relu(Dense(inner, ("embed", "mlp"), c.d_model**-0.5, name="wi")(y))
+        y = Dense(1, ("mlp", "weight"), inner**-0.5, jnp.float32, name="wo")(y)
+        bias = param(self, "bias", nn.initializers.constant(_START), (1,), ("weight",))
+        return (y + bias)[..., 0]
 
 
 def _boxed_init(config: T5Config, key: jax.Array) -> Params:
