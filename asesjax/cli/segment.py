@@ -34,8 +34,9 @@ def main(args: argparse.Namespace) -> None:
 
     if bool(args.input) == bool(args.workdir):
         raise UserError("give either --workdir (of a run) or --input (a file of records)")
-    if args.html and Path(args.html).exists():
-        raise UserError(f"{args.html} exists; nothing is overwritten, give another --html")
+    for option, path in (("--output", args.input and args.output), ("--html", args.html)):
+        if path and Path(path).exists():
+            raise UserError(f"{path} exists; nothing is overwritten, give another {option}")
     path = _segment_file(args) if args.input else _segment_run(args)
     if args.show or args.html:
         _show(path, args.show, args.html)
@@ -65,8 +66,6 @@ def _segment_file(args: argparse.Namespace) -> Path:
 
     if not args.output:
         raise UserError("--input needs --output, the segments file to write")
-    if Path(args.output).exists():
-        raise UserError(f"{args.output} exists; nothing is overwritten, give another --output")
     fields = {"data.source": format_of(args.input), "data.path": args.input, "data.n_train": "0",
               "data.validation_share": "0.0", "data.test_share": "0.0"}  # fmt: skip
     if args.strategy:

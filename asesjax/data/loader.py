@@ -14,10 +14,6 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
 
     An exception of ``items`` is raised here, after the items before it. When the consumer stops
     early (``close``, or the generator is deleted), the thread ends too.
-
-    Example:
-      >>> list(prefetch(range(3)))
-      [0, 1, 2]
     """
     source = iter(items)
     pool = ThreadPoolExecutor(1, "prefetch")

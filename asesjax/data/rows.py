@@ -26,12 +26,7 @@ class BadRow(Exception):
 
 
 def format_of(path: str | Path) -> str:
-    """Tell the format by a file's name: ``.csv``, ``.json``, and JSON lines for all others.
-
-    Example:
-      >>> format_of("a/b.csv.gz"), format_of("b.txt")
-      ('csv', 'jsonl')
-    """
+    """Tell the format by a file's name: ``.csv``, ``.json``, and JSON lines for all others."""
     suffix = Path(str(path).removesuffix(".gz")).suffix[1:]
     return suffix if suffix in FORMATS else "jsonl"
 

@@ -28,12 +28,7 @@ _ALWAYS = rf"\[(?={_INSIDE})|\A | \Z|(?<=[ \n]) "
 
 
 def escape_of(character: str) -> str:
-    """Return the escape of a character.
-
-    Example:
-      >>> escape_of("<"), escape_of("ō")
-      ('[less]', '[#14d]')
-    """
+    """Return the escape of a character."""
     return f"[{NAMES.get(character) or f'#{ord(character):x}'}]"
 
 

@@ -57,10 +57,6 @@ def last_number(text: str) -> Fraction | None:
     """Return the value of the last number in a text, None where it holds none.
 
     A comma alone is no number, ``8,000`` is one, a full stop at the end belongs to the sentence.
-
-    Example:
-      >>> last_number("He pays $8,000."), last_number("16-3 = <<16-3=13>>13 eggs, then")
-      (Fraction(8000, 1), Fraction(13, 1))
     """
     found = list(_NUMBER.finditer(text.translate(_PLAIN)))
     return _value(found[-1]) if found else None
@@ -75,10 +71,6 @@ def answer_number(text: str, marker: str = "the answer is") -> Fraction | None:
        (``5 + 3 = 8``, ``5 dogs * 4 legs = 20``);
     2. else the last number of the sentence that the marker is in;
     3. else, and where there is no marker, the last number of the text.
-
-    Example:
-      >>> answer_number("So 5. The answer is $72.Q: There are 15 trees")
-      Fraction(72, 1)
     """
     rest = _behind(text, marker)
     if rest is None:
@@ -109,7 +101,7 @@ def is_correct(
 
     Args:
       prediction_text: the whole generated chain.
-      reference_answer: the answer, or for the two numeric metrics any text that ends in it.
+      reference_answer: the answer, or with numbers any text that ends in it.
       metric: ``"numeric"``: ``answer_number`` of the chain and the last number of the reference
         are equal as exact fractions. ``"authors"``: the last matches of ``\d+[.,/]?\d*`` are equal
         as strings; they cut the prediction at a comma and their references come from chains with

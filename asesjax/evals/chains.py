@@ -69,10 +69,6 @@ def wilson_interval(k: int, n: int) -> tuple[float, float]:
 
     Raises:
       ValueError: ``k`` is not in 0..n.
-
-    Example:
-      >>> [round(x, 4) for x in wilson_interval(8, 10)]
-      [0.4902, 0.9433]
     """
     if not 0 <= k <= n:
         raise ValueError(f"k must be in 0..n, got k={k}, n={n}")

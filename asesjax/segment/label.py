@@ -48,10 +48,6 @@ def merge_segments(
 
     Raises:
       ValueError: the lists differ in length, or a label is neither ES nor AS.
-
-    Example:
-      >>> [s.text for s in merge_segments(["a ", "b ", "c"], ["ES", "ES", "AS"])]
-      ['a b ', 'c']
     """
     if any(label not in LABELS for label in labels):
         raise ValueError(f"labels must be {LABELS}, got {sorted(set(labels))}")
@@ -113,10 +109,6 @@ def f1_from_counts(counts: np.ndarray) -> dict[str, float]:
     """Return ``es_f1``, ``as_f1`` and ``macro_f1``, their plain mean, from summed counts.
 
     A label that neither gold nor prediction ever has is nan and is left out of the mean.
-
-    Example:
-      >>> f1_from_counts(np.array([[1, 0, 1], [2, 1, 0]]))
-      {'es_f1': 0.6666666666666666, 'as_f1': 0.8, 'macro_f1': 0.7333333333333334}
     """
     scores = [
         float(2 * tp / (2 * tp + fp + fn)) if tp + fp + fn else float("nan")

@@ -77,10 +77,6 @@ def split_sentences(text: str) -> list[Piece]:
     r"""Cut a text at sentence ends only: ``. ! ?`` newline and ``。 ！ ？``; nothing is merged.
 
     The same protections as ``split_pieces``; the pieces tile the text.
-
-    Example:
-      >>> [piece for piece in split_sentences("A has 3, B 4.\nSo 7.")]
-      [Piece(start=0, end=14), Piece(start=14, end=19)]
     """
     return _cut(text, _CUT_SENTENCES)
 

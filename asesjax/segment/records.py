@@ -32,9 +32,8 @@ class SegmentedRecord:
     Attributes:
       id: the record's.
       text: the whole chain, which the pieces' offsets count into.
-      pieces: in order, not overlapping; characters between them belong to no piece
-        (``short="drop"``).
-      scores: one finite number a piece, None where the strategy has none (location).
+      pieces: in order, not overlapping; characters between them belong to none (short=drop).
+      scores: one finite number a piece, or None.
       labels: ``"ES"`` or ``"AS"``, one a piece.
       strategy: what labelled them.
     """

@@ -82,49 +82,32 @@ def sentence_bleu(hypothesis: Sequence[str], reference: Sequence[str] | Referenc
     As ``sacrebleu.sentence_bleu`` / 100 by default on pre-tokenised text: order 4, "exp" smoothing
     (the k-th order without a match counts 2**-k matches), effective order (orders longer than the
     hypothesis are left out), 0 where nothing matches.
-
-    Example:
-      >>> round(sentence_bleu("a b c d e".split(), "a b c d f".split()), 4)
-      0.6687
     """
     reference = reference if isinstance(reference, Reference) else Reference(reference)
     size = len(hypothesis)
     if size == 0 or reference.size == 0:
         return 0.0
-    orders = range(1, min(BLEU_ORDER, size) + 1)
-    log_sum, smooth, found = 0.0, 1.0, True
-    for n in orders:
+    log_sum, smooth, matches, orders = 0.0, 1.0, 1, min(BLEU_ORDER, size)
+    for n in range(1, orders + 1):
         # Once an order has no match, no longer one has: no need to count.
-        matches = reference.matches(hypothesis, n) if found else 0
-        found = matches > 0
-        if n == 1 and not found:
+        matches = matches and reference.matches(hypothesis, n)
+        if n == 1 and not matches:
             return 0.0
-        if not found:
+        if not matches:
             smooth *= 2
         log_sum += math.log((matches or 1 / smooth) / (size - n + 1))
-    brevity = min(0.0, 1 - reference.size / size)
-    return math.exp(brevity + log_sum / len(orders))
+    return math.exp(min(0.0, 1 - reference.size / size) + log_sum / orders)
 
 
 def rouge_n(hypothesis: Sequence[str], reference: Sequence[str] | Reference, n: int) -> float:
-    """Return ROUGE-N F1, from 0 to 1: shared n-grams against those of either side.
-
-    Example:
-      >>> rouge_n("a b c".split(), "a b d e".split(), 2)
-      0.4
-    """
+    """Return ROUGE-N F1, from 0 to 1: shared n-grams against those of either side."""
     reference = reference if isinstance(reference, Reference) else Reference(reference)
     ours, theirs = len(hypothesis) - n + 1, reference.size - n + 1
     return _f1(reference.matches(hypothesis, n), ours, theirs)
 
 
 def rouge_l(hypothesis: Sequence[str], reference: Sequence[str] | Reference) -> float:
-    """Return ROUGE-L F1, from 0 to 1: the longest common subsequence against either length.
-
-    Example:
-      >>> rouge_l("a x b c".split(), "a b y c".split())
-      0.75
-    """
+    """Return ROUGE-L F1, from 0 to 1: the longest common subsequence against either length."""
     reference = reference if isinstance(reference, Reference) else Reference(reference)
     return _f1(reference.common_subsequence(hypothesis), len(hypothesis), reference.size)
 

@@ -36,12 +36,7 @@ NORMAL = (
 
 
 def conclusion(kind: str, size: int, uptake: str) -> str:
-    """Return what the rule concludes from a lesion of ``size`` mm.
-
-    Example:
-      >>> conclusion("nodule", 12, "high"), conclusion("cyst", 12, "low")
-      ('malignancy', 'a simple cyst')
-    """
+    """Return what the rule concludes from a lesion of ``size`` mm."""
     if kind == "cyst":
         return "an infected cyst" if uptake == "high" else "a simple cyst"
     if uptake == "high":

@@ -35,12 +35,7 @@ def work_out(text: str) -> tuple[Fraction, list[str]] | None:
 
 
 def number_text(value: Fraction) -> str:
-    """Write a number: whole, as a decimal that is exact, or as a fraction.
-
-    Example:
-      >>> [number_text(Fraction(x)) for x in ("42", "-5/2", "1/3")]
-      ['42', '-2.5', '1/3']
-    """
+    """Write a number: whole, as a decimal that is exact, or as a fraction."""
     bottom = value.denominator
     places = next((n for n in range(bottom.bit_length()) if 10**n % bottom == 0), None)
     if not places:

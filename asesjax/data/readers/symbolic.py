@@ -83,8 +83,9 @@ def date_understanding(question: str) -> tuple[Chain, str]:
         raise BadRow("no rule knows the wording of this date")
     chain = [(premise, ES)]
     if phrase != "today":
-        chain.append((f"So today is {_us(day)}.", AS))
-    return _choose(chain, f"The date {phrase} is {_us(wanted)}", _us(wanted), choices)
+        chain.append((f"So today is {day:%m/%d/%Y}.", AS))
+    answer = f"{wanted:%m/%d/%Y}"
+    return _choose(chain, f"The date {phrase} is {answer}", answer, choices)
 
 
 def _choose(chain: Chain, conclusion: str, wanted: str, choices: str) -> tuple[Chain, str]:
@@ -99,10 +100,6 @@ def _found(pattern: str, question: str) -> tuple[str, ...]:
     if not found:
         raise BadRow("the question is not worded as in this data set")
     return found.groups()
-
-
-def _us(day) -> str:
-    return f"{day:%m/%d/%Y}"
 
 
 RULES: dict[str, Callable[[str], tuple[Chain, str]]] = {
