@@ -1,194 +1,37 @@
-"""Records to examples: exact ids and texts by hand; targets joined are the chain."""
-
-import functools
+"""Texts of chains, and examples put together from runs of ids."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from asesjax.core.errors import UserError
-from asesjax.core.types import AS, ES, LABELS, Record, Segment
-from asesjax.data.corpus import encode_record
+from asesjax.core.types import Record
 from asesjax.data.examples import answer_sentence, chain_text, make_example
-from asesjax.data.vocab import ByteVocabulary, load_vocabulary, train_vocabulary
-from asesjax.methods.ases.method import segment_examples
-from asesjax.methods.baselines.direct import answer_example, direct_example
-from asesjax.segment.pieces import split_pieces
+from asesjax.data.vocab import ByteVocabulary
 
 TEMPLATE = "The answer is {answer}."
-RECORD = Record(
-    id="r-7",
-    question="Amy has 5 apples. Ben has 3 more apples than Amy.",
-    rationale="Ben has 3 more apples than Amy. Ben has 5 + 3 = 8 apples.",
-    answer="8",
-)
-SEGMENTS = [
-    Segment("Ben has 3 more apples than Amy. ", ES),
-    Segment("Ben has 5 + 3 = 8 apples. ", AS),
-    Segment("The answer is 8.", ES),
-]
-
-
-@functools.cache
-def vocabulary():
-    texts = [RECORD.question, RECORD.rationale, TEMPLATE, "肺结节。肝脏，未见异常。"]
-    return train_vocabulary(texts * 3, 300, extra_ids=4)
-
-
-def segmented(segments, vocab=None, name="r-7", question=RECORD.question):
-    """Return a record of this chain, encoded, with its segments as pieces."""
-    vocab = vocab or vocabulary()
-    ends = np.cumsum([len(segment.text) for segment in segments])
-    notes = {"pieces": np.ravel([[0, *ends[:-1]], ends], order="F"),
-             "labels": np.array([LABELS.index(segment.label) for segment in segments])}  # fmt: skip
-    text = "".join(segment.text for segment in segments)
-    return encode_record(vocab, Record(name, question, text, ""), "", notes)
-
-
-def text_of(ids):
-    """Decode, with end of sequence shown."""
-    assert ids.dtype == np.int32 and ids[-1] == 1 and 1 not in ids[:-1]
-    return vocabulary().decode(ids[:-1]) + "|"
 
 
 def test_chain_text():
-    assert chain_text(RECORD, TEMPLATE) == f"{RECORD.rationale} The answer is 8."
-    assert chain_text(RECORD, "") == RECORD.rationale
+    record = Record("r", "How many?", "Ben has 5 + 3 = 8.", "8")
+    assert chain_text(record, TEMPLATE) == "Ben has 5 + 3 = 8. The answer is 8."
+    assert chain_text(record, "") == record.rationale
     report = Record("1", "q", "Impression. ", "")
     assert chain_text(report, TEMPLATE) == "Impression. "
     assert chain_text(Record("1", "q", "r \n", "a{answer}"), "So {answer}") == "r So a{answer}"
     with pytest.raises(UserError, match=r"data.answer_template must hold \{answer\}, got 'Done'"):
-        answer_sentence(RECORD, "Done")
-
-
-def test_direct():
-    example = direct_example(encode_record(vocabulary(), RECORD, TEMPLATE), vocabulary())
-    assert example.id == "r-7"
-    assert text_of(example.inputs) == RECORD.question + "|"
-    assert text_of(example.targets) == RECORD.rationale + " The answer is 8.|"
-    assert example.weights.dtype == np.float32
-    assert example.weights.tolist() == [1.0] * len(example.targets)
-
-
-def test_answer_only():
-    record = encode_record(vocabulary(), RECORD, TEMPLATE)
-    example = answer_example(record, vocabulary(), TEMPLATE)
-    assert text_of(example.inputs) == RECORD.question + "|"
-    assert text_of(example.targets) == "The answer is 8.|"
-    assert text_of(answer_example(record, vocabulary(), "").targets) == "8|"
-    unanswered = encode_record(vocabulary(), Record("r-8", "q", "r", ""), TEMPLATE)
-    with pytest.raises(UserError, match="record r-8 has no answer, .*answer_only.*out of methods"):
-        answer_example(unanswered, vocabulary(), TEMPLATE)
-
-
-def test_segments_by_hand():
-    examples = segment_examples(vocabulary(), segmented(SEGMENTS), gamma=0.5)
-    assert [e.id for e in examples] == ["r-7/1", "r-7/2", "r-7/3"]
-    first, second = "Ben has 3 more apples than Amy.", "Ben has 5 + 3 = 8 apples."
-    assert [text_of(e.inputs) for e in examples] == [
-        f"{RECORD.question}|",
-        f"{RECORD.question} {first}|",
-        f"{RECORD.question} {first} {second}|",
-    ]
-    assert [text_of(e.targets) for e in examples] == [
-        f"{first}|",
-        f"{second}|",
-        "The answer is 8. <extra_id_0>|",
-    ]
-    assert [sorted(set(e.weights.tolist())) for e in examples] == [[1.0], [0.5], [1.0]]
-    assert [e.kind for e in examples] == ["es", "as", "answer"]
-    assert all(e.weights.shape == e.targets.shape for e in examples)
-    assert examples[2].targets[-2] == vocabulary().sentinel(0)
-
-
-def test_end_of_chain_carries_the_weight_of_its_segment():
-    last = segment_examples(vocabulary(), segmented(SEGMENTS[:2]), gamma=0.0)[-1]
-    assert last.weights.tolist() == [0.0] * len(last.targets)
-    stop = segment_examples(vocabulary(), segmented(SEGMENTS), closes=False)
-    assert text_of(stop[-1].targets) == "The answer is 8.|"
-
-
-def test_neighbours_of_one_label_are_one_segment_or_stay_apart():
-    record = segmented([SEGMENTS[0], SEGMENTS[2], SEGMENTS[1]])
-    merged = segment_examples(vocabulary(), record)
-    apart = segment_examples(vocabulary(), record, merge_adjacent=False)
-    assert [e.kind for e in merged] == ["es", "answer"]
-    assert [e.kind for e in apart] == ["es", "es", "answer"]
-    joined = np.concatenate([e.targets[:-1] for e in apart[:2]])
-    np.testing.assert_array_equal(merged[0].targets[:-1], joined)
-    np.testing.assert_array_equal(merged[1].inputs, apart[2].inputs)
+        answer_sentence(record, "Done")
 
 
 def test_make_example_joins_runs_of_ids():
-    vocab = vocabulary()
+    vocab = ByteVocabulary(3)
     example = make_example(vocab, "r/1", [[5], [], np.array([6, 7])], [[8], [9]], "es", 11,
                            weights=np.array([1, 2, 3]))  # fmt: skip
-    assert example.inputs.tolist() == [5, 6, 7, vocab.eos_id] and example.kind == "es"
+    assert (example.id, example.kind) == ("r/1", "es")
+    assert example.inputs.tolist() == [5, 6, 7, vocab.eos_id]
     assert example.targets.tolist() == [8, 9, 11] and example.weights.tolist() == [1, 2, 3]
-    assert example.inputs.dtype == example.targets.dtype == np.int32
-    assert example.weights.dtype == np.float32
-
-
-def test_errors_name_the_record():
-    build = functools.partial(segment_examples, vocabulary())
-    with pytest.raises(UserError, match=r"record r-9: the segment 2 .* comes to no tokens"):
-        build(segmented([Segment("Ben. ", ES), Segment(" ", AS), Segment("Amy.", ES)], name="r-9"))
-    with pytest.raises(UserError, match=r"record r-9: the segment 1 '  ' comes to no tokens"):
-        build(segmented([Segment("  ", ES)], name="r-9"))
-    with pytest.raises(UserError, match="vocab.extra_ids to at least 1"):
-        segment_examples(ByteVocabulary(0), segmented(SEGMENTS, ByteVocabulary(0)))
-
-
-WORDS = st.lists(
-    st.sampled_from(
-        ["Ben ", "has", " 5", ", ", ". ", "\n", "é", "ﬁ ", "½", " ", "! "]
-        + ["肺结节", "。", "，", "３"]
-    ),
-    max_size=25,
-).map("".join)
-
-
-@settings(max_examples=100, deadline=None)
-@given(WORDS.filter(str.strip))
-def test_targets_joined_are_the_chain_encoded_once(text):
-    pieces = split_pieces(text, min_words=1)
-    segments = [
-        Segment(text[piece.start : piece.end], (ES, AS)[i % 2]) for i, piece in enumerate(pieces)
-    ]
-    record = segmented(segments, question="Amy has")
-    try:
-        examples = segment_examples(vocabulary(), record, gamma=2.0)
-    except UserError:
-        # Only where a piece has no tokens of its own.
-        piece_of_token = record.chain.piece_of_tokens(pieces)
-        assert set(piece_of_token.tolist()) != set(range(len(pieces)))
-        return
-    done = np.zeros(0, np.int32)
-    for i, example in enumerate(examples):
-        assert example.inputs.tolist() == [*record.question.ids, *done, 1]
-        n_closing = 2 if i == len(examples) - 1 else 1
-        done = np.concatenate([done, example.targets[:-n_closing]])
-        assert set(example.weights.tolist()) == {2.0 if i % 2 else 1.0}
-    np.testing.assert_array_equal(done, vocabulary().encode(text))
-
-
-def test_tokens_of_dropped_pieces_are_left_out():
-    text = "Ben has 5. So. Amy has 3."
-    record = encode_record(vocabulary(), Record("r", "Amy", text, ""), "")
-    notes = {"pieces": np.array([0, 11, 15, 25]), "labels": np.array([0, 1])}
-    first, second = segment_examples(vocabulary(), record._replace(annotations=notes))
-    assert [text_of(first.inputs), text_of(first.targets)] == ["Amy|", "Ben has 5.|"]
-    assert text_of(second.inputs) == "Amy Ben has 5.|"
-    assert text_of(second.targets) == "Amy has 3. <extra_id_0>|"
-
-
-@pytest.mark.data
-def test_t5_space_piece_goes_with_the_word_after_it(data_folder):
-    # "é" is no word of T5's: it becomes a lone space piece and "é", at the start of a segment.
-    vocab = load_vocabulary("sentencepiece", str(data_folder / "t5_vocab/spiece.model"))
-    segments = [Segment("Hello. ", ES), Segment("é there.", AS)]
-    first, second = segment_examples(vocab, segmented(segments, vocab, question="q"))
-    assert first.targets.tolist() == [*vocab.encode("Hello.").tolist(), 1]
-    assert second.targets.tolist() == [*vocab.encode("é there.").tolist(), 32099, 1]
-    assert vocab.encode("é").tolist() == [3, 154]
+    plain = make_example(vocab, "r", [], [[8]])
+    assert plain.inputs.tolist() == [vocab.eos_id] and plain.targets.tolist() == [8, vocab.eos_id]
+    for one in (example, plain):
+        assert one.inputs.dtype == one.targets.dtype == np.int32
+        assert one.weights.dtype == np.float32
+    assert plain.weights.tolist() == [1.0, 1.0]

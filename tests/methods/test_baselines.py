@@ -97,7 +97,7 @@ def test_step_by_step_texts_and_weights(vocab):
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.3, 0.9])
-def test_the_answer_gets_the_share_alpha(vocab, alpha):
+def test_the_answer_gets_the_share_alpha_of_the_weight(vocab, alpha):
     """Of one question's weight; so each task's mean counts as in Hsieh et al., equation 3."""
     answer, rationale = made("step_by_step", vocab, settings=config(step_by_step__alpha=str(alpha)))
     assert set(answer.weights.tolist()) == {np.float32(alpha)}
@@ -172,12 +172,12 @@ def test_in_context_texts(vocab):
         ({"in_context__shots": "0"}, "in_context.shots must be at least 1 for formats with"),
     ],
 )
-def test_in_context_explains_mistakes(fields, words):
+def test_impossible_in_context_options_are_refused(fields, words):
     with pytest.raises(UserError, match=words):
         make_method("in_context", config(**fields))
 
 
-def test_worked_examples_are_others_and_always_the_same():
+def test_worked_examples_are_other_questions_and_reproducible():
     rng = np.random.default_rng(0)
     pool = [rng.integers(2, 9, 3).astype(np.int32) for _ in range(40)]
     pool += pool[:10]  # questions that occur twice
@@ -196,7 +196,7 @@ def test_worked_examples_are_others_and_always_the_same():
         worked_examples(pool[:1], pool[:3], 3)
 
 
-def test_diverse_has_a_row_for_each_rationale(vocab):
+def test_diverse_has_an_example_for_each_rationale(vocab):
     found = made("diverse", vocab)
     texts = [FIRST.rationale, *FIRST.others]
     assert pairs(vocab, found) == [(FIRST.question, f"{text} {ANSWER}") for text in texts]
@@ -238,7 +238,7 @@ def contexts(name, vocab, settings):
 
 @pytest.mark.parametrize("ask", list(FORMATS))
 @pytest.mark.parametrize("shots", ["1", "3"])
-def test_in_context_asks_as_it_was_trained(vocab, ask, shots):
+def test_in_context_decodes_from_its_training_inputs(vocab, ask, shots):
     settings = config(in_context__ask=ask, in_context__shots=shots)
     for record, context in zip(RECORDS, contexts("in_context", vocab, settings), strict=True):
         examples = made("in_context", vocab, record, settings, notes_of(record, int(shots), vocab))
@@ -247,14 +247,14 @@ def test_in_context_asks_as_it_was_trained(vocab, ask, shots):
 
 
 @pytest.mark.parametrize("alpha", ["0", "0.5", "1"])
-def test_step_by_step_asks_as_it_was_trained(vocab, alpha):
+def test_step_by_step_decodes_from_its_training_inputs(vocab, alpha):
     settings = config(step_by_step__alpha=alpha)
     for record, context in zip(RECORDS, contexts("step_by_step", vocab, settings), strict=True):
         first = made("step_by_step", vocab, record, settings)[0]
         np.testing.assert_array_equal(context, first.inputs)
 
 
-def test_the_engine_reads_those_contexts(vocab):
+def test_prompts_decode_as_the_whole_context_does(vocab):
     """Asking with marks and examples is asking a plain method the whole context."""
     settings = config()
     plain = make_method("direct", settings)
@@ -269,7 +269,7 @@ def test_the_engine_reads_those_contexts(vocab):
         assert [own[0].ids.tolist() for own in chains] != [own[0].ids.tolist() for own in untold]
 
 
-def test_too_long_with_worked_examples(vocab):
+def test_a_question_too_long_with_worked_examples_is_refused(vocab):
     settings = config(decode__question_buckets="(32, 64)")
     with pytest.raises(UserError, match=r"question of method in_context has \d+ tokens; raise the "
                        r"last of decode.question_buckets \(32, 64\), or lower in_context.shots"):
@@ -277,7 +277,7 @@ def test_too_long_with_worked_examples(vocab):
 
 
 @pytest.mark.parametrize("name", ["step_by_step", "in_context", "diverse", "answer_only"])
-def test_self_consistency_of_every_baseline(vocab, name):
+def test_samples_vote_in_every_baseline(vocab, name):
     """Chains vote: each sample is what it is alone, and one sample is a plain draw."""
     settings = config(decode__sampler="sample", decode__samples="4", decode__seed="5")
     using = trained(name, vocab, settings)

@@ -63,7 +63,7 @@ def pairs(vocab, examples):
     return out
 
 
-def test_chunk_wise_items(vocab):
+def test_chunk_wise_examples(vocab):
     q = RECORD.question
     assert pairs(vocab, made("cwt", vocab, n_chunks=3)) == [
         (f"<1> {q}", ONE),
@@ -78,12 +78,12 @@ def test_chunk_wise_items(vocab):
     ]
 
 
-def test_boundaries_come_from_the_notes(vocab):
+def test_boundaries_come_from_the_annotations(vocab):
     moved = made("cwt", vocab, notes={"boundaries": [0, 1, 3]}, n_chunks=2)
     assert [target for _, target in pairs(vocab, moved)] == [ONE, f"{TWO} {THREE}", ANSWER]
 
 
-def test_fewer_sentences_than_chunks_go_straight_to_the_answer(vocab):
+def test_a_rationale_of_fewer_sentences_jumps_to_the_answer(vocab):
     items = made("cwt", vocab, n_chunks=5)
     q = RECORD.question
     assert pairs(vocab, items)[2:] == [
@@ -97,7 +97,7 @@ def test_fewer_sentences_than_chunks_go_straight_to_the_answer(vocab):
     assert plan.n_turns == 6
 
 
-def test_skip_items_at_once(vocab):
+def test_skip_examples_in_one_pass(vocab):
     notes = {"boundaries": [0, 1, 2, 3], "kept": [0, 2]}
     (item,) = made("skip_thinking", vocab, notes=notes, n_chunks=3, mix=0)
     text = (f"<5> {RECORD.question}", f"{ONE} {THREE} {ANSWER}")
@@ -107,7 +107,7 @@ def test_skip_items_at_once(vocab):
     assert pairs(vocab, nothing) == [(text[0], ANSWER)]
 
 
-def test_skip_items_by_stages(vocab):
+def test_skip_examples_in_stages(vocab):
     q, how = RECORD.question, dict(n_chunks=3, mix=0, write="stages")
     notes = {"boundaries": [0, 1, 2, 3], "kept": [0, 2]}
     assert pairs(vocab, made("skip_thinking", vocab, notes=notes, **how)) == [
@@ -123,13 +123,13 @@ def test_skip_items_by_stages(vocab):
     assert plan.n_turns == len(plan.turns) == 5
 
 
-def test_full_item(vocab):
+def test_full_thinking_example(vocab):
     (item,) = made("full_thinking", vocab, n_chunks=3, mix=0)
     chain = f"{ONE} {TWO} {THREE} {ANSWER}"
     assert pairs(vocab, [item]) == [(f"<6> {RECORD.question}", chain)]
 
 
-def test_chunk_wise_items_are_mixed_in(vocab):
+def test_chunk_wise_examples_are_mixed_in(vocab):
     for name in ("skip_thinking", "full_thinking"):
         own, *mixed = made(name, vocab, notes={"kept": [1]}, n_chunks=3, mix=1)
         assert own.kind in ("skip", "full")
@@ -142,7 +142,7 @@ def test_chunk_wise_items_are_mixed_in(vocab):
 
 
 @given(st.integers(1, 40), st.integers(1, 12))
-def test_even_boundaries(n_sentences, n_chunks):
+def test_average_boundaries_are_even(n_sentences, n_chunks):
     bounds = average_boundaries(n_sentences, n_chunks)
     assert len(bounds) - 1 == min(n_chunks, n_sentences)
     assert bounds[0] == 0 and bounds[-1] == n_sentences
@@ -226,7 +226,7 @@ def test_training_inputs_are_the_contexts_of_decoding(vocab, name, write, n_chun
     (dict(mix=1.5), "skip.mix must be at least 0 and at most 1, got 1.5"),
     (dict(n_chunks=90, mark_from=8), "sentinels 8 to 100 .* vocab.extra_ids is 100; .* 101"),
 ])  # fmt: skip
-def test_settings_that_cannot_work_are_refused(fields, words):
+def test_impossible_options_are_refused(fields, words):
     with pytest.raises(UserError, match=words):
         check_chunks(configured(**fields))
     check_chunks(configured(n_chunks=89, mark_from=8))

@@ -36,7 +36,7 @@ def test_back_to_front_finds_the_needed_chunks(chains):
         assert own == [m for m, is_needed in enumerate(chain) if is_needed]
 
 
-def test_front_to_back_may_leave_out_what_the_student_writes_again():
+def test_front_to_back_keeps_all_where_the_kept_chunks_are_not_enough():
     # Chunk 0 is needed, but the student writes it in the place of chunk 2, which nobody needs.
     # Then chunk 2 must stay, and what is kept is not enough: everything is.
     chains = [[True, True, False, True]]
@@ -61,7 +61,7 @@ def test_front_to_back_may_leave_out_what_the_student_writes_again():
 
 @ORDERS
 @given(chains=st.lists(st.lists(st.booleans(), min_size=1, max_size=7), min_size=1, max_size=5))
-def test_a_student_that_keeps_to_its_stages_is_found_out_either_way(order, chains):
+def test_both_orders_find_the_needed_chunks_of_a_student_that_writes_by_stage(order, chains):
     """It writes what belongs to each stage, as the teacher's own chunks would."""
 
     def right(trials):

@@ -77,7 +77,7 @@ def test_equals_plain_loops_over_each_sample(name, samples, seed, threshold):
 @NAMES
 @settings(max_examples=60, deadline=None)
 @given(samples=SAMPLES, seed=st.integers(0, 999))
-def test_boundaries_rise_and_the_objective_never_does(name, samples, seed):
+def test_boundaries_stay_sorted_and_the_objective_never_rises(name, samples, seed):
     bounds, sizes = setting(samples, seed)
     found = search(bounds, lambda asked: [cost(seed, one, sizes) for one in asked], name, 0.0)
     for i, (old, new) in enumerate(zip(bounds, found.boundaries, strict=True)):
@@ -111,6 +111,6 @@ def test_the_two_objectives_differ():
     assert search([(0, 1, 4)], score, "mean_of_means", 0.01).boundaries == [(0, 3, 4)]
 
 
-def test_nothing_to_search():
+def test_chains_without_cuts_stay_as_they_are():
     assert search([], None, "total", 0.0).boundaries == []
     assert search([(0, 3), (0, 1)], None, "total", 0.0).boundaries == [(0, 3), (0, 1)]

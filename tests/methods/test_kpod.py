@@ -114,7 +114,7 @@ def test_weights_and_steps_of_the_students_example(vocab):
     np.testing.assert_array_equal(plain.loss_from, example.loss_from)
 
 
-def test_given_steps_go_to_the_encoder_by_choice(vocab):
+def test_given_steps_may_go_to_the_encoder(vocab):
     """By hand: question, given steps, end of sequence -> the other steps and the answer."""
     notes = notes_of(vocab, given=(2, 2, 1, 1, 0, 0))
     (example,) = made("kpod", vocab, notes, kpod__given="encoder")
@@ -129,7 +129,7 @@ def test_given_steps_go_to_the_encoder_by_choice(vocab):
     assert vocab.decode(example.at(0.1)[0]).endswith("than Amy.")
 
 
-def test_with_weights_of_1_and_nothing_given_it_is_the_direct_method(vocab, tmp_path):
+def test_unit_weights_and_nothing_given_train_as_the_direct_method(vocab, tmp_path):
     """The same examples, batches and trained parameters, to the last bit."""
     records = [
         Record(f"r{i}", f"Amy has {i} apples.", f"Ben has {i} + 3. Ben has {i + 3}.", str(i + 3))
@@ -162,7 +162,7 @@ def test_with_weights_of_1_and_nothing_given_it_is_the_direct_method(vocab, tmp_
     jax.tree.map(np.testing.assert_array_equal, *got)
 
 
-def test_stages_change_weights_and_neither_shapes_nor_programs(vocab, tmp_path):
+def test_stages_change_neither_shapes_nor_programs(vocab, tmp_path):
     examples = [
         made("kpod", vocab, notes_of(vocab, given=(2, 2, 2, 1, 1, 0, 0)))[0] for _ in range(8)
     ]
@@ -231,7 +231,7 @@ def test_weights_act_on_segments_of_as_es(vocab):
         made("usm", vocab, notes | {"weights": own[:-1]})
 
 
-def test_clusters_find_what_lies_apart():
+def test_clusters_separate_distant_groups():
     random = np.random.default_rng(0)
     vectors = np.concatenate([random.normal(10 * i, 1, (20, 3)) for i in range(4)])
     labels = cluster(vectors, 4, seed=0)

@@ -49,7 +49,7 @@ def all_settings(draw):
 
 @given(problems(), all_settings())
 @settings(deadline=None, max_examples=150)
-def test_identities_of_every_schedule(problem, chosen):
+def test_every_schedule_keeps_its_ceiling_and_never_gives_more(problem, chosen):
     difficulties, clusters, losses = problem
     made = make_schedule(difficulties, clusters, losses, chosen)
     total = sum(own.sum() for own in difficulties)

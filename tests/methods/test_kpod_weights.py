@@ -83,7 +83,7 @@ def parts(item):
     return item.inputs[:-1], item.targets[:n], item.targets[n:]
 
 
-def test_embeddings_may_take_the_place_of_tokens(params):
+def test_the_encoder_takes_embeddings_instead_of_tokens(params):
     """What the encoder reads is the table's rows; tokens then tell padding alone."""
     batch = make_batch(examples())
     predictor = params["predictor"]
@@ -96,7 +96,7 @@ def test_embeddings_may_take_the_place_of_tokens(params):
     assert np.abs(want - twice).max() > 1e-3
 
 
-def test_weights_know_no_positions(params):
+def test_weights_do_not_depend_on_positions(params):
     """Tokens in another order have their weights in that order; equal tokens weigh the same."""
     tokens = np.array([[4, 9, 4, 12, 7, 0, 0]], np.int32)
     mask = tokens != 0
@@ -116,7 +116,7 @@ def test_weights_know_no_positions(params):
     assert abs(alone[0] - logits[0]) > 1e-6
 
 
-def test_prefixes_are_laid_side_by_side():
+def test_question_and_prefix_are_joined_without_gaps():
     items = examples()
     batch = make_batch(items)
     n_given = np.array([min(2 + i % 3, len(parts(item)[1])) for i, item in enumerate(items)])
@@ -165,7 +165,7 @@ def test_the_loss_is_the_mean_over_prefixes(params, bias, masked):
     assert abs(float(nll.mean()) - sum(map(np.mean, want))) < 4 * error + 1e-4
 
 
-def test_slopes_on_the_way_add_up_to_the_effect_of_a_mask():
+def test_gradients_of_a_mask_average_to_its_effect():
     """Even of a loss that is flat at both ends, where a slope at 0 or 1 would say nothing."""
     logits = jnp.array([-1.0, 0.3, 2.0])
     weights = jax.nn.sigmoid(logits)
@@ -188,7 +188,7 @@ def test_slopes_on_the_way_add_up_to_the_effect_of_a_mask():
     assert abs((np.asarray(moved) != 0).mean() - 0.25) < 4 * 0.5 / (3 * n) ** 0.5
 
 
-def test_the_gradient_of_weights_is_that_of_the_mean_over_masks(params):
+def test_gradients_of_weights_are_those_of_the_mean_over_all_masks(params):
     """Against all masks of a short rationale, written out."""
     params = with_bias(params, 0.5)
     item = example(3, n_rationale=3)
@@ -254,7 +254,7 @@ def test_exported_weights_are_1_on_the_answer_and_0_on_padding(params):
         assert (weights[row, n:length] == 1).all() and (weights[row, length:] == 0).all()
 
 
-def test_the_embedding_has_no_gradient_and_everything_else_has(params):
+def test_only_the_embedding_has_no_gradient(params):
     objective = weights_objective(MODEL, LOSS)
     batch = make_batch(examples())
     _, _, grads = loss_and_gradients(objective, settings(), params, batch, jax.random.key(0))
@@ -264,7 +264,7 @@ def test_the_embedding_has_no_gradient_and_everything_else_has(params):
         assert np.any(leaf) == (name != "embedding"), name
 
 
-def test_a_predictor_that_learns_alone_moves_nothing_else(params):
+def test_a_predictor_trained_alone_has_the_only_gradients(params):
     alone, together = (weights_objective(MODEL, LOSS._replace(alone=x)) for x in (True, False))
     batch, fields = make_batch(examples()), settings()
     sums, _, grads = loss_and_gradients(alone, fields, params, batch, jax.random.key(0))
@@ -281,7 +281,7 @@ def test_a_predictor_that_learns_alone_moves_nothing_else(params):
     assert said[0] == said[1]
 
 
-def test_it_is_shown_any_share_of_mostly_long_prefixes():
+def test_a_predictor_trained_alone_sees_uniform_shares_and_long_prefixes():
     n, size = 4000, 400
     draw = functools.partial(kpod_weights._draw_alone, length=jnp.int32(10), size=size)
     masks, n_given = jax.vmap(draw)(jax.random.split(jax.random.key(3), n))
@@ -367,7 +367,7 @@ def test_what_the_answer_needs_weighs_more_than_the_rest(trained):
     assert weights[:, 0].mean() > 10 * weights[:, 1:].mean()
 
 
-def test_the_embedding_stays_what_it_was(trained):
+def test_the_embedding_is_not_trained(trained):
     start = keypoint.init(MODEL, jax.random.split(jax.random.key(0))[0])
     params, _ = trained[0.5]
     np.testing.assert_array_equal(params["embedding"], start["embedding"])

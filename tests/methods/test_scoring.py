@@ -71,7 +71,7 @@ def test_mean_divides_by_words(vocab):
     np.testing.assert_allclose(mean.scores["loss"], expected, rtol=1e-6)
 
 
-def test_without_a_scorer_only_its_strategies_are_missing():
+def test_scores_without_a_model_need_no_scorer():
     rows = score_records([RECORD], config())
     for strategy in ("bleu", "rouge", "location"):
         (row,) = segment_scored(rows, strategy, 1.0)

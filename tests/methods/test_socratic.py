@@ -101,7 +101,7 @@ def pairs(vocab, examples):
     return [(vocab.decode(e.inputs), vocab.decode(e.targets)) for e in examples]
 
 
-def test_a_problem_written_out(records, vocab):
+def test_step_by_step_examples_in_full(records, vocab):
     """Step by step, the default: every pair in full."""
     roles = made(records[P1], vocab, configured())
     assert pairs(vocab, roles["decomposer"]) == [
@@ -129,7 +129,7 @@ def test_a_problem_written_out(records, vocab):
     assert [e.kind for e in roles["solver"]] == ["solution", "answer"]
 
 
-def test_a_plan_written_out(records, vocab):
+def test_whole_plan_examples_in_full(records, vocab):
     """Whole plan, equations, the last subquestion alone, a planner, all in one model."""
     config = configured(plan="whole", guidance="equations", guide_source="planner", history=False)
     (main,) = made(records[P3], vocab, config, unified=True).values()
@@ -156,7 +156,7 @@ def test_a_plan_written_out(records, vocab):
 
 @pytest.mark.parametrize("plan, guidance, history, unified", FORMATS)
 @pytest.mark.parametrize("question", [P1, P2, P3])
-def test_every_format(records, vocab, question, plan, guidance, history, unified):
+def test_texts_of_every_format(records, vocab, question, plan, guidance, history, unified):
     config = configured(plan=plan, guidance=guidance, history=history)
     parts, guide = PARTS[question], GUIDES[guidance][question]
     ask, solve = ("ask: ", "solve: ") if unified else ("", "")
@@ -178,7 +178,7 @@ def test_every_format(records, vocab, question, plan, guidance, history, unified
         assert pairs(vocab, roles["solver"]) == solving
 
 
-def test_marks_are_kept_for_guides_where_they_are_kept_in_the_text():
+def test_guides_take_calculator_marks_where_the_text_has_them():
     text = "They cost 4 x $3 = $<<4*3=12>>12."
     assert find_equations(text) == ["4*3=12"] == find_equations("They cost 4 x $3 = $12.")
     assert equations_text([text, "That is all.", "1+2 = 3 and 2*3 = 6"], "equations") == (
@@ -188,7 +188,7 @@ def test_marks_are_kept_for_guides_where_they_are_kept_in_the_text():
 
 
 @given(st.text(alphabet="0123456789 .,=+-*/x()$%abc", max_size=80))
-def test_equations_are_made_of_signs_alone(text):
+def test_equations_hold_numbers_and_operators_only(text):
     for equation in find_equations(text):
         assert equation.count("=") == 1 and not set(equation) - set("0123456789.+-*/()%=")
 
@@ -230,7 +230,7 @@ def contexts(vocab, config, unified, record, guide):
 
 
 @pytest.mark.parametrize("plan, guidance, history, unified", FORMATS)
-def test_a_context_is_the_training_input(records, vocab, plan, guidance, history, unified):
+def test_decode_contexts_are_training_inputs(records, vocab, plan, guidance, history, unified):
     config = configured(plan=plan, guidance=guidance, history=history)
     for question, record in records.items():
         guide = vocab.encode(GUIDES[guidance][question])
@@ -251,7 +251,7 @@ words = st.text(st.sampled_from("abc 19+=?."), min_size=1, max_size=12).filter(s
 
 @settings(max_examples=40, deadline=None)
 @given(words, st.lists(st.tuples(words, words), min_size=1, max_size=4), st.booleans())
-def test_any_steps_give_the_contexts_of_decoding(question, steps, history):
+def test_decode_contexts_are_training_inputs_for_any_steps(question, steps, history):
     vocab = ByteVocabulary(4)
     record = Record("r", question, "x", "5", steps=tuple(steps))
     config = configured(history=history, guidance="equations", max_chain_tokens=128)
@@ -299,7 +299,7 @@ def test_a_reference_is_the_whole_chain_with_its_gold_labels():
     assert reference(other, config).gold is None
 
 
-def test_records_without_steps(vocab):
+def test_records_without_steps_are_refused_or_one_step(vocab):
     record = Record("r7", "A pen costs $3.", "They cost 12.", "12")
     with pytest.raises(UserError, match="record r7 has no steps .*gsm8k_socratic.*single_steps"):
         made(record, vocab, configured())
@@ -312,7 +312,7 @@ def test_records_without_steps(vocab):
         made(empty, vocab, configured())
 
 
-def test_settings_that_cannot_be(records, vocab):
+def test_impossible_options_are_refused(records, vocab):
     same = configured(ask_mark="x", solve_mark="x")
     with pytest.raises(UserError, match="socratic.ask_mark.*different tokens.*'x', 'x', 'guide:'"):
         made(records[P1], vocab, same, unified=True)

@@ -144,8 +144,8 @@ def plain_chains(unified, *case):
     return [plain(config, unified, *pair) for pair in zip(QUESTIONS, RECORDS, strict=True)]
 
 
-@pytest.mark.parametrize("case, sharing, loop", CASES)
-def test_the_compiled_loop_is_the_plain_one(case, sharing, loop):
+@pytest.mark.parametrize("case, sharing, engine", CASES)
+def test_the_compiled_loop_writes_what_a_plain_loop_writes(case, sharing, engine):
     unified = sharing == "unified"
     config = configured(**dict(zip(CHOICES, case, strict=True)))
     found, wants = answers(config, unified, loop=loop), plain_chains(unified, *case)
@@ -163,7 +163,7 @@ def test_the_compiled_loop_is_the_plain_one(case, sharing, loop):
     assert len({tuple(want.chain) for want in wants}) > 8
 
 
-def test_what_is_told_changes_what_is_written():
+def test_every_option_changes_what_is_written():
     """Each choice reaches the models: no two of them write the same chains."""
     guided = {"guidance": "equations"}
     cases = [{}, {"history": False}, {"plan": "whole"}]
@@ -206,7 +206,7 @@ def test_a_plan_becomes_every_other_segment():
     np.testing.assert_array_equal(long.limits.max_rounds, [toy.R] * 2)
 
 
-def test_a_plan_that_was_cut_has_no_end():
+def test_a_cut_plan_has_no_end_mark():
     cut = ([3, 4, SEPARATOR] * toy.C)[: toy.C]
     short = [3, 4, 5, SEPARATOR, *[6] * (toy.C - 4)]
     asked = with_plans([cut, short, [3]])
@@ -218,7 +218,7 @@ def test_a_plan_that_was_cut_has_no_end():
     assert lists(own.forced)[1][0] == [3, 4] and lists(own.forced)[2][0] == [3, 4, 5]
 
 
-def test_one_question_after_the_other_compiles_nothing_anew():
+def test_single_questions_compile_once():
     one = {"decode.question_buckets": "(64,)", "decode.batch_size": "1"}
     config = configured(plan="whole", guidance="equations", guide_source="planner", **one)
     answers(config, False, QUESTIONS[:1], None)
@@ -228,7 +228,7 @@ def test_one_question_after_the_other_compiles_nothing_anew():
     assert n_compilations() == before
 
 
-def test_guides_have_few_lengths():
+def test_guides_are_padded_to_few_lengths():
     config = configured(guidance="equations")
     for n, width in ((1, 16), (3, 32), (12, 128)):
         steps = (("q?", "1 + 2 = 3"),) * n
@@ -241,7 +241,7 @@ def test_guides_have_few_lengths():
         assert (asked.extra_inputs[0] != 0).sum() == len(equations_text(["1+2=3"] * n, "equations"))
 
 
-def test_typed_questions_have_no_gold_guide():
+def test_questions_without_a_gold_guide_are_refused():
     typed = [Record("question", "q", "", "")]
     for records in (None, typed):
         with pytest.raises(UserError, match="socratic.guide_source=planner"):
@@ -250,7 +250,7 @@ def test_typed_questions_have_no_gold_guide():
         answers(configured(guidance="operators"), False, QUESTIONS[:1], [Record("r", "q", "a", "")])
 
 
-def test_a_plan_leaves_no_place_for_a_prefix():
+def test_a_whole_plan_refuses_a_prefix():
     config = configured(plan="whole")
     with pytest.raises(UserError, match="no place for a prefix"):
         answers(config, False, QUESTIONS[:1], None, forced=[np.array([3, 4])])
