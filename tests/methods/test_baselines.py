@@ -230,9 +230,9 @@ def contexts(name, vocab, settings):
     spec, _ = decode_spec(using.method, vocab)
     request = Request([vocab.encode(r.question) for r in RECORDS], np.arange(len(RECORDS)))
     request = using.method.prepare_requests(using, request, None)
-    (turn,) = spec.turns
-    lead = np.array(turn.prompt.lead, np.int32)
+    [turn] = spec.turns
     assert not turn.prompt.extra_input
+    lead = np.array(turn.prompt.lead, np.int32)
     return [np.concatenate([lead, ids, [spec.eos_id]]) for ids in request.questions]
 
 

@@ -119,8 +119,8 @@ def test_skip_examples_in_stages(vocab):
     nothing = made("skip_thinking", vocab, notes=notes | {"kept": []}, **how)
     assert pairs(vocab, nothing) == [(f"<5> {q}", "<4>"), (f"<5> <4> {q}", ANSWER)]
     plan = make_method("skip_thinking", configured(n_chunks=3, write="stages")).decode_plan(vocab)
-    assert [turn.mark for turn in plan.turns] == [-1, *(vocab.sentinel(k) for k in (1, 2, 3, 4))]
-    assert plan.n_turns == len(plan.turns) == 5
+    marks = [turn.mark for turn in plan.turns]
+    assert marks == [-1, *(vocab.sentinel(k) for k in (1, 2, 3, 4))] and plan.n_turns == 5
 
 
 def test_full_thinking_example(vocab):
@@ -180,7 +180,7 @@ def test_chunks_joined_are_the_rationale(parts, n_chunks, cuts, kind):
 
 
 def contexts(method, vocab, question, segments):
-    """The encoder inputs that decoding builds, if it writes these (stage, ids)."""
+    """The encoder inputs that decoding builds, if it writes these (turn, ids)."""
     spec, limits = decode_spec(method, vocab)
     inputs = make_input(question[None], limits, spec)
     rows, out = start_rows(inputs, spec), []
@@ -207,13 +207,13 @@ def test_training_inputs_are_the_contexts_of_decoding(vocab, name, write, n_chun
     items = made(name, vocab, notes=notes, **fields)
     n = len(notes["boundaries"]) - 1
     if name == "cwt":
-        stages = [*range(n), n_chunks]
+        turns = [*range(n), n_chunks]
     elif write == "stages":
-        stages = [0, 2, n_chunks + 1]  # skip, the second chunk, the answer
+        turns = [0, 2, n_chunks + 1]  # skip, the second chunk, the answer
     else:
-        stages = [0]
+        turns = [0]
     ends = {vocab.eos_id, *marks.stages, marks.answer}
-    segments = [(stage, item.targets[:-1]) for stage, item in zip(stages, items, strict=True)]
+    segments = [(turn, item.targets[:-1]) for turn, item in zip(turns, items, strict=True)]
     assert all(item.targets[-1] in ends for item in items)
     built = contexts(method, vocab, vocab.encode(RECORD.question), segments)
     assert built == [item.inputs.tolist() for item in items]

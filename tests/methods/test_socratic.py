@@ -204,27 +204,27 @@ def contexts(vocab, config, unified, record, guide):
     """The decode context of every turn of a chain, by the engine's own function."""
     spec, limits = decode_spec(socratic(config, unified), vocab)
     runs = encode_parts(vocab, record, config)
-    rows = ROOM["turns"]  # a row for each turn, and some of no meaning
+    n = ROOM["turns"]  # a row for each turn, and some of no meaning
     question, extra = (
-        np.tile(np.pad(ids, (0, ROOM[name] - len(ids))), (rows, 1))
+        np.tile(np.pad(ids, (0, ROOM[name] - len(ids))), (n, 1))
         for name, ids in (("question", vocab.encode(record.question)), ("guide", guide))
     )
     inputs = make_input(question, limits, spec, extra_input=extra)
     chain = np.concatenate(runs)
     ends = np.cumsum([len(run) for run in runs])
-    turns = np.arange(rows)
+    turns = np.arange(n)
     n_segments = np.minimum(turns, len(runs))
     lengths = np.append(0, ends)[n_segments]
-    state = start_rows(inputs, spec)
+    rows = start_rows(inputs, spec)
     own = np.pad(chain, (0, spec.chain_buffer - len(chain)))
     ids = np.where(np.arange(spec.chain_buffer) < lengths[:, None], own, 0)
     places = np.arange(spec.round_buffer)
     padded = np.pad(ends, (0, spec.round_buffer - len(ends)))
     segment_ends = np.where(places < n_segments[:, None], padded, 0)
-    output = state.output._replace(
+    output = rows.output._replace(
         ids=ids, length=lengths, segment_ends=segment_ends, n_segments=n_segments
     )
-    found = engine_context(inputs, state._replace(output=output, turn=turns), spec)
+    found = engine_context(inputs, rows._replace(output=output, turn=turns), spec)
     for turn, row in enumerate(np.asarray(found)[: len(runs) + 1]):
         yield turn, row[row != 0]
 
@@ -238,8 +238,8 @@ def test_decode_contexts_are_training_inputs(records, vocab, plan, guidance, his
         by_name = {e.id.rpartition("/")[2]: e for own in roles.values() for e in own}
         n = len(PARTS[question])
         compared = 0
-        for stage, context in contexts(vocab, config, unified, record, guide):
-            name = "end" if stage == n else f"{'qs'[stage % 2]}{stage // 2 + 1}"
+        for turn, context in contexts(vocab, config, unified, record, guide):
+            name = "end" if turn == n else f"{'qs'[turn % 2]}{turn // 2 + 1}"
             if name in by_name:
                 np.testing.assert_array_equal(context, by_name[name].inputs)
                 compared += 1
@@ -261,8 +261,8 @@ def test_decode_contexts_are_training_inputs_for_any_steps(question, steps, hist
     guide = vocab.encode(equations_text([text for _, text in steps], "equations"))
     roles = made(record, vocab, config, unified=True)
     inputs = {e.id: e.inputs for e in roles["main"]}
-    for stage, context in contexts(vocab, config, True, record, guide):
-        name = "end" if stage == len(runs) else f"{'qs'[stage % 2]}{stage // 2 + 1}"
+    for turn, context in contexts(vocab, config, True, record, guide):
+        name = "end" if turn == len(runs) else f"{'qs'[turn % 2]}{turn // 2 + 1}"
         np.testing.assert_array_equal(context, inputs[f"r/{name}"])
 
 

@@ -1,4 +1,4 @@
-"""The compiled Socratic loop against a plain Python one, id for id, with both loops."""
+"""The compiled Socratic loop against a plain Python one, id for id, by both loops."""
 
 import dataclasses
 import functools
@@ -56,13 +56,18 @@ def configured(**fields):
     return finish(base_config(), named)
 
 
-def answers(config, unified, questions=QUESTIONS, records=RECORDS, loop="engine", **more):
+def made(config, unified=False):
+    """The method as if it were trained."""
     method = make_method("socratic_unified" if unified else "socratic", config)
-    own = {role: PARAMS[role] for role in method.roles}
-    trained = TrainedMethod(method, toy.MODEL, own, VOCABULARY)
+    params = dict(main=DECOMPOSER, decomposer=DECOMPOSER, solver=SOLVER, planner=PLANNER)
+    own = {role: params[role] for role in method.roles}
+    return TrainedMethod(method, toy.MODEL, own, VOCABULARY)
+
+
+def answers(config, unified, questions=QUESTIONS, records=RECORDS, plain_loop=False, **more):
     request = Request(questions, np.arange(len(questions)), records=records, **more)
-    decoder = dataclasses.replace(make_decoder(config), plain=loop == "plain")
-    found = dict(stream_answers(trained, request, decoder))
+    decoder = dataclasses.replace(make_decoder(config), plain=plain_loop)
+    found = dict(stream_answers(made(config, unified), request, decoder))
     return [toy.as_result(found[i][0]) for i in range(len(questions))]
 
 
@@ -107,13 +112,12 @@ def plain(config, unified, question, record):
         if len(plan) == toy.C:  # what was cut is no whole plan
             rounds = min(toy.R, max(1, len(given)))
         given.append([END])
-    turns = (
-        Turn("asker", prompt=Prompt(tuple(lead["ask"]), extra_input=s.plan == "step")),
-        Turn("solver", prompt=Prompt(tuple(lead["solve"]), history=s.history)),
-    )
+    prompts = {"ask": Prompt(tuple(lead["ask"]), extra_input=s.plan == "step"),
+               "solve": Prompt(tuple(lead["solve"]), history=s.history)}  # fmt: skip
+    turns = tuple(Turn(role, prompt=prompt) for role, prompt in prompts.items())
     spec = DecodeSpec(toy.VOCAB, toy.C, toy.L, toy.R, sentinel_id=END, turns=turns)
     limits = Limits(rounds, toy.L, toy.C)
-    params = {"asker": asker, "solver": solver}
+    params = {"ask": asker, "solve": solver}
     result = toy.reference.decode(toy.MODEL, params, question, limits, spec, given, guide)
     result.smallest_margin = min([result.smallest_margin, *margins])
     return result
@@ -125,16 +129,16 @@ STEP, OPERATORS, PLANNED_GUIDES, WHOLE, WHOLE_PLANNED = (
     ("step", "equations", "planner", True), ("whole", "none", "oracle", True),
     ("whole", "equations", "planner", False),
 )  # fmt: skip
-# Every case with both loops, with shared parameters and without; those of each kind are quick.
+# Every case by both loops, with shared parameters and without; those of each kind are quick.
 QUICK = {
-    (STEP, "separate", "engine"), (OPERATORS, "unified", "plain"),
-    (WHOLE, "unified", "engine"), (WHOLE_PLANNED, "separate", "plain"),
+    (STEP, "separate", "continuous"), (OPERATORS, "unified", "plain"),
+    (WHOLE, "unified", "continuous"), (WHOLE_PLANNED, "separate", "plain"),
 }  # fmt: skip
 CASES = [
     pytest.param(case, sharing, loop, id="-".join(map(str, (*case, sharing, loop))),
                  marks=[] if (case, sharing, loop) in QUICK else [pytest.mark.slow])
     for case in (STEP, OPERATORS, PLANNED_GUIDES, WHOLE, WHOLE_PLANNED)
-    for sharing in ("separate", "unified") for loop in ("engine", "plain")
+    for sharing in ("separate", "unified") for engine in ("continuous", "plain")
 ]  # fmt: skip
 
 
@@ -148,15 +152,16 @@ def plain_chains(unified, *case):
 def test_the_compiled_loop_writes_what_a_plain_loop_writes(case, sharing, engine):
     unified = sharing == "unified"
     config = configured(**dict(zip(CHOICES, case, strict=True)))
-    found, wants = answers(config, unified, loop=loop), plain_chains(unified, *case)
+    found = answers(config, unified, plain_loop=engine == "plain")
+    wants = plain_chains(unified, *case)
     clear = 0
     for got, want in zip(found, wants, strict=True):
         if want.smallest_margin < 1e-3:
             continue
         clear += 1
         assert got.segments == want.segments
-        flags = ("finish_reason", "cut_segments", "tokens")
-        assert [getattr(got, f) for f in flags] == [getattr(want, f) for f in flags]
+        for name in ("finish_reason", "cut_segments", "tokens"):
+            assert getattr(got, name) == getattr(want, name)
         assert got.log_probability == pytest.approx(want.log_probability, rel=1e-4, abs=1e-3)
     assert clear >= 0.8 * len(QUESTIONS)
     assert toy.kinds(wants)["several segments"] > 3
@@ -178,12 +183,10 @@ def test_every_option_changes_what_is_written():
 
 def with_plans(plans, **more):
     """Chains whose plans are given in the place of a decomposer's."""
-    config = configured(plan="whole")
-    method = make_method("socratic", config)
-    trained = TrainedMethod(method, toy.MODEL, PARAMS, VOCABULARY)
-    asked = Request(QUESTIONS[: len(plans)], np.arange(len(plans)), **more)
-    write = lambda role, questions: [np.asarray(plan, np.int32) for plan in plans]  # noqa: E731
-    return method.prepare_requests(trained, asked, write)
+    trained = made(configured(plan="whole"))
+    request = Request(QUESTIONS[: len(plans)], np.arange(len(plans)), **more)
+    written = lambda role, questions: [np.asarray(plan, np.int32) for plan in plans]  # noqa: E731
+    return trained.method.prepare_requests(trained, request, written)
 
 
 def lists(forced):
@@ -191,13 +194,13 @@ def lists(forced):
 
 
 def test_a_plan_becomes_every_other_segment():
-    s, asked = SEPARATOR, with_plans([[5, 6, SEPARATOR, 7], [], [SEPARATOR, 5, SEPARATOR]])
-    assert lists(asked.forced) == [
+    s, request = SEPARATOR, with_plans([[5, 6, SEPARATOR, 7], [], [SEPARATOR, 5, SEPARATOR]])
+    assert lists(request.forced) == [
         [[5, 6, EOS], [], [7, EOS], [], [END], [], [], []],
         [[END], *[[]] * 7],
         [[5, EOS], [], [END], *[[]] * 5],
     ]
-    assert {len(ids) for own in asked.forced for ids in own} == {toy.L}
+    assert {len(ids) for own in request.forced for ids in own} == {toy.L}
     long = with_plans([[3] * toy.L + [s, 4], [3] * (toy.L - 1)])
     assert lists(long.forced)[0][:3] == [[3] * (toy.L - 1), [], [4, EOS]]
     assert lists(long.forced)[1][0] == [3] * (toy.L - 1) + [EOS]
@@ -209,8 +212,8 @@ def test_a_plan_becomes_every_other_segment():
 def test_a_cut_plan_has_no_end_mark():
     cut = ([3, 4, SEPARATOR] * toy.C)[: toy.C]
     short = [3, 4, 5, SEPARATOR, *[6] * (toy.C - 4)]
-    asked = with_plans([cut, short, [3]])
-    np.testing.assert_array_equal(asked.limits.max_rounds, [toy.R, 4, toy.R])
+    request = with_plans([cut, short, [3]])
+    np.testing.assert_array_equal(request.limits.max_rounds, [toy.R, 4, toy.R])
     rows = Limits(np.array([3, 8, 8]), np.array([[4, 10]] * 3), np.array([40, 3, 40]))
     own = with_plans([cut, [3, 4, 5], [3, 4, 5, 6]], limits=rows)
     np.testing.assert_array_equal(own.limits.max_rounds, [3, 8, 8])
@@ -232,13 +235,13 @@ def test_guides_are_padded_to_few_lengths():
     config = configured(guidance="equations")
     for n, width in ((1, 16), (3, 32), (12, 128)):
         steps = (("q?", "1 + 2 = 3"),) * n
-        method = make_method("socratic", config)
-        trained = TrainedMethod(method, toy.MODEL, PARAMS, VOCABULARY)
+        trained = made(config)
         record = Record("r", "q", "r", "3", steps=steps)
-        asked = Request(QUESTIONS[:1], np.zeros(1), records=[record])
-        asked = method.prepare_requests(trained, asked, None)
-        assert [len(guide) for guide in asked.extra_inputs] == [width]
-        assert (asked.extra_inputs[0] != 0).sum() == len(equations_text(["1+2=3"] * n, "equations"))
+        request = Request(QUESTIONS[:1], np.zeros(1), records=[record])
+        request = trained.method.prepare_requests(trained, request, None)
+        assert [len(guide) for guide in request.extra_inputs] == [width]
+        text = equations_text(["1+2=3"] * n, "equations")
+        assert (request.extra_inputs[0] != 0).sum() == len(text)
 
 
 def test_questions_without_a_gold_guide_are_refused():
