@@ -26,7 +26,6 @@ EOS, END, SEPARATOR = 1, toy.SENTINEL, toy.SENTINEL - 1
 ROOM = {"max_rounds": toy.R, "max_segment_tokens": toy.L, "max_chain_tokens": toy.C}
 QUESTIONS = toy.make_questions(3, 12)
 DECOMPOSER, SOLVER, PLANNER = (toy.weights(seed, eos=1.5) for seed in (0, 10, 4))
-PARAMS = {"main": DECOMPOSER, "decomposer": DECOMPOSER, "solver": SOLVER, "planner": PLANNER}
 
 
 class Vocabulary:
@@ -138,7 +137,7 @@ CASES = [
     pytest.param(case, sharing, loop, id="-".join(map(str, (*case, sharing, loop))),
                  marks=[] if (case, sharing, loop) in QUICK else [pytest.mark.slow])
     for case in (STEP, OPERATORS, PLANNED_GUIDES, WHOLE, WHOLE_PLANNED)
-    for sharing in ("separate", "unified") for engine in ("continuous", "plain")
+    for sharing in ("separate", "unified") for loop in ("continuous", "plain")
 ]  # fmt: skip
 
 
@@ -148,11 +147,11 @@ def plain_chains(unified, *case):
     return [plain(config, unified, *pair) for pair in zip(QUESTIONS, RECORDS, strict=True)]
 
 
-@pytest.mark.parametrize("case, sharing, engine", CASES)
-def test_the_compiled_loop_writes_what_a_plain_loop_writes(case, sharing, engine):
+@pytest.mark.parametrize("case, sharing, loop", CASES)
+def test_the_compiled_loop_writes_what_a_plain_loop_writes(case, sharing, loop):
     unified = sharing == "unified"
     config = configured(**dict(zip(CHOICES, case, strict=True)))
-    found = answers(config, unified, plain_loop=engine == "plain")
+    found = answers(config, unified, plain_loop=loop == "plain")
     wants = plain_chains(unified, *case)
     clear = 0
     for got, want in zip(found, wants, strict=True):
