@@ -1,10 +1,9 @@
 """Overrides of a configuration to try until it fits a slice, or to compare."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from asesjax.config import Config
-from asesjax.core.errors import UserError
 
 Change = dict[str, str]  # overrides, such as {"train.remat": "full"}
 _AXES = ("data", "fsdp", "tensor")
@@ -78,19 +77,6 @@ def meshes(n_devices: int) -> Iterator[Change]:
     yield mesh("tp", data=-1, tensor=4)
     for tensor in (2, 4):
         yield mesh("fsdp_tp", fsdp=-1, tensor=tensor)
-
-
-def first_that_fits(
-    changes: Iterator[Change], fits: Callable[[Change], bool]
-) -> Change | None:
-    """Return the first change for which ``fits`` is true; skip those that the run would refuse."""
-    for change in changes:
-        try:
-            if fits(change):
-                return change
-        except UserError:
-            continue
-    return None
 
 
 def as_options(change: Change) -> str:

@@ -86,17 +86,17 @@ def main(args: argparse.Namespace) -> int:
             print(_summary(measured, chip), flush=True)
             if measured.fits:
                 continue
-            status = DOES_NOT_FIT
-
-            def fits(change: choices.Change, name: str = name) -> bool:
-                tried = compile_one(name, change)
-                size = _gib(tried.needed, chip.hbm)
-                print(f"  tried           {choices.as_options(change)}: {size}", flush=True)
-                return tried.fits
-
-            found = choices.first_that_fits(ways[name](config, n_devices), fits)
-            advice = "none of these; take a larger slice or other chips"
-            advice = advice if found is None else choices.as_options(found)
+            status, advice = DOES_NOT_FIT, "none of these; take a larger slice or other chips"
+            for change in ways[name](config, n_devices):
+                try:
+                    tried = compile_one(name, change)
+                except UserError:  # a change that the run would refuse
+                    continue
+                options = choices.as_options(change)
+                print(f"  tried           {options}: {_gib(tried.needed, chip.hbm)}", flush=True)
+                if tried.fits:
+                    advice = options
+                    break
             print(f"  smallest change {advice}", flush=True)
     return status
 

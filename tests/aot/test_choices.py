@@ -2,7 +2,6 @@
 
 from asesjax.aot import choices
 from asesjax.config import base_config, finish, flatten
-from asesjax.core.errors import UserError
 
 
 def config(**fields):
@@ -48,21 +47,6 @@ def test_decoding_gets_fewer_slots_first():
     assert found[2] == {
         "mesh.preset": "fsdp", "mesh.data": "1", "mesh.fsdp": "-1", "mesh.tensor": "1"
     }  # fmt: skip
-
-
-def test_the_first_change_that_fits_is_returned_and_refused_ones_are_skipped():
-    asked = []
-
-    def fits(change):
-        asked.append(change)
-        if change["n"] == "1":
-            raise UserError("8 devices cannot share 3 rows")
-        return change["n"] in ("3", "4")
-
-    changes = iter([{"n": str(n)} for n in range(6)])
-    assert choices.first_that_fits(changes, fits) == {"n": "3"}
-    assert [change["n"] for change in asked] == ["0", "1", "2", "3"]
-    assert choices.first_that_fits(iter([{"n": "0"}]), fits) is None
 
 
 def test_large_slices_also_get_a_mesh_with_a_data_axis():

@@ -10,6 +10,7 @@ from asesjax.aot.hlo import Traffic
 from asesjax.aot.measure import Measured, Memory
 from asesjax.aot.topology import GIB, Chip
 from asesjax.cli.main import main
+from asesjax.core.errors import UserError
 
 TINY = [
     "--config.model.d_model=16", "--config.model.d_ff=32", "--config.model.n_heads=2",
@@ -79,6 +80,18 @@ def test_a_program_that_does_not_fit_gets_the_smallest_change(compiler, capsys, 
         ("decode", True, {}),
     ]
     assert all(row["topology"] == "cpu:8" and row["config"] == "smoke" for row in lines)
+
+
+def test_changes_that_the_run_refuses_are_skipped(compiler, capsys):
+    def needs(program):
+        if "2 microbatches" in program.what:
+            raise UserError("refused")
+        return 0.9 if "4 microbatches" in program.what else 1.5
+
+    compiler[0]["train"] = needs
+    assert main([*BASE, *TINY, "--only", "train"]) == 1
+    out = capsys.readouterr().out
+    assert out.count("tried ") == 1 and "smallest change --config.train.microbatches=4\n" in out
 
 
 def test_no_change_that_fits_is_reported(compiler, capsys):
