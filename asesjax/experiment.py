@@ -37,7 +37,6 @@ def open_run(spec: str | None, workdir: str | Path, overrides: dict[str, str] | 
     Args:
       spec: ``file.py`` or ``file.py:arg``; None for a workdir that has run before.
       workdir: folder of the run; need not exist when ``spec`` is given.
-      overrides: dotted field to text.
 
     Raises:
       UserError: no such file, no configuration in the workdir, a wrong field, or a workdir that is

@@ -18,18 +18,12 @@ _LOGITS_AT_ONCE = 2**23
 
 
 class LossSums(NamedTuple):
-    """Float32 scalars that add up over microbatches and devices.
+    """Float32 scalars that add up over microbatches and devices."""
 
-    Attributes:
-      loss_sum: what training minimises: weighted, with label smoothing and z-loss.
-      nll_sum: weighted negative log-likelihood alone, in nats.
-      weight_sum: sum of the weights.
-      correct_sum: sum of the weights of tokens whose target has the highest logit (ties count).
-    """
-
-    loss_sum: jax.Array
-    nll_sum: jax.Array
-    weight_sum: jax.Array
+    loss_sum: jax.Array  # what training minimises: weighted, with label smoothing and z-loss
+    nll_sum: jax.Array  # weighted negative log-likelihood alone, in nats
+    weight_sum: jax.Array  # sum of the weights
+    # sum of the weights of tokens whose target has the highest logit (ties count)
     correct_sum: jax.Array
 
 

@@ -86,9 +86,6 @@ def load_role(
     """Restore the parameters of a role, the selected ones unless a step is given.
 
     Args:
-      run: the run.
-      method: whose role it is.
-      role: its name.
       step: of the checkpoint.
       decoding: as ``decoding_shapes`` describes them, not for training.
     """

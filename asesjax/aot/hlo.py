@@ -30,20 +30,15 @@ _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?")
 
 @dataclasses.dataclass
 class Traffic:
-    """What one device moves.
+    """What one device moves."""
 
-    Attributes:
-      count: kind of collective to number.
-      size: kind to bytes of the results.
-      sent: bytes that it sends to others at least: all of a gathered result but its own part, and
-        twice as much of a sum.
-      moved: bytes to and from its memory.
-    """
-
+    # kind of collective to number
     count: dict[str, float] = dataclasses.field(default_factory=dict)
-    size: dict[str, float] = dataclasses.field(default_factory=dict)
+    size: dict[str, float] = dataclasses.field(default_factory=dict)  # kind to bytes of the results
+    # bytes that it sends to others at least: all of a gathered result but its own part, and twice
+    # as much of a sum
     sent: float = 0.0
-    moved: float = 0.0
+    moved: float = 0.0  # bytes to and from its memory
 
     def add(self, other: "Traffic", times: int = 1) -> "Traffic":
         """Add ``other`` in place, ``times`` over, and return the sum."""

@@ -30,26 +30,19 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What compiling a program found out; the compiler may refuse, and may leave out numbers.
-
-    Attributes:
-      seconds: that tracing and compiling took.
-      needed: peak bytes on a chip, including what the run holds besides.
-      counted_flops: operations of a chip in a step as the compiler counts them, each loop once.
-      traffic: of a step.
-      estimate: least seconds of a step, see ``estimate``.
-      refusal: the compiler's message.
-    """
+    """What compiling a program found out; the compiler may refuse, and may leave out numbers."""
 
     program: Program
-    seconds: float
+    seconds: float  # that tracing and compiling took
     memory: Memory | None
-    needed: int | None
+    needed: int | None  # peak bytes on a chip, including what the run holds besides
     fits: bool
+    # operations of a chip in a step as the compiler counts them, each loop once
     counted_flops: float | None = None
-    traffic: Traffic | None = None
+    traffic: Traffic | None = None  # of a step
+    # least seconds of a step, see ``estimate``
     estimate: dict[str, float] = dataclasses.field(default_factory=dict)
-    refusal: str = ""
+    refusal: str = ""  # the compiler's message
 
 
 def measure(program: Program, chip: Chip) -> Measured:

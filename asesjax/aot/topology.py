@@ -28,23 +28,16 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Memory and peak rates of a chip; its FLOP/s are in ``train.meter``.
+    """Memory and peak rates of a chip; its FLOP/s are in ``train.meter``."""
 
-    Attributes:
-      hbm: bytes that the compiler gives to a program (the chip has a little more); None if unknown.
-      hbm_rate: bytes/s of its memory.
-      link_rate: bytes/s that it can send over all its links to other chips of its slice.
-      examples: names of slices for messages.
-      single_host: slices that are one machine, beside those of 2 x 2 chips.
-      config_name: of ``get_topology_desc``, so that a device is a whole chip.
-    """
-
+    # bytes that the compiler gives to a program (the chip has a little more); None if unknown
     hbm: int | None
-    hbm_rate: float = 0.0
+    hbm_rate: float = 0.0  # bytes/s of its memory
+    # bytes/s that it can send over all its links to other chips of its slice
     link_rate: float = 0.0
-    examples: tuple[str, ...] = ()
-    single_host: tuple[str, ...] = ()
-    config_name: str = ""
+    examples: tuple[str, ...] = ()  # names of slices for messages
+    single_host: tuple[str, ...] = ()  # slices that are one machine, beside those of 2 x 2 chips
+    config_name: str = ""  # of ``get_topology_desc``, so that a device is a whole chip
 
 
 # Rates from Google's pages on each generation (one direction of the links); memory as the compiler
@@ -89,7 +82,6 @@ def get_slice(topology: str, slices: int = 1) -> Slice:
 
     Args:
       topology: ``GENERATION:AxB`` or ``AxBxC`` chips, of a generation in ``CHIPS``; or ``cpu:N``.
-      slices: their number.
 
     Raises:
       UserError: an unknown generation, a shape that it does not come in, no libtpu, or fewer CPU

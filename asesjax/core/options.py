@@ -234,7 +234,6 @@ def reads(config: Config, *what: str) -> dict[str, Any]:
     """Return the fields that a stage reads, with their values.
 
     Args:
-      config: of the stage.
       what: names of fields of the run itself, of sections ("model": all that changes results), or
         of the fields of a section that change one kind of stage ("kpod:weights").
 

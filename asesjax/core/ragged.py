@@ -36,8 +36,6 @@ def write_annotations(path: str | Path, ids: Sequence[str], **arrays: Ragged) ->
     """Write arrays with a row for each record, by name, atomically.
 
     Args:
-      path: an .npz file.
-      ids: of the records.
       arrays: what is known of each.
     """
     flat = {"ids": np.array("\n".join(ids))}

@@ -19,23 +19,16 @@ from asesjax.core.options import fingerprint
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One step of a run.
+    """One step of a run."""
 
-    Attributes:
-      name: unique; also the name of its record.
-      run: does the work; must be able to continue after being killed.
-      reads: configuration fields that its result depends on, with their values (``options.reads``).
-      needs: names of the stages whose results it reads.
-      outputs: files and folders below the workdir that are its own, moved aside when redone.
-      together: takes the devices of all processes (``core/processes.py``); process 0 does the
-        others alone.
-    """
-
-    name: str
-    run: Callable[[], None]
+    name: str  # unique; also the name of its record
+    run: Callable[[], None]  # does the work; must be able to continue after being killed
+    # configuration fields that its result depends on, with their values (``options.reads``)
     reads: Mapping[str, Any]
-    needs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()  # names of the stages whose results it reads
+    # files and folders below the workdir that are its own, moved aside when redone
     outputs: tuple[str, ...] = ()
+    # takes the devices of all processes (``core/processes.py``); process 0 does the others alone
     together: bool = False
 
 

@@ -33,65 +33,46 @@ Params = Any  # a nested dict of arrays
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """A stretch of a rationale with its label.
+    """A stretch of a rationale with its label."""
 
-    Attributes:
-      text: the characters, white space included, so that segments joined give the text back.
-      label: ``"ES"``, ``"AS"``, or None where nothing has labelled it; in gold segments also
-        ``"FILLER"``.
-    """
-
-    text: str
+    text: str  # the characters, white space included, so that segments joined give the text back
+    # ``"ES"``, ``"AS"``, or None where nothing has labelled it; in gold segments also ``"FILLER"``
     label: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One question with its worked reasoning and answer, whatever file it came from.
+    """One question with its worked reasoning and answer, whatever file it came from."""
 
-    Attributes:
-      id: unique in its data set, and stable from run to run.
-      question: what the model is given.
-      rationale: the chain of thought, without the closing answer sentence.
-      answer: the final answer, as text; empty where the rationale is itself the answer (reports).
-      gold: labelled segments whose texts joined are ``rationale``; None for real data.
-      steps: the rationale as pairs (subquestion, text), in order; None where the source asks no
-        subquestions. The last text may be the answer itself.
-      others: further rationales of the same question, each as ``rationale``.
-    """
-
-    id: str
-    question: str
-    rationale: str
+    id: str  # unique in its data set, and stable from run to run
+    question: str  # what the model is given
+    rationale: str  # the chain of thought, without the closing answer sentence
+    # the final answer, as text; empty where the rationale is itself the answer (reports)
     answer: str
+    # labelled segments whose texts joined are ``rationale``; None for real data
     gold: tuple[Segment, ...] | None = None
+    # the rationale as pairs (subquestion, text), in order; None where the source asks no
+    # subquestions. The last text may be the answer itself.
     steps: tuple[tuple[str, str], ...] | None = None
-    others: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()  # further rationales of the same question, each as ``rationale``
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One sequence-to-sequence training pair, already in ids.
+    """One sequence-to-sequence training pair, already in ids."""
 
-    Attributes:
-      id: names the record and the place in it (``"gsm8k-17/2"``), for error messages.
-      inputs: [S] int32 encoder ids, the end-of-sequence id last.
-      targets: [T] int32 decoder targets, the end-of-sequence id last.
-      weights: [T] float32 >= 0, the weight of each target in the loss.
-      kind: what the targets are, for losses of each kind: ``"es"``, ``"as"``, ``"question"``,
-        ``"chunk"`` ..., or ``"answer"`` for the last segment of a chain; empty for a whole chain.
-      loss_from: [T] float32 in [0, 1], never rising: the share of training after which a target
-        counts; before, it is given (KPOD's schedule). None where all count from the beginning.
-      prefix_in_encoder: targets that are given stand at the end of the source, before its last
-        token; otherwise they stay in the decoder, with weight 0.
-    """
-
-    id: str
-    inputs: np.ndarray
-    targets: np.ndarray
-    weights: np.ndarray
+    id: str  # names the record and the place in it (``"gsm8k-17/2"``), for error messages
+    inputs: np.ndarray  # [S] int32 encoder ids, the end-of-sequence id last
+    targets: np.ndarray  # [T] int32 decoder targets, the end-of-sequence id last
+    weights: np.ndarray  # [T] float32 >= 0, the weight of each target in the loss
+    # what the targets are, for losses of each kind: ``"es"``, ``"as"``, ``"question"``, ``"chunk"``
+    # ..., or ``"answer"`` for the last segment of a chain; empty for a whole chain
     kind: str = ""
+    # [T] float32 in [0, 1], never rising: the share of training after which a target counts;
+    # before, it is given (KPOD's schedule). None where all count from the beginning.
     loss_from: np.ndarray | None = None
+    # targets that are given stand at the end of the source, before its last token; otherwise they
+    # stay in the decoder, with weight 0
     prefix_in_encoder: bool = False
 
     @property

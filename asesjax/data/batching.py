@@ -28,25 +28,18 @@ _PERMUTATION, _BATCH_ORDER, _DEAL = 0, 1, 1 << 63  # streams of random numbers
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """What ``batch_at`` needs besides the examples.
+    """What ``batch_at`` needs besides the examples."""
 
-    Attributes:
-      batch_size: rows of a batch, all processes together.
-      shapes: the (S, T) that batches may have, smallest first; each is a compilation.
-      rank: [R] int32, by which the rows of a window are ordered (``shapes.choose_shapes``).
-      lengths: [R, 2] int32, source and target length of each row.
-      seed: of the order.
-      packing: which lengths share a row; None where row i is example i.
-      n_steps: of the training, for examples that change with its progress; 0 in evaluation, where
-        training is over.
-    """
-
-    batch_size: int
+    batch_size: int  # rows of a batch, all processes together
+    # the (S, T) that batches may have, smallest first; each is a compilation
     shapes: tuple[tuple[int, int], ...]
+    # [R] int32, by which the rows of a window are ordered (``shapes.choose_shapes``)
     rank: np.ndarray
-    lengths: np.ndarray
-    seed: int
-    packing: Packing | None = None
+    lengths: np.ndarray  # [R, 2] int32, source and target length of each row
+    seed: int  # of the order
+    packing: Packing | None = None  # which lengths share a row; None where row i is example i
+    # of the training, for examples that change with its progress; 0 in evaluation, where training
+    # is over
     n_steps: int = 0
 
     def progress(self, step: int) -> float:
@@ -92,7 +85,6 @@ def make_plan(
       batch_size: rows of a batch, all processes together.
       source_buckets: source lengths that batches may be padded to.
       target_buckets: target lengths that batches may be padded to.
-      seed: of the order.
       packed_length: above 0, several examples share a row, whose longer side has at most so many
         positions (see ``packing.pack``); the buckets are not used.
       n_steps: of the training; 0 where all targets count (see ``Example.loss_from``).

@@ -25,17 +25,11 @@ _TEXTS = ("question", "chain")
 
 
 class EncodedText(NamedTuple):
-    """A text in ids.
+    """A text in ids."""
 
-    Attributes:
-      text: its characters.
-      ids: [N] int32, without end of sequence.
-      starts: [N] int32, the character at which each token starts; never falling.
-    """
-
-    text: str
-    ids: np.ndarray
-    starts: np.ndarray
+    text: str  # its characters
+    ids: np.ndarray  # [N] int32, without end of sequence
+    starts: np.ndarray  # [N] int32, the character at which each token starts; never falling
 
     def piece_of_tokens(self, pieces: Sequence[Piece]) -> np.ndarray:
         """Return the piece of each token, int32 [N]; -1 for tokens between pieces.
@@ -43,9 +37,6 @@ class EncodedText(NamedTuple):
         A token belongs to the piece that holds its first character that is not white space. A
         token of white space alone goes with the character after it, at the end of the text with
         the one before.
-
-        Args:
-          pieces: in order, without overlap.
         """
         if not len(self.ids) or not len(pieces):
             return np.full(len(self.ids), -1, np.int32)
@@ -69,19 +60,12 @@ class EncodedText(NamedTuple):
 
 
 class EncodedRecord(NamedTuple):
-    """A record as methods see it.
+    """A record as methods see it."""
 
-    Attributes:
-      record: question, rationale and answer.
-      question: in ids.
-      chain: rationale and answer sentence, in ids.
-      annotations: what stages found out about it, arrays by name.
-    """
-
-    record: Record
-    question: EncodedText
-    chain: EncodedText
-    annotations: Mapping[str, np.ndarray] = {}
+    record: Record  # question, rationale and answer
+    question: EncodedText  # in ids
+    chain: EncodedText  # rationale and answer sentence, in ids
+    annotations: Mapping[str, np.ndarray] = {}  # what stages found out about it, arrays by name
 
     def rationale_and_answer(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the ids of the rationale and those of the answer sentence, which may be none."""

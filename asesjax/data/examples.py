@@ -58,8 +58,6 @@ def make_example(
     """Put an example together from runs of ids, as decoding puts its contexts together.
 
     Args:
-      vocab: the run's.
-      name: id of the example.
       context: runs that are joined to the source; end of sequence follows.
       target: runs that are joined to the target; ``end`` follows.
       kind: see ``Example``.

@@ -32,19 +32,12 @@ _SIDES = ("source", "target")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Packing:
-    """Rows of slots, each for an example of two given lengths (a "kind").
+    """Rows of slots, each for an example of two given lengths (a "kind")."""
 
-    Attributes:
-      shape: (S, T) of every row.
-      starts: [R + 1] int64; row r has the slots ``starts[r]`` to ``starts[r + 1] - 1``.
-      kind_of_slot: [N] int64.
-      kind_of_example: [N] int64.
-    """
-
-    shape: tuple[int, int]
-    starts: np.ndarray
-    kind_of_slot: np.ndarray
-    kind_of_example: np.ndarray
+    shape: tuple[int, int]  # (S, T) of every row
+    starts: np.ndarray  # [R + 1] int64; row r has the slots ``starts[r]`` to ``starts[r + 1] - 1``
+    kind_of_slot: np.ndarray  # [N] int64
+    kind_of_example: np.ndarray  # [N] int64
 
     @property
     def n_rows(self) -> int:
@@ -100,7 +93,6 @@ def fill_packed(
     Args:
       examples: all of them; ``rows`` has indices into them.
       rows: the examples of each row, in order.
-      shape: (S, T).
       most: N of ``example_index``.
       progress: share of training that is over, for examples that change with it.
 

@@ -36,7 +36,6 @@ def escape(text: str, writes: Callable[[str], bool]) -> tuple[str, dict[int, int
     r"""Replace every character that cannot be written.
 
     Args:
-      text: any text.
       writes: whether the vocabulary writes a character so that it reads it again; asked about
         every character but space and line break.
 

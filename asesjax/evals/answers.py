@@ -100,7 +100,6 @@ def is_correct(
     r"""Tell whether a generated chain ends in the reference answer.
 
     Args:
-      prediction_text: the whole generated chain.
       reference_answer: the answer, or with numbers any text that ends in it.
       metric: ``"numeric"``: ``answer_number`` of the chain and the last number of the reference
         are equal as exact fractions. ``"authors"``: the last matches of ``\d+[.,/]?\d*`` are equal

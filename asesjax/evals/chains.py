@@ -11,19 +11,14 @@ from asesjax.segment.pieces import piece_texts, split_sentences
 
 
 class FirstWrong(NamedTuple):
-    """Where a generated chain first leaves the gold chain.
+    """Where a generated chain first leaves the gold chain."""
 
-    Attributes:
-      is_right: the chains are the same sentence by sentence.
-      kind: gold label of the first sentence that differs (``"ES"``, ``"AS"``, or None where it has
-        no label), ``"missing"`` where the generated chain stops early, ``"extra"`` where it is
-        longer; None for a right chain.
-      index: of that sentence, from 0; None for a right chain.
-    """
-
-    is_right: bool
+    is_right: bool  # the chains are the same sentence by sentence
+    # gold label of the first sentence that differs (``"ES"``, ``"AS"``, or None where it has no
+    # label), ``"missing"`` where the generated chain stops early, ``"extra"`` where it is longer;
+    # None for a right chain
     kind: str | None
-    index: int | None
+    index: int | None  # of that sentence, from 0; None for a right chain
 
 
 def first_wrong(generated: str | Sequence[str], gold: Sequence[Segment]) -> FirstWrong:

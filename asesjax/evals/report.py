@@ -123,7 +123,6 @@ def build_report(config: Config, workdir: Path, roles: dict[str, Sequence[str]])
     """Collect what ``report.json`` holds of every row, from the files of a run alone.
 
     Args:
-      config: the run's configuration.
       workdir: of the run, with predictions of every method.
       roles: method name to the names of its roles, in the order of the table.
     """

@@ -64,12 +64,7 @@ def train_role(
 
     Args:
       run: the run; its ``train`` and ``mesh`` sections are read.
-      row: of the results table.
-      role: its name.
       model: shape of a T5, or another objective.
-      examples: to learn from.
-      validation: of the validation loss.
-      steps: optimizer steps.
       start: parameters to start from; drawn from the seed when None.
       until: stop, saved, after so many steps (see ``loop.train``).
     """
@@ -99,7 +94,6 @@ def role_examples(
 
     Args:
       run: whose data stage has finished.
-      method: makes them.
       split: "train" or "validation".
       annotations: in the place of the method's own.
     """

@@ -26,21 +26,13 @@ if TYPE_CHECKING:
 
 
 class ReportPart(NamedTuple):
-    """What a method adds to a run's report.
+    """What a method adds to a run's report."""
 
-    Attributes:
-      name: of the part; methods of one room that return the same name share one part.
-      columns: row of the table to values by heading.
-      facts: JSON values, in ``report.json`` under the name.
-      lines: Markdown below the table.
-      figures: pictures that were drawn, below the workdir.
-    """
-
-    name: str
-    columns: dict[str, dict[str, Any]] = {}
-    facts: dict[str, Any] = {}
-    lines: Sequence[str] = ()
-    figures: Sequence[Path] = ()
+    name: str  # of the part; methods of one room that return the same name share one part
+    columns: dict[str, dict[str, Any]] = {}  # row of the table to values by heading
+    facts: dict[str, Any] = {}  # JSON values, in ``report.json`` under the name
+    lines: Sequence[str] = ()  # Markdown below the table
+    figures: Sequence[Path] = ()  # pictures that were drawn, below the workdir
 
 
 class Method:
@@ -137,41 +129,29 @@ def make_method(name: str, config: Config) -> Method:
 
 
 class TrainedMethod(NamedTuple):
-    """What it takes to answer with a method.
+    """What it takes to answer with a method."""
 
-    Attributes:
-      method: what trained the parameters.
-      model: their shape.
-      params: by role.
-      vocab: the run's.
-      corpus: reads the run's training records, for methods that show some of them.
-    """
-
-    method: Method
-    model: T5Config
-    params: dict[str, Params]
-    vocab: Vocabulary
+    method: Method  # what trained the parameters
+    model: T5Config  # their shape
+    params: dict[str, Params]  # by role
+    vocab: Vocabulary  # the run's
+    # reads the run's training records, for methods that show some of them
     corpus: Callable[[], list[EncodedRecord]] = list
 
 
 class Request(NamedTuple):
-    """Questions, and what some of them bring of their own.
+    """Questions, and what some of them bring of their own."""
 
-    Attributes:
-      questions: int32 ids each, without end of sequence.
-      rows: [N] int, the place of each in the whole input; what is drawn depends on it.
-      limits: [N] and [N, segments] as in ``spec.Limits``; the configuration's when None.
-      forced: int32 ids each chain begins with, or a list of such for its segments; of
-        ``decode.prefix`` when None.
-      extra_inputs: int32 ids each, see ``spec.Prompt``; none when None.
-      records: what is known of each, for methods that are given a part of it (an oracle).
-    """
-
-    questions: Sequence[np.ndarray]
-    rows: np.ndarray
+    questions: Sequence[np.ndarray]  # int32 ids each, without end of sequence
+    rows: np.ndarray  # [N] int, the place of each in the whole input; what is drawn depends on it
+    # [N] and [N, segments] as in ``spec.Limits``; the configuration's when None
     limits: Limits | None = None
+    # int32 ids each chain begins with, or a list of such for its segments; of ``decode.prefix``
+    # when None
     forced: Sequence[np.ndarray] | Sequence[Sequence[np.ndarray]] | None = None
+    # int32 ids each, see ``spec.Prompt``; none when None
     extra_inputs: Sequence[np.ndarray] | None = None
+    # what is known of each, for methods that are given a part of it (an oracle)
     records: Sequence[Record] | None = None
 
     def part(self, start: int, end: int) -> "Request":

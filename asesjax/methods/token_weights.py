@@ -13,16 +13,11 @@ if TYPE_CHECKING:
 
 
 class TokenWeights(NamedTuple):
-    """Where token weights come from.
+    """Where token weights come from."""
 
-    Attributes:
-      stage: that writes them.
-      annotations: file with an array ``weights``, a float32 for each token of the chain.
-      stages: ``(run, config of the row) -> stages`` that make them, ``stage`` the last.
-    """
-
-    stage: str
-    annotations: str
+    stage: str  # that writes them
+    annotations: str  # file with an array ``weights``, a float32 for each token of the chain
+    # ``(run, config of the row) -> stages`` that make them, ``stage`` the last
     stages: "Callable[[Run, Config], list[Stage]]"
 
 

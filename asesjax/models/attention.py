@@ -136,11 +136,9 @@ class Attention(nn.Module):
         """Let every position of ``x`` [B, Q, D] attend to ``context``: [B, Q, D].
 
         Args:
-          x: the queries' inputs.
           context: [B, L, D], ``x`` itself for self-attention; or stored keys and values.
           mask: bool, broadcasts to [B, H, Q, L]; True may be seen.
           bias: float32, broadcasts to [B, H, Q, L].
-          deterministic: no dropout.
         """
         k, v = context if isinstance(context, tuple) else self.keys_values(context)
         q = self._split(self.query(x))

@@ -133,7 +133,6 @@ def forward(
     """Encode and decode a training batch (teacher forcing) to [B, T, D], which ``logits`` takes.
 
     Args:
-      config: shape of the model.
       params: from ``init``.
       batch: as ``core.types.Batch``, with the segment ids of both sides where examples share rows.
         With ``encoder_embeddings`` [B, S, D] the encoder reads these instead of the embeddings of
@@ -172,7 +171,6 @@ def decode_step(
     never read, so a row that returns to position 0 starts a new sequence.
 
     Args:
-      config: shape of the model.
       params: from ``init``.
       cache: from ``start_cache`` or an earlier step.
       ids: [B] int32; 0 starts a sequence.

@@ -47,7 +47,6 @@ def split_pieces(text: str, short: str = "merge", min_words: int = 3) -> list[Pi
     white space that begins the text belongs to the first piece.
 
     Args:
-      text: any string.
       short: what happens to pieces of ``min_words`` words or fewer (see ``count_words``).
         ``"merge"``: one joins the piece after it, unless it ends a sentence or the text, then the
         piece before it; the first piece always joins the next. Afterwards every piece has more

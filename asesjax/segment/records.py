@@ -27,23 +27,15 @@ _FIELDS = ("id", "text", "pieces", "scores", "labels", "strategy")
 
 @dataclasses.dataclass(frozen=True)
 class SegmentedRecord:
-    """One rationale cut into labelled pieces.
+    """One rationale cut into labelled pieces."""
 
-    Attributes:
-      id: the record's.
-      text: the whole chain, which the pieces' offsets count into.
-      pieces: in order, not overlapping; characters between them belong to none (short=drop).
-      scores: one finite number a piece, or None.
-      labels: ``"ES"`` or ``"AS"``, one a piece.
-      strategy: what labelled them.
-    """
-
-    id: str
-    text: str
+    id: str  # the record's
+    text: str  # the whole chain, which the pieces' offsets count into
+    # in order, not overlapping; characters between them belong to none (short=drop)
     pieces: tuple[Piece, ...]
-    scores: tuple[float, ...] | None
-    labels: tuple[str, ...]
-    strategy: str
+    scores: tuple[float, ...] | None  # one finite number a piece, or None
+    labels: tuple[str, ...]  # ``"ES"`` or ``"AS"``, one a piece
+    strategy: str  # what labelled them
 
     @property
     def texts(self) -> list[str]:

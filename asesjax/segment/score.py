@@ -22,42 +22,29 @@ REDUCE = ("sum", "mean")
 
 
 class ScoreInput(NamedTuple):
-    """What a score may look at in one chain of P pieces and N tokens.
+    """What a score may look at in one chain of P pieces and N tokens."""
 
-    Attributes:
-      question: its text.
-      texts: of the P pieces.
-      language: of the texts, see ``similarity.words``.
-      n_words: [P] words of each piece.
-      nll: [N] float32, negative log-likelihood of each token under the scorer, in nats; None
-        without a scorer, as are the next two.
-      entropy: [N] float32, entropy of the scorer's prediction of each token, in nats.
-      token_piece: [N] int, the piece of each token; -1 for none.
-      reduce: how token scores are pooled over a piece: "sum", or "mean" over its words.
-    """
-
-    question: str
-    texts: Sequence[str]
-    language: str
-    n_words: Sequence[int]
+    question: str  # its text
+    texts: Sequence[str]  # of the P pieces
+    language: str  # of the texts, see ``similarity.words``
+    n_words: Sequence[int]  # [P] words of each piece
+    # [N] float32, negative log-likelihood of each token under the scorer, in nats; None without a
+    # scorer, as are the next two
     nll: np.ndarray | None = None
+    # [N] float32, entropy of the scorer's prediction of each token, in nats
     entropy: np.ndarray | None = None
-    token_piece: np.ndarray | None = None
-    reduce: str = "sum"
+    token_piece: np.ndarray | None = None  # [N] int, the piece of each token; -1 for none
+    reduce: str = "sum"  # how token scores are pooled over a piece: "sum", or "mean" over its words
 
 
 @dataclasses.dataclass
 class Score:
-    """A segmentation score.
+    """A segmentation score."""
 
-    Attributes:
-      function: returns [P] numbers, the higher the more abstractive.
-      needs_model: whether it looks at ``nll`` or ``entropy``.
-      threshold: pieces above it are AS; None for ``beta`` times the mean of the rationale.
-    """
-
+    # returns [P] numbers, the higher the more abstractive
     function: Callable[[ScoreInput], np.ndarray]
-    needs_model: bool = False
+    needs_model: bool = False  # whether it looks at ``nll`` or ``entropy``
+    # pieces above it are AS; None for ``beta`` times the mean of the rationale
     threshold: float | None = None
 
     def __post_init__(self):
@@ -138,7 +125,6 @@ def pool_token_scores(
     Args:
       token_scores: [N] float.
       token_piece: [N] int, the piece of each token; negative for none.
-      n_pieces: P.
       n_words: [P] words of each piece; for "mean", where none count as one.
       reduce: "sum" or "mean".
 

@@ -26,11 +26,9 @@ def write_cache(name: str, folder: str | Path, num_shards: int = 1, seed: int = 
     ``seqio.add_global_cache_dirs([folder])`` lets seqio find it.
 
     Args:
-      name: of a registered task.
       folder: of all caches; the task's is ``folder/name``, which is returned. It is written whole
         or not at all.
       num_shards: files of a split; example i goes to file ``i % num_shards``.
-      seed: of random preprocessors.
 
     Raises:
       UserError: no such task, or one without a ``CacheDatasetPlaceholder``, a split without

@@ -49,13 +49,11 @@ def examples_from_task(
       name: of a registered task or mixture with 1-D features ``inputs`` and ``targets``; where it
         has ``targets_weights``, these are the weights, else every target weighs 1. Examples are
         named by the feature ``id``, else ``name/split/number``.
-      split: one of its splits.
       n_examples: 0 for every example once, without shuffling; of a mixture the tasks that have the
         split follow each other, whatever their rates (seqio itself ends the epoch of a mixture as
         soon as one task is used up). Above 0, that many examples of an endless stream, shuffled
         and in the proportions of the rates.
       sequence_length: for preprocessors that need it (span corruption). Nothing is trimmed.
-      use_cached: read the offline cache.
       seed: of shuffling, mixing and random preprocessors.
 
     Raises:

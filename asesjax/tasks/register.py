@@ -113,7 +113,6 @@ def register_tfds(
     """Register a data set of TensorFlow Datasets as a text task, and return its name.
 
     Args:
-      name: of the task.
       tfds_name: with its version, ``"gsm8k:1.0.0"``.
       config: ``data.source`` names the parser of rows (a reader of ``data/readers``; ``jsonl`` maps
         fields), and the ``data`` section has its settings.

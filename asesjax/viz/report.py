@@ -13,7 +13,6 @@ def write_report(workdir: Path, report: dict[str, Any], parts: Sequence[Any] = (
     """Write ``figures/``, ``report.md`` and ``report.json``; return the text to print.
 
     Args:
-      workdir: of the run.
       report: from ``evals.report.build_report``.
       parts: what methods add (``methods.method.ReportPart``).
     """

@@ -33,8 +33,6 @@ def generate(
       kind: begins the ids, ``<kind>-<split>-<index>``.
       settings: section ``data`` of the config.
       split: "train", "validation" or "test".
-      n: number of problems.
-      seed: of the draw.
       draw: ``(settings, rng, n_steps) -> problem``, equal where only names, wording or order
         would differ.
       write: ``(settings, rng, problem, test) -> record``, whose id is replaced.

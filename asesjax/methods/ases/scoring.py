@@ -22,18 +22,12 @@ Scorer = Callable[[Sequence[Example]], list[tuple[np.ndarray, np.ndarray]]]
 
 @dataclasses.dataclass(frozen=True)
 class ScoredRecord:
-    """The pieces of one chain and their scores.
+    """The pieces of one chain and their scores."""
 
-    Attributes:
-      id: the record's.
-      text: the chain: rationale and answer sentence.
-      pieces: offsets into ``text``.
-      scores: name to one number a piece, of every score that could be computed.
-    """
-
-    id: str
-    text: str
-    pieces: tuple[Piece, ...]
+    id: str  # the record's
+    text: str  # the chain: rationale and answer sentence
+    pieces: tuple[Piece, ...]  # offsets into ``text``
+    # name to one number a piece, of every score that could be computed
     scores: dict[str, list[float]]
 
 
@@ -48,7 +42,6 @@ def score_records(
     Args:
       records: with rationales; encoded ones where there is a scorer.
       config: sections ``data``, ``segment`` and ``evaluate`` are read.
-      vocab: needed with a scorer.
       scorer: token scores of a trained model; None for the scores that need none.
 
     Raises:

@@ -60,12 +60,8 @@ def state_vectors(
     """Return the mean encoder state of each question, float32 [N, D].
 
     Args:
-      model: shape of the student.
-      params: of the student.
       questions: examples; of their inputs alone.
       source_buckets: lengths that inputs are padded to.
-      target_buckets: as of all examples.
-      batch_size: questions encoded at once.
     """
 
     @jax.jit

@@ -30,20 +30,14 @@ from asesjax.methods.kpod.options import KpodOptions
 
 
 class Schedule(NamedTuple):
-    """A schedule, for t = 0..T.
+    """A schedule, for t = 0..T."""
 
-    Attributes:
-      given: [T + 1, N] int32, the first steps of each question that are given; 0 after T.
-      ceiling: [T + 1] float64, D(t).
-      difficulty: [T + 1] float64, H(t).
-      chosen: questions that t took steps from; of t = 0 all that its rounds took.
-      solver: which of the three sets was best; empty where nothing was left to choose.
-    """
-
+    # [T + 1, N] int32, the first steps of each question that are given; 0 after T
     given: np.ndarray
-    ceiling: np.ndarray
-    difficulty: np.ndarray
-    chosen: tuple[int, ...]
+    ceiling: np.ndarray  # [T + 1] float64, D(t)
+    difficulty: np.ndarray  # [T + 1] float64, H(t)
+    chosen: tuple[int, ...]  # questions that t took steps from; of t = 0 all that its rounds took
+    # which of the three sets was best; empty where nothing was left to choose
     solver: tuple[str, ...]
 
 
@@ -126,7 +120,6 @@ def begins(given: np.ndarray, n_steps: int, progressive_share: float) -> np.ndar
 
     Args:
       given: [T + 1], a column of ``Schedule.given``.
-      n_steps: of the rationale.
       progressive_share: of training that the stages take; afterwards all steps are targets.
 
     Returns:
@@ -154,7 +147,6 @@ def value(
       costs: [N] float, what each question adds to H.
       clusters: [N] int, 0 or more.
       budget: D(t) - H(t - 1), which the costs of the chosen must not exceed.
-      beta: worth of diversity.
     """
     counts = np.bincount(clusters[chosen])
     return float(costs[chosen].sum() - budget + beta * np.sqrt(counts).sum())

@@ -51,19 +51,12 @@ _PARTLY = 0.25  # share of the tokens that gradients are measured at in a step
 
 
 class WeightLoss(NamedTuple):
-    """What the loss depends on besides parameters and batch.
+    """What the loss depends on besides parameters and batch."""
 
-    Attributes:
-      alpha: price of keeping a whole rationale, in nats.
-      alone: the predictor alone is trained, by random masks for which nothing is asked.
-      mask_id: whose embedding stands for masked tokens.
-      answer_length: A, tokens of the longest answer, the end of sequence included.
-    """
-
-    alpha: float
-    alone: bool
-    mask_id: int
-    answer_length: int
+    alpha: float  # price of keeping a whole rationale, in nats
+    alone: bool  # the predictor alone is trained, by random masks for which nothing is asked
+    mask_id: int  # whose embedding stands for masked tokens
+    answer_length: int  # A, tokens of the longest answer, the end of sequence included
 
 
 def weight_example(vocab: Vocabulary, record: EncodedRecord, n_rationale: int) -> Example:
@@ -125,8 +118,6 @@ def batch_sums(
     """Draw masks and prefixes and predict the answers.
 
     Args:
-      config: the student's shape.
-      settings: of the loss.
       params: from ``keypoint.init``.
       batch: of ``weight_example``s.
       key: of all that is drawn; what an example draws depends on it and ``example_index`` alone.
@@ -244,8 +235,6 @@ def token_weights(config: T5Config, params: Params, batch: Batch) -> jax.Array:
     """Return what is used afterwards: the probability w of each token of the rationale.
 
     Args:
-      config: the student's shape.
-      params: trained.
       batch: of ``weight_example``s.
 
     Returns:

@@ -33,33 +33,21 @@ Boundaries = tuple[int, ...]  # 0 = b_0 < b_1 < ... < b_Mi = sentences; chunk m 
 
 
 class Marks(NamedTuple):
-    """Ids that say what is to be written.
+    """Ids that say what is to be written."""
 
-    Attributes:
-      stages: of each chunk, M ids.
-      answer: of the answer sentence.
-      skip: of the kept chunks.
-      full: of the whole chain.
-    """
-
-    stages: tuple[int, ...]
-    answer: int
-    skip: int
-    full: int
+    stages: tuple[int, ...]  # of each chunk, M ids
+    answer: int  # of the answer sentence
+    skip: int  # of the kept chunks
+    full: int  # of the whole chain
 
 
 class Sentences(NamedTuple):
-    """The sentences of a rationale, as runs of the chain's ids.
+    """The sentences of a rationale, as runs of the chain's ids."""
 
-    Attributes:
-      ids: [N] int32, of rationale and answer sentence.
-      ends: [L + 1], where each sentence ends in ``ids``, the first 0; the answer sentence follows.
-      text_ends: [L + 1], the same in the characters of the rationale.
-    """
-
-    ids: np.ndarray
+    ids: np.ndarray  # [N] int32, of rationale and answer sentence
+    # [L + 1], where each sentence ends in ``ids``, the first 0; the answer sentence follows
     ends: tuple[int, ...]
-    text_ends: tuple[int, ...]
+    text_ends: tuple[int, ...]  # [L + 1], the same in the characters of the rationale
 
     def __len__(self) -> int:
         """L, sentences of the rationale."""
@@ -192,11 +180,8 @@ def skip_examples(
     """Make the examples that teach to write the kept chunks alone.
 
     Args:
-      vocab: the run's.
       marks: from ``make_marks``.
       record: example i has the id ``record/skip`` or ``record/skip-i``.
-      sentences: of the record.
-      boundaries: of its chunks.
       kept: numbers of chunks, from 0, rising.
       how: "one_pass": everything is one target. "stages" (ours): ``[skip]`` alone is followed by
         the mark of the first kept stage, and each chunk ends with the mark of the next, so that a

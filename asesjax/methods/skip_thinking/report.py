@@ -23,7 +23,6 @@ def sentence_labels(text: str, gold: Sequence[Segment]) -> list[tuple[str, str |
 
     Args:
       text: the beginning of the gold segments' texts joined, or all of it.
-      gold: labelled segments.
 
     Example:
       >>> gold = [Segment("Now then. ", FILLER), Segment("So 6.", "AS")]
@@ -63,7 +62,6 @@ def left_out(rows: Sequence[dict[str, Any]], records: Sequence[Record]) -> dict[
 
     Args:
       rows: of ``skip/<split>.jsonl``, see ``skip_data.make_skip_data``.
-      records: the same, in order.
 
     Returns:
       ``records``, ``chunks``; ``kept_share`` of the chunks, and ``left_out_by_place``, the shares

@@ -24,43 +24,29 @@ class Candidate(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Negative log-likelihood of a chunk and its end mark, in nats, and how many tokens these are.
+    """Negative log-likelihood of a chunk and its end mark, in nats, and their tokens."""
 
-    Attributes:
-      nll: their sum.
-      tokens: at least 1.
-    """
-
-    nll: float
-    tokens: int
+    nll: float  # their sum
+    tokens: int  # at least 1
 
 
 Score = Callable[[Sequence[Candidate]], Sequence[Cost]]
 
 
 class Searched(NamedTuple):
-    """What a pass did.
+    """What a pass did."""
 
-    Attributes:
-      boundaries: of every sample.
-      moved: cuts that were moved.
-      cuts: that there are.
-      before: the costs of each sample's chunks; none for samples of one chunk.
-      after: the same with the new boundaries.
-    """
-
-    boundaries: list[Boundaries]
-    moved: int
-    cuts: int
-    before: list[list[Cost]]
-    after: list[list[Cost]]
+    boundaries: list[Boundaries]  # of every sample
+    moved: int  # cuts that were moved
+    cuts: int  # that there are
+    before: list[list[Cost]]  # the costs of each sample's chunks; none for samples of one chunk
+    after: list[list[Cost]]  # the same with the new boundaries
 
 
 def objective(costs: Sequence[Cost], name: str) -> float:
     """Return the nats a token of some chunks.
 
     Args:
-      costs: of the chunks.
       name: "total": all tokens weigh the same. "mean_of_means": all chunks do; smallest where the
         tokens that are hard to tell stand in a long chunk.
 
@@ -82,9 +68,7 @@ def search(
     """Move the cuts of many samples, those of one position together.
 
     Args:
-      boundaries: of every sample.
       score: returns the cost of every candidate; called once for each position.
-      name: of the objective.
       threshold: what a cut must gain, in nats a token.
     """
     bounds = [list(one) for one in boundaries]

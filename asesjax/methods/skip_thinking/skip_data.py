@@ -28,17 +28,12 @@ SKIP_DATA = "skip/{split}.npz"  # array kept: numbers of the chunks that are wri
 
 
 class Trial(NamedTuple):
-    """A sample's answer is asked for, given some of its chunks.
+    """A sample's answer is asked for, given some of its chunks."""
 
-    Attributes:
-      sample: its place.
-      given: numbers of chunks, from 0.
-      following: numbers of the chunks between these and the answer: the teacher's, or so many that
-        the student writes, in the last stages of the sample.
-    """
-
-    sample: int
-    given: Sequence[int]
+    sample: int  # its place
+    given: Sequence[int]  # numbers of chunks, from 0
+    # numbers of the chunks between these and the answer: the teacher's, or so many that the student
+    # writes, in the last stages of the sample
     following: Sequence[int] = ()
 
 
@@ -106,7 +101,6 @@ def find_kept(
     are ours: what is kept must be enough for the answer, or everything is kept.
 
     Args:
-      n_chunks: of each sample.
       may_go: whether chunk m (from 0) of a sample may be left out.
       right: whether the answer of each trial is right.
       order: "front_to_back": behind the chunk left out the student writes as many chunks as the
@@ -150,12 +144,6 @@ def answered_rightly(
     It writes the chunks that are between, or fewer where it marks the end itself, and then the
     answer; the most probable tokens. With ``skip.continuation`` "teacher" the
     sample's own chunks stand for what it would write.
-
-    Args:
-      run: its configuration and devices.
-      student: the chunk-wise one.
-      samples: of a split.
-      trials: what is given.
     """
     config, vocab = run.config, student.vocab
     spec, limits = decode_spec(student.method, vocab)

@@ -130,8 +130,6 @@ def ask_examples(
     """Build the decomposer's examples.
 
     Args:
-      vocab: the run's.
-      record: names the examples.
       head: ids that stand before the chain: mark, question, guide.
       runs: of ``encode_parts``.
       plan: "step": head and steps so far -> next subquestion, and behind the last step sentinel 0;

@@ -46,7 +46,6 @@ def equations_text(texts: Sequence[str], guidance: str) -> str:
     """Write the guide of a chain: brackets for each step, empty where it computes nothing.
 
     Args:
-      texts: of the steps.
       guidance: "equations", or "operators" for these alone; what a step has of several equations
         is set off by commas.
 
