@@ -5,6 +5,7 @@ these have arrays.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -170,12 +171,13 @@ def decode_program(config: Config, on: Slice, vocab_rows: int) -> Program:
     held += len(method.roles) * _held(params) - weights
     decoder = make_decoder(config)
     rows = share(decoder.batch_size, mesh)
-    no_ids = lambda n: np.zeros((rows, n), np.int32) if n else None  # noqa: E731
-    extra = any(turn.prompt.extra_input for turn in spec.turns)
+    no_ids = functools.partial(np.zeros, dtype=np.int32)
+    n_prefix = len(vocab.encode(config.decode.prefix))
+    n_extra = config.decode.max_chain_tokens * any(t.prompt.extra_input for t in spec.turns)
     inputs = make_input(
-        no_ids(max(decoder.buckets)), limits, spec, None,
-        no_ids(len(vocab.encode(config.decode.prefix))),
-        no_ids(config.decode.max_chain_tokens * extra),
+        no_ids((rows, max(decoder.buckets))), limits, spec,
+        forced=no_ids((rows, 1, n_prefix)) if n_prefix else None,
+        extra_input=no_ids((rows, n_extra)),
     )  # fmt: skip
     by_role = {role: params for role in spec.roles}
     longest = spec.context_room(inputs.question.shape[1], inputs.extra_input.shape[1])

@@ -30,7 +30,8 @@ from asesjax.core.files import read_json, write_json
 from asesjax.core.options import fingerprint, reads
 from asesjax.core.progress import Progress
 from asesjax.data.vocab import load_saved
-from asesjax.evals.runner import check_decode, make_decoder, prediction_row, stream_answers
+from asesjax.evals.predictions import prediction_row
+from asesjax.evals.runner import check_decode, make_decoder, stream_answers
 from asesjax.methods.method import Method, make_method
 from asesjax.run import Run, load_method, role_folder, run_mesh
 from asesjax.train.checkpoint import find_checkpoint
@@ -52,7 +53,7 @@ def generate_file(
       run: whose method answers.
       name: of the method.
       source: the questions, see ``generate_input.read_questions``.
-      output: JSONL of ``runner.prediction_row``, a row for each question, in their order.
+      output: JSONL of ``predictions.prediction_row``, a row for each question, in their order.
       log_probabilities: see ``prediction_row``.
 
     Raises:

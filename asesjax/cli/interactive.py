@@ -8,11 +8,11 @@ import numpy as np
 
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record, Segment
+from asesjax.evals.predictions import prediction_row
 from asesjax.evals.runner import (
     check_decode,
     check_question,
     make_decoder,
-    prediction_row,
     stream_answers,
 )
 from asesjax.methods.method import Request

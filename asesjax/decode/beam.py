@@ -33,31 +33,23 @@ NOTHING = -1e9
 class BeamSpec:
     """What is compiled into the search; a change compiles it again.
 
-    Attributes:
-      n_beams: K. With 1 the search is greedy, whatever ``early_stopping`` says.
-      vocab_limit: ids from here on are never chosen, and padding neither.
-      buffer: T, new tokens there is room for, the end mark included.
-      length_penalty: a hypothesis of n tokens, its end mark included, scores its log probability
-        divided by ``n ** length_penalty``: above 0 favours long ones, below 0 short ones.
-      early_stopping: when a row with K finished hypotheses stops: True at once, False when its best
-        open beam, as long as it is now, scores below all of them, "never" when it would even after
-        the most favourable number of further tokens.
-      end_ids: each ends a hypothesis.
-
     Raises:
-      UserError: a value out of range.
+      UserError: a penalty or ``early_stopping`` that means nothing.
     """
 
-    n_beams: int
-    vocab_limit: int
-    buffer: int
+    n_beams: int  # K; with 1 the search is greedy, whatever ``early_stopping`` says
+    vocab_limit: int  # ids from here on are never chosen, and padding neither
+    buffer: int  # T, new tokens there is room for, the end mark included
+    # A hypothesis of n tokens, its end mark included, scores its log probability divided by
+    # ``n ** length_penalty``: above 0 favours long ones, below 0 short ones.
     length_penalty: float = 1.0
+    # When a row with K finished hypotheses stops: True at once, False when its best open beam, as
+    # long as it is now, scores below all of them, "never" when it would even after the most
+    # favourable number of further tokens.
     early_stopping: bool | str = False
-    end_ids: tuple[int, ...] = (1,)
+    end_ids: tuple[int, ...] = (1,)  # each ends a hypothesis
 
     def __post_init__(self) -> None:
-        if self.n_beams < 1:
-            raise UserError(f"decode.beams must be at least 1, got {self.n_beams}")
         if not np.isfinite(self.length_penalty):
             raise UserError(f"decode.length_penalty must be finite, got {self.length_penalty}")
         if type(self.early_stopping) is not bool and self.early_stopping != "never":
@@ -67,27 +59,16 @@ class BeamSpec:
 
 
 class Hypotheses(NamedTuple):
-    """The K best hypotheses of every row, the best first.
+    """The K best hypotheses of every row, the best first; natural log probabilities, float32."""
 
-    Attributes:
-      ids: [B, K, T] int32, 0 after the end; the end mark is not kept.
-      length: [B, K] int32.
-      score: [B, K] float32, log probability over ``n ** length_penalty``, n counting the end mark.
-      log_probability: [B, K] float32, natural, of all V rows' softmax, end mark included.
-      token_log_probability: [B, K, T] float32, of each of ``ids``.
-      end: [B, K] int32, the end mark; 0 where the bound cut it.
-      nonfinite: [B] bool, the logits were not finite: all hypotheses of the row are empty.
-      steps: [B] int32, decoder steps until the row stopped.
-    """
-
-    ids: jax.Array
-    length: jax.Array
-    score: jax.Array
-    log_probability: jax.Array
-    token_log_probability: jax.Array
-    end: jax.Array
-    nonfinite: jax.Array
-    steps: jax.Array
+    ids: jax.Array  # [B, K, T] int32, 0 after the end; the end mark is not kept
+    length: jax.Array  # [B, K] int32
+    score: jax.Array  # [B, K], log probability over ``n ** length_penalty``, n with the end mark
+    log_probability: jax.Array  # [B, K] of all V rows' softmax, end mark included
+    token_log_probability: jax.Array  # [B, K, T] of each of ``ids``
+    end: jax.Array  # [B, K] int32, the end mark; 0 where the bound cut it
+    nonfinite: jax.Array  # [B] bool, the logits were: all hypotheses of the row are empty
+    steps: jax.Array  # [B] int32, decoder steps until the row stopped
 
     @property
     def done(self) -> jax.Array:
@@ -118,48 +99,26 @@ class _Search(NamedTuple):
     steps: jax.Array  # [B]
 
 
-def beam_search(
-    config: T5Config,
-    params: Params,
-    source_tokens: jax.Array,
-    max_new_tokens: int,
-    spec: BeamSpec,
-) -> Hypotheses:
-    """Search the best targets of a batch of sources.
+def n_compilations() -> int:
+    """Programs compiled by ``beam_search`` alone in this process, for tests and timing."""
+    return beam_search._cache_size()
 
-    A row's result does not depend on the other rows. Rows of padding alone stop at once, with empty
-    hypotheses.
+
+@functools.partial(jax.jit, static_argnames=("config", "spec"))
+def beam_search(
+    config: T5Config, params: Params, source: jax.Array, bound: jax.Array, spec: BeamSpec
+) -> Hypotheses:
+    """Search the best targets of a batch of sources; a row does not depend on the others.
 
     Args:
       config: shape of the model.
       params: from ``t5.init`` or a checkpoint.
-      source_tokens: [B, S] int32, end of sequence in it, 0 after the end.
-      max_new_tokens: longest target, its end mark included; traced, at most T. One number, or
-        one a row.
+      source: [B, S] int32, end of sequence in it, 0 after the end; rows of padding alone stop at
+        once, with empty hypotheses.
+      bound: longest target, its end mark included, from 1 to T; one number, or [B].
       spec: what is compiled in.
-
-    Returns:
-      ``Hypotheses``, on the device; those at [:, 0] are the answers.
-
-    Raises:
-      UserError: ``max_new_tokens`` below 1 or beyond the buffer.
     """
-    bound = np.broadcast_to(np.asarray(max_new_tokens, np.int32), len(source_tokens))
-    if not ((bound >= 1) & (bound <= spec.buffer)).all():
-        raise UserError(f"max_new_tokens must be from 1 to {spec.buffer}, got {max_new_tokens}")
-    return search(config, params, source_tokens, bound, spec)
-
-
-def n_compilations() -> int:
-    """Programs compiled by this module in this process, for tests and timing."""
-    return search._cache_size()
-
-
-@functools.partial(jax.jit, static_argnames=("config", "spec"))
-def search(
-    config: T5Config, params: Params, source: jax.Array, bound: jax.Array, spec: BeamSpec
-) -> Hypotheses:
-    """``beam_search`` of bounds [B] that fit."""
+    bound = jnp.broadcast_to(bound, source.shape[:1])
     b, k, room = source.shape[0], spec.n_beams, spec.buffer
     n_kept = max(2, 1 + len(spec.end_ids)) * k
     never = spec.early_stopping == "never" and k > 1
@@ -283,17 +242,9 @@ def write_segment(
 ) -> SegmentState:
     """Write the best segment of every row: what ``segment.advance`` does a token at a time.
 
-    Args:
-      config: shape of the model.
-      params: of the role.
-      context: [B, S] int32, end of sequence in it; rows that are over are not looked at.
-      segment: before its first token.
-      spec: with ``beams`` above 1.
-
-    Returns:
-      The segment after its last.
+    ``context`` is [B, S] int32, with end of sequence; rows of ``segment`` that are over stay.
     """
-    found = search(
+    found = beam_search(
         config,
         params,
         jnp.where(segment.over[:, None], PAD, context),

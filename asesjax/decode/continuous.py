@@ -25,7 +25,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from asesjax.core.errors import UserError
 from asesjax.core.types import Params
 from asesjax.decode.segment import (
     RowState,
@@ -49,42 +48,18 @@ _CROSS = ("cross_key", "cross_value")
 
 @dataclasses.dataclass(frozen=True)
 class Slots:
-    """Sizes of the program; a change compiles it again.
+    """Sizes of the program; a change compiles it again."""
 
-    Attributes:
-      n_slots: B, questions a pool writes at once.
-      n_entries: N, questions in the table; several times B, so that slots need not wait for the
-        host.
-      encode_rows: E, contexts encoded at once.
-      question_length: Q.
-      forced_shape: (P, F) of ``DecodeInput.forced``.
-      extra_length: second axis of ``DecodeInput.extra_input``.
-      n_bounds: second axis of ``DecodeInput.limits.max_segment_tokens``.
-      context_lengths: rising, lengths that contexts are padded to and caches are read to; S, the
-        longest context there can be, is added.
-
-    Raises:
-      UserError: a size below 1, more contexts at once than slots, or few entries.
-    """
-
-    n_slots: int
-    n_entries: int
-    encode_rows: int
-    question_length: int
-    forced_shape: tuple[int, int] = (0, 0)
-    extra_length: int = 0
-    n_bounds: int = 1
+    n_slots: int  # B, questions a pool writes at once
+    n_entries: int  # N, several times B, so that slots need not wait for the host
+    encode_rows: int  # E, contexts encoded at once
+    question_length: int  # Q
+    forced_shape: tuple[int, int] = (0, 0)  # (P, F) of ``DecodeInput.forced``
+    extra_length: int = 0  # second axis of ``DecodeInput.extra_input``
+    n_bounds: int = 1  # second axis of ``DecodeInput.limits.max_segment_tokens``
+    # Rising, lengths that contexts are padded to and caches are read to; S, the longest there can
+    # be, is added.
     context_lengths: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if min(self.n_slots, self.encode_rows, self.question_length) < 1:
-            raise UserError(f"sizes must be at least 1, got {self}")
-        if self.encode_rows > self.n_slots:
-            raise UserError(
-                f"decode.encode_rows {self.encode_rows} is more than the {self.n_slots} slots"
-            )
-        if self.n_entries < 2 * self.n_slots:
-            raise UserError(f"{self.n_entries} entries for {self.n_slots} slots; make it twice")
 
     def lengths(self, spec: DecodeSpec) -> tuple[int, ...]:
         """The lengths of contexts, the longest possible last."""
@@ -102,21 +77,13 @@ class _Pool(NamedTuple):
 
 
 class State(NamedTuple):
-    """All that the program carries from call to call.
+    """All that the program carries from call to call."""
 
-    Attributes:
-      inputs: the table's questions, [N, ...].
-      rows: and how far they are.
-      in_slot: [N] bool, being written.
-      pools: a pool of slots for each role.
-      counts: what the device did in the last call of ``run``.
-    """
-
-    inputs: DecodeInput
-    rows: RowState
-    in_slot: jax.Array
-    pools: dict[str, _Pool]
-    counts: Counts
+    inputs: DecodeInput  # the table's questions, [N, ...]
+    rows: RowState  # and how far they are
+    in_slot: jax.Array  # [N] bool, being written
+    pools: dict[str, _Pool]  # by role
+    counts: Counts  # of the last call of ``run``
 
 
 def n_compilations() -> int:
@@ -146,14 +113,10 @@ def start(config: T5Config, params: dict[str, Params], spec: DecodeSpec, slots: 
 
 @functools.partial(jax.jit, static_argnames=("spec",), donate_argnums=0)
 def put(state: State, entries: jax.Array, inputs: DecodeInput, spec: DecodeSpec) -> State:
-    """Write questions into the table.
+    """Write the rows of ``inputs`` [N, ...] into the table of ``state``, which is donated.
 
-    Args:
-      state: is donated.
-      entries: [N] int32, where each row of ``inputs`` goes; N or more for rows to leave out. What
-        is there must have ended.
-      inputs: [N, ...].
-      spec: what is compiled in.
+    ``entries`` [N] int32 says where each goes, N or more for rows to leave out; what is there must
+    have ended.
     """
 
     def write(table, rows):
@@ -176,16 +139,7 @@ def run(
 ) -> State:
     """Write until slots lack questions, or with ``drain`` until every question has ended.
 
-    Args:
-      config: shape of the model.
-      params: of each of the spec's roles.
-      state: is donated.
-      drain: bool scalar, traced.
-      spec: what is compiled in.
-      slots: sizes.
-
-    Returns:
-      The state. At least one question has ended since, unless none was left.
+    ``state`` is donated. At least one question has ended since, unless none was left.
     """
     first = spec.roles[0]
 

@@ -29,27 +29,16 @@ from asesjax.sharding.place import batch_sharding, on_mesh, replicated
 
 @dataclasses.dataclass(frozen=True)
 class Generated:
-    """The chain of one question.
+    """The chain of one question; log probabilities are natural."""
 
-    Attributes:
-      ids: [N] int32, all segments joined.
-      token_log_probability: [N] float32, natural, of each of them.
-      segments: the same ids, cut into segments.
-      labels: of the segments, as their turns have it.
-      finish_reason: why the chain ended.
-      cut_segments: how many segments a bound cut.
-      tokens: decoder steps used.
-      log_probability: of those steps, natural.
-    """
-
-    ids: np.ndarray
-    token_log_probability: np.ndarray
-    segments: tuple[np.ndarray, ...]
-    labels: tuple[str | None, ...]
+    ids: np.ndarray  # [N] int32, all segments joined
+    token_log_probability: np.ndarray  # [N] float32
+    segments: tuple[np.ndarray, ...]  # the same ids
+    labels: tuple[str | None, ...]  # of the segments, as their turns have it
     finish_reason: FinishReason
-    cut_segments: int
-    tokens: int
-    log_probability: float
+    cut_segments: int  # how many segments a bound cut
+    tokens: int  # decoder steps used
+    log_probability: float  # of those steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +55,7 @@ class Decoder:
       plain: use the plain loop of ``iterative``, as tests do, and beam search always.
 
     Raises:
-      UserError: sizes that are not positive and rising.
+      UserError: lengths that are not positive and rising.
     """
 
     batch_size: int
@@ -77,16 +66,13 @@ class Decoder:
     plain: bool = False
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise UserError(f"decode.batch_size must be at least 1, got {self.batch_size}")
-        buckets = self.buckets
-        if not buckets or buckets[0] < 1 or list(buckets) != sorted(set(buckets)):
-            raise UserError(f"decode.question_buckets must be rising lengths, got {buckets}")
-        if self.encode_rows < 0:
-            raise UserError(f"decode.encode_rows must be 0 or more, got {self.encode_rows}")
-        lengths = self.context_lengths
-        if list(lengths) != sorted(set(lengths)) or (lengths and lengths[0] < 1):
-            raise UserError(f"decode.context_lengths must be rising lengths, got {lengths}")
+        for name, lengths in (
+            ("question_buckets", self.buckets), ("context_lengths", self.context_lengths)
+        ):  # fmt: skip
+            if list(lengths) != sorted(set(lengths)) or (lengths and lengths[0] < 1):
+                raise UserError(f"decode.{name} must be rising lengths, got {lengths}")
+        if not self.buckets:
+            raise UserError("decode.question_buckets must have a length")
 
 
 def predict(

@@ -16,19 +16,12 @@ from asesjax.models import t5
 
 
 class RowState(NamedTuple):
-    """What is known of a row between segments.
+    """What is known of a row between segments."""
 
-    Attributes:
-      rounds: [B] int32, segments begun so far.
-      turn: [B] int32, of the next segment.
-      previous: [B, L] ids of the segment before, 0 after its end.
-      output: so far.
-    """
-
-    rounds: jax.Array
-    turn: jax.Array
-    previous: jax.Array
-    output: DecodeOutput
+    rounds: jax.Array  # [B] int32, segments begun so far
+    turn: jax.Array  # [B] int32, of the next segment
+    previous: jax.Array  # [B, L] ids of the segment before, 0 after its end
+    output: DecodeOutput  # so far
 
     @property
     def ended(self) -> jax.Array:
@@ -37,38 +30,23 @@ class RowState(NamedTuple):
 
 
 class SegmentState(NamedTuple):
-    """A segment being written, with what its writing needs of its row.
+    """A segment being written, with what its writing needs of its row."""
 
-    Attributes:
-      step: [B] int32, decoder steps so far, and the position of ``last``.
-      last: [B] int32, the id fed next.
-      ids: [B, L], those written, 0 after the end.
-      log_probabilities: [B, L] float32, of ``ids``.
-      over: [B] bool.
-      by_sentinel, cut, looping, nonfinite: [B] bool, how it ended, if not by another end mark.
-      next_turn: [B] int32, the turn that its end mark names, -1 for none.
-      log_probability: [B] float32, of all steps that were not forced.
-      bound: [B] int32, most ids.
-      before: [B] int32, decoder steps of the row before this segment.
-      key: [B, 2], see ``DecodeInput``.
-      forced: [B, F], ids it must begin with.
-    """
-
-    step: jax.Array
-    last: jax.Array
-    ids: jax.Array
-    log_probabilities: jax.Array
-    over: jax.Array
-    by_sentinel: jax.Array
+    step: jax.Array  # [B] int32, decoder steps so far, and the position of ``last``
+    last: jax.Array  # [B] int32, the id fed next
+    ids: jax.Array  # [B, L], those written, 0 after the end
+    log_probabilities: jax.Array  # [B, L] float32, of ``ids``
+    over: jax.Array  # [B] bool
+    by_sentinel: jax.Array  # [B] bool, how it ended, and so the next three
     cut: jax.Array
     looping: jax.Array
     nonfinite: jax.Array
-    next_turn: jax.Array
-    log_probability: jax.Array
-    bound: jax.Array
-    before: jax.Array
-    key: jax.Array
-    forced: jax.Array
+    next_turn: jax.Array  # [B] int32, the turn that its end mark names, -1 for none
+    log_probability: jax.Array  # [B] float32, of all steps that were not forced
+    bound: jax.Array  # [B] int32, most ids
+    before: jax.Array  # [B] int32, decoder steps of the row before this segment
+    key: jax.Array  # [B, 2], see ``DecodeInput``
+    forced: jax.Array  # [B, F], ids it must begin with
 
 
 def start_rows(inputs: DecodeInput, spec: DecodeSpec) -> RowState:

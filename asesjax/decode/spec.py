@@ -32,49 +32,29 @@ class FinishReason(enum.IntEnum):
 
 
 class Prompt(NamedTuple):
-    """How the encoder input of a turn is put together: lead, question, extra input, chain, eos.
+    """How the encoder input of a turn is put together: lead, question, extra input, chain, eos."""
 
-    Attributes:
-      lead: ids that it begins with.
-      extra_input: whether the row's extra input follows the question.
-      history: whether the whole chain follows; otherwise its last segment alone.
-    """
-
-    lead: tuple[int, ...] = ()
-    extra_input: bool = False
-    history: bool = True
+    lead: tuple[int, ...] = ()  # ids that it begins with
+    extra_input: bool = False  # whether the row's extra input follows the question
+    history: bool = True  # the whole chain follows; otherwise its last segment alone
 
 
 class Turn(NamedTuple):
-    """Who writes a segment, and from what.
+    """Who writes a segment, and from what."""
 
-    Attributes:
-      role: the parameter set that writes.
-      label: what the segment is called in the output.
-      prompt: what is read.
-      mark: the end mark by which a segment names this turn as the next one; -1 for none.
-    """
-
-    role: str = "main"
-    label: str | None = None
+    role: str = "main"  # the parameter set that writes
+    label: str | None = None  # what the segment is called in the output
     prompt: Prompt = Prompt()
-    mark: int = -1
+    mark: int = -1  # end mark by which a segment names this turn as the next one; -1: none
 
 
 class DecodePlan(NamedTuple):
-    """How the chains of a method are written.
+    """How the chains of a method are written."""
 
-    Attributes:
-      turns: taken in order, again and again.
-      n_turns: turns of a chain; 1 where it is written at once, 0 where it ends by itself.
-      sentinel: whether sentinel 0 ends a chain.
-      stop_text: ends a chain with the segment that holds it; empty for none.
-    """
-
-    turns: tuple[Turn, ...] = (Turn(),)
-    n_turns: int = 1
-    sentinel: bool = False
-    stop_text: str = ""
+    turns: tuple[Turn, ...] = (Turn(),)  # taken in order, again and again
+    n_turns: int = 1  # turns of a chain; 0: until the chain ends by itself
+    sentinel: bool = False  # whether sentinel 0 ends a chain
+    stop_text: str = ""  # ends a chain with the segment that holds it; empty: none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +78,6 @@ class DecodeSpec:
       beams: above 1, each segment is the best that a beam search finds (see ``beam``), by the
         plain loop.
       length_penalty: of the search, as in transformers.
-
-    Raises:
-      UserError: a buffer without room, or modes that exclude each other.
     """
 
     vocab_limit: int
@@ -116,27 +93,6 @@ class DecodeSpec:
     repeat_ngram: int = 0
     beams: int = 1
     length_penalty: float = 1.0
-
-    def __post_init__(self) -> None:
-        names = {
-            "max_rounds": self.round_buffer,
-            "max_segment_tokens": self.segment_buffer,
-            "max_chain_tokens": self.chain_buffer,
-        }
-        for name, room in names.items():
-            if room < 1:
-                raise UserError(f"decode.{name} must be at least 1, got {room}")
-        if self.n_turns < 0 or not self.turns:
-            raise UserError(f"a chain needs turns, got {self}")
-        if self.repeat_ngram < 0:
-            raise UserError(f"decode.repeat_ngram must be 0 or more, got {self.repeat_ngram}")
-        if self.beams < 1:
-            raise UserError(f"decode.beams must be at least 1, got {self.beams}")
-        if self.beams > 1 and (self.sampler is not greedy or self.repeat_ngram):
-            raise UserError(
-                "beam search neither samples nor looks for repetitions; set decode.beams=1, or "
-                "decode.sampler=greedy and decode.repeat_ngram=0"
-            )
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -175,73 +131,43 @@ class Limits(NamedTuple):
 
 
 class DecodeInput(NamedTuple):
-    """The questions of a call, one a row.
+    """The questions of a call, one a row; int32 but for the keys, 0 after the end of ids.
 
-    Attributes:
-      question: [B, Q] int32 ids without end of sequence, 0 after the end. A row of padding is no
-        question: it has ended.
-      limits: a ``Limits`` of int32 arrays [B], of which ``max_segment_tokens`` is [B, 1] or
-        [B, R].
-      key: [B, 2] uint32; what is drawn for a row depends on it and on nothing else.
-      forced: [B, P, F] int32, ids that each of the first P segments begins with, 0 after the end;
-        one that ends with an end mark is the whole segment.
-      extra_input: [B, N] int32, 0 after the end; see ``Prompt``.
-      turn: [B] int32, of the first segment.
+    A row of padding is no question: it has ended. Forced are the ids that each of the first P
+    segments begins with; one that ends with an end mark is the whole segment.
     """
 
-    question: jax.Array
-    limits: Limits
-    key: jax.Array
-    forced: jax.Array
-    extra_input: jax.Array
-    turn: jax.Array
+    question: jax.Array  # [B, Q] without end of sequence
+    limits: Limits  # of [B], of which ``max_segment_tokens`` is [B, 1] or [B, R]
+    key: jax.Array  # [B, 2] uint32; what is drawn for a row depends on it and on nothing else
+    forced: jax.Array  # [B, P, F]
+    extra_input: jax.Array  # [B, N], see ``Prompt``
+    turn: jax.Array  # [B], of the first segment
 
 
 class DecodeOutput(NamedTuple):
-    """Generated chains, one a row.
+    """Generated chains, one a row; int32, log probabilities natural and float32."""
 
-    Attributes:
-      ids: [B, C] int32, the ids of all segments joined, then 0; end marks are not kept.
-      token_log_probability: [B, C] float32, natural, of each of ``ids`` when it was written; 0 for
-        forced ones.
-      length: [B] int32.
-      segment_ends: [B, R] int32, where each segment ends in ``ids``; 0 past ``n_segments``.
-      segment_turns: [B, R] int32, the turn of each segment; 0 past ``n_segments``.
-      n_segments: [B] int32.
-      cut_segments: [B] int32, how many of them a bound cut.
-      finish_reason: [B] int32, a ``FinishReason``.
-      generated_tokens: [B] int32, decoder steps used, for end marks and dropped segments too.
-      log_probability: [B] float32, natural, summed over those steps that were not forced.
-    """
-
-    ids: jax.Array
-    token_log_probability: jax.Array
-    length: jax.Array
-    segment_ends: jax.Array
-    segment_turns: jax.Array
-    n_segments: jax.Array
-    cut_segments: jax.Array
-    finish_reason: jax.Array
-    generated_tokens: jax.Array
-    log_probability: jax.Array
+    ids: jax.Array  # [B, C] of all segments joined, then 0; end marks are not kept
+    token_log_probability: jax.Array  # [B, C] of each when it was written; 0 for forced ones
+    length: jax.Array  # [B]
+    segment_ends: jax.Array  # [B, R] in ``ids``; 0 past ``n_segments``
+    segment_turns: jax.Array  # [B, R] that wrote them; 0 past ``n_segments``
+    n_segments: jax.Array  # [B]
+    cut_segments: jax.Array  # [B] how many of them a bound cut
+    finish_reason: jax.Array  # [B] a ``FinishReason``
+    generated_tokens: jax.Array  # [B] decoder steps, for end marks and dropped segments too
+    log_probability: jax.Array  # [B] summed over those steps that were not forced
 
 
 class Counts(NamedTuple):
-    """What the device did, int32 scalars.
+    """What the device did, int32 scalars."""
 
-    Attributes:
-      slot_steps: decoder steps, those of idle slots counted.
-      useful_steps: of which some question needed.
-      encoded_rows: contexts encoded, those of idle slots counted.
-      useful_rows: of which some question needed.
-      encoded_positions: positions of those contexts, padding counted.
-    """
-
-    slot_steps: jax.Array
-    useful_steps: jax.Array
-    encoded_rows: jax.Array
-    useful_rows: jax.Array
-    encoded_positions: jax.Array
+    slot_steps: jax.Array  # decoder steps, those of idle slots counted
+    useful_steps: jax.Array  # of which some question needed
+    encoded_rows: jax.Array  # contexts encoded, those of idle slots counted
+    useful_rows: jax.Array  # of which some question needed
+    encoded_positions: jax.Array  # positions of those contexts, padding counted
 
     def plus(self, **more: jax.Array | int) -> "Counts":
         """Add to some of them."""
@@ -267,7 +193,7 @@ def make_input(
       limits: numbers, or arrays [B].
       spec: whose buffers they must fit.
       keys: [B, 2] uint32, from ``row_keys``; zeros when None.
-      forced: [B, P, F] int32, or [B, F] for the first segment alone; none when None.
+      forced: [B, P, F] int32; none when None.
       extra_input: [B, N] int32; none when None.
       first_turns: [B] int32; 0 when None.
 
@@ -276,33 +202,29 @@ def make_input(
         row.
     """
     b = questions.shape[0]
-    buffers = (spec.round_buffer, spec.segment_buffer, spec.chain_buffer)
     bounds = []
-    for (name, value), room in zip(limits._asdict().items(), buffers, strict=True):
+    for (name, value), room in zip(
+        limits._asdict().items(),
+        (spec.round_buffer, spec.segment_buffer, spec.chain_buffer),
+        strict=True,
+    ):
         value = np.asarray(value, np.int64)
         wrong = np.argwhere((value < 1) | (value > room))
         if len(wrong):
             row = f" (row {wrong[0][0]})" if value.ndim else ""
             got = value[tuple(wrong[0])]
             raise UserError(f"decode.{name} must be from 1 to {room}, got {got}{row}")
-        if name == "max_segment_tokens":
-            value = value if value.ndim == 2 else np.broadcast_to(value, (b,))[:, None]
-        else:
-            value = np.broadcast_to(value, (b,))
+        value = value if value.ndim == 2 else np.broadcast_to(value, (b,))
         bounds.append(value.astype(np.int32))
-    if keys is None:
-        keys = np.zeros((b, 2), np.uint32)
-    if forced is None:
-        forced = np.zeros((b, 0, 0), np.int32)
-    if forced.ndim == 2:
-        forced = forced[:, None]
+    rounds, segment, chain = bounds
+    segment = segment if segment.ndim == 2 else segment[:, None]
+    forced = np.zeros((b, 0, 0), np.int32) if forced is None else forced
     n_forced = (forced != PAD).sum(2)
-    last = np.take_along_axis(forced, np.maximum(n_forced - 1, 0)[:, :, None], 2)[:, :, 0] \
-        if forced.size else n_forced
-    # An end mark takes a step and no room.
-    n_forced = n_forced - np.isin(last, spec.end_ids)
-    places = np.minimum(np.arange(forced.shape[1]), bounds[1].shape[1] - 1)
-    room = np.minimum(bounds[1][:, places], bounds[2][:, None])
+    if forced.size:  # an end mark takes a step and no room
+        last = np.take_along_axis(forced, np.maximum(n_forced - 1, 0)[:, :, None], 2)[:, :, 0]
+        n_forced -= np.isin(last, spec.end_ids)
+    places = np.minimum(np.arange(forced.shape[1]), segment.shape[1] - 1)
+    room = np.minimum(segment[:, places], chain[:, None])
     wrong = np.argwhere((n_forced > 0) & (n_forced >= room))
     if len(wrong):
         row, place = wrong[0]
@@ -310,21 +232,21 @@ def make_input(
             f"a forced prefix must be shorter than max_segment_tokens and max_chain_tokens; that "
             f"of row {row} has {n_forced[row, place]} tokens, and these allow {room[row, place]}"
         )
-    extra_input = np.zeros((b, 0), np.int32) if extra_input is None else extra_input
-    turn = np.zeros(b, np.int32) if first_turns is None else np.asarray(first_turns, np.int32)
-    return DecodeInput(questions, Limits(*bounds), keys, forced, extra_input, turn)
+    return DecodeInput(
+        question=questions,
+        limits=Limits(rounds, segment, chain),
+        key=np.zeros((b, 2), np.uint32) if keys is None else keys,
+        forced=forced,
+        extra_input=np.zeros((b, 0), np.int32) if extra_input is None else extra_input,
+        turn=np.zeros(b, np.int32) if first_turns is None else np.asarray(first_turns, np.int32),
+    )
 
 
 def row_keys(seed: int, rows: np.ndarray, sample: int = 0) -> np.ndarray:
-    """Make the keys of rows: what is drawn for one is the same wherever and with whom it runs.
+    """Make the keys [B, 2] uint32 of rows: what is drawn for one is the same wherever it runs.
 
-    Args:
-      seed: of the run.
-      rows: [B] int, the place of each question in the whole input.
-      sample: number of the chain, where several are drawn for a question.
-
-    Returns:
-      [B, 2] uint32.
+    ``rows`` [B] are places of questions in the whole input, ``sample`` is the number of the chain
+    where several are drawn for a question.
     """
     mixed = [np.random.SeedSequence((seed, int(row), sample)).generate_state(2) for row in rows]
     return np.asarray(mixed, np.uint32).reshape(-1, 2)

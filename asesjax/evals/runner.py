@@ -1,25 +1,21 @@
-"""Questions in, prediction rows out: a method's decode plan around the one engine."""
+"""From questions to chains: a method's decode plan around the one engine."""
 
 import dataclasses
 import functools
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
 from asesjax.core.errors import UserError
 from asesjax.core.options import Config
-from asesjax.core.types import ES, Record
-from asesjax.data.examples import answer_sentence, chain_text
+from asesjax.core.types import Record
 from asesjax.data.vocab import Vocabulary
 from asesjax.decode import beam, continuous, iterative
 from asesjax.decode.predict import Decoder, Generated, predict, stream
 from asesjax.decode.sampling import SAMPLERS
-from asesjax.decode.spec import DecodeSpec, FinishReason, Limits, Turn, row_keys
-from asesjax.evals.answers import parse_answer
-from asesjax.evals.vote import vote
+from asesjax.decode.spec import DecodeSpec, Limits, Turn, row_keys
 from asesjax.methods.method import Method, Request, TrainedMethod
 
 
@@ -81,13 +77,7 @@ def check_decode(config: Config) -> None:
 def make_decoder(config: Config, buckets: tuple[int, ...] = (), rows: int = 0) -> Decoder:
     """Return how questions are run through the device.
 
-    Args:
-      config: the section ``decode`` is read.
-      buckets: in the place of ``decode.question_buckets``.
-      rows: in the place of ``decode.batch_size``.
-
-    Raises:
-      UserError: sizes that are not positive and rising.
+    ``buckets`` and ``rows`` take the place of ``decode.question_buckets`` and ``batch_size``.
     """
     decode = config.decode
     return Decoder(
@@ -105,15 +95,10 @@ def n_compilations() -> int:
 
 
 def check_question(ids: np.ndarray, where: str, config: Config) -> None:
-    """Check that a question can be asked.
-
-    Args:
-      ids: of the question.
-      where: what the error begins with.
-      config: ``decode.question_buckets`` is read.
+    """Check that the ids of a question can be asked.
 
     Raises:
-      UserError: a question without tokens, or longer than the largest bucket.
+      UserError: it has no tokens or more than the largest bucket; the error begins with ``where``.
     """
     buckets = tuple(config.decode.question_buckets)
     if not 1 <= len(ids) <= max(buckets):
@@ -128,14 +113,9 @@ def encode_prefix(
 ) -> np.ndarray:
     """Return the ids that a chain is made to begin with, int32; none for an empty text.
 
-    Args:
-      text: the prefix.
-      vocab: the run's.
-      room: tokens that the first segment has room for.
-      where: what the error begins with.
-
     Raises:
-      UserError: a prefix that the vocabulary cannot write, or that leaves no room for a token.
+      UserError: the vocabulary cannot write it, or it leaves no room for a token in the ``room``
+        of the first segment; the error begins with ``where``.
     """
     ids = vocab.encode(text)
     if ((ids == vocab.unk_id) | (ids >= vocab.n_pieces)).any():
@@ -273,83 +253,3 @@ def answer_questions(
     if timed and n_compilations() > before:
         answers, seconds = decode()
     return answers, seconds
-
-
-def prediction_row(
-    record: Record,
-    chains: Sequence[Generated],
-    method: Method,
-    vocab: Vocabulary,
-    log_probabilities: bool = False,
-) -> dict[str, Any]:
-    """Write the chains of a question as a row of a predictions file.
-
-    With several, their answers vote (``vote.vote``; a chain whose logits were not finite has no
-    vote), and the row is of the most probable chain with the answer that won, so that it is scored
-    as that chain is.
-
-    Args:
-      record: id, question and references.
-      chains: of ``answer_questions`` or ``stream_answers``.
-      method: what wrote them.
-      vocab: the run's.
-      log_probabilities: add each segment's ids and their log probabilities.
-
-    Returns:
-      ``id``, ``question``, ``chain`` (text), ``segments`` (text and label each; the label is the
-      turn's; perhaps ``ids`` and ``log_probabilities``), ``answer`` (as ``answers.parse_answer``),
-      ``finish_reason`` (a ``FinishReason`` in lower case), ``cut_segments`` (how many a bound
-      cut), ``tokens`` (decoder steps, of all chains),
-      ``log_probability`` (nats), for several chains ``samples`` (their number), ``votes`` (answer
-      to number of chains, the winner first) and ``tied``, and from the record
-      ``reference_answer``, ``reference_chain`` and, where there is one, ``gold``.
-    """
-    config, metric = method.config, method.config.evaluate.metric
-    texts = [vocab.decode(chain.ids) for chain in chains]
-    answers = [parse_answer(text, metric) for text in texts]
-    voters = [
-        None if chain.finish_reason == FinishReason.NONFINITE else answer
-        for answer, chain in zip(answers, chains, strict=True)
-    ]
-    elected = vote(voters, [chain.log_probability for chain in chains])
-    chain = chains[elected.chain]
-    row: dict[str, Any] = {
-        "id": record.id,
-        "question": record.question,
-        "chain": texts[elected.chain],
-        "segments": _segments(chain, vocab, log_probabilities),
-        "answer": answers[elected.chain],
-        "finish_reason": chain.finish_reason.name.lower(),
-        "cut_segments": chain.cut_segments,
-        "tokens": sum(each.tokens for each in chains),
-        "log_probability": _plain(chain.log_probability),
-    }
-    if len(chains) > 1:
-        row |= {"samples": len(chains), "votes": elected.votes, "tied": elected.tied}
-    row["reference_answer"] = record.answer
-    record = method.reference(record)
-    row["reference_chain"] = chain_text(record, config.data.answer_template)
-    if record.gold:
-        closing = answer_sentence(record, config.data.answer_template)
-        gold = [[segment.text, segment.label] for segment in record.gold]
-        if closing:
-            gold[-1][0] = gold[-1][0].rstrip() + " "
-            gold.append([closing, ES])
-        row["gold"] = gold
-    return row
-
-
-def _segments(chain: Generated, vocab: Vocabulary, log_probabilities: bool) -> list[dict]:
-    out, start = [], 0
-    for ids, label in zip(chain.segments, chain.labels, strict=True):
-        out.append({"text": vocab.decode(ids), "label": label})
-        if log_probabilities:
-            own = chain.token_log_probability[start : start + len(ids)]
-            out[-1] |= {"ids": ids.tolist(), "log_probabilities": [_plain(x) for x in own]}
-        start += len(ids)
-    return out
-
-
-def _plain(value: float) -> float | None:
-    """The shortest number that names a float32, None where it is not finite."""
-    return float(str(np.float32(value))) if np.isfinite(value) else None

@@ -6,8 +6,9 @@ from asesjax.core.files import read_json, write_json, write_jsonl
 from asesjax.core.types import Record
 from asesjax.data.sources import read_records
 from asesjax.data.vocab import load_saved
+from asesjax.evals.predictions import prediction_row
 from asesjax.evals.report import build_report, decode_speed
-from asesjax.evals.runner import answer_questions, prediction_row
+from asesjax.evals.runner import answer_questions
 from asesjax.methods.method import Method, ReportPart, TrainedMethod, make_method
 from asesjax.run import Run, load_method, load_role, own_mesh, role_folder, trained
 from asesjax.train.checkpoint import read_cursor

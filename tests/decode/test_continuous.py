@@ -114,10 +114,8 @@ def test_results_come_as_they_are_done():
 
 
 def test_sizes_out_of_range_are_refused():
-    with pytest.raises(UserError, match="decode.batch_size must be at least 1, got 0"):
-        Decoder(0, (8,))
     for buckets in ((), (8, 4), (0, 4), (4, 4)):
-        with pytest.raises(UserError, match="decode.question_buckets must be rising"):
+        with pytest.raises(UserError, match="decode.question_buckets must "):
             Decoder(4, buckets)
     with pytest.raises(UserError, match="decode.context_lengths must be rising"):
         Decoder(4, (toy.Q,), context_lengths=(32, 16))

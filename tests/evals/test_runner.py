@@ -12,13 +12,13 @@ from asesjax.core.types import Record
 from asesjax.data.vocab import ByteVocabulary
 from asesjax.decode.predict import Generated
 from asesjax.decode.spec import FinishReason, Limits
+from asesjax.evals.predictions import prediction_row
 from asesjax.evals.report import is_right
 from asesjax.evals.runner import (
     answer_questions,
     check_decode,
     make_decoder,
     n_compilations,
-    prediction_row,
     stream_answers,
 )
 from asesjax.experiment import make_stages

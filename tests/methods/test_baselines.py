@@ -13,7 +13,8 @@ from asesjax.core.types import Record
 from asesjax.data.corpus import encode_record
 from asesjax.data.vocab import train_vocabulary
 from asesjax.decode.predict import Decoder, predict
-from asesjax.evals.runner import answer_questions, decode_spec, prediction_row
+from asesjax.evals.predictions import prediction_row
+from asesjax.evals.runner import answer_questions, decode_spec
 from asesjax.methods.baselines.in_context import FORMATS, worked_examples
 from asesjax.methods.method import Request, TrainedMethod, make_method
 from asesjax.models import t5

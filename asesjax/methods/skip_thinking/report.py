@@ -111,7 +111,7 @@ def written(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     sentence is filler in some gold chain, and counted, since any will do.
 
     Args:
-      rows: predictions (``evals.runner.prediction_row``), all with ``gold``.
+      rows: predictions (``evals.predictions.prediction_row``), all with ``gold``.
 
     Returns:
       ``sentences_per_chain`` without the answer sentence, ``filler_per_chain`` and

@@ -1,0 +1,95 @@
+"""From the chains of a question to a row of a predictions file."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from asesjax.core.types import ES, Record
+from asesjax.data.examples import answer_sentence, chain_text
+from asesjax.data.vocab import Vocabulary
+from asesjax.decode.predict import Generated
+from asesjax.decode.spec import FinishReason
+from asesjax.evals.answers import parse_answer
+from asesjax.evals.vote import vote
+from asesjax.methods.method import Method
+
+
+def prediction_row(
+    record: Record,
+    chains: Sequence[Generated],
+    method: Method,
+    vocab: Vocabulary,
+    log_probabilities: bool = False,
+) -> dict[str, Any]:
+    """Write the chains of a question as a row of a predictions file.
+
+    With several, their answers vote (``vote.vote``; a chain whose logits were not finite has no
+    vote), and the row is of the most probable chain with the answer that won, so that it is scored
+    as that chain is.
+
+    Args:
+      record: id, question and references.
+      chains: of ``answer_questions`` or ``stream_answers``.
+      method: what wrote them.
+      vocab: the run's.
+      log_probabilities: add each segment's ids and their log probabilities.
+
+    Returns:
+      ``id``, ``question``, ``chain`` (text), ``segments`` (text and label each; the label is the
+      turn's; perhaps ``ids`` and ``log_probabilities``), ``answer`` (as ``answers.parse_answer``),
+      ``finish_reason`` (a ``FinishReason`` in lower case), ``cut_segments`` (how many a bound
+      cut), ``tokens`` (decoder steps, of all chains),
+      ``log_probability`` (nats), for several chains ``samples`` (their number), ``votes`` (answer
+      to number of chains, the winner first) and ``tied``, and from the record
+      ``reference_answer``, ``reference_chain`` and, where there is one, ``gold``.
+    """
+    config, metric = method.config, method.config.evaluate.metric
+    texts = [vocab.decode(chain.ids) for chain in chains]
+    answers = [parse_answer(text, metric) for text in texts]
+    voters = [
+        None if chain.finish_reason == FinishReason.NONFINITE else answer
+        for answer, chain in zip(answers, chains, strict=True)
+    ]
+    elected = vote(voters, [chain.log_probability for chain in chains])
+    chain = chains[elected.chain]
+    row: dict[str, Any] = {
+        "id": record.id,
+        "question": record.question,
+        "chain": texts[elected.chain],
+        "segments": _segments(chain, vocab, log_probabilities),
+        "answer": answers[elected.chain],
+        "finish_reason": chain.finish_reason.name.lower(),
+        "cut_segments": chain.cut_segments,
+        "tokens": sum(each.tokens for each in chains),
+        "log_probability": _plain(chain.log_probability),
+    }
+    if len(chains) > 1:
+        row |= {"samples": len(chains), "votes": elected.votes, "tied": elected.tied}
+    row["reference_answer"] = record.answer
+    record = method.reference(record)
+    row["reference_chain"] = chain_text(record, config.data.answer_template)
+    if record.gold:
+        closing = answer_sentence(record, config.data.answer_template)
+        gold = [[segment.text, segment.label] for segment in record.gold]
+        if closing:
+            gold[-1][0] = gold[-1][0].rstrip() + " "
+            gold.append([closing, ES])
+        row["gold"] = gold
+    return row
+
+
+def _segments(chain: Generated, vocab: Vocabulary, log_probabilities: bool) -> list[dict]:
+    out, start = [], 0
+    for ids, label in zip(chain.segments, chain.labels, strict=True):
+        out.append({"text": vocab.decode(ids), "label": label})
+        if log_probabilities:
+            own = chain.token_log_probability[start : start + len(ids)]
+            out[-1] |= {"ids": ids.tolist(), "log_probabilities": [_plain(x) for x in own]}
+        start += len(ids)
+    return out
+
+
+def _plain(value: float) -> float | None:
+    """The shortest number that names a float32, None where it is not finite."""
+    return float(str(np.float32(value))) if np.isfinite(value) else None
