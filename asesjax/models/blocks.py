@@ -1,7 +1,4 @@
-"""The layers of T5's encoder and decoder, and the stack that both are.
-
-Every block is normalised before and added to the stream after (Raffel et al. 2020, section 2.1).
-"""
+"""T5's encoder and decoder layers, normalised before and added after (Raffel et al. 2020, 2.1)."""
 
 import jax
 import jax.numpy as jnp
@@ -75,10 +72,8 @@ class DecoderLayer(nn.Module):
 
 
 class Stack(nn.Module):
-    """The layers of one side, which share a table of relative position biases.
-
-    The decoder also holds the output kernel where it is not tied to the embedding. For ``remat``
-    and ``scan_layers`` see ``stack.run_layers``.
+    """The layers of one side, which share a table of relative position biases. The decoder also
+    holds the output kernel where it is not tied to the embedding.
     """
 
     config: T5Config

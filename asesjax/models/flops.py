@@ -8,11 +8,10 @@ def token_flops(
 ) -> tuple[float, float]:
     """Count the operations of the forward pass for a source token and for a target token.
 
-    A source token goes through the encoder and becomes the decoder's keys and values; a target
+    A source token goes through the encoder and becomes the decoder's keys and values, a target
     token goes through the decoder and the logits. Only matrix products count, a multiplication and
     an addition as two; attention is over the whole padded lengths. Training costs three times as
-    much: the backward pass has two products for each of the forward pass (what ``train.remat``
-    computes again is not counted, as usual in model FLOPs).
+    much, without what ``train.remat`` computes again.
 
     Example:
       >>> small = T5Config(32128, 512, 64, 2048, 8, 6, 6)

@@ -1,10 +1,9 @@
 """``config.json`` of Hugging Face's T5 and mT5, read strictly and written.
 
-Files say in three ways how logits are computed. In transformers 4, ``tie_word_embeddings`` means
-that the output is the embedding, scaled by ``d_model ** -0.5``. transformers 5 always writes true
-there; ``scale_decoder_outputs`` says whether T5 scales, mT5 never does, and the output is separate
-where the file holds an ``lm_head.weight`` that differs from the embedding. So ``tied`` here means
-"scaled", and ``hf_io`` compares it with the tensors.
+In transformers 4, ``tie_word_embeddings`` means that the output is the embedding, scaled by
+``d_model ** -0.5``. transformers 5 always writes true there: ``scale_decoder_outputs`` says whether
+T5 scales, mT5 never does, and the output is separate where ``lm_head.weight`` differs from the
+embedding. So ``tied`` here means "scaled", and ``hf_io`` compares it with the tensors.
 """
 
 from collections.abc import Mapping
@@ -48,22 +47,9 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def config_from_hf(fields: Mapping[str, Any], where: str = "config") -> T5Config:
-    """Build a T5Config from what a ``config.json`` holds; ``where`` names it in errors.
-
-    ``tied`` comes from the config alone here; ``hf_io.load_params`` refuses a file whose tensors
-    say otherwise. ``dtype``, which is of activations, stays float32 whatever the file is stored in.
-
-    Raises:
-      UserError: another model than T5 or mT5, another activation, or a field missing, wrong, or
-        in contradiction with another.
-
-    Example:
-      >>> shape = {"model_type": "t5", "vocab_size": 32128, "d_model": 512, "d_kv": 64,
-      ...          "d_ff": 1024, "num_heads": 6, "num_layers": 8,
-      ...          "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
-      >>> config = config_from_hf(shape)
-      >>> config.mlp, config.tied, config.n_decoder_layers
-      ('gated-gelu', False, 8)
+    """Build a float32 T5Config from what a ``config.json`` holds; ``where`` names it in errors.
+    Raises UserError for another model or activation, and for a field that is missing, wrong or
+    contradicts another.
     """
     model_type = fields.get("model_type")
     if model_type not in MODEL_TYPES:
@@ -91,10 +77,8 @@ def config_from_hf(fields: Mapping[str, Any], where: str = "config") -> T5Config
 
 
 def config_to_hf(config: T5Config, model_type: str = "t5", dtype: str = "float32") -> dict:
-    """Return the ``config.json`` with which transformers computes what ``config`` does.
-
-    A tied mT5 is written as T5: transformers 5 never scales mT5's logits, and everything else is
-    the same. ``dtype`` is that of the tensors in the file.
+    """Return the ``config.json`` with which transformers computes what ``config`` does. A tied mT5
+    is written as T5, because transformers 5 never scales mT5's logits.
     """
     if config.tied:
         model_type = "t5"

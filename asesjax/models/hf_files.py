@@ -27,12 +27,8 @@ class TensorFiles:
     """The tensors of a checkpoint folder; ``shapes`` maps their names to their shapes."""
 
     def __init__(self, folder: str | Path, allow_pickle: bool = False):
-        """Find the weights and read the files' headers.
-
-        Args:
-          folder: holds ``model.safetensors``, or shards with ``model.safetensors.index.json``.
-          allow_pickle: where there is neither, take ``pytorch_model.bin``, whole or in shards. It
-            needs torch, which reads it with ``weights_only=True``.
+        """Find the weights and read the files' headers; ``allow_pickle`` also accepts a
+        ``pytorch_model.bin``, which torch reads with ``weights_only=True``.
         """
         self.folder = Path(folder)
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -55,11 +51,7 @@ class TensorFiles:
             self._unpickle(file)
 
     def fill(self, name: str, out: np.ndarray) -> None:
-        """Read one tensor into float32 ``out``, which may be a view, a stretch of rows at a time.
-
-        With fewer rows in ``out`` the last of the tensor are not read; with more the last of
-        ``out`` are not touched.
-        """
+        """Read a tensor into float32 ``out``, which may be a view, as many rows as both have."""
         for start, stop in self._stretches(name, min(len(out), self.shapes[name][0])):
             out[start:stop] = self._rows(name, start, stop)
 
@@ -147,9 +139,8 @@ def write_safetensors(
     path: Path, layout: dict[str, tuple[str, tuple[int, ...]]], value: Callable[[str], np.ndarray]
 ) -> None:
     """Write a file tensor by tensor; the library's own writer holds all of them in memory.
-
-    ``layout`` maps names to dtype (one of ``DTYPES``) and shape, in the order of the file;
-    ``value`` gives a tensor by name, contiguous and in its dtype.
+    ``layout`` maps names, in the order of the file, to dtype and shape; ``value`` gives a tensor of
+    that dtype.
     """
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0

@@ -1,6 +1,6 @@
 """Read and write the weights of Hugging Face checkpoints, one tensor at a time.
 
-A checkpoint is refused as a whole, with a report of everything wrong in it, before a single number
+A checkpoint that does not fit is refused with a report of everything wrong in it, before a number
 is read. Files are float32, bfloat16 or float16; parameters here are float32.
 """
 
@@ -29,23 +29,11 @@ def load_params(
 ) -> tuple[T5Config, Params]:
     """Read a Hugging Face T5 or mT5; return its shape and parameters, float32.
 
-    Memory: the parameters, and about one tensor more. With shardings a tensor goes from the host
-    straight onto the devices, each of which gets its part.
-
-    Where transformers 5 ties an output that it does not scale (a v1.1 or mT5 saved without
-    ``lm_head.weight``), ours gets its own copy of the embedding: the same logits, two parameters.
-
-    Args:
-      folder: with ``config.json`` and weights.
-      shardings: tree of the parameters with a ``Sharding`` in the place of each array, of the
-        shapes after resizing; None for one device.
-      vocab_rows: rows of the vocabulary wanted; None keeps those of the file. Added rows are the
-        mean of the others; surplus rows are cut off the end.
-      allow_pickle: see ``TensorFiles``.
-
-    Raises:
-      UserError: what ``config_from_hf`` and ``TensorFiles`` refuse; tensors missing, too many or of
-        another shape, all in one report; tensors that contradict the config about tying.
+    ``shardings`` is a tree of the resized parameters, and each device gets only its part. With
+    ``vocab_rows``, missing rows are the mean of the others and surplus rows are cut off. An output
+    that transformers 5 ties but does not scale becomes its own copy of the embedding: the same
+    logits. Raises UserError where tensors are missing, too many, of another shape or contradict the
+    config.
     """
     fields = read_config(folder)
     config = config_from_hf(fields, f"{folder}/config.json")
@@ -81,20 +69,8 @@ def save_hf(
 ) -> None:
     """Write parameters as transformers saves them: safetensors, config and generation config.
 
-    Memory: about one tensor beside the parameters.
-
-    Args:
-      folder: written into; see ``hf_files.new_folder`` for all or nothing.
-      config: shape of the model.
-      params: float32 arrays, wherever they lie.
-      model_type: "t5" or "mt5".
-      dtype: of the file, one of ``DTYPES``. With float16 the second kernels of the MLPs (``wo``)
-        stay float32, as transformers keeps them: T5's do not work in float16.
-      max_shard_bytes: more than this is split into several files with an index.
-      vocab_rows: as in ``load_params``.
-
-    Raises:
-      UserError: numbers beyond float16.
+    ``vocab_rows`` is as in ``load_params``. With ``dtype`` float16 the MLPs' ``wo`` stays float32,
+    as transformers keeps it; numbers beyond float16 are a UserError.
     """
     if vocab_rows is not None:
         config = dataclasses.replace(config, vocab_size=vocab_rows)

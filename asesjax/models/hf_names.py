@@ -1,7 +1,5 @@
 """Names of T5's tensors in Hugging Face checkpoints and here: one table, read in both directions.
-
-Every value is the same array, or its transpose: PyTorch keeps linear maps as [out, in] and the
-relative position biases as [buckets, heads].
+PyTorch keeps linear maps as [out, in] and relative position biases as [buckets, heads].
 """
 
 import re
@@ -58,13 +56,7 @@ _BLOCKS = {
 
 
 def tensors(config: T5Config) -> dict[str, Tensor]:
-    """Map the path of every parameter here to its tensor, in the order in which files are written.
-
-    Example:
-      >>> tiny = T5Config(8, d_model=4, d_kv=2, d_ff=8, n_heads=2)
-      >>> tensors(tiny)["decoder/layers_1/mlp/wo/kernel"]
-      Tensor(name='decoder.block.1.layer.2.DenseReluDense.wo.weight', transposed=True)
-    """
+    """Map the path of every parameter here to its tensor, in the order of written files."""
     rows = dict(_TOP)
     for stack, blocks in _BLOCKS.items():
         for layer in range(getattr(config, f"n_{stack}_layers")):

@@ -1,8 +1,7 @@
 """Weights for decoding as int8 with one scale an output channel (weight-only quantisation, ours).
 
-Products run in the activations' dtype and are scaled afterwards, so that a device whose step is
-bound by reading weights reads a quarter (of float32) or half (of bfloat16). Norm scales and tables
-of position biases are small and stay float32.
+Products run in the activations' dtype and are scaled afterwards, so that a step bound by reading
+weights reads a quarter (of float32) or half (of bfloat16).
 """
 
 import dataclasses
@@ -26,10 +25,8 @@ class Int8:
 
 @jax.jit
 def quantize(params: Params) -> Params:
-    """Round every kernel and the embedding to int8, the largest of a channel to 127.
-
-    The result is the same tree with ``Int8`` in their places, for ``t5.encode``, ``start_cache``
-    and ``decode_step``, not for training.
+    """Round every kernel and the embedding to ``Int8``, the largest of a channel to 127. The tree
+    is for ``t5.encode``, ``start_cache`` and ``decode_step``, not for training.
     """
 
     def one(path, leaf):

@@ -1,12 +1,9 @@
 """KPOD's token weighting (Feng et al. 2024, equations 2 and 3) beside the T5 that predicts answers.
 
-One self-attention layer without positions and a two-layer MLP turn the embedding of every token of
-a rationale into the logit of its weight. So equal tokens of a rationale weigh the same, as in the
-paper's figure 2. The parameters are one tree:
-
-    embedding   [V, D], the student's input embedding, never trained
-    weighting   the attention layer and the MLP
-    predictor   a whole T5 of the student's shape, see ``methods.kpod.weights``
+One self-attention layer without positions and a two-layer MLP turn the embedding of each token of a
+rationale into the logit of its weight, so that equal tokens weigh the same (figure 2). Parameters:
+``embedding`` [V, D], the student's, never trained; ``weighting``, the attention and the MLP; and
+``predictor``, a whole T5 of the student's shape.
 """
 
 import functools
@@ -29,9 +26,8 @@ _START = 3.0
 
 
 class Weighting(nn.Module):
-    """Embedded rationale to logits; the paper gives neither widths nor norms, these are ours.
-
-    Attention has the student's heads, the MLP a quarter of its width inside.
+    """Embedded rationale to logits. The paper gives no widths; ours are the student's heads and a
+    quarter of its width inside the MLP.
     """
 
     config: T5Config
@@ -87,9 +83,8 @@ def embed(config: T5Config, params: Params, tokens: jax.Array) -> jax.Array:
 def weight_logits(
     config: T5Config, params: Params, tokens: jax.Array, is_rationale: jax.Array
 ) -> jax.Array:
-    """Return the logits of token weights, float32 [B, R], from int32 tokens [B, R].
-
-    Tokens where ``is_rationale``, bool [B, R], is False are not seen and get no meaningful logit.
+    """Return the logits of token weights, float32 [B, R], from int32 tokens and a bool mask [B, R].
+    Where ``is_rationale`` is False a token is not seen, and its logit has no meaning.
     """
     x = embed(config, params, tokens)
     return Weighting(config).apply({"params": params["weighting"]}, x, is_rationale)

@@ -1,7 +1,5 @@
-"""The plain layers of T5: dense maps without bias, RMS norm, embedding, MLP.
-
-Parameters are float32 and carry logical axis names; they are cast to the activations' dtype where
-they are used.
+"""The plain layers of T5: dense maps without bias, RMS norm, embedding, MLP. Parameters are float32
+with logical axis names, and cast to the activations' dtype where they are used.
 """
 
 import math
@@ -31,11 +29,7 @@ def axis_names(boxed_init: Callable[[jax.Array], Params]) -> Params:
 
 
 class Dense(nn.Module):
-    """``x @ kernel`` with kernel [in, features] and no bias.
-
-    The sum runs in ``out_dtype``, by default that of ``x``; ``stddev`` is of the normal
-    initialisation, ``axes`` are the logical names of the kernel's axes.
-    """
+    """``x @ kernel`` with a kernel [in, features] and no bias, summed in ``out_dtype``."""
 
     features: int
     axes: tuple[str, str]
@@ -119,20 +113,16 @@ class MLP(nn.Module):
 
 
 def replicate(x: jax.Array) -> jax.Array:
-    """Give every device all of ``x``, on the mesh that ``sharding.place.on_mesh`` made known.
-
-    A lookup in a table cut along its width would cut the activations the same way, and every device
-    would end up with all rows of the batch.
+    """Give every device all of ``x``, on the mesh that ``sharding.place.on_mesh`` set. Looking up
+    in a table cut along its width would leave every device with all rows of the batch.
     """
     return on_known_mesh(x)
 
 
 def shard_rows(x: jax.Array, *others: str | None) -> jax.Array:
-    """Cut [B, ...] along its rows, on the mesh that ``sharding.place.on_mesh`` made known.
-
-    For what a loop carries: the compiler does not know that the rows come in cut, would cut it
-    along the width like the parameters, and every device would collect all rows in each turn.
-    Further axes of the mesh cut the dimensions that follow.
+    """Cut [B, ...] along its rows, and what follows along ``others``, on the mesh of ``on_mesh``.
+    The compiler does not know that a loop's carry comes in cut by rows: it would cut it along the
+    width and collect all rows on every device in each turn.
     """
     return on_known_mesh(x, BATCH_AXES, *others)
 

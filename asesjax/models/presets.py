@@ -1,9 +1,8 @@
 """The released shapes of T5, T5 v1.1, Flan-T5, mT5 and T5-Efficient by name, as plain data.
 
-Sources: Raffel et al. 2020, section 3.7 (v1.0); Xue et al. 2021 (mT5, and v1.1 of the same
-shapes); Chung et al. 2022 (Flan, on v1.1); Tay et al. 2022, table 2 (T5-Efficient: v1.0 in other
-proportions, ``nl`` layers in each stack). The table of T5-Efficient gives its smaller models heads
-of 32, but its published numbers of parameters come out with 64 only, so 64 it is.
+Sources: Raffel et al. 2020, section 3.7 (v1.0); Xue et al. 2021 (mT5, and v1.1 of the same shapes);
+Chung et al. 2022 (Flan, on v1.1); Tay et al. 2022, table 2 (T5-Efficient, ``nl`` layers in each
+stack). That table gives smaller models heads of 32, but its parameter counts need 64.
 """
 
 import dataclasses
@@ -54,12 +53,7 @@ PRESETS = {
 
 
 def preset(name: str) -> T5Config:
-    """Return the shape of a released model by its name on the hub, with its dropout of 0.1.
-
-    Example:
-      >>> preset("flan-t5-base").d_ff
-      2048
-    """
+    """Return the shape of a released model by its name on the hub, with its dropout of 0.1."""
     if name not in PRESETS:
         raise unknown("preset", name, PRESETS)
     (d_model, d_ff, d_kv, n_heads, n_layers), mlp, tied, rows = PRESETS[name]
@@ -70,18 +64,8 @@ def preset(name: str) -> T5Config:
 
 
 def configured(model: ModelOptions, vocab_size: int) -> T5Config:
-    """Return the shape that a ``model`` section describes: a preset's, or that of its own fields.
-
-    Of a preset, ``dropout`` and ``dtype`` are still the section's; ``vocab_size``, the rows of the
-    embedding, is that of the vocabulary.
-
-    Raises:
-      UserError: no such preset, or a preset and a field of the shape beside it.
-
-    Example:
-      >>> model = ModelOptions(preset="flan-t5-base")
-      >>> configured(model, 32128) == dataclasses.replace(preset("flan-t5-base"), dropout=0.0)
-      True
+    """Return the shape of a ``model`` section: that of its preset, with the section's ``dropout``
+    and ``dtype``, or that of its own fields. Raises UserError where both are set.
     """
     shape = {field.name for field in dataclasses.fields(T5Config)}
     fields = [field for field in dataclasses.fields(model) if field.name in shape]

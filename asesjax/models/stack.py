@@ -1,7 +1,5 @@
 """Running equal layers, unrolled or as one scan, and storing less for the backward pass.
-
-In checkpoints and the optimizer every layer has its own tree (``layers_0``, ``layers_1``, ...),
-whichever way the layers are run.
+Checkpoints have a tree for each layer (``layers_0``, ``layers_1``, ...) either way.
 """
 
 from collections.abc import Sequence
@@ -33,19 +31,10 @@ def run_layers(
 ) -> jax.Array:
     """Run equal layers over [B, L, D]; every way gives the same numbers, dropout included.
 
-    A scan stacks the layers' parameters and compiles one layer, whose compile time does not grow
-    with their number; that of stacking, unstacking and the optimizer still does. It holds a second
-    copy of the parameters and gradients. On a CPU rematerialised layers are always scanned.
-
-    Args:
-      layer: an unbound layer, called as ``layer(x, *args, deterministic)``.
-      trees: the parameters of each layer, of equal shapes.
-      x: [B, L, D].
-      args: what every layer gets besides ``x``.
-      key: draws dropout, different for each layer; None for none.
-      remat: ``"none"`` stores what the backward pass needs, ``"dots"`` the products with
-        parameters, ``"full"`` the input of each layer.
-      scanned: run as ``jax.lax.scan``.
+    ``layer`` is unbound and called as ``layer(x, *args, deterministic)``; ``trees`` are the layers'
+    parameters, ``key`` draws dropout. For the backward pass ``remat="none"`` stores what it needs,
+    ``"dots"`` the products with parameters, ``"full"`` the input of each layer. ``scanned``
+    compiles one layer for all, with a second copy of parameters and gradients in memory.
     """
     keys = None if key is None else jax.random.split(key, len(trees))
 

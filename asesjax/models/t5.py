@@ -1,9 +1,8 @@
 """The T5 encoder-decoder (Raffel et al. 2020) as pure functions of a config and parameters.
 
 ``T5`` holds the parameters under T5X's names; everything outside this folder calls the functions
-behind it, whose first arguments are the model's shape and the parameters from ``init`` or a
-checkpoint. B batch, S source length, T target length, D width, V vocabulary rows, H heads, K head
-size, L decoder positions. The id 0 is padding.
+behind it with parameters from ``init`` or a checkpoint. For the letters of shapes see
+``core/types.py``; the id 0 is padding.
 """
 
 import functools
@@ -101,19 +100,14 @@ def init(config: T5Config, key: jax.Array) -> Params:
 
 @functools.lru_cache
 def logical_axes(config: T5Config) -> Params:
-    """Return the tree of ``init`` with the names of its axes in the place of every array.
-
-    Names: embed, mlp, heads, joined_kv, vocab, relpos_buckets. Each entry is a tuple, which is a
-    pytree itself: map over this tree with ``is_leaf=lambda x: isinstance(x, tuple)``.
+    """Return the tree of ``init`` with a tuple of axis names in the place of every array. A tuple
+    is a pytree too: map over this tree with ``is_leaf=lambda x: isinstance(x, tuple)``.
     """
     return axis_names(functools.partial(_boxed_init, config))
 
 
 def encode(config: T5Config, params: Params, tokens: jax.Array) -> jax.Array:
-    """Encode sources: int32 [B, S] -> [B, S, D] in the config's dtype.
-
-    Positions of padding hold numbers without meaning.
-    """
+    """Encode int32 [B, S] as [B, S, D] in the config's dtype; padding gives meaningless numbers."""
     return _apply(config, params, T5.encode, tokens)
 
 
@@ -132,14 +126,9 @@ def forward(
 ) -> jax.Array:
     """Encode and decode a training batch (teacher forcing) to [B, T, D], which ``logits`` takes.
 
-    Args:
-      params: from ``init``.
-      batch: as ``core.types.Batch``, with the segment ids of both sides where examples share rows.
-        With ``encoder_embeddings`` [B, S, D] the encoder reads these instead of the embeddings of
-        ``encoder_input_tokens``, which then only mark padding.
-      dropout_key: draws dropout; None for none.
-      remat: what the backward pass finds stored, see ``stack.run_layers``; no number depends on it.
-      scan_layers: compile one layer of each stack, whatever their number.
+    With ``encoder_embeddings`` [B, S, D] in the batch the encoder reads these, and its tokens only
+    mark padding. Without ``dropout_key`` there is no dropout; ``remat`` and ``scan_layers`` change
+    no number (see ``stack.run_layers``).
     """
     rngs = None if dropout_key is None else {"dropout": dropout_key}
     model = T5(config, remat, scan_layers)
@@ -153,11 +142,10 @@ def start_cache(
     encoder_tokens: jax.Array,
     max_length: int,
 ) -> Cache:
-    """Make the state that ``decode_step`` carries, with room for L = ``max_length`` positions.
-
-    It is made of ``encoded`` [B, S, D] from ``encode`` and the ``encoder_tokens`` [B, S] that were
-    encoded: ``layers``, a tuple of {cross_key, cross_value [B, H, S, K], self_key, self_value
-    [B, H, L, K]}; ``bias`` [L, H] float32 by distance; ``cross_mask`` [B, S] bool.
+    """Make the state that ``decode_step`` carries, with room for L = ``max_length`` positions, from
+    ``encoded`` [B, S, D] and its tokens [B, S]: ``layers``, a tuple of {cross_key, cross_value
+    [B, H, S, K], self_key, self_value [B, H, L, K]}; ``bias`` [L, H] float32 by distance;
+    ``cross_mask`` [B, S] bool.
     """
     return _apply(config, params, T5.start_cache, encoded, encoder_tokens, max_length)
 
@@ -165,16 +153,8 @@ def start_cache(
 def decode_step(
     config: T5Config, params: Params, cache: Cache, ids: jax.Array, positions: jax.Array
 ) -> tuple[jax.Array, Cache]:
-    """Feed one id a row and score the next.
-
-    The keys and values written at ``positions`` replace what is there, and later positions are
-    never read, so a row that returns to position 0 starts a new sequence.
-
-    Args:
-      params: from ``init``.
-      cache: from ``start_cache`` or an earlier step.
-      ids: [B] int32; 0 starts a sequence.
-      positions: [B] int32, the place of ``ids``, below the cache's max_length. The result is the
-        logits of the id that follows, float32 [B, V], and the new cache.
+    """Feed ``ids`` [B] at ``positions`` [B]; return the next ids' logits, float32 [B, V], and the
+    cache. The id 0 starts a sequence. What stood at a position is replaced and later ones are never
+    read, so a row that returns to position 0 starts a new sequence.
     """
     return _apply(config, params, T5.decode_step, cache, ids, positions)

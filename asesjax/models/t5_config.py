@@ -12,12 +12,8 @@ DTYPES = ("float32", "bfloat16")
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:
-    """Everything that fixes the parameters and the arithmetic of a T5.
-
-    T5 v1.0 is ``mlp="relu", tied=True``; v1.1 and Flan are ``mlp="gated-gelu", tied=False``.
-
-    Raises:
-      UserError: a field that no T5 can have.
+    """Everything that fixes a T5's parameters and arithmetic; UserError for what no T5 can have. T5
+    v1.0 is ``mlp="relu", tied=True``; v1.1 and Flan are ``mlp="gated-gelu", tied=False``.
 
     Example:
       >>> T5Config(vocab_size=100, d_model=0, d_kv=8, d_ff=64, n_heads=4)
