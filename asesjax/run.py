@@ -57,7 +57,7 @@ def one_seed(run: Run) -> None:
 
 
 def keep_programs(run: Run) -> None:
-    """Keep compiled programs in the run's folder, where a run that goes on finds them.
+    """Keep compiled programs in the run's folder, where a resumed run finds them.
 
     Where JAX_COMPILATION_CACHE_DIR names a folder, they stay there.
     """
@@ -65,8 +65,8 @@ def keep_programs(run: Run) -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str((run.shared or run.workdir) / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    # jax opens the first folder it is told of and stays there: a second run in one process, as in a
-    # notebook, would write into the first one's.
+    # jax keeps the folder that it opened first: without a reset, a second run in one process, as in
+    # a notebook, would write into the first one's.
     compilation_cache.reset_cache()
 
 

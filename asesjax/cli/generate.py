@@ -10,7 +10,7 @@ Rows of the file need a question (data.question_field). What else they may have:
   max_chain_tokens                   max_segment_tokens may be a list, one for each segment;
                                      direct and answer_only have max_chain_tokens alone
   prefix                             what the chain begins with, in the place of decode.prefix
-The output grows in the order of the input. Stopped at any moment, the same command goes on, and
+The output grows in the order of the input. Stopped at any moment, the same command resumes, and
 the finished file is the same to the byte; OUTPUT.run.json says what it is made from. What is drawn
 (decode.sampler=sample) depends on decode.seed, the row's place and the number of the sample alone.
 """
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", required=True, help="one of the run's methods")
     parser.add_argument("--question", help="a question; the answer is printed")
     parser.add_argument("--input", help="JSONL file of questions")
-    parser.add_argument("--output", help="JSONL file of answers, written or gone on with")
+    parser.add_argument("--output", help="JSONL file of answers, written or continued")
     parser.add_argument(
         "--log-probabilities", action="store_true",
         help="with --input: ids and log probability of each token in the output's segments",

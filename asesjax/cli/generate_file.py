@@ -1,9 +1,8 @@
-"""A file of questions to a file of answers, which may be stopped at any moment and go on.
+"""Answers a file of questions; a command that was stopped at any moment can resume.
 
 The output grows in the order of the input, under its own name; ``OUTPUT.run.json`` beside it says
-what it is made from, and whether it is finished. The same command goes on from the rows that are
-there, and what stands in the file at the end is, byte for byte, what a command never stopped
-would have written.
+what it is made from, and whether it is finished. The same command resumes behind the rows that
+are there, and the finished file is, byte for byte, that of a command that was never stopped.
 
 For that, questions are generated in chunks whose borders depend on the input alone: the last bits
 of a log probability may change with the questions that are computed beside it, and so a chunk that
@@ -47,7 +46,7 @@ _DATA = ("answer_template", "question_field", "rationale_field", "answer_field",
 def generate_file(
     run: Run, name: str, source: str, output: str, log_probabilities: bool = False
 ) -> None:
-    """Answer the questions of a JSONL file, or go on with it.
+    """Answer the questions of a JSONL file, or resume where an earlier call stopped.
 
     Args:
       run: whose method answers.
@@ -79,7 +78,7 @@ def generate_file(
             print(f"{path} is complete: {_summary(reasons)}")
         else:
             if lines:
-                print(f"{path}: goes on behind {len(lines)} of {n} answers", file=sys.stderr)
+                print(f"{path}: resumes behind {len(lines)} of {n} answers", file=sys.stderr)
             with _writing(card_path):
                 write_json(card_path, card | {"finished": False})
             rows = _rows(run, name, questions, log_probabilities, len(lines))
@@ -293,5 +292,5 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror}; the same command goes on when it can"
+            f"cannot write {path}: {error.strerror}; fix that; the same command then resumes"
         ) from None

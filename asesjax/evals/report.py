@@ -94,7 +94,7 @@ def method_row(config: Config, workdir: Path, name: str, roles: Sequence[str]) -
 
 
 def decode_speed(decode: dict[str, Any]) -> dict[str, float | None]:
-    """Return how fast questions were decoded and how much of the work was of use.
+    """Return how fast questions were decoded and the useful share of the work.
 
     Args:
       decode: ``questions`` and ``seconds``, and perhaps the engine's counts

@@ -24,7 +24,7 @@ def decode_method(run: Run, method: Method) -> None:
     curve = []
     records = read_records(run / "data/validation.jsonl")[: config.decode.curve_questions]
     steps = [result["kept_steps"] for result in results]
-    # A role that stopped early stands where it stopped while the other goes on.
+    # A role that stopped early keeps its last checkpoint while the other trains on.
     longest = max(map(len, steps))
     steps = [own + own[-1:] * (longest - len(own)) for own in steps]
     for kept in zip(*steps, strict=True) if records else ():
@@ -50,7 +50,7 @@ def decode_method(run: Run, method: Method) -> None:
     decode = {"questions": len(records), "seconds": seconds} | counts
     write_json(folder / "decode.json", decode)
     speed = decode_speed(decode)
-    shares = [f", {speed[name]:.0%} of {what} of use" for name, what in
+    shares = [f", {speed[name]:.0%} of {what} useful" for name, what in
               (("slot_utilisation", "decoder slots"), ("row_utilisation", "encoded rows"))
               if speed[name] is not None]  # fmt: skip
     run.say(f"  {speed['questions_per_second']:.1f} questions/s" + "".join(shares))

@@ -147,7 +147,7 @@ def test_cut_anywhere_it_goes_on_to_the_same_bytes(whole, workdir, tmp_path, cap
         assert read_json(f"{again}.run.json") == card
         captured = capsys.readouterr()
         assert "30 answers" in captured.out and "warning" not in captured.err
-        assert ("goes on behind" in captured.err) == (b"\n" in content[:cut])
+        assert ("resumes behind" in captured.err) == (b"\n" in content[:cut])
     assert n_compilations() == before
 
 

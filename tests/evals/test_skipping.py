@@ -21,7 +21,7 @@ def row(chunks, kept, before=True, after=True):
 def test_sentences_have_the_label_of_most_of_their_characters():
     labels = [label for _, label in sentence_labels(TEXT, GOLD)]
     assert labels == ["ES", FILLER, "AS", FILLER]
-    # Sentences that two segments share, and a gold text that goes on behind.
+    # Sentences that two segments share, and a gold text that continues behind.
     both = (Segment("It is 4", "AS"), Segment(" now. And", FILLER), Segment(" so on.", "ES"))
     labelled = [("It is 4 now.", "AS"), ("And so", FILLER)]
     assert sentence_labels("It is 4 now. And so", both) == labelled

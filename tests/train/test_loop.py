@@ -58,7 +58,7 @@ def test_files_and_totals_of_a_run(tiny, whole):
 
 
 def test_training_in_parts_equals_training_at_once(tiny, whole, tmp_path):
-    """Stopped at given steps and gone on, on the same examples: the same bits; a part is kept."""
+    """Stopped at given steps and resumed, on the same examples: the same bits; a part is kept."""
     for until, steps in ((7, 7), (7, 7), (15, 15), (10, 15), (None, 24)):
         result = tiny.run(tmp_path, until=until)
         assert result.steps == steps == checkpoint.steps(tmp_path / "checkpoints")[-1]
@@ -364,7 +364,7 @@ def test_training_stops_when_validation_stops_improving(tiny, tmp_path, scripted
     assert again.n_programs == 0 and dataclasses.replace(
         again, params=None, n_programs=2, compile_seconds=0.0
     ) == dataclasses.replace(result, params=None, compile_seconds=0.0)
-    # More patience goes on from where it stopped.
+    # With more patience it resumes where it stopped.
     longer = tiny.run(tmp_path, tiny.config(patience=3, **fields))
     assert (longer.steps, longer.best_step) == (24, 20)
     assert dataclasses.replace(longer, params=None).kept_steps == (4, 8, 12, 16, 20, 24)

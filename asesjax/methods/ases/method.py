@@ -131,7 +131,7 @@ def segment_examples(
     name, notes = record.record.id, record.annotations
     pieces = [Piece(*pair) for pair in np.reshape(notes["pieces"], (-1, 2)).tolist()]
     segment = segment_of_pieces(notes["labels"], merge_adjacent)
-    # Tokens between pieces (segment.short=drop) belong to none, and the chain goes on without them.
+    # Tokens between pieces (segment.short=drop) belong to none; the chain continues without them.
     of_token = record.chain.piece_of_tokens(pieces)
     held = of_token >= 0
     ids, of_token = record.chain.ids[held], segment[of_token[held]]

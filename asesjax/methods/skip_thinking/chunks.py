@@ -5,7 +5,7 @@ A rationale is cut into M chunks of whole sentences (M_i, where it has fewer). C
 
     [m] question chunks before m -> chunk m          [answer] question all chunks -> answer sentence
 
-Skip-thinking training goes on from there with the chunks that the answer needs (``jobs.chunks``
+Skip-thinking training continues from there with the chunks that the answer needs (``jobs.chunks``
 finds out which), and a control that asks for them:
 
     [skip] question -> kept chunks, answer sentence
