@@ -6,6 +6,7 @@ characters or of tokens over them; what a method's stages find out about a recor
 as arrays (``core.ragged``).
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from asesjax.core.errors import UserError
-from asesjax.core.files import write_array
+from asesjax.core.files import write_array, write_text
 from asesjax.core.ragged import Ragged, read_annotations
 from asesjax.core.types import Record
 from asesjax.data.examples import chain_text
@@ -107,6 +108,8 @@ def write_corpus(folder: str | Path, encoded: Sequence[EncodedRecord]) -> None:
             ragged = Ragged.of([getattr(text, part) for text in texts], np.int32)
             write_array(Path(folder) / f"{name}_{part}.npy", ragged.values)
         write_array(Path(folder) / f"{name}_ends.npy", ragged.ends)
+    write_text(Path(folder) / "texts.sha256", _sha256(one.question.text + one.chain.text
+                                                      for one in encoded))  # fmt: skip
 
 
 def read_corpus(
@@ -126,11 +129,17 @@ def read_corpus(
     workdir = Path(workdir)
     records = read_records(workdir / f"data/{split}.jsonl")
     ids = [record.id for record in records]
+    chains = [chain_text(record, answer_template) for record in records]
+    texts = (record.question + chain for record, chain in zip(records, chains, strict=True))
+    try:
+        same = (workdir / f"corpus/{split}/texts.sha256").read_text() == _sha256(texts)
+    except OSError:
+        same = False
+    if not same:
+        raise UserError(f"{workdir}/corpus/{split} is of other records; run again with --redo")
     columns = {}
     for name in _TEXTS:
         ends = _mapped(workdir / f"corpus/{split}/{name}_ends.npy")
-        if len(ends) != len(records):
-            raise UserError(f"{workdir}/corpus/{split} is of other records; run again with --redo")
         for part in ("ids", "starts"):
             values = _mapped(workdir / f"corpus/{split}/{name}_{part}.npy")
             columns[name, part] = Ragged(values, ends).rows()
@@ -140,8 +149,7 @@ def read_corpus(
     rows = zip(*(ragged.rows() for ragged in notes.values()), strict=True) if notes \
         else ((),) * len(ids)
     out = []
-    for record, own, *parts in zip(records, rows, *columns.values(), strict=True):
-        chain = chain_text(record, answer_template)
+    for record, chain, own, *parts in zip(records, chains, rows, *columns.values(), strict=True):
         out.append(EncodedRecord(
             record, EncodedText(record.question, *parts[:2]), EncodedText(chain, *parts[2:]),
             dict(zip(notes, own, strict=True)),
@@ -160,6 +168,13 @@ def need_tokens(ids: np.ndarray, record: Record, field: str, text: str) -> None:
             f"record {record.id}: the {field} {text[:60]!r} comes to no tokens in this vocabulary; "
             "fix the record or leave it out"
         )
+
+
+def _sha256(texts: Iterable[str]) -> str:
+    total = hashlib.sha256()
+    for text in texts:
+        total.update(text.encode(errors="surrogatepass") + b"\0")
+    return total.hexdigest()
 
 
 def _mapped(path: Path) -> np.ndarray:

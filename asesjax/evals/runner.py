@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from asesjax.core.errors import UserError
 from asesjax.core.options import Config
 from asesjax.core.types import Record
+from asesjax.data.corpus import EncodedRecord, encode_record
 from asesjax.data.vocab import Vocabulary
 from asesjax.decode import beam, continuous, iterative
 from asesjax.decode.predict import Decoder, Generated, predict, stream
@@ -212,7 +213,7 @@ def _gathered(chains, samples: int):
 
 def answer_questions(
     trained: TrainedMethod,
-    records: Sequence[Record],
+    records: Sequence[Record | EncodedRecord],
     mesh: Mesh | None = None,
     timed: bool = False,
     counts: dict[str, int] | None = None,
@@ -221,7 +222,7 @@ def answer_questions(
 
     Args:
       trained: from ``run.load_method``.
-      records: only ids and questions are looked at.
+      records: only ids and questions are used; those of the corpus are not encoded again.
       mesh: spread the rows over its devices.
       timed: where the first pass had to compile, decode once more for the time.
       counts: is set to the engine's counts of the pass that the time is of.
@@ -234,10 +235,13 @@ def answer_questions(
       UserError: a question without tokens or longer than the largest of decode.question_buckets.
     """
     config = trained.method.config
-    questions = trained.vocab.encode_batch([record.question for record in records])
-    for record, ids in zip(records, questions, strict=True):
-        check_question(ids, f"record {record.id}", config)
-    request = Request(questions, np.arange(len(questions)), records=records)
+    encoded = [record if isinstance(record, EncodedRecord) else
+               encode_record(trained.vocab, record, "") for record in records]  # fmt: skip
+    questions = [one.question.ids for one in encoded]
+    for one in encoded:
+        check_question(one.question.ids, f"record {one.record.id}", config)
+    plain = [one.record for one in encoded]
+    request = Request(questions, np.arange(len(questions)), records=plain)
     counts = {} if counts is None else counts
 
     def decode() -> tuple[list[tuple[Generated, ...]], float]:

@@ -3,8 +3,7 @@
 from typing import Any
 
 from asesjax.core.files import read_json, write_json, write_jsonl
-from asesjax.core.types import Record
-from asesjax.data.sources import read_records
+from asesjax.data.corpus import EncodedRecord, read_corpus
 from asesjax.data.vocab import load_saved
 from asesjax.evals.predictions import prediction_row
 from asesjax.evals.report import build_report, decode_speed
@@ -22,7 +21,8 @@ def decode_method(run: Run, method: Method) -> None:
     results = [read_json(role_folder(run, method.name, r) / "result.json") for r in method.roles]
     folder = run / f"predictions/{method.name}"
     curve = []
-    records = read_records(run / "data/validation.jsonl")[: config.decode.curve_questions]
+    template = config.data.answer_template
+    records = read_corpus(run.workdir, "validation", template)[: config.decode.curve_questions]
     steps = [result["kept_steps"] for result in results]
     # A role that stopped early keeps its last checkpoint while the other trains on.
     longest = max(map(len, steps))
@@ -42,7 +42,7 @@ def decode_method(run: Run, method: Method) -> None:
         })  # fmt: skip
     write_json(folder / "curve.json", curve)
     counts: dict[str, int] = {}
-    records = read_records(run / "data/test.jsonl")
+    records = read_corpus(run.workdir, "test", template)
     rows, seconds = _predictions(
         run, load_method(run, method.name), records, timed=True, counts=counts
     )
@@ -59,12 +59,12 @@ def decode_method(run: Run, method: Method) -> None:
 
 
 def _predictions(
-    run: Run, using: TrainedMethod, records: list[Record], **options: Any
+    run: Run, using: TrainedMethod, records: list[EncodedRecord], **options: Any
 ) -> tuple[list[dict], float]:
     """Return the prediction rows of some records, and the seconds that decoding took."""
     answers, seconds = answer_questions(using, records, own_mesh(run), **options)
     rows = [
-        prediction_row(record, chains, using.method, using.vocab)
+        prediction_row(record.record, chains, using.method, using.vocab)
         for record, chains in zip(records, answers, strict=True)
     ]
     return rows, seconds
