@@ -51,29 +51,29 @@ def config_from_hf(fields: Mapping[str, Any], where: str = "config") -> T5Config
     Raises UserError for another model or activation, and for a field that is missing, wrong or
     contradicts another.
     """
+    try:
+        return _config(fields)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _config(fields: Mapping[str, Any]) -> T5Config:
     model_type = fields.get("model_type")
     if model_type not in MODEL_TYPES:
-        raise unknown(f"model_type in {where}:", str(model_type), MODEL_TYPES)
-    values = {ours: _field(fields, theirs, default, where) for theirs, ours, default in _FIELDS}
+        raise unknown("model_type", str(model_type), MODEL_TYPES)
+    values = {ours: _number(fields, theirs, default) for theirs, ours, default in _FIELDS}
     if values["n_decoder_layers"] is None:
         values["n_decoder_layers"] = values["n_encoder_layers"]
     for name in _MUST_BE_OFF:
         if fields.get(name):
-            raise UserError(f"{where}: {name} {fields[name]!r} is not supported; it must be absent")
+            raise UserError(f"{name} {fields[name]!r} is not supported; it must be absent")
     for name, needed in _IDS.items():
         if fields.get(name, needed) not in (needed, None):
             raise UserError(
-                f"{where}: {name} is {fields[name]!r}; asesjax works with {needed} only, as in "
-                "every released T5"
+                f"{name} is {fields[name]!r}; asesjax works with {needed} only, as in every "
+                "released T5"
             )
-    try:
-        return T5Config(
-            **values, mlp=_mlp(fields, model_type, where), tied=_scaled(fields, model_type, where)
-        )
-    except UserError as error:
-        if where in str(error):
-            raise
-        raise UserError(f"{where}: {error}") from None
+    return T5Config(**values, mlp=_mlp(fields, model_type), tied=_scaled(fields, model_type))
 
 
 def config_to_hf(config: T5Config, model_type: str = "t5", dtype: str = "float32") -> dict:
@@ -100,36 +100,35 @@ def config_to_hf(config: T5Config, model_type: str = "t5", dtype: str = "float32
     }
 
 
-def _field(fields: dict, name: str, default: Any, where: str) -> Any:
+def _number(fields: Mapping[str, Any], name: str, default: Any) -> Any:
     value = fields.get(name, default)
     if value is _NEEDED:
-        raise UserError(f"{where}: field {name!r} is missing")
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number and not (value is None and default is None):
-        raise UserError(f"{where}: {name} must be a number, got {value!r}")
+        raise UserError(f"field {name!r} is missing")
+    if type(value) not in (int, float) and not (value is None and default is None):
+        raise UserError(f"{name} must be a number, got {value!r}")
     return value
 
 
-def _mlp(fields: dict, model_type: str, where: str) -> str:
+def _mlp(fields: Mapping[str, Any], model_type: str) -> str:
     mlp = fields.get("feed_forward_proj", _DEFAULT_MLP[model_type])
     if mlp not in _ACTIVATIONS:
-        raise unknown(f"feed_forward_proj in {where}:", str(mlp), _ACTIVATIONS)
+        raise unknown("feed_forward_proj", str(mlp), _ACTIVATIONS)
     for name, implied in zip(("dense_act_fn", "is_gated_act"), _ACTIVATIONS[mlp], strict=True):
         if fields.get(name, implied) != implied:
             raise UserError(
-                f"{where}: feed_forward_proj {mlp!r} means {name} {implied!r}, but the file says "
+                f"feed_forward_proj {mlp!r} means {name} {implied!r}, but the file says "
                 f"{fields[name]!r}"
             )
     return mlp
 
 
-def _scaled(fields: dict, model_type: str, where: str) -> bool:
+def _scaled(fields: Mapping[str, Any], model_type: str) -> bool:
     tie = fields.get("tie_word_embeddings")
     if model_type == "mt5":
         version = str(fields.get("transformers_version", ""))
         if tie and version.split(".")[0] in ("2", "3", "4"):
             raise UserError(
-                f"{where}: a tied mT5 of transformers {version}; that version scaled its logits by "
+                f"a tied mT5 of transformers {version}; that version scaled its logits by "
                 "d_model ** -0.5 and transformers 5 does not. Set model_type to t5 to keep the "
                 "scale, or transformers_version to 5.0.0 to go without"
             )
@@ -137,7 +136,7 @@ def _scaled(fields: dict, model_type: str, where: str) -> bool:
     scale = fields.get("scale_decoder_outputs", tie is not False)
     if scale and tie is False:
         raise UserError(
-            f"{where}: tie_word_embeddings is false but scale_decoder_outputs is true; only a "
-            "tied output is scaled"
+            "tie_word_embeddings is false but scale_decoder_outputs is true; only a tied output is "
+            "scaled"
         )
     return bool(scale)
