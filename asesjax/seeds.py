@@ -92,10 +92,10 @@ def compare_runs(workdirs: Sequence[Path]) -> dict[str, Any]:
     """Compare the methods of finished runs that differ in their seed alone.
 
     Returns:
-      ``name``, ``budget``, ``metric`` and ``against`` (the method
-      that others are compared with, or None); ``runs``, ``seeds`` and ``questions`` (of each run);
-      ``rows``: see ``evals.paired.compare``, with means over seeds of ``chain_accuracy`` (None
-      without gold chains), ``bleu``, ``train_tokens`` and ``train_steps``.
+      ``name``, ``budget``, ``metric`` and ``against`` (the method that others are compared with,
+      or None); ``runs``, ``seeds`` and ``questions`` (of each run); ``rows``: see
+      ``evals.paired.compare``, with means over seeds of ``chain_accuracy`` (None without gold
+      chains), ``bleu``, ``train_tokens`` and ``train_steps``.
 
     Raises:
       UserError: reports of different methods, or predictions that are not there.

@@ -191,8 +191,8 @@ def _gather(address: str, mine: dict, seconds: float, say: Callable) -> Peers:
         )
 
     def stop(message: str) -> UserError:
-        for line in (lines := [*unnamed, *(line for line, _ in came.values())]):
-            _send([line], {"stop": message})
+        lines = [*unnamed, *(line for line, _ in came.values())]
+        _send(lines, {"stop": message})
         for line in lines:
             line.close()
         return UserError(message)
@@ -309,11 +309,10 @@ def _parse_hello(text: bytes) -> dict | None:
     except ValueError:
         return None
     types = {"process": int, "of": int, "host": str}
-    if not isinstance(message, dict) or not all(
+    fits = isinstance(message, dict) and all(
         isinstance(message.get(name), kind) for name, kind in types.items()
-    ):
-        return None
-    return message if message["process"] > 0 else None
+    )
+    return message if fits and message["process"] > 0 else None
 
 
 def _ranges(numbers: Sequence[int]) -> str:

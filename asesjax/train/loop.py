@@ -6,7 +6,7 @@ and the saved state is that after exactly ``step`` updates, so a killed run resu
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from asesjax.core.errors import Preempted, UserError
 from asesjax.core.metric_log import MetricLog
 from asesjax.core.processes import is_first
 from asesjax.core.progress import Progress
-from asesjax.core.types import Batch, Example, Params
-from asesjax.data.batching import Plan, batch_at, make_plan
+from asesjax.core.types import Example, Params
+from asesjax.data.batching import batch_at, make_plan
 from asesjax.data.loader import prefetch
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import make_mesh
@@ -191,7 +191,10 @@ def train(
         stack.callback(progress.close)
         stack.callback(profile.close)
         stopping = stack.enter_context(on_sigterm())
-        feed = prefetch(_feed(plan, examples, first, last, mesh))
+        share = jax.process_index(), jax.process_count()
+        feed = prefetch(
+            put_batch(mesh, batch_at(plan, examples, i, *share)) for i in range(first, last)
+        )
         stack.callback(feed.close)
         watch = stack.enter_context(watching(progress.say))
         clock = Clock(cursor.get("seconds", 0.0))
@@ -268,15 +271,6 @@ def train(
     return dataclasses.replace(
         result, n_programs=len(step_fn.programs), compile_seconds=step_fn.compile_seconds
     )
-
-
-def _feed(
-    plan: Plan, examples: Sequence[Example], first: int, last: int, mesh: Mesh
-) -> Iterator[Batch]:
-    """Yield the batches of the steps [first, last), on the devices."""
-    for step in range(first, last):
-        batch = batch_at(plan, examples, step, jax.process_index(), jax.process_count())
-        yield put_batch(mesh, batch)
 
 
 def _newest(folder: Path) -> str:

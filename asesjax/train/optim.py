@@ -78,20 +78,15 @@ def rate_factors(train: Any) -> list[tuple[re.Pattern, float]]:
     for entry in train.rate_factors:
         pattern, equals, number = entry.rpartition("=")
         try:
-            factor, compiled = float(number), re.compile(pattern)
+            factors.append((re.compile(pattern), factor := float(number)))
+            if not equals or not pattern or not 0 <= factor < float("inf"):
+                raise ValueError("the factor must be a number of at least 0")
         except (ValueError, re.error) as error:
-            raise _bad_factor(entry, str(error)) from None
-        if not equals or not pattern or not 0 <= factor < float("inf"):
-            raise _bad_factor(entry, "the factor must be a number of at least 0")
-        factors.append((compiled, factor))
+            raise UserError(
+                f"train.rate_factors holds {entry!r}: {error}; expected regex=factor, such as "
+                "'token_embedder=0' (frozen) or 'encoder/layers_[01]/=0.1'"
+            ) from None
     return factors
-
-
-def _bad_factor(entry: str, why: str) -> UserError:
-    return UserError(
-        f"train.rate_factors holds {entry!r}: {why}; expected regex=factor, such as "
-        "'token_embedder=0' (frozen) or 'encoder/layers_[01]/=0.1'"
-    )
 
 
 def _factor(factors: list[tuple[re.Pattern, float]], path: tuple) -> float:

@@ -50,20 +50,18 @@ class PerShape:
         self.programs: dict[tuple[int, int], Any] = {}
         self.compile_seconds = 0.0
 
-    def lower(self, state: Any, batch: Batch, *rest: Any) -> jax.stages.Lowered:
+    def lower(self, *arguments: Any) -> jax.stages.Lowered:
         """Trace the function for arrays of the arguments' shapes and shardings."""
-        return self._jitted.lower(state, batch, *rest)
+        return self._jitted.lower(*arguments)
 
     def __call__(self, state: Any, batch: Batch, *rest: Any) -> Any:
         """Run the program of the batch's shape; compile it if it is new."""
         shape = (batch["encoder_input_tokens"].shape[1], batch["decoder_input_tokens"].shape[1])
-        program = self.programs.get(shape)
-        if program is None:
+        if shape not in self.programs:
             start = time.perf_counter()
-            program = self.lower(state, batch, *rest).compile()
-            self.programs[shape] = program
+            self.programs[shape] = self.lower(state, batch, *rest).compile()
             self.compile_seconds += time.perf_counter() - start
-        return program(state, batch, *rest)
+        return self.programs[shape](state, batch, *rest)
 
 
 def check_batch_size(train: Any, batches_on: NamedSharding) -> None:
