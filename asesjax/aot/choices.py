@@ -16,13 +16,6 @@ def train_changes(config: Config, n_devices: int) -> Iterator[Change]:
     Microbatches change nothing but rounding and cost little; rematerialisation costs up to a third
     more operations; another mesh costs traffic. So: microbatches, rematerialisation, both, another
     mesh, another mesh with both.
-
-    Example:
-      >>> from asesjax.config import base_config
-      >>> config = base_config()
-      >>> config.train.batch_size = 8
-      >>> [dict(c) for c in train_changes(config, 4)][:3]
-      [{'train.microbatches': '2'}, {'train.remat': 'dots'}, {'train.remat': 'full'}]
     """
     train = config.train
     less = [{"train.remat": r} for r in _REMAT[_REMAT.index(train.remat) + 1 :]]
@@ -43,13 +36,7 @@ def train_changes(config: Config, n_devices: int) -> Iterator[Change]:
 
 
 def decode_changes(config: Config, n_devices: int) -> Iterator[Change]:
-    """Yield changes that make decoding smaller: fewer slots, then another mesh, then both.
-
-    Example:
-      >>> from asesjax.config import base_config
-      >>> next(decode_changes(base_config(), 4))
-      {'decode.batch_size': '50'}
-    """
+    """Yield changes that make decoding smaller: fewer slots, then another mesh, then both."""
     slots = config.decode.batch_size
     fewer = [{"decode.batch_size": str(slots // n)} for n in (2, 4, 8) if slots // n]
     others = _other_meshes(config, n_devices)
@@ -59,12 +46,7 @@ def decode_changes(config: Config, n_devices: int) -> Iterator[Change]:
 
 
 def meshes(n_devices: int) -> Iterator[Change]:
-    """Yield the meshes that ``--search`` compares, from the least traffic to the least memory.
-
-    Example:
-      >>> [mesh["mesh.preset"] for mesh in meshes(16)]
-      ['dp', 'fsdp', 'tp', 'fsdp_tp', 'fsdp_tp']
-    """
+    """Yield the meshes that ``--search`` compares, from the least traffic to the least memory."""
 
     def mesh(preset: str, data: int = 1, fsdp: int = 1, tensor: int = 1) -> Change:
         sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
@@ -80,12 +62,7 @@ def meshes(n_devices: int) -> Iterator[Change]:
 
 
 def as_options(change: Change) -> str:
-    """Write a change as options of the command line.
-
-    Example:
-      >>> as_options({"train.remat": "full"})
-      '--config.train.remat=full'
-    """
+    """Write a change as options of the command line, ``--config.train.remat=full``."""
     return " ".join(f"--config.{name}={value}" for name, value in change.items())
 
 

@@ -1,12 +1,9 @@
 """Bytes that a compiled program moves to and from memory and between devices, from its HLO text.
 
-Loops whose trip count is in the text (layers, microbatches) count that often; of the branches of a
-conditional the one that moves most counts; a loop whose end depends on data counts once, and can
-be asked for by itself.
-
-XLA's own count of bytes takes every loop once. Ours follows the same rules otherwise: an operation
-reads its operands and writes its results, a fusion reads only the slice of an operand that it
-takes. Arrays that a TPU keeps on the chip (memory space 1 and above) cost nothing.
+XLA's own count takes every loop once. Ours counts loops as often as their trip count says, if it is
+in the text, and the branch of a conditional that moves most. As in XLA's, an operation reads its
+operands and writes its results, and a fusion reads only the slice of an operand that it takes.
+Arrays that a TPU keeps on the chip (memory space 1 and above) cost nothing.
 """
 
 import dataclasses
@@ -66,12 +63,9 @@ class _Line:
 
 
 def read(text: str, inside: str = "") -> Traffic:
-    """Add up what a program moves on one device, or an iteration of one of its loops.
-
-    Args:
-      text: ``compiled.as_text()``.
-      inside: where given, part of a jax name: the result is for the loop that moves most of those
-        whose body has this name, whose end depends on data, and that hold no other such loop.
+    """Add up what a program (``compiled.as_text()``) moves on one device, or one iteration of a
+    loop. With ``inside``, part of a jax name, it is the loop that moves most of those whose body
+    has the name and whose end depends on data, and that hold no other such loop.
     """
     program = _Program(text)
     total = program.traffic(program.entry)
@@ -261,12 +255,8 @@ def group_size(rest: str) -> int:
     """Return the number of devices that a collective joins, 1 where the text has none.
 
     Example:
-      >>> group_size("replica_groups={{0,2,4},{1,3,5}}, dimensions={0}")
-      3
       >>> group_size("replica_groups=[2,4]<=[4,2]T(1,0), dimensions={1}")
       4
-      >>> group_size("replica_groups=mesh['a'=2,'b'=4], device_ids=([8]) {'a','b'}, channel_id=1")
-      8
     """
     mesh = re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\S+)? \{([^}]*)\}", rest)
     if mesh:

@@ -46,11 +46,7 @@ class Measured:
 
 
 def measure(program: Program, chip: Chip) -> Measured:
-    """Compile a program; that it does not fit the chip is a result, not an error.
-
-    Raises:
-      UserError: the compiler failed for another reason than memory.
-    """
+    """Compile a program; not fitting the chip is a result, other failures are a UserError."""
     start = time.perf_counter()
     least = program.state + program.held
     if chip.hbm is not None and least > chip.hbm:
@@ -86,8 +82,6 @@ def needed_in_refusal(message: str) -> int | None:
     """Find the bytes that a program would take in the compiler's message.
 
     Example:
-      >>> needed_in_refusal("memory required for HLO temporaries (1.50K) exceeds available")
-      1536
       >>> needed_in_refusal("Ran out of memory in memory space hbm. Used 2.5K of 1.75K hbm.")
       2560
     """
@@ -101,11 +95,9 @@ def needed_in_refusal(message: str) -> int | None:
 def estimate(
     program: Program, chip: Chip, counted_flops: float | None, traffic: Traffic
 ) -> dict[str, float]:
-    """Return the least seconds of a step: of ``compute``, ``memory`` and ``links`` alone.
-
-    The longest is the estimate; empty where the chip's rates are not known. The compiler's count of
-    operations is used for a training step where it is above ours, which it is where no loop hides
-    any. Links between slices are taken to be as fast as those within one.
+    """Return the least seconds of a step for ``compute``, ``memory`` and ``links``, each alone;
+    empty where the chip's rates are not known. The longest is the estimate. Links between slices
+    are taken to be as fast as those within one.
     """
     peak = peak_flops(program.mesh.devices.flat[0].device_kind)
     if peak is None or not chip.hbm_rate:

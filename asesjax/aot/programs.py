@@ -1,7 +1,5 @@
-"""The programs of a run, lowered for devices that are only described: no array is ever made.
-
-The functions are those that ``train.loop`` and ``decode.predict`` run; only shapes stand where
-these have arrays.
+"""The programs of a run, lowered for devices that are only described: no array is ever made. They
+are the functions of ``train.loop`` and ``decode.predict``, with shapes in the place of arrays.
 """
 
 import dataclasses
@@ -41,44 +39,23 @@ _EXAMPLES_A_ROW = 32  # of a packed batch, the second axis of example_index: a f
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """One program of a run, ready to be compiled.
+    """One program of a run, ready to be compiled; bytes are those on one device."""
 
-    Attributes:
-      name: ``"train"`` or ``"decode"``.
-      what: its shapes, in words.
-      mesh: the devices it is for.
-      lower: traces it.
-      flops: of the model in one step (an optimizer step, or one token of every slot), on one
-        device; see ``models.flops``.
-      tokens: of one step, all devices together: padded positions, or slots.
-      weights: bytes of the parameters on a device.
-      state: bytes on a device of what lives from step to step, parameters included.
-      held: bytes of what else the run keeps on a device meanwhile.
-      recomputed: operations that are really done, for each that the model takes.
-    """
-
-    name: str
-    what: str
+    name: str  # "train" or "decode"
+    what: str  # its shapes, in words
     mesh: Mesh
     lower: Callable[[], jax.stages.Lowered]
-    flops: float
-    tokens: int
-    weights: int
-    state: int
-    held: int = 0
-    recomputed: float = 1.0
+    flops: float  # of the model on one device in an optimizer step, or for a token of every slot
+    tokens: int  # of one step, all devices together: padded positions, or slots
+    weights: int  # of the parameters
+    state: int  # of what lives from step to step, parameters included
+    held: int = 0  # of what else the run keeps on a device meanwhile
+    recomputed: float = 1.0  # operations that are really done, for each that the model takes
 
 
 def train_program(config: Config, on: Slice, vocab_rows: int) -> Program:
-    """Describe the optimizer step of the largest batch shape.
-
-    Args:
-      config: sections ``train``, ``model`` and ``mesh`` are read.
-      on: the devices.
-      vocab_rows: rows of the embedding.
-
-    Raises:
-      UserError: a configuration that cannot be trained on these devices.
+    """Describe the optimizer step of the largest batch shape. Raises UserError for a configuration
+    that cannot be trained on these devices.
     """
     train, model = config.train, configured(config.model, vocab_rows)
     mesh = slice_mesh(config, on)
@@ -139,18 +116,10 @@ def batch_lengths(train: Any) -> tuple[int, int]:
 
 
 def decode_program(config: Config, on: Slice, vocab_rows: int) -> Program:
-    """Describe the loop that writes chains, for a full batch of the longest questions.
-
-    A slice of several machines decodes on the devices of one (``run.own_mesh``).
-
-    Args:
-      config: sections ``methods``, ``decode``, ``ases``, ``model`` and ``mesh`` are read; of the
-        methods the one with most roles.
-      on: the devices.
-      vocab_rows: rows of the embedding.
-
-    Raises:
-      UserError: a configuration that cannot be decoded on these devices.
+    """Describe the loop that writes chains, for a full batch of the longest questions and the
+    method with most roles. A slice of several machines decodes on the devices of one
+    (``run.own_mesh``). Raises UserError for a configuration that cannot be decoded on these
+    devices.
     """
     model = configured(config.model, vocab_rows)
     run, mesh, own = Run(config, Path()), slice_mesh(config, on), one_host(on)
@@ -213,10 +182,8 @@ def decode_program(config: Config, on: Slice, vocab_rows: int) -> Program:
 
 
 def slice_mesh(config: Config, on: Slice) -> Mesh:
-    """Arrange all devices as the run would (``run.run_mesh``).
-
-    Raises:
-      UserError: sizes that do not fit the devices, or that the slice's connections do not offer.
+    """Arrange all devices as the run would (``run.run_mesh``). Raises UserError for sizes that do
+    not fit the devices, or that the slice's connections do not offer.
     """
     sizes = config.mesh
     devices = list(on.devices)

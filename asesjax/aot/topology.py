@@ -1,7 +1,5 @@
-"""Descriptions of the devices of a TPU slice, for compiling without one.
-
-They come from the compiler in libtpu by ``jax.experimental.topologies``. Nothing can run on them,
-but programs compile as they would on the slice.
+"""Descriptions of the devices of a TPU slice, for compiling without one. They come from libtpu by
+``jax.experimental.topologies``; nothing runs on them, but programs compile as on the slice.
 """
 
 import dataclasses
@@ -62,9 +60,7 @@ class Slice:
 
 def prepare(topology: str) -> None:
     """Set the variables that libtpu and jax read when they are loaded, before jax is first used.
-
-    Raises:
-      UserError: ``topology`` is no name of a slice.
+    Raises UserError where ``topology`` is no name of a slice.
     """
     generation, sizes = _parsed(topology)
     if generation == "cpu":
@@ -78,14 +74,9 @@ def prepare(topology: str) -> None:
 
 
 def get_slice(topology: str, slices: int = 1) -> Slice:
-    """Describe the devices of one slice, or of several equal ones.
-
-    Args:
-      topology: ``GENERATION:AxB`` or ``AxBxC`` chips, of a generation in ``CHIPS``; or ``cpu:N``.
-
-    Raises:
-      UserError: an unknown generation, a shape that it does not come in, no libtpu, or fewer CPU
-        devices than ``cpu:N`` names.
+    """Describe the devices of one slice, or of several equal ones, by its name: a generation of
+    ``CHIPS`` and chips, ``v5e:2x4`` or ``v4:2x2x4``, or ``cpu:N``. Raises UserError for an unknown
+    generation, a shape that it does not come in, no libtpu, or fewer CPU devices than N.
     """
     import jax
     from jax.experimental import topologies
@@ -124,9 +115,8 @@ def get_slice(topology: str, slices: int = 1) -> Slice:
 
 
 def one_host(on: Slice) -> Slice:
-    """Return the devices of one machine of a slice: as a slice of 2 x 2 chips of its own.
-
-    The compiler does not accept a part of a larger slice.
+    """Return the devices of one machine of a slice: as a slice of 2 x 2 chips of its own, because
+    the compiler does not accept a part of a larger slice.
     """
     if len({device.process_index for device in on.devices}) == 1:
         return on

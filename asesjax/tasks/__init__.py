@@ -1,7 +1,5 @@
-"""seqio: our examples as its tasks, and its tasks as our examples.
-
-Only this folder imports TensorFlow, and no other module imports this folder at its top, so that
-all else runs without (``pip install 'asesjax[data]'`` installs both).
+"""seqio: our examples as its tasks, and its tasks as our examples. Only this folder imports
+TensorFlow, and no module imports this folder at its top, so that all else runs without it.
 """
 
 from asesjax.core.errors import UserError

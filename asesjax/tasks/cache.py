@@ -1,7 +1,5 @@
-"""Offline caches in seqio's own format, read with ``use_cached=True``.
-
-seqio's ``seqio_cache_tasks`` needs Apache Beam and writes examples in another order every time.
-Ours keeps the order of the source, and the same task gives the same bytes.
+"""Offline caches in seqio's own format, read with ``use_cached=True``. ``seqio_cache_tasks`` needs
+Apache Beam and changes the order each time; ours keeps the source's, and gives the same bytes.
 """
 
 import itertools
@@ -23,16 +21,10 @@ _STORED = (tf.int32, tf.int64, tf.float32, tf.string, tf.bool)
 def write_cache(name: str, folder: str | Path, num_shards: int = 1, seed: int = 0) -> Path:
     """Write every split of a task, preprocessed up to its ``CacheDatasetPlaceholder``.
 
-    ``seqio.add_global_cache_dirs([folder])`` lets seqio find it.
-
-    Args:
-      folder: of all caches; the task's is ``folder/name``, which is returned. It is written whole
-        or not at all.
-      num_shards: files of a split; example i goes to file ``i % num_shards``.
-
-    Raises:
-      UserError: no such task, or one without a ``CacheDatasetPlaceholder``, a split without
-        examples, or the folder exists.
+    The cache is ``folder/name``, which is returned, and is written whole or not at all;
+    ``seqio.add_global_cache_dirs([folder])`` lets seqio find it. Example i goes to file
+    ``i % num_shards``. Raises UserError for a task that is not there or has no placeholder, for an
+    empty split and where the folder exists.
     """
     task = get_provider(name)
     if not isinstance(task, seqio.Task) or not task.supports_caching:

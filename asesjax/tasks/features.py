@@ -1,8 +1,7 @@
 """Our examples in seqio's terms: vocabularies, features, and the feature converter.
 
-Besides ``inputs`` and ``targets`` our tasks have the feature ``targets_weights``: float32, as long
-as ``targets``. seqio's own encoder-decoder converter overwrites weights with 0 and 1, and its
-packing casts them to integers; the converter here keeps every bit.
+Our tasks also have the feature ``targets_weights``, float32, as long as ``targets``. seqio's
+converter overwrites weights with 0 and 1, and its packing casts them to integers; ours keeps them.
 """
 
 from collections.abc import Mapping
@@ -74,14 +73,11 @@ def _text(value) -> str:
 
 
 def seqio_vocabulary(vocab: Vocabulary, folder: str | Path) -> seqio.Vocabulary:
-    """Return seqio's vocabulary with the same pieces at the same ids.
+    """Return seqio's vocabulary of the model that ``vocab.save`` wrote to ``folder``.
 
-    Two kinds of text still get other ids. Those with ``<extra_id_k>``: seqio makes sentinels pieces
-    of the model, ours encode the text around them separately. And those that can be split in two
-    equally probable ways, where TensorFlow Text may take the other one: with T5's vocabulary one of
-    6,732 training records of GSM8K (666 as 66 6 instead of 6 66).
-
-    seqio reads the SentencePiece model from ``folder``, where ``vocab.save`` wrote it.
+    Pieces have the same ids, but two kinds of text still get others: those with ``<extra_id_k>``,
+    which seqio makes pieces of the model, and those with two equally probable segmentations (with
+    T5's vocabulary one of 6,732 records of GSM8K: 666 as 66 6 instead of 6 66).
     """
     if vocab.symbols:
         return PlainVocabulary(vocab)
@@ -98,12 +94,8 @@ def output_features(vocab: seqio.Vocabulary) -> dict[str, seqio.Feature]:
 
 
 class WeightedEncDecFeatureConverter(seqio.FeatureConverter):
-    """Task features to our batches (``core.types.Batch``), float weights unchanged.
-
-    Rows are padded to the lengths of the task features, or packed: each example goes into the first
-    of a few open rows that has room. Nothing is trimmed here; an example longer than the given
-    lengths is an error. (``seqio.get_dataset`` trims before, unless ``trim_output_features`` is
-    False.)
+    """Task features to our batches (``core.types.Batch``), float weights unchanged, padded to the
+    task's lengths or packed. Nothing is trimmed; an example that is too long is an error.
     """
 
     TASK_FEATURES = {"inputs": _INT, "targets": _INT, WEIGHTS: _FLOAT}

@@ -43,22 +43,13 @@ def examples_from_task(
     use_cached: bool = False,
     seed: int = 0,
 ) -> list[Example]:
-    """Return the examples of a task or mixture, for ``train.loop.train``.
+    """Return the examples of a task or mixture with 1-D features ``inputs`` and ``targets``, and
+    optionally ``targets_weights`` (1 otherwise) and ``id`` (``name/split/number`` otherwise).
 
-    Args:
-      name: of a registered task or mixture with 1-D features ``inputs`` and ``targets``; where it
-        has ``targets_weights``, these are the weights, else every target weighs 1. Examples are
-        named by the feature ``id``, else ``name/split/number``.
-      n_examples: 0 for every example once, without shuffling; of a mixture the tasks that have the
-        split follow each other, whatever their rates (seqio itself ends the epoch of a mixture as
-        soon as one task is used up). Above 0, that many examples of an endless stream, shuffled
-        and in the proportions of the rates.
-      sequence_length: for preprocessors that need it (span corruption). Nothing is trimmed.
-      seed: of shuffling, mixing and random preprocessors.
-
-    Raises:
-      UserError: no such task or split, other features, no examples, or an example with an empty
-        side, the id 0, which is padding, or a negative or infinite weight.
+    With ``n_examples`` 0 every example comes once, unshuffled, a mixture's tasks one after another
+    whatever their rates; above 0, that many of an endless shuffled stream at those rates.
+    ``sequence_length`` is for preprocessors that need it; nothing is trimmed. Raises UserError for
+    no such task or split, other features, no examples, an empty side, an id 0 or a bad weight.
     """
     provider = get_provider(name, split)
     features = provider.output_features

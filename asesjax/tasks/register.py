@@ -1,14 +1,11 @@
-"""Registers the data of a run as tasks and mixtures of seqio.
+"""Registers the data of a run as tasks and mixtures of seqio, with our metrics, in percent.
 
 For a run with data set ``gsm8k`` and methods ``direct`` and ``dsm``:
 
     asesjax_gsm8k_text       questions and chains as text, tokenised by seqio; every weight is 1
     asesjax_gsm8k_direct     the examples that ``asesjax train`` reads, ids and float weights
-    asesjax_gsm8k_dsm_es     one for each role where a method has several,
-    asesjax_gsm8k_dsm_as
+    asesjax_gsm8k_dsm_es     one for each role where a method has several, also ``_as``,
     asesjax_gsm8k_dsm        and their mixture, at the rates of their numbers of examples
-
-All can be cached offline (``cache.py``). Metrics are ours (``evals/``), in percent.
 """
 
 import functools
@@ -41,16 +38,9 @@ def register_run(
 ) -> tuple[str, ...]:
     """Register the text task of a run and the tasks of its methods, and return all names.
 
-    Tasks of these names that were registered before are replaced.
-
-    Args:
-      run: with its data prepared (``asesjax train`` does so), and segmented for methods that need
-        it. Examples are only read when seqio asks a task for them.
-      dataset: in the names of the tasks; ``data.source`` when empty.
-      methods: names; those of the configuration when None.
-
-    Raises:
-      UserError: the run has no data or segments yet.
+    Tasks of these names are replaced. ``dataset`` (default ``data.source``) is part of the names;
+    ``methods`` are those of the configuration when None. Examples are read only when seqio asks for
+    them. Raises UserError where the run has no data or segments yet.
     """
     config, dataset = run.config, dataset or run.config.data.source
     _need(run, "vocab/vocab.json", "its data is not prepared")
@@ -82,10 +72,7 @@ def register_run(
 
 
 def _register_roles(name, roles, examples_of, answers, features, metrics, splits) -> list[str]:
-    """Register a task for each role, and their mixture if there are several; return their names.
-
-    ``examples_of`` gives a split's examples of each role, ``answers`` its right answers by id.
-    """
+    """Register a task for each role, and their mixture if there are several; return their names."""
     names = []
     for role in roles:
         task = name if len(roles) == 1 else f"{name}_{role}"
@@ -110,14 +97,8 @@ def register_tfds(
     name: str, tfds_name: str, config: Config, features: Mapping[str, seqio.Feature],
     fields: Sequence[str] = ("question", "answer"),
 ) -> str:  # fmt: skip
-    """Register a data set of TensorFlow Datasets as a text task, and return its name.
-
-    Args:
-      tfds_name: with its version, ``"gsm8k:1.0.0"``.
-      config: ``data.source`` names the parser of rows (a reader of ``data/readers``; ``jsonl`` maps
-        fields), and the ``data`` section has its settings.
-      features: from ``output_features``.
-      fields: of the data set that the parser reads, texts.
+    """Register a data set of TensorFlow Datasets (``"gsm8k:1.0.0"``) as a text task; return its
+    name. ``data.source`` names the parser of rows, which reads the texts ``fields``.
     """
     reader = get_reader(config.data.source)
 

@@ -22,11 +22,7 @@ def rows_table(reports: dict[str, dict[str, Any]]) -> str:
 
 
 def comparison_text(group: dict[str, Any]) -> str:
-    """Write the results of runs that differ in their seed alone, from ``seeds.compare_runs``.
-
-    The Markdown has what is matched, a table of means over seeds, a table of the methods against
-    ``against``, and what the numbers mean.
-    """
+    """Write the results of ``seeds.compare_runs`` as Markdown, with what the numbers mean."""
     seeds, against = group["seeds"], group["against"]
     questions = sorted(set(group["questions"]))
     lines = [

@@ -26,11 +26,7 @@ def load_pyplot() -> Any:
 
 
 def learning_curves(rows: Sequence[dict], path: str | Path, axis: str = "tokens") -> Path:
-    """Draw accuracy on validation questions against the training budget, one line a method.
-
-    ``axis`` is ``"tokens"`` or ``"seconds"``; the ``curve`` of each report row has points of it,
-    ``accuracy`` and ``interval``.
-    """
+    """Plot validation accuracy over ``"tokens"`` or ``"seconds"`` of training, a line a method."""
     with _plot(path, f"training {axis}", "accuracy on validation, % (band: 95 % interval)") as axes:
         for row, colour in _coloured(rows):
             x = [point[axis] for point in row["curve"]]

@@ -11,16 +11,13 @@ _DIM, _BOLD, _END = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 
 
 def histogram_text(title: str, lengths: Sequence[int], bins: int = 10, width: int = 40) -> str:
-    """Draw a histogram of lengths (0 or more) as text: ``title``, then a line for each bin.
-
-    There are at most ``bins``, of one whole width; the longest bar has ``width`` characters.
+    """Draw a histogram of lengths (0 or more) as text, at most ``bins`` bins of one whole width.
 
     Example:
-      >>> print(histogram_text("tokens", [1, 2, 2, 9], bins=3, width=4))
+      >>> print(histogram_text("tokens", [1, 2, 2, 9], bins=2, width=4))
       tokens
-         0..3  3 ####
-         4..7  0
-        8..11  1 ##
+        0..4  3 ####
+        5..9  1 ##
     """
     values = np.asarray(lengths, np.int64)
     step = max(1, -(-(int(values.max()) + 1) // bins))
@@ -40,15 +37,8 @@ def histogram_text(title: str, lengths: Sequence[int], bins: int = 10, width: in
 def example_text(
     name: str, source: str, runs: Sequence[tuple[str, float]], colour: bool = True
 ) -> str:
-    """Write an example: its input, and its target with the weight of each run of tokens.
-
-    ``colour`` is for a terminal: weights above 1 are bold, below 1 dim.
-
-    Example:
-      >>> print(example_text("q/1", "Ann has 3.</s>", [("So 6.", 2.0), ("</s>", 1.0)], False))
-      q/1
-        input   Ann has 3.</s>
-        target  (2) So 6. (1) </s>
+    """Write an example: its input, and its target with the weight of each run of tokens. On a
+    terminal (``colour``) weights above 1 are bold, those below 1 dim.
     """
     parts = []
     for text, weight in runs:
@@ -60,10 +50,7 @@ def example_text(
 def length_figure(
     lengths: dict[str, tuple[Sequence[int], Sequence[int]]], path: str | Path
 ) -> Path:
-    """Draw histograms of source and target tokens into a PNG file, two plots for each name.
-
-    ``lengths`` maps a name to the source and target lengths of its examples.
-    """
+    """Draw histograms of each name's source and target lengths, in tokens, into a PNG file."""
     pyplot = load_pyplot()
     figure, grid = pyplot.subplots(
         len(lengths), 2, figsize=(8, 1 + 1.8 * len(lengths)), layout="constrained", squeeze=False

@@ -10,12 +10,7 @@ from asesjax.viz.tables import results_table
 
 
 def write_report(workdir: Path, report: dict[str, Any], parts: Sequence[Any] = ()) -> str:
-    """Write ``figures/``, ``report.md`` and ``report.json``; return the text to print.
-
-    Args:
-      report: from ``evals.report.build_report``.
-      parts: what methods add (``methods.method.ReportPart``).
-    """
+    """Write ``figures/``, ``report.md`` and ``report.json``; return the text to print."""
     rows, folder = report["rows"], workdir / "figures"
     metrics = {role: workdir / path for role, path in report["metrics_files"].items()}
     figures = [

@@ -16,12 +16,7 @@ _PLAIN = "#eeeeee"
 
 
 def segments_text(segments: Sequence[Segment], colour: bool = True) -> str:
-    """Write one segment a line as ``ES | text``, by default coloured for a terminal.
-
-    Example:
-      >>> print(segments_text([Segment("Ben has 3 more.", "ES")], colour=False))
-      ES | Ben has 3 more.
-    """
+    """Write one segment a line as ``ES | text``, by default coloured for a terminal."""
     lines = []
     for segment in segments:
         start, end = (TERMINAL.get(segment.label, ""), "\x1b[0m") if colour else ("", "")

@@ -44,10 +44,7 @@ def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def results_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Write report rows as a table, with the columns that methods add (``columns``) at the end.
-
-    A column in which every row is None is left out.
-    """
+    """Write report rows as a table: methods' ``columns`` last, columns of only None left out."""
     shown = [c for c in COLUMNS if any(row.get(c[0]) is not None for row in rows)]
     more = list(dict.fromkeys(name for row in rows for name in row.get("columns", {})))
     cells = [

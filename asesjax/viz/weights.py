@@ -10,13 +10,7 @@ _TERMINAL = (250, 223, 216, 209, 202, 196)
 
 
 def weights_text(tokens: Sequence[str], weights: Sequence[float], colour: bool = True) -> str:
-    """Write a rationale for a terminal.
-
-    Args:
-      tokens: the text of each token.
-      weights: of each, in [0, 1].
-      colour: larger weights are redder; without it, each token is followed by its weight in
-        tenths, 0 to 9.
+    """Write a rationale with its weights, in [0, 1], as shades of red or as tenths, 0 to 9.
 
     Example:
       >>> weights_text(["5", " +", " 3"], [0.91, 0.4, 1.0], colour=False)
