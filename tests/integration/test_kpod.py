@@ -131,7 +131,8 @@ def test_weights_that_are_not_trained_yet_are_refused(tmp_path, capsys):
     small = [a for a in command(tmp_path)[5:] if "methods" not in a]
     view = ["data", "--config", CONFIG, "--show", "0", "--config.methods=direct,kpod", *small]
     assert main([*view, "--weights", "1"]) == 2
-    assert "token weights are trained by asesjax run" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "no token weights: they are trained by asesjax run with a method" in error
 
 
 @pytest.mark.parametrize(
