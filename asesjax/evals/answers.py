@@ -1,7 +1,7 @@
 r"""Right or wrong: the final answer of a generated chain against the reference answer.
 
-AS-ES paper, accuracy on math word problems. The authors' code compares the last matches of
-``\d+[.,/]?\d*`` as strings; that is ``metric="authors"``. The rest is ours.
+The authors of AS-ES compare the last matches of ``\d+[.,/]?\d*`` as strings, which is
+``metric="authors"``. The rest is ours.
 """
 
 import re
@@ -38,13 +38,11 @@ _EDGES = " .,;:!?\"'()[]{}*。，；：！？“”‘’（）"
 
 def parse_number(text: str) -> Fraction | None:
     """Return the value of a text that is one number and nothing else, None for other texts.
+    Thousands separators, decimals, fractions, signs, currency signs and full-width digits are read;
+    a percent sign is ignored (50% is 50).
 
-    Thousands separators, decimals, fractions (``3/4``, ``2 1/2``), a sign, a currency sign and
-    full-width digits are read; a percent sign is left out (50% is 50).
-
-    Example:
-      >>> parse_number("-$1,234.50"), parse_number("2 1/2"), parse_number("5 dogs")
-      (Fraction(-2469, 2), Fraction(5, 2), None)
+    >>> parse_number("-$1,234.50"), parse_number("2 1/2"), parse_number("5 dogs")
+    (Fraction(-2469, 2), Fraction(5, 2), None)
     """
     text = text.translate(_PLAIN)
     found = list(_NUMBER.finditer(text))
@@ -54,23 +52,18 @@ def parse_number(text: str) -> Fraction | None:
 
 
 def last_number(text: str) -> Fraction | None:
-    """Return the value of the last number in a text, None where it holds none.
-
-    A comma alone is no number, ``8,000`` is one, a full stop at the end belongs to the sentence.
+    """Return the value of the last number in a text, None where there is none. ``8,000`` is one
+    number; a full stop at the end belongs to the sentence.
     """
     found = list(_NUMBER.finditer(text.translate(_PLAIN)))
     return _value(found[-1]) if found else None
 
 
 def answer_number(text: str, marker: str = "the answer is") -> Fraction | None:
-    """Return the number that a chain gives as its answer, None where it has no number.
-
-    Text may continue behind the answer (with another question, say), so the first ``marker`` (in
-    any case; ``""`` for rule 3 alone) decides:
-    1. the number right behind it, or the last of the calculation that this number begins
-       (``5 + 3 = 8``, ``5 dogs * 4 legs = 20``);
-    2. else the last number of the sentence that the marker is in;
-    3. else, and where there is no marker, the last number of the text.
+    """Return the number that a chain gives as its answer, None where it has no number. Text may
+    continue after the answer, so the first ``marker`` (in any case) decides: 1. the number right
+    after it, or the last of the calculation that this number begins (``5 + 3 = 8``); 2. else the
+    last number of the marker's sentence; 3. else, or without a marker, the last number of the text.
     """
     rest = _behind(text, marker)
     if rest is None:
@@ -99,25 +92,14 @@ def is_correct(
 ) -> bool:
     r"""Tell whether a generated chain ends in the reference answer.
 
-    Args:
-      reference_answer: the answer, or with numbers any text that ends in it.
-      metric: ``"numeric"``: ``answer_number`` of the chain and the last number of the reference
-        are equal as exact fractions. ``"authors"``: the last matches of ``\d+[.,/]?\d*`` are equal
-        as strings; they cut the prediction at a comma and their references come from chains with
-        the same closing sentence, so here both sides are cut and lose a closing ``.`` or ``/``;
-        a reference without a number is never matched, as with them.
-        ``"exact"``: the text behind the marker (all of it, or its first sentence; without a marker
-        the whole chain) is the reference but for case, white space, width and outer punctuation.
-      marker: what the chain says before its answer; not used by ``"authors"``.
+    "numeric" compares ``answer_number`` with the last number of the reference as exact fractions,
+    and raises UserError if there is none. "authors" compares the last matches of ``\d+[.,/]?\d*``
+    as strings, without a closing ``.`` or ``/``; a reference without a number never matches.
+    "exact" compares the text after the marker (all of it, its first sentence, or the chain without
+    a marker) but for case, white space, width and outer punctuation.
 
-    Raises:
-      UserError: another metric, or a reference without a number for ``"numeric"``.
-
-    Example:
-      >>> is_correct("The answer is 1,000.00.", "1000", "numeric")
-      True
-      >>> is_correct("So the answer is Yes.", "yes", "exact")
-      True
+    >>> is_correct("The answer is 1,000.00.", "1000", "numeric")
+    True
     """
     if metric == "numeric":
         reference = last_number(reference_answer)
@@ -138,20 +120,12 @@ def is_correct(
 
 
 def parse_answer(text: str, metric: str, marker: str = "the answer is") -> str | None:
-    """Return the answer that a generated chain gives, such that equal texts are equal answers.
+    """Return the answer of a generated chain, such that equal texts are equal answers. "numeric"
+    writes the exact fraction, "authors" and "exact" what ``is_correct`` compares (the first
+    sentence after the marker). None for an empty chain or one without a number.
 
-    ``"numeric"`` writes the exact fraction, ``"authors"`` what ``is_correct`` compares, ``"exact"``
-    the first sentence behind the marker (without one the whole chain) as it is compared there. None
-    where the chain gives no answer: it holds no number, or is empty.
-
-    Raises:
-      UserError: another metric.
-
-    Example:
-      >>> parse_answer("The answer is $1,000.50.", "numeric"), parse_answer("None.", "numeric")
-      ('2001/2', None)
-      >>> parse_answer("So the answer is Yes. Indeed.", "exact")
-      'yes'
+    >>> parse_answer("The answer is $1,000.50.", "numeric"), parse_answer("None.", "numeric")
+    ('2001/2', None)
     """
     if metric == "numeric":
         number = answer_number(text, marker)

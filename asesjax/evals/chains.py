@@ -22,19 +22,14 @@ class FirstWrong(NamedTuple):
 
 
 def first_wrong(generated: str | Sequence[str], gold: Sequence[Segment]) -> FirstWrong:
-    """Compare a generated chain, one text or its sentences, with the gold one.
-
-    Both are cut at sentence ends (``pieces.split_sentences``) and compared with white space
-    normalised, so it does not matter which segments they were written in. A sentence's gold label
-    is that of most of its characters (``label.gold_labels``). ``gold`` has the closing answer
+    """Compare a generated chain, one text or its sentences, with the gold one. Both are cut at
+    sentence ends and compared with white space normalised, so segments do not matter. A sentence's
+    label is that of most of its characters (``label.gold_labels``). ``gold`` has the closing answer
     sentence if ``generated`` has it.
 
-    Example:
-      >>> gold = [Segment("Ann has 3. ", "ES"), Segment("So 3 + 3 = 6.", "AS")]
-      >>> first_wrong("Ann has 3. So 3 + 3 = 7.", gold)
-      FirstWrong(is_right=False, kind='AS', index=1)
-      >>> first_wrong("Ann  has 3. So 3 + 3 = 6. ", gold)
-      FirstWrong(is_right=True, kind=None, index=None)
+    >>> gold = [Segment("Ann has 3. ", "ES"), Segment("So 3 + 3 = 6.", "AS")]
+    >>> first_wrong("Ann has 3. So 3 + 3 = 7.", gold)
+    FirstWrong(is_right=False, kind='AS', index=1)
     """
     text = "".join(segment.text for segment in gold)
     pieces = split_sentences(text)
@@ -58,13 +53,7 @@ def first_wrong(generated: str | Sequence[str], gold: Sequence[Segment]) -> Firs
 
 
 def wilson_interval(k: int, n: int) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval of a share of ``k`` in ``n``.
-
-    Wilson 1927; without continuity correction. (0, 1) where ``n`` is 0.
-
-    Raises:
-      ValueError: ``k`` is not in 0..n.
-    """
+    """Return the 95 % Wilson score interval of a share (Wilson 1927); (0, 1) where ``n`` is 0."""
     if not 0 <= k <= n:
         raise ValueError(f"k must be in 0..n, got k={k}, n={n}")
     if n == 0:

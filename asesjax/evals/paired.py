@@ -1,8 +1,7 @@
 """Comparisons of methods: over seeds, and over the questions that they have in common.
 
-A difference of accuracies may change with the seed and with the questions. A test over seeds says
-whether a new seed would agree, but has little power with few seeds. A test over questions says
-whether these trained models differ, and nothing about other seeds.
+A test over seeds says whether a new seed would agree, but has little power with few seeds. A test
+over questions says whether these trained models differ, and nothing about other seeds.
 """
 
 import math
@@ -25,13 +24,11 @@ class Mean(NamedTuple):
 
 
 def mean_interval(values: Sequence[float]) -> Mean:
-    """Return mean, sample standard deviation and the 95 % interval of Student's t.
+    """Return mean, sample standard deviation and the 95 % interval of Student's t, which assumes
+    independent, normal values; that of a share may exceed [0, 1].
 
-    The interval assumes independent, about normal values; that of a share may exceed [0, 1].
-
-    Example:
-      >>> mean_interval([0.25, 0.75])
-      Mean(mean=0.5, sd=0.3535533905932738, interval=(-2.676551184...))
+    >>> mean_interval([0.25, 0.75])
+    Mean(mean=0.5, sd=0.3535533905932738, interval=(-2.676551184...))
     """
     n, mean = len(values), statistics.fmean(values)
     if n == 1:
@@ -42,9 +39,8 @@ def mean_interval(values: Sequence[float]) -> Mean:
 
 
 def paired_t(differences: Sequence[float]) -> float | None:
-    """Return the two-sided p-value of a paired t test; None for a single difference.
-
-    Equal differences, which have no spread to compare with, give 1 where they are 0 and else 0.
+    """Return the two-sided p-value of a paired t test; None for a single difference. Equal
+    differences, which have no spread, give 1 where they are 0 and else 0.
     """
     n = len(differences)
     if n == 1:
@@ -56,14 +52,11 @@ def paired_t(differences: Sequence[float]) -> float | None:
 
 
 def sign_flip(differences: Sequence[int]) -> float:
-    """Return the exact two-sided p-value of a sum of independent differences.
+    """Return the exact two-sided p-value of a sum of independent differences: the probability that
+    random signs give a sum as far from 0. With differences of -1, 0 and 1 it is McNemar's test.
 
-    It is the probability that random signs give a sum as far from 0 as this, in (0, 1]. Where
-    every difference is -1, 0 or 1 this is McNemar's exact test.
-
-    Example:
-      >>> sign_flip([1, 1, 1, 1, 1, 0, -1])  # 2 * (1 + 6) / 2**6
-      0.21875
+    >>> sign_flip([1, 1, 1, 1, 1, 0, -1])  # 2 * (1 + 6) / 2**6
+    0.21875
     """
     sizes = np.abs([d for d in differences if d]).astype(np.int64)
     if not len(sizes):
@@ -81,9 +74,8 @@ def sign_flip(differences: Sequence[int]) -> float:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Correct p-values for their number (Holm 1979).
 
-    Example:
-      >>> holm([0.01, 0.04, 0.03])
-      [0.03, 0.06, 0.06]
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
     """
     order = np.argsort(p_values, kind="stable").tolist()
     out, highest = [0.0] * len(order), 0.0
@@ -108,10 +100,9 @@ Outcomes = Mapping[Hashable, bool]  # question -> whether it is answered right
 
 
 def versus(own: Sequence[Outcomes], other: Sequence[Outcomes]) -> Versus:
-    """Compare two methods that answered the same questions, with an item for each seed.
-
-    The test over questions pools all seeds. A question that several seeds share counts once, with
-    the sum of its differences: its outcomes depend on each other, so their signs flip together.
+    """Compare two methods that answered the same questions, with an item for each seed. The test
+    over questions pools all seeds; the signs of a question's differences flip together, since they
+    depend on each other.
     """
     differences, by_question, better, worse = [], {}, 0, 0
     for mine, theirs in zip(own, other, strict=True):
@@ -136,13 +127,10 @@ def versus(own: Sequence[Outcomes], other: Sequence[Outcomes]) -> Versus:
 def compare(
     outcomes: Mapping[str, Sequence[Outcomes]], against: str | None
 ) -> list[dict[str, Any]]:
-    """Compare all methods over their seeds, and with the method ``against``, if any.
-
-    Returns:
-      A row for each method: ``method``, ``accuracies`` (of the seeds), ``mean``, ``sd`` and
-      ``interval`` (see ``Mean``), and ``versus``: None for ``against`` itself, else the fields of
-      ``Versus`` and the p-values ``p_seeds_holm`` and ``p_questions_holm``, corrected for the
-      number of methods compared.
+    """Compare all methods over their seeds, and with the method ``against``, if any. Returns a row
+    a method: ``method``, ``accuracies`` (of the seeds), the fields of ``Mean``, and ``versus``:
+    None for ``against`` itself, else the fields of ``Versus`` and Holm's ``p_seeds_holm`` and
+    ``p_questions_holm``.
     """
     rows = []
     for method, own in outcomes.items():

@@ -25,24 +25,10 @@ def prediction_row(
     """Write the chains of a question as a row of a predictions file.
 
     With several, their answers vote (``vote.vote``; a chain whose logits were not finite has no
-    vote), and the row is of the most probable chain with the answer that won, so that it is scored
-    as that chain is.
-
-    Args:
-      record: id, question and references.
-      chains: of ``answer_questions`` or ``stream_answers``.
-      method: what wrote them.
-      vocab: the run's.
-      log_probabilities: add each segment's ids and their log probabilities.
-
-    Returns:
-      ``id``, ``question``, ``chain`` (text), ``segments`` (text and label each; the label is the
-      turn's; perhaps ``ids`` and ``log_probabilities``), ``answer`` (as ``answers.parse_answer``),
-      ``finish_reason`` (a ``FinishReason`` in lower case), ``cut_segments`` (how many a bound
-      cut), ``tokens`` (decoder steps, of all chains),
-      ``log_probability`` (nats), for several chains ``samples`` (their number), ``votes`` (answer
-      to number of chains, the winner first) and ``tied``, and from the record
-      ``reference_answer``, ``reference_chain`` and, where there is one, ``gold``.
+    vote), and the row is of the most probable chain with the answer that won. Besides what the
+    names say, ``segments`` have the turn's label (and ``ids`` and ``log_probabilities`` if asked
+    for), ``tokens`` counts the decoder steps of all chains, ``log_probability`` is in nats, and
+    ``votes`` maps answers to numbers of chains, the winner first.
     """
     config, metric = method.config, method.config.evaluate.metric
     texts = [vocab.decode(chain.ids) for chain in chains]

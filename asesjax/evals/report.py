@@ -14,12 +14,8 @@ from asesjax.evals.text import corpus_bleu, rouge
 
 
 def is_right(row: dict[str, Any], metric: str) -> bool:
-    """Say whether one prediction row ends in the right answer.
-
-    Args:
-      row: ``chain``, ``reference_answer`` and ``reference_chain``; where the answer is empty
-        (reports) the whole chain is the answer.
-      metric: as in ``answers.is_correct``.
+    """Say whether a prediction row ends in the right answer; where the reference answer is empty
+    (reports), the whole chain is the answer.
     """
     return is_correct(row["chain"], row["reference_answer"] or row["reference_chain"], metric)
 
@@ -31,19 +27,13 @@ def accuracy(rows: Sequence[dict], metric: str) -> tuple[float, tuple[float, flo
 
 
 def summary(rows: Sequence[dict], evaluate: Config) -> dict[str, Any]:
-    """Measure one file of predictions.
+    """Measure one file of predictions with references; ``evaluate`` is that section.
 
-    Args:
-      rows: as the decode stage and ``generate`` write them, with references.
-      evaluate: the section of the configuration: ``metric`` and ``language``.
-
-    Returns:
-      ``questions``; ``accuracy`` and ``accuracy_interval`` (95 %, over questions),
-      ``accuracy_authors`` (the released code's rule); ``chain_accuracy``, the share of chains right
-      sentence by sentence, and ``first_wrong``, how many chains first go wrong at a sentence of
-      each kind (both None without gold chains); ``bleu``, ``rouge_1``, ``rouge_2``, ``rouge_l``
-      from 0 to 100; ``segments_per_chain``, ``tokens_per_question``; the shares of chains cut off
-      at a limit, stopped on a repetition, and ended properly.
+    Besides counts: ``accuracy`` with its 95 % interval over questions, ``accuracy_authors`` (the
+    released code's rule), ``chain_accuracy`` (share of chains right sentence by sentence) and
+    ``first_wrong`` (chains by the kind of their first wrong sentence), both None without gold
+    chains, BLEU and ROUGE from 0 to 100, and the shares of chains that were cut off at a limit,
+    stopped on a repetition, and ended properly.
     """
     n = len(rows)
     share, interval = accuracy(rows, evaluate.metric)
@@ -94,19 +84,12 @@ def method_row(config: Config, workdir: Path, name: str, roles: Sequence[str]) -
 
 
 def decode_speed(decode: dict[str, Any]) -> dict[str, float | None]:
-    """Return how fast questions were decoded and the useful share of the work.
+    """Return questions a second, and ``slot_utilisation`` and ``row_utilisation``, the shares of
+    decoder steps and encoded contexts that some question needed (None where not counted).
+    ``decode`` holds ``questions``, ``seconds`` and perhaps ``decode.spec.Counts``.
 
-    Args:
-      decode: ``questions`` and ``seconds``, and perhaps the engine's counts
-        (``decode.spec.Counts``).
-
-    Returns:
-      ``questions_per_second``; ``slot_utilisation`` and ``row_utilisation``, the shares of decoder
-      steps and of encoded contexts that some question needed, None where they were not counted.
-
-    Example:
-      >>> decode_speed({"questions": 6, "seconds": 2.0, "slot_steps": 8, "useful_steps": 6})
-      {'questions_per_second': 3.0, 'slot_utilisation': 0.75, 'row_utilisation': None}
+    >>> decode_speed({"questions": 6, "seconds": 2.0, "slot_steps": 8, "useful_steps": 6})
+    {'questions_per_second': 3.0, 'slot_utilisation': 0.75, 'row_utilisation': None}
     """
 
     def share(useful: str, of: str) -> float | None:
@@ -120,11 +103,8 @@ def decode_speed(decode: dict[str, Any]) -> dict[str, float | None]:
 
 
 def build_report(config: Config, workdir: Path, roles: dict[str, Sequence[str]]) -> dict[str, Any]:
-    """Collect what ``report.json`` holds of every row, from the files of a run alone.
-
-    Args:
-      workdir: of the run, with predictions of every method.
-      roles: method name to the names of its roles, in the order of the table.
+    """Collect what ``report.json`` holds of every row, from the files of a run alone. ``roles``
+    maps methods to their roles, in the order of the table.
     """
     return {
         "name": config.name,

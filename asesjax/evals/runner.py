@@ -21,12 +21,8 @@ from asesjax.methods.method import Method, Request, TrainedMethod
 
 
 def decode_spec(method: Method, vocab: Vocabulary) -> tuple[DecodeSpec, Limits]:
-    """Return what the engine needs to know of a method.
-
-    A method that writes its whole chain at once gets the chain's bound for its one segment.
-
-    Raises:
-      UserError: see ``check_decode``.
+    """Return what the engine needs to know of a method. One that writes its whole chain at once
+    gets the chain's bound for its one segment. Raises UserError as ``check_decode`` does.
     """
     check_decode(method.config)
     decode, plan = method.config.decode, method.decode_plan(vocab)
@@ -52,11 +48,7 @@ def decode_spec(method: Method, vocab: Vocabulary) -> tuple[DecodeSpec, Limits]:
 
 
 def check_decode(config: Config) -> None:
-    """Refuse what cannot be decoded, before anything is trained for it.
-
-    Raises:
-      UserError: settings that do not go together.
-    """
+    """Raise UserError for settings that cannot be decoded with, before anything is trained."""
     decode = config.decode
     SAMPLERS.get(decode.sampler)(decode)
     make_decoder(config)
@@ -76,9 +68,8 @@ def check_decode(config: Config) -> None:
 
 
 def make_decoder(config: Config, buckets: tuple[int, ...] = (), rows: int = 0) -> Decoder:
-    """Return how questions are run through the device.
-
-    ``buckets`` and ``rows`` take the place of ``decode.question_buckets`` and ``batch_size``.
+    """Return how questions are run through the device. ``buckets`` and ``rows`` take the place of
+    ``decode.question_buckets`` and ``batch_size``.
     """
     decode = config.decode
     return Decoder(
@@ -96,11 +87,7 @@ def n_compilations() -> int:
 
 
 def check_question(ids: np.ndarray, where: str, config: Config) -> None:
-    """Check that the ids of a question can be asked.
-
-    Raises:
-      UserError: it has no tokens or more than the largest bucket; the error begins with ``where``.
-    """
+    """Raise UserError, beginning with ``where``, for a question of no tokens or too many."""
     buckets = tuple(config.decode.question_buckets)
     if not 1 <= len(ids) <= max(buckets):
         raise UserError(
@@ -112,11 +99,8 @@ def check_question(ids: np.ndarray, where: str, config: Config) -> None:
 def encode_prefix(
     text: str, vocab: Vocabulary, room: int, where: str = "decode.prefix"
 ) -> np.ndarray:
-    """Return the ids that a chain is made to begin with, int32; none for an empty text.
-
-    Raises:
-      UserError: the vocabulary cannot write it, or it leaves no room for a token in the ``room``
-        of the first segment; the error begins with ``where``.
+    """Return the ids that chains must begin with, int32; none for an empty text. Raises UserError,
+    beginning with ``where``, if the vocabulary cannot write it, or it leaves no token of ``room``.
     """
     ids = vocab.encode(text)
     if ((ids == vocab.unk_id) | (ids >= vocab.n_pieces)).any():
@@ -138,21 +122,9 @@ def stream_answers(
     mesh: Mesh | None = None,
     counts: dict[str, int] | None = None,
 ) -> Iterator[tuple[int, tuple[Generated, ...]]]:
-    """Decode the chains of some questions, ``decode.samples`` of each.
-
-    Args:
-      trained: from ``run.load_method``.
-      request: the questions.
-      decoder: from ``make_decoder``.
-      mesh: spread the rows over its devices.
-      counts: gets the engine's counts added.
-
-    Yields:
-      The place of a question in ``request`` and its chains in the order drawn, as soon as all of
-      them are there.
-
-    Raises:
-      UserError: see ``decode_spec`` and ``predict.stream``; before anything is generated.
+    """Yield the place of a question in ``request`` and its ``decode.samples`` chains in the order
+    drawn, as soon as they are all there. Rows are spread over the mesh; ``counts`` gets the
+    engine's counts added. Raises UserError before anything is generated.
     """
     spec, limits = decode_spec(trained.method, trained.vocab)
     generate_fn = functools.partial(_segments_of, trained, decoder, mesh, counts)
@@ -218,21 +190,10 @@ def answer_questions(
     timed: bool = False,
     counts: dict[str, int] | None = None,
 ) -> tuple[list[tuple[Generated, ...]], float]:
-    """Decode the chains of some records' questions.
-
-    Args:
-      trained: from ``run.load_method``.
-      records: only ids and questions are used; those of the corpus are not encoded again.
-      mesh: spread the rows over its devices.
-      timed: where the first pass had to compile, decode once more for the time.
-      counts: is set to the engine's counts of the pass that the time is of.
-
-    Returns:
-      For each record, in order, its ``decode.samples`` chains (for ``prediction_row``), and
-      the seconds it took; with ``timed``, without compiling.
-
-    Raises:
-      UserError: a question without tokens or longer than the largest of decode.question_buckets.
+    """Return each record's ``decode.samples`` chains (for ``prediction_row``) and the seconds it
+    took. With ``timed``, decodes once more where the first pass had to compile. ``counts`` is set
+    to the engine's counts of the pass that was timed. Raises UserError for a question without
+    tokens or longer than the largest of ``decode.question_buckets``.
     """
     config = trained.method.config
     encoded = [record if isinstance(record, EncodedRecord) else

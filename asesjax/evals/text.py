@@ -1,8 +1,8 @@
 """Overlap of generated texts with references over a whole test set, in percent.
 
 Chinese texts are compared in NFKC form (ours): the vocabularies of T5 and mT5 write full-width
-commas and colons as ASCII ones, which is no difference of content. Without it, cPET's impressions
-so written score BLEU 83 against themselves.
+commas and colons as ASCII ones. Without it, cPET's impressions so written score BLEU 83 against
+themselves.
 """
 
 import functools
@@ -16,12 +16,8 @@ from asesjax.segment.similarity import LANGUAGES, Reference, rouge_l, rouge_n, w
 def corpus_bleu(
     predictions: Sequence[str], references: Sequence[str], language: str = "en"
 ) -> float:
-    """Return corpus BLEU from 0 to 100, by sacrebleu with its default settings.
-
-    ``"en"`` has its tokenizer 13a, ``"zh"`` its Chinese one.
-
-    Raises:
-      UserError: sacrebleu is not installed, another language, lists empty or of two lengths.
+    """Return corpus BLEU from 0 to 100 by sacrebleu's defaults; "en" takes tokenizer 13a, "zh" its
+    Chinese one. Raises UserError without sacrebleu or for lists that are empty or of two lengths.
     """
     predictions, references = _checked(predictions, references, language)
     try:
@@ -38,13 +34,8 @@ def corpus_bleu(
 def rouge(
     predictions: Sequence[str], references: Sequence[str], language: str = "en"
 ) -> dict[str, float]:
-    """Return ``rouge_1``, ``rouge_2`` and ``rouge_l``: mean F1 over the pairs, from 0 to 100.
-
-    Tokens are those of ``similarity.words``: on English text rouge-score's without stemming.
-    ROUGE-L takes the text as one sequence (rouge-score's ``rougeL``).
-
-    Raises:
-      UserError: another language, lists empty or of two lengths.
+    """Return ``rouge_1``, ``rouge_2`` and ``rouge_l``: mean F1 over the pairs, from 0 to 100, on
+    the tokens of ``similarity.words``. ROUGE-L takes the text as one sequence.
     """
     predictions, references = _checked(predictions, references, language)
     sums = {"rouge_1": 0.0, "rouge_2": 0.0, "rouge_l": 0.0}
@@ -59,7 +50,6 @@ def rouge(
 def _checked(
     predictions: Sequence[str], references: Sequence[str], language: str
 ) -> tuple[list[str], list[str]]:
-    """Check the arguments and return them as lists, Chinese in NFKC form."""
     if language not in LANGUAGES:
         raise unknown("evaluate.language", language, LANGUAGES)
     if len(predictions) != len(references) or not predictions:

@@ -1,7 +1,7 @@
 """Self-consistency (Wang et al. 2022): several chains are drawn, and their answers vote.
 
-The paper takes the answer that most chains give. What it leaves open is ours: how ties are
-broken, and which chain is shown for the answer.
+The paper takes the answer that most chains give. How ties are broken, and which chain is shown for
+the answer, is ours.
 """
 
 import math
@@ -10,35 +10,21 @@ from typing import NamedTuple
 
 
 class Vote(NamedTuple):
-    """How the answers of a question's chains voted.
+    """How the answers of a question's chains voted."""
 
-    Attributes:
-      answer: the one with most votes; None where no chain gave any.
-      chain: place of the most probable chain with that answer, the first among equals; where none
-        gave an answer, of the most probable chain of all.
-      votes: answer to number of chains, the winner first.
-      tied: another answer had as many votes.
-    """
-
-    answer: str | None
-    chain: int
-    votes: dict[str, int]
-    tied: bool
+    answer: str | None  # the one with most votes; None where no chain gave any
+    chain: int  # place of the most probable chain with that answer, or without one of all chains
+    votes: dict[str, int]  # answer to number of chains, the winner first
+    tied: bool  # another answer had as many votes
 
 
 def vote(answers: Sequence[str | None], log_probabilities: Sequence[float]) -> Vote:
-    """Let the answers of chains vote.
+    """Let the answers of chains vote; None has no vote. Most votes win; on a tie the answer whose
+    chains are together more probable, then the one drawn first. A log probability that is not a
+    number counts as impossible.
 
-    Most votes win; among equals the answer whose chains are together more probable, then the one
-    drawn first. A chain without an answer has no vote.
-
-    Args:
-      answers: one for each chain, in the order drawn; None where there is none to vote with.
-      log_probabilities: natural, of the chains; one that is not a number counts as impossible.
-
-    Example:
-      >>> vote(["5", "7", None, "7"], [-1.0, -3.0, -0.1, -2.0])
-      Vote(answer='7', chain=3, votes={'7': 2, '5': 1}, tied=False)
+    >>> vote(["5", "7", None, "7"], [-1.0, -3.0, -0.1, -2.0])
+    Vote(answer='7', chain=3, votes={'7': 2, '5': 1}, tied=False)
     """
     weights = [-math.inf if math.isnan(x) else float(x) for x in log_probabilities]
     chains: dict[str | None, list[int]] = {}

@@ -46,7 +46,6 @@ def prepare_data(run: Run) -> None:
 
 
 def _load(run: Run) -> dict[str, list[Record]]:
-    """Read, check and write the records of every split; say what was left out."""
     config, out = run.config, {}
     skipped: dict[str, str] = {}  # place -> reason; splits of one file report the same rows
     is_right = functools.partial(is_correct, metric=config.evaluate.metric)
@@ -78,7 +77,6 @@ def _vocabulary(options: VocabOptions, texts: list[str]) -> Vocabulary:
 
 
 def _check_unknown(run: Run, vocab: Vocabulary, texts: list[str], ids: list) -> None:
-    """Stop where too many of the training tokens are unknown."""
     unknown, total, lost = unknown_share(vocab, texts, ids)
     if vocab.symbols:
         plain_unknown, plain_total, _ = unknown_share(vocab.plain, texts)

@@ -61,7 +61,6 @@ def decode_method(run: Run, method: Method) -> None:
 def _predictions(
     run: Run, using: TrainedMethod, records: list[EncodedRecord], **options: Any
 ) -> tuple[list[dict], float]:
-    """Return the prediction rows of some records, and the seconds that decoding took."""
     answers, seconds = answer_questions(using, records, own_mesh(run), **options)
     rows = [
         prediction_row(record.record, chains, using.method, using.vocab)

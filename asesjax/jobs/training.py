@@ -60,13 +60,9 @@ def train_role(
     start: Params | None,
     until: int | None = None,
 ) -> TrainResult:
-    """Train one parameter set of a row in its folder, and write there what came out.
-
-    Args:
-      run: the run; its ``train`` and ``mesh`` sections are read.
-      model: shape of a T5, or another objective.
-      start: parameters to start from; drawn from the seed when None.
-      until: stop, saved, after so many steps (see ``loop.train``).
+    """Train one parameter set of a row in its folder, and write the result there. ``model`` is the
+    shape of a T5 or another objective, ``start`` None draws from the seed, and ``until`` stops,
+    saved, after so many steps (see ``loop.train``).
     """
     folder = role_folder(run, row, role)
     description = None
@@ -90,12 +86,8 @@ def train_role(
 def role_examples(
     run: Run, method: Method, split: str, annotations: tuple[str, ...] | None = None
 ) -> dict[str, list[Example]]:
-    """Return the examples of each role.
-
-    Args:
-      run: whose data stage has finished.
-      split: "train" or "validation".
-      annotations: in the place of the method's own.
+    """Return the examples of each role, "train" or "validation"; ``annotations`` replaces the
+    method's.
     """
     vocab, template = load_saved(run / "vocab"), method.config.data.answer_template
     files = method.annotations if annotations is None else annotations

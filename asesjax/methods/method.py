@@ -1,8 +1,7 @@
-"""The seam between methods and everything else.
+"""What a method is: the one class by which the rest of the package knows methods.
 
 A method is a class, registered under its name where it is defined. It supplies options, examples
-for each role and a decode plan; most need no more. What all methods share (the train loop, the
-decode engine, the report) knows them by this class alone.
+for each role and a decode plan; most need no more.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,32 +35,18 @@ class ReportPart(NamedTuple):
 
 
 class Method:
-    """One way to learn from rationales: a row of the results table with its options.
+    """One way to learn from rationales: a row of the results table with its options."""
 
-    Attributes:
-      Options: section of the configuration that the method reads; None for none.
-      roles: the parameter sets it trains. They share the training budget evenly.
-      needs: stages that its training comes after, besides the data.
-      start_from: method whose first role all roles start from, instead of the run's start.
-      annotations: files of the workdir whose arrays its records get (``data.corpus``).
-      outputs: what its training writes below the workdir, besides its roles.
-      train: trains it in a way of its own, ``(run) -> None``; None for ``jobs.training``.
-    """
-
-    Options: type | None = None
-    roles: tuple[str, ...] = ("main",)
-    needs: tuple[str, ...] = ()
-    start_from: str = ""
-    annotations: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
-    train: "Callable[[Run], None] | None" = None
+    Options: type | None = None  # section of the configuration that the method reads
+    roles: tuple[str, ...] = ("main",)  # parameter sets; they share the training budget evenly
+    needs: tuple[str, ...] = ()  # stages that its training comes after, besides the data
+    start_from: str = ""  # method whose first role all roles start from, or the run's start
+    annotations: tuple[str, ...] = ()  # files whose arrays its records get (``data.corpus``)
+    outputs: tuple[str, ...] = ()  # what its training writes below the workdir, besides its roles
+    train: "Callable[[Run], None] | None" = None  # in place of ``jobs.training``
 
     def __init__(self, name: str, config: Config):
-        """Make a row; ``config`` has the row's own options. Checks what can be checked early.
-
-        Raises:
-          UserError: options that do not go together.
-        """
+        """Make a row; ``config`` has the row's own options. Raises UserError if they conflict."""
         self.name, self.config = name, config
 
     @property
@@ -107,11 +92,7 @@ METHODS: Registry[type[Method]] = Registry("method")
 
 
 def method_class(name: str, config: Config) -> type[Method]:
-    """Return the class of a row: of a method, or of the variant's method.
-
-    Raises:
-      UserError: no method or variant has this name.
-    """
+    """Return the class of a row, for a variant its method's. Raises UserError for unknown names."""
     kind = config.variants.get(name, {}).get("method", name)
     if kind not in METHODS:
         raise unknown("method", kind, dict.fromkeys([*METHODS, *config.variants]))
@@ -119,11 +100,7 @@ def method_class(name: str, config: Config) -> type[Method]:
 
 
 def make_method(name: str, config: Config) -> Method:
-    """Return a row of the results table: a method, or a variant of one with options of its own.
-
-    Raises:
-      UserError: no method or variant has this name, or options that do not go together.
-    """
+    """Return a row of the results table: a method, or a variant of one with its own options."""
     own = {key: value for key, value in config.variants.get(name, {}).items() if key != "method"}
     return method_class(name, config)(name, config.changed(own) if own else config)
 

@@ -15,17 +15,12 @@ def label_pieces(
     beta: float = 1.4,
     threshold: float | None = None,
 ) -> list[str]:
-    """Label each piece of one rationale ES or AS.
+    """Label each piece of one rationale ES or AS. AS (AS-ES paper) are the pieces whose score is
+    above ``beta`` times the mean of the rationale's pieces (1.4 in the authors' code), or above a
+    fixed ``threshold`` (ours). Raises UserError for scores that are not finite.
 
-    AS-ES paper: AS are the pieces whose score ([P], float64) is above ``beta`` times the mean score
-    of the rationale's pieces; the authors' code has 1.4. Ours: a fixed ``threshold`` instead.
-
-    Raises:
-      UserError: a score is not finite (the scorer diverged).
-
-    Example:
-      >>> label_pieces([1.0, 5.0, 1.0], "entropy"), label_pieces([0, 1, 0], "location", 9.0, 0.5)
-      (['ES', 'AS', 'ES'], ['ES', 'AS', 'ES'])
+    >>> label_pieces([1.0, 5.0, 1.0], "entropy"), label_pieces([0, 1, 0], "location", 9.0, 0.5)
+    (['ES', 'AS', 'ES'], ['ES', 'AS', 'ES'])
     """
     values = np.asarray(scores, np.float64)
     if not np.isfinite(values).all():
@@ -41,13 +36,9 @@ def label_pieces(
 def merge_segments(
     texts: Sequence[str], labels: Sequence[str], merge_adjacent: bool = True
 ) -> list[Segment]:
-    """Make segments of labelled pieces; their texts joined are ``texts`` joined.
-
-    AS-ES paper: neighbours with one label become one segment, so labels alternate
-    (``merge_adjacent=True``); in the authors' code every piece stays a segment (``False``).
-
-    Raises:
-      ValueError: the lists differ in length, or a label is neither ES nor AS.
+    """Make segments of labelled pieces; their joined texts stay the same. In the AS-ES paper
+    neighbours of one label become one segment; in the authors' code none do (``merge_adjacent``
+    False).
     """
     if any(label not in LABELS for label in labels):
         raise ValueError(f"labels must be {LABELS}, got {sorted(set(labels))}")
@@ -61,15 +52,12 @@ def merge_segments(
 
 
 def gold_labels(pieces: Sequence[Piece], gold: Sequence[Segment]) -> list[str | None]:
-    """Return each piece's gold label: that of most of its characters that are not white space.
+    """Return each piece's gold label: that of most of its characters that are not white space. ES
+    on a tie; None for a piece without labelled characters. Unlabelled segments and filler do not
+    count. The pieces' text begins with the joined text of the gold segments.
 
-    ES on a tie; None where no labelled character lies in the piece. Segments without a label, and
-    filler, do not count. The text of the pieces begins with the gold segments' texts joined, but
-    for white space at their very end.
-
-    Example:
-      >>> gold_labels([Piece(0, 4), Piece(4, 9)], [Segment("a b ", "ES"), Segment("c", "AS")])
-      ['ES', 'AS']
+    >>> gold_labels([Piece(0, 4), Piece(4, 9)], [Segment("a b ", "ES"), Segment("c", "AS")])
+    ['ES', 'AS']
     """
     labels: list[str | None] = []
     of = [None if c.isspace() else segment.label for segment in gold for c in segment.text]
@@ -82,18 +70,13 @@ def gold_labels(pieces: Sequence[Piece], gold: Sequence[Segment]) -> list[str | 
 def segmentation_f1(
     pieces: Sequence[Piece], labels: Sequence[str], gold: Sequence[Segment]
 ) -> np.ndarray:
-    """Count how labels of one record's pieces agree with its gold segments (``gold_labels``).
+    """Count how the labels of one record's pieces agree with its gold segments (``gold_labels``).
+    Returns int64 [2, 3]: rows ES and AS, columns true positives, false positives, false negatives;
+    their sum over records goes to ``f1_from_counts``.
 
-    Every piece with a gold label counts once, whatever its length.
-
-    Returns:
-      [2, 3] int64: rows ES and AS, columns true positives, false positives, false negatives; their
-      sum over records goes to ``f1_from_counts``.
-
-    Example:
-      >>> gold = [Segment("Ann has 3. ", "ES"), Segment("So 6.", "AS")]
-      >>> segmentation_f1([Piece(0, 11), Piece(11, 16)], ["AS", "AS"], gold).tolist()
-      [[0, 0, 1], [1, 1, 0]]
+    >>> gold = [Segment("Ann has 3. ", "ES"), Segment("So 6.", "AS")]
+    >>> segmentation_f1([Piece(0, 11), Piece(11, 16)], ["AS", "AS"], gold).tolist()
+    [[0, 0, 1], [1, 1, 0]]
     """
     counts = np.zeros((len(LABELS), 3), np.int64)
     for ours, right in zip(labels, gold_labels(pieces, gold), strict=True):
@@ -106,9 +89,8 @@ def segmentation_f1(
 
 
 def f1_from_counts(counts: np.ndarray) -> dict[str, float]:
-    """Return ``es_f1``, ``as_f1`` and ``macro_f1``, their plain mean, from summed counts.
-
-    A label that neither gold nor prediction ever has is nan and is left out of the mean.
+    """Return ``es_f1``, ``as_f1`` and their mean ``macro_f1`` from summed counts. A label that
+    neither gold nor prediction has is nan and not part of the mean.
     """
     scores = [
         float(2 * tp / (2 * tp + fp + fn)) if tp + fp + fn else float("nan")

@@ -39,29 +39,20 @@ _CUT_SENTENCES = _cutter(_SENTENCE_ENDS)
 
 
 def split_pieces(text: str, short: str = "merge", min_words: int = 3) -> list[Piece]:
-    r"""Cut a text after ``. ! ? ; : ,`` newline and ``。 ！ ？ ； ， 、 ：``.
+    """Cut a text after ``. ! ? ; : ,`` newline and ``。 ！ ？ ； ， 、 ：``.
 
     Never inside a number (``3.5``, ``1,000``, ``10:30``), inside ``<<...>>``, or between a list
-    marker (``1、``, ``2.``) and its text. Punctuation that follows at once, closing quotes and
-    brackets, and all white space up to the next character belong to the piece before the cut;
-    white space that begins the text belongs to the first piece.
+    marker (``1、``, ``2.``) and its text. Punctuation, closing quotes and brackets that follow, and
+    white space, belong to the piece before the cut.
 
-    Args:
-      short: what happens to pieces of ``min_words`` words or fewer (see ``count_words``).
-        ``"merge"``: one joins the piece after it, unless it ends a sentence or the text, then the
-        piece before it; the first piece always joins the next. Afterwards every piece has more
-        than ``min_words`` words, or there is one piece.
-        ``"drop"``: they are left out, as in the authors' code (which cuts at full stops, newlines
-        and commas alone, those of 1,000 too); the pieces no longer tile the text and may be none.
-        ``"keep"``: they stay.
-      min_words: 0 or more; 0 makes short pieces those without any word.
+    Pieces of ``min_words`` words or fewer (``count_words``) are treated by ``short``: with "merge"
+    one joins the next piece, or the previous one if it ends a sentence or the text (the first
+    always joins the next); "drop" leaves them out, as the authors' code does (which cuts at full
+    stops, newlines and all commas only), so pieces may not tile the text; "keep" keeps them.
 
-    Example:
-      >>> text = "Ann has 3.5 m of rope, cut in two. So 3.5/2 = <<3.5/2=1.75>>1.75 m remain."
-      >>> [text[a:b] for a, b in split_pieces(text)]
-      ['Ann has 3.5 m of rope, cut in two. ', 'So 3.5/2 = <<3.5/2=1.75>>1.75 m remain.']
-      >>> [text[a:b] for a, b in split_pieces(text, short="keep")][:2]
-      ['Ann has 3.5 m of rope, ', 'cut in two. ']
+    >>> text = "Ann has 3.5 m of rope, cut in two. So 3.5/2 = <<3.5/2=1.75>>1.75 m remain."
+    >>> [text[a:b] for a, b in split_pieces(text)]
+    ['Ann has 3.5 m of rope, cut in two. ', 'So 3.5/2 = <<3.5/2=1.75>>1.75 m remain.']
     """
     pieces = _cut(text, _CUT_PIECES)
     if short == "keep" or not pieces:
@@ -73,9 +64,8 @@ def split_pieces(text: str, short: str = "merge", min_words: int = 3) -> list[Pi
 
 
 def split_sentences(text: str) -> list[Piece]:
-    r"""Cut a text at sentence ends only: ``. ! ?`` newline and ``。 ！ ？``; nothing is merged.
-
-    The same protections as ``split_pieces``; the pieces tile the text.
+    """Cut a text at ``. ! ?`` newline and ``。 ！ ？`` only; nothing is merged. The same places are
+    protected as in ``split_pieces``, and the pieces tile the text.
     """
     return _cut(text, _CUT_SENTENCES)
 
@@ -83,9 +73,8 @@ def split_sentences(text: str) -> list[Piece]:
 def count_words(text: str) -> int:
     """Count words: runs between white space, and every CJK character as a word of its own.
 
-    Example:
-      >>> count_words("8 + 2 = 10"), count_words("肝脏形态可，SUVmax3.6。")
-      (5, 6)
+    >>> count_words("8 + 2 = 10"), count_words("肝脏形态可，SUVmax3.6。")
+    (5, 6)
     """
     return len(_WORD.findall(text))
 
@@ -136,11 +125,9 @@ def _calculator_spans(text: str) -> list[tuple[int, int]]:
 
 
 def _list_number(text: str, start: int, at: int, cut: str, last: int) -> int | None:
-    """Return the number of the list item whose marker ends at ``at``, None where none does.
-
-    A number begins an item where it begins the text or a line, or follows two spaces; elsewhere
-    after a sentence or a clause (not a comma) it must be 1 or one more than the last item, so
-    that "How many? 5. So" is no list.
+    """Return the number of the list item whose marker ends at ``at``, or None. A number begins an
+    item at the start of a text or line or after two spaces; after a sentence or clause it must be 1
+    or one more than the last item, so that "How many? 5. So" is no list.
     """
     if text[at] not in _MARKER_ENDS or cut.strip() != text[at] or "\n" in cut:
         return None

@@ -5,8 +5,6 @@ The first line is a header, each further line one record::
     {"asesjax_segments": 1, "records": 2, "provenance": {"strategy": "entropy", "beta": 1.4}}
     {"id": "train-0", "text": "Ann has 3. So 6.", "pieces": [[0, 11], [11, 16]],
      "scores": [0.5, 2.0], "labels": ["ES", "AS"], "strategy": "entropy"}
-
-UTF-8, one object a line. Floats are written so that they read back bit for bit.
 """
 
 import dataclasses
@@ -46,10 +44,8 @@ class SegmentedRecord:
 def write_segments(
     path: str | Path, rows: Iterable[SegmentedRecord], provenance: dict[str, Any]
 ) -> None:
-    """Write segmented JSONL, whole or not at all, with how it was made (anything JSON can hold).
-
-    Raises:
-      UserError: a record is not valid (the same checks as reading); nothing is written.
+    """Write segmented JSONL atomically, with how it was made (any JSON value). Raises UserError,
+    and writes nothing, if a record would not be read back.
     """
     rows = list(rows)
     header = {"asesjax_segments": VERSION, "records": len(rows), "provenance": provenance}
@@ -66,15 +62,8 @@ def write_segments(
 
 
 def read_segments(path: str | Path) -> tuple[dict[str, Any], list[SegmentedRecord]]:
-    """Read segmented JSONL and check every field.
-
-    Returns:
-      The provenance and the records, equal to what ``write_segments`` was given.
-
-    Raises:
-      UserError: names the file, the line (from 1) and the field: no such file, not JSON, another
-        version, a missing or unknown field, a wrong type, pieces that overlap or leave the text,
-        lists of different lengths, a repeated id, fewer or more records than the header says.
+    """Return provenance and records of segmented JSONL, bit for bit those written. Raises UserError
+    with file, line (from 1) and field for anything that ``write_segments`` does not write.
     """
     header, rows, seen = None, [], set()
     try:

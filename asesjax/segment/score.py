@@ -79,18 +79,16 @@ def _loss(chain: ScoreInput) -> np.ndarray:
 
 @score("bleu")
 def _bleu(chain: ScoreInput) -> np.ndarray:
-    """AS-ES paper: 1 - smoothed sentence BLEU of a piece against the question.
-
-    1 minus it is ours, so that the threshold rule reads the same for every score. The brevity
-    penalty makes nearly every score of a piece much shorter than its question close to 1; with
-    ``beta`` above 1 the threshold then passes 1 and no piece is AS: beta belongs near 1 here.
+    """AS-ES paper: 1 - smoothed sentence BLEU of a piece against the question ("1 -" is ours, so
+    that high means AS). Scores of pieces much shorter than the question are close to 1 by the
+    brevity penalty, so ``beta`` belongs near 1 here: above it, no piece would be AS.
     """
     return _unlike(chain, similarity.sentence_bleu)
 
 
 @score("rouge")
 def _rouge(chain: ScoreInput) -> np.ndarray:
-    """AS-ES paper: 1 - ROUGE-L F1 of a piece against the question; see ``_bleu``."""
+    """AS-ES paper: 1 - ROUGE-L F1 against the question; see ``_bleu``."""
     return _unlike(chain, similarity.rouge_l)
 
 
@@ -118,26 +116,13 @@ def pool_token_scores(
     n_words: Sequence[int] | np.ndarray,
     reduce: str = "sum",
 ) -> np.ndarray:
-    """Pool the scorer's numbers over the tokens of each piece.
+    """Pool the scorer's numbers over the tokens of each piece (AS-ES paper): "sum", or "mean",
+    which divides by the words of the piece. ``token_scores`` is [N], ``token_piece`` [N] int
+    (negative for none), ``n_words`` [P], where 0 counts as 1. Returns float32 [P], 0 for a piece
+    without tokens.
 
-    AS-ES paper: summed entropy (or loss) of a piece, or that divided by its words.
-
-    Args:
-      token_scores: [N] float.
-      token_piece: [N] int, the piece of each token; negative for none.
-      n_words: [P] words of each piece; for "mean", where none count as one.
-      reduce: "sum" or "mean".
-
-    Returns:
-      [P] float32, 0 for a piece without tokens.
-
-    Raises:
-      UserError: another ``reduce``.
-      ValueError: shapes that do not fit, or a piece number of P or more.
-
-    Example:
-      >>> pool_token_scores([1., 2., 4.], [0, 0, 1], 2, [4, 2], "mean")
-      array([0.75, 2.  ], dtype=float32)
+    >>> pool_token_scores([1., 2., 4.], [0, 0, 1], 2, [4, 2], "mean")
+    array([0.75, 2.  ], dtype=float32)
     """
     if reduce not in REDUCE:
         raise unknown("segment.reduce", reduce, REDUCE)

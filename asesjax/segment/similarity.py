@@ -1,7 +1,6 @@
-"""How much of one text another holds: sentence BLEU, ROUGE-N and ROUGE-L F1 over token lists.
+"""Sentence BLEU, ROUGE-N and ROUGE-L F1 over token lists, without dependencies for the core.
 
-Own code, without dependencies: segmentation needs it in the core. The tests compare it with
-sacrebleu and rouge-score, to the last digits of a float.
+The tests compare it with sacrebleu and rouge-score, to the last digits of a float.
 """
 
 import functools
@@ -21,18 +20,12 @@ _CHARACTER = re.compile(r"\S")
 
 
 def words(text: str, language: str = "en") -> list[str]:
-    """Return the lower-cased tokens of a text.
+    """Return the lower-cased tokens of a text. "en": runs of letters and digits, and CJK characters
+    alone; on ASCII text rouge-score's tokens without stemming. "zh": every character that is not
+    white space. Raises UserError for another language.
 
-    ``"en"``: runs of letters and digits, and every CJK character alone; on ASCII text these are
-    rouge-score's tokens without stemming. ``"zh"``: every character that is not white space,
-    punctuation included.
-
-    Raises:
-      UserError: another language.
-
-    Example:
-      >>> words("She's 3.5 m tall"), words("肝 SUV3", "zh")
-      (['she', 's', '3', '5', 'm', 'tall'], ['肝', 's', 'u', 'v', '3'])
+    >>> words("She's 3.5 m tall"), words("肝 SUV3", "zh")
+    (['she', 's', '3', '5', 'm', 'tall'], ['肝', 's', 'u', 'v', '3'])
     """
     if language not in LANGUAGES:
         raise unknown("evaluate.language", language, LANGUAGES)
@@ -55,11 +48,8 @@ class Reference:
         return sum(min(k, have[gram]) for gram, k in ngrams(tokens, n).items() if gram in have)
 
     def common_subsequence(self, tokens: Sequence[str]) -> int:
-        """Return the length of the longest common subsequence.
-
-        Bit-parallel: a column of the dynamic programme is one Python integer, whose zero bits are
-        the places where the length grows (Hyyrö 2004, "Bit-parallel LCS-length computation
-        revisited").
+        """Return the length of the longest common subsequence. Bit-parallel (Hyyrö 2004): a column
+        of the dynamic programme is one integer, whose zero bits are where the length grows.
         """
         full = (1 << self.size) - 1
         column = full
@@ -77,11 +67,8 @@ def ngrams(tokens: Sequence[str], n: int) -> Counter:
 
 
 def sentence_bleu(hypothesis: Sequence[str], reference: Sequence[str] | Reference) -> float:
-    """Return BLEU of one token list against one reference, from 0 to 1.
-
-    As ``sacrebleu.sentence_bleu`` / 100 by default on pre-tokenised text: order 4, "exp" smoothing
-    (the k-th order without a match counts 2**-k matches), effective order (orders longer than the
-    hypothesis are left out), 0 where nothing matches.
+    """Return BLEU of a token list against one reference, from 0 to 1: ``sacrebleu.sentence_bleu`` /
+    100 with its defaults (order 4, "exp" smoothing, effective order) on pre-tokenised text.
     """
     reference = reference if isinstance(reference, Reference) else Reference(reference)
     size = len(hypothesis)

@@ -52,7 +52,6 @@ class AsEs(Method):
     turns = (Turn(),)
 
     def __init__(self, name: str, config: Config):
-        """See ``Method``."""
         super().__init__(name, config)
         self.needs, self.annotations = ("segment",), (SEGMENTS,)
         if self.options.token_weights:
@@ -79,10 +78,9 @@ class AsEs(Method):
         return segment_report(run, self.config, own)
 
     def segment_examples(self, record: EncodedRecord, vocab: Vocabulary) -> list[Example]:
-        """Return one example a segment: question and earlier segments -> this segment.
-
-        The last target ends with sentinel 0 and end of sequence (``ases.end_of_chain``); marks
-        weigh what their segment weighs. The kind is "es" or "as", and "answer" for the last.
+        """Return one example a segment: question and earlier segments -> this segment. The last
+        target ends with sentinel 0 and end of sequence (``ases.end_of_chain``); its kind is
+        "answer".
         """
         return segment_examples(
             vocab, record, self.config.segment.merge_adjacent, self.options.gamma,
@@ -123,10 +121,8 @@ def segment_examples(
     gamma: float = 1.0,
     closes: bool = True,
 ) -> list[Example]:
-    """Return the examples of a record's segments, see ``AsEs.segment_examples``.
-
-    Raises:
-      UserError: a segment that comes to no tokens, or token weights of another chain.
+    """Return the examples of a record's segments, see ``AsEs.segment_examples``. Raises UserError
+    for a segment without tokens, or token weights of another chain.
     """
     name, notes = record.record.id, record.annotations
     pieces = [Piece(*pair) for pair in np.reshape(notes["pieces"], (-1, 2)).tolist()]
@@ -160,11 +156,10 @@ def segment_examples(
 
 
 def segment_of_pieces(labels: np.ndarray, merge_adjacent: bool) -> np.ndarray:
-    """Return the segment of each labelled piece: neighbours of one label share one, or never.
+    """Return the segment of each labelled piece; neighbours of one label may share one.
 
-    Example:
-      >>> segment_of_pieces(np.array([0, 0, 1, 0]), True).tolist()
-      [0, 0, 1, 2]
+    >>> segment_of_pieces(np.array([0, 0, 1, 0]), True).tolist()
+    [0, 0, 1, 2]
     """
     if not merge_adjacent:
         return np.arange(len(labels))

@@ -37,15 +37,8 @@ def score_records(
     vocab: Vocabulary | None = None,
     scorer: Scorer | None = None,
 ) -> list[ScoredRecord]:
-    """Cut chains into pieces and score them.
-
-    Args:
-      records: with rationales; encoded ones where there is a scorer.
-      config: sections ``data``, ``segment`` and ``evaluate`` are read.
-      scorer: token scores of a trained model; None for the scores that need none.
-
-    Raises:
-      UserError: a record whose chain has no pieces.
+    """Cut chains into pieces and score them; records must be encoded where there is a ``scorer``.
+    Raises UserError for a record whose chain has no pieces.
     """
     segment = config.segment
     plain = [one.record if isinstance(one, EncodedRecord) else one for one in records]
@@ -77,10 +70,8 @@ def score_records(
 def segment_scored(
     scored: Sequence[ScoredRecord], strategy: str, beta: float
 ) -> list[SegmentedRecord]:
-    """Label the pieces of scored records by one score.
-
-    Raises:
-      UserError: the score needs a scorer's numbers and there are none.
+    """Label the pieces of scored records by one score. Raises UserError if it needs a scorer's
+    numbers and there are none.
     """
     threshold, out = SCORES.get(strategy).threshold, []
     for row in scored:
@@ -102,9 +93,8 @@ def _token_scores(
     vocab: Vocabulary,
     scorer: Scorer,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield nll, entropy and piece of each token of every chain.
-
-    Where the earlier pieces are given, each run of tokens of one piece is a target of its own.
+    """Yield nll, entropy and piece of each token of every chain. Where the earlier pieces are
+    given, each run of tokens of one piece is a target of its own.
     """
     examples, places, of_token = [], [], []
     for i, (record, own) in enumerate(zip(records, pieces, strict=True)):

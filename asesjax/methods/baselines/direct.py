@@ -16,20 +16,14 @@ def direct_example(record: EncodedRecord, vocab: Vocabulary) -> Example:
 
 
 def answer_example(record: EncodedRecord, vocab: Vocabulary, answer_template: str) -> Example:
-    """Return question -> answer sentence, or the bare answer without a template.
-
-    Raises:
-      UserError: the record has no answer.
-    """
+    """Return question -> answer sentence, or the bare answer without a template."""
     target = vocab.encode(answer_text(record.record, answer_template))
     return make_example(vocab, record.record.id, [record.question.ids], [target])
 
 
 def answer_text(record: Record, answer_template: str) -> str:
-    """Return the answer sentence of a record, or its bare answer without a template.
-
-    Raises:
-      UserError: the record has no answer.
+    """Return the answer sentence of a record, or its bare answer without a template. Raises
+    UserError if the record has no answer.
     """
     if not record.answer:
         raise UserError(
@@ -73,11 +67,7 @@ class Diverse(Method):
         ]}  # fmt: skip
 
     def prepare(self, records: list[EncodedRecord]) -> None:
-        """Refuse data with a single rationale a question, from which this is ``direct``.
-
-        Raises:
-          UserError: no record has a second rationale.
-        """
+        """Raise UserError if no record has a second rationale: this would be ``direct``."""
         if not any(record.record.others for record in records):
             raise UserError(
                 f"method {self.name} learns from several rationales of a question, and no record "

@@ -63,7 +63,6 @@ class InContext(Method):
     annotations = ("in_context/{split}.npz",)
 
     def __init__(self, name: str, config: Config):
-        """Check the formats."""
         super().__init__(name, config)
         self._pool: list[EncodedRecord] = []
         if not self.options.formats:
@@ -158,21 +157,13 @@ def choose_examples(run: Run, shots: int) -> None:
 def worked_examples(
     questions: Sequence[np.ndarray], pool: Sequence[np.ndarray], shots: int
 ) -> list[list[int]]:
-    """Choose which records each question is shown, never one with the same question.
+    """Choose ``shots`` places in the pool for each question, never one with the same question. The
+    choice depends on the question's ids and the pool alone, so training and decoding agree. Raises
+    UserError if the pool has fewer than ``shots`` other questions.
 
-    The choice depends on the ids of the question and on the pool alone, so that training and
-    decoding show the same.
-
-    Returns:
-      ``shots`` different places in the pool for each question.
-
-    Raises:
-      UserError: fewer than ``shots`` other questions in the pool.
-
-    Example:
-      >>> pool = [np.array([n]) for n in range(9)]
-      >>> worked_examples([np.array([3]), np.array([99])], pool, 2)
-      [[4, 2], [7, 2]]
+    >>> pool = [np.array([n]) for n in range(9)]
+    >>> worked_examples([np.array([3]), np.array([99])], pool, 2)
+    [[4, 2], [7, 2]]
     """
     keys = [ids.astype("<i4").tobytes() for ids in pool]
     same = Counter(keys)

@@ -9,10 +9,8 @@ from asesjax.data.vocab import Vocabulary
 
 
 def encode_marks(vocab: Vocabulary, options: Any, *fields: str) -> list[np.ndarray]:
-    """Return the ids of some fields of a section.
-
-    Raises:
-      UserError: two of them, or one of no tokens, that this vocabulary cannot tell apart.
+    """Return the ids of some fields of a section. Raises UserError if two of them have the same
+    ids, or one has none.
     """
     marks = [vocab.encode(getattr(options, field)) for field in fields]
     # Unknown pieces do no harm: all that matters is that the marks differ.

@@ -30,9 +30,8 @@ class StepByStepOptions:
 class StepByStep(Method):
     """"predict: question" -> answer and "explain: question" -> rationale (eq. 3).
 
-    The answer gets the share alpha of what the question weighs: its tokens weigh alpha each, those
-    of the rationale 1 - alpha times the ratio of the lengths (each task has its own mean in the
-    paper). A task with no share is left out, and the other is then plain.
+    Tokens of the answer weigh alpha; those of the rationale weigh 1 - alpha times the ratio of the
+    lengths, since each task has its own mean in the paper. A task of weight 0 is left out.
     """
 
     Options = StepByStepOptions

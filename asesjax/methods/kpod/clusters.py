@@ -1,7 +1,7 @@
 """Clusters of questions, for the diversity of KPOD's schedule.
 
-A question's vector is the mean of the word vectors of its words, as in the paper, or the mean of
-the student's encoder states, which needs no file.
+A question's vector is the mean of its word vectors, as in the paper, or of the student's encoder
+states, which needs no file.
 """
 
 import re
@@ -25,15 +25,7 @@ _STARTS = 5  # of k-means; the best result is taken
 
 
 def cluster(vectors: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    """Divide vectors by k-means, from centres drawn by k-means++.
-
-    Args:
-      vectors: [N, D] float.
-        seed: of the draws.
-
-    Returns:
-      int32 [N] in [0, K).
-    """
+    """Divide vectors [N, D] by k-means++; returns the cluster of each, int32 [N]."""
     vectors = np.asarray(vectors, np.float64)
     n_clusters = min(n_clusters, len(np.unique(vectors, axis=0)))
     random = np.random.default_rng(seed)
@@ -57,12 +49,7 @@ def state_vectors(
     target_buckets: Sequence[int],
     batch_size: int = 64,
 ) -> np.ndarray:
-    """Return the mean encoder state of each question, float32 [N, D].
-
-    Args:
-      questions: examples; of their inputs alone.
-      source_buckets: lengths that inputs are padded to.
-    """
+    """Return the mean encoder state of each question, float32 [N, D]."""
 
     @jax.jit
     def states(params, tokens):
@@ -75,16 +62,9 @@ def state_vectors(
 
 
 def word_vectors(path: str | Path, texts: Sequence[str]) -> tuple[np.ndarray, int]:
-    """Return the mean word vector of each text, float32 [N, D], and how many have none.
-
-    A text without a known word has a vector of zeros.
-
-    Args:
-      path: GloVe's text format: a word and its numbers a line, separated by spaces.
-      texts: split into words and numbers in lower case.
-
-    Raises:
-      UserError: no such file, a line that is no word vector, or no known word at all.
+    """Return the mean word vector of each text, float32 [N, D], and how many have none (zeros).
+    ``path`` is a file in GloVe's text format. Texts are split into words and numbers in lower case.
+    Raises UserError for a missing file, a line that is no word vector, or no known word at all.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,9 +1,9 @@
 """KPOD (Feng et al. 2024): weighted tokens, and rationales that are learned from their end.
 
-The student is a T5 trained on question -> chain like the direct baseline, with equation 15 as its
-loss: a token of the rationale weighs w_j, or nothing while its step is given; the answer sentence
-always weighs 1. What is given stays in the decoder as a prefix without weight, or goes to the
-encoder. The paper's ablations are variants with other options, see ``configs/kpod.py``.
+The student is a T5 trained on question -> chain with the loss of equation 15: a token of the
+rationale weighs w_j, or nothing while its step is given; the answer sentence weighs 1. Given steps
+stay in the decoder as a prefix without weight, or go to the encoder. The paper's ablations are
+variants, see ``configs/kpod.py``.
 """
 
 import dataclasses
@@ -40,7 +40,6 @@ class Kpod(Method):
     Options = KpodOptions
 
     def __init__(self, name: str, config: Config):
-        """See ``Method``."""
         super().__init__(name, config)
         self.needs = (WEIGHTS_STAGE, f"schedule-{name}")
         self.annotations = (WEIGHTS, f"kpod/{name}/{{split}}.npz")

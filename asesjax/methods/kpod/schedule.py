@@ -5,18 +5,15 @@ Feng et al. 2024, section 3.3, equations 9 to 13; N questions, T stages, d step 
     H(t) = sum of the difficulties that are still to be written        <= D(t)
     D(t) = C0 + (B - C0) (t / T)^(p + 1),     C0 = start_share * B,  B = the sum of all d
 
-A stage takes steps_at_once steps off what is given of the questions that it chooses. With a what a
-question adds to H and C_k clusters of questions, it chooses the set S that is worth most:
+A stage takes steps_at_once steps off what is given of the set S of questions that it chooses. With
+a what a question adds to H and C_k clusters of questions, S is to maximise
 
-    F(S) = -(D(t) - H(t - 1) - sum of a) + beta * sum_k sqrt(|C_k & S|)
-    sum of a <= D(t) - H(t - 1)
+    F(S) = -(D(t) - H(t - 1) - sum of a) + beta * sum_k sqrt(|C_k & S|),  sum of a <= D(t) - H(t - 1)
 
-F is monotone and submodular. The paper takes a threshold greedy (FTGP), whose pseudo-code is in
-another paper; here the best of three sets is taken (Leskovec et al. 2007, "Cost-effective outbreak
-detection in networks"): greedy by gain, greedy by gain per cost, and the best single question. It
-is worth at least (1 - 1/e) / 2 of the optimum, counted from F of the empty set. On simulated
-difficulties of GSM8K's size H stays within 0.1 % of D until the last stage. What is left after the
-last stage becomes a target at once.
+F is monotone and submodular. The paper's threshold greedy (FTGP) is not published with it; here the
+best of three sets is taken (Leskovec et al. 2007, "Cost-effective outbreak detection in networks"):
+greedy by gain, greedy by gain per cost, and the best single question, at least (1 - 1/e) / 2 of the
+optimum. What is left after the last stage becomes a target at once.
 """
 
 import math
@@ -45,18 +42,11 @@ def step_difficulties(
     losses: Sequence[float], ends: Sequence[int], weights: Sequence[float] | None
 ) -> np.ndarray:
     """Return the difficulty of each step, equation 8: a weighted mean of its tokens' losses.
+    ``losses`` are in nats, ``ends`` says where steps end, and ``weights`` in [0, 1] act through a
+    softmax over the step (equal when None), so two tokens of it differ by a factor of at most e.
 
-    Weights act through a softmax over the step, so two tokens of it differ by a factor of at most
-    e, and a long step is no harder than a short one.
-
-    Args:
-      losses: negative log-likelihood of each token of the rationale, in nats.
-      ends: where steps end, the last at the end of the rationale.
-      weights: in [0, 1], of these tokens and perhaps more; all equal when None.
-
-    Example:
-      >>> step_difficulties([1.0, 3.0, 4.0], [2, 3], None).tolist()
-      [2.0, 4.0]
+    >>> step_difficulties([1.0, 3.0, 4.0], [2, 3], None).tolist()
+    [2.0, 4.0]
     """
     losses = np.asarray(losses, np.float64)
     factors = np.ones(len(losses))
@@ -73,13 +63,9 @@ def make_schedule(
     settings: KpodOptions,
 ) -> Schedule:
     """Decide what is given of every rationale at every stage, before the student is trained.
-
-    Args:
-      difficulties: of the steps of each question, 0 or more; at least one each.
-      clusters: [N] int, 0 or more, where each question belongs.
-      losses: [N], the mean loss of each rationale; "self_paced" orders by it.
-      settings: "progressive" is KPOD's schedule; "self_paced" gives a whole rationale, easiest
-        first, until it fits under the ceiling as a whole; "none" gives nothing.
+    ``difficulties`` holds those of each question's steps, 0 or more, and ``losses`` [N] the mean
+    loss of each rationale. "progressive" is KPOD's schedule; "self_paced" gives whole rationales,
+    those of the smallest loss first, while they fit under the ceiling; "none" gives nothing.
     """
     n_steps = np.array([len(steps) for steps in difficulties])
     # tails[i, c]: what is still to be written of question i when its first c steps are given.
@@ -102,9 +88,8 @@ def make_schedule(
 def ceilings(total: float, settings: KpodOptions) -> np.ndarray:
     """Return D(0), ..., D(T), equation 10.
 
-    Example:
-      >>> ceilings(100.0, KpodOptions(n_stages=2, start_share=0.5, power=1.0)).tolist()
-      [50.0, 62.5, 100.0]
+    >>> ceilings(100.0, KpodOptions(n_stages=2, start_share=0.5, power=1.0)).tolist()
+    [50.0, 62.5, 100.0]
     """
     start = settings.start_share * total
     share = (np.arange(settings.n_stages + 1) / settings.n_stages) ** (settings.power + 1)
@@ -114,20 +99,13 @@ def ceilings(total: float, settings: KpodOptions) -> np.ndarray:
 
 
 def begins(given: np.ndarray, n_steps: int, progressive_share: float) -> np.ndarray:
-    """Return the share of training after which each step of one rationale is a target.
+    """Return the share of training after which each step of one rationale is a target. Stage t =
+    1..T lasts from (t - 1) / T to t / T of the progressive share. ``given`` [T + 1] is a column of
+    ``Schedule.given``. The shares, float32 [n_steps], never rise and are rounded down, so that a
+    stage begins at its very step.
 
-    Stage t = 1..T lasts from (t - 1) / T to t / T of the progressive share.
-
-    Args:
-      given: [T + 1], a column of ``Schedule.given``.
-      progressive_share: of training that the stages take; afterwards all steps are targets.
-
-    Returns:
-      float32 [n_steps], never rising; rounded down, so that a stage begins at its very step.
-
-    Example:
-      >>> begins(np.array([2, 2, 1, 1, 1]), 3, 0.5).tolist()
-      [0.5, 0.125, 0.0]
+    >>> begins(np.array([2, 2, 1, 1, 1]), 3, 0.5).tolist()
+    [0.5, 0.125, 0.0]
     """
     stages = given[1:]
     is_target = stages[:, None] <= np.arange(n_steps)
@@ -140,13 +118,8 @@ def begins(given: np.ndarray, n_steps: int, progressive_share: float) -> np.ndar
 def value(
     chosen: np.ndarray, costs: np.ndarray, clusters: np.ndarray, budget: float, beta: float
 ) -> float:
-    """Return F of a set, equation 12.
-
-    Args:
-      chosen: [N] bool.
-      costs: [N] float, what each question adds to H.
-      clusters: [N] int, 0 or more.
-      budget: D(t) - H(t - 1), which the costs of the chosen must not exceed.
+    """Return F of a set, equation 12. ``chosen`` is bool [N], ``costs`` [N] is what each question
+    adds to H, and ``budget`` is D(t) - H(t - 1), which the costs of the chosen must not exceed.
     """
     counts = np.bincount(clusters[chosen])
     return float(costs[chosen].sum() - budget + beta * np.sqrt(counts).sum())
@@ -155,17 +128,10 @@ def value(
 def select(
     candidates: np.ndarray, costs: np.ndarray, clusters: np.ndarray, budget: float, beta: float
 ) -> tuple[np.ndarray, str]:
-    """Choose questions for a stage, see the head of this file.
-
-    Inside a cluster questions differ by their cost alone, so greedy by gain per cost always offers
-    the cheapest that is left of each cluster, and greedy by gain the dearest that still fits.
-
-    Args:
-      candidates: [N] bool, those of which something is given.
-      costs, clusters, budget, beta: as of ``value``.
-
-    Returns:
-      [N] bool and "density", "gain" or "single"; nothing and "" where no candidate fits.
+    """Choose questions for a stage (see the head of this file) among ``candidates``, bool [N].
+    Inside a cluster questions differ by their cost alone, so greedy by gain per cost offers the
+    cheapest that is left of each cluster, and greedy by gain the dearest that still fits. Returns
+    bool [N] and "density", "gain" or "single"; "" where no candidate fits.
     """
     fits = np.flatnonzero(candidates & (costs <= budget))
     chosen = {"": np.zeros(len(costs), bool)}

@@ -74,10 +74,6 @@ def schedule_stages(run: Run, config: Config, row: str) -> list[Stage]:
 
 
 def _weights_config(config: Config) -> Config:
-    """Return the configuration that the weighting module is trained with.
-
-    Length, rows and regularisation of the student's training are not the module's.
-    """
     return config.changed({
         "train.steps": 0, "train.examples": 0, "train.tokens": 0,
         "train.epochs": config.kpod.weight_epochs, "train.packed_length": 0,
@@ -154,7 +150,6 @@ def _show(run: Run, records: Sequence[EncodedRecord], weights: Sequence[np.ndarr
 def _all_weights(
     run: Run, model: T5Config, params: Params, examples: list[Example]
 ) -> list[np.ndarray]:
-    """Weights of the targets of each example, float32 [T]."""
     buckets = run.config.train.source_buckets, run.config.train.target_buckets
     function = functools.partial(token_weights, model, params)
     rows = map_batches(function, examples, *buckets, _BATCH)

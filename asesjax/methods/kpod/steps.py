@@ -16,10 +16,9 @@ _CUT = re.compile(r"(?:\.(?=\s|\Z)|\n)\s*")
 def split_steps(text: str) -> list[Piece]:
     r"""Cut a rationale after full stops and line breaks; the pieces tile it.
 
-    Example:
-      >>> text = "A tape costs $1.5. So 2 cost\n3. "
-      >>> [text[start:end] for start, end in split_steps(text)]
-      ['A tape costs $1.5. ', 'So 2 cost\n', '3. ']
+    >>> text = "A tape costs $1.5. So 2 cost\n3. "
+    >>> [text[start:end] for start, end in split_steps(text)]
+    ['A tape costs $1.5. ', 'So 2 cost\n', '3. ']
     """
     ends = [match.end() for match in _CUT.finditer(text)]
     if text and (not ends or ends[-1] < len(text)):
@@ -28,13 +27,9 @@ def split_steps(text: str) -> list[Piece]:
 
 
 def step_ends(record: EncodedRecord) -> np.ndarray:
-    """Return where the steps of the rationale end in the chain's ids, int32 [K].
-
-    The answer sentence follows the last. A step without a token of its own belongs to the one
-    before it.
-
-    Raises:
-      UserError: no answer sentence, or a rationale or answer without tokens.
+    """Return where the steps of the rationale end in the chain's ids, int32 [K]; the answer
+    follows. A step without a token of its own belongs to the one before it. Raises UserError if
+    there is no answer sentence, or the rationale or the answer has no tokens.
     """
     text, rationale = record.chain.text, record.record.rationale.rstrip()
     if not record.record.answer or len(text) <= len(rationale):

@@ -6,28 +6,20 @@ the question and a prefix of what is left. With z the logits of ``models.keypoin
     m_j = 1 with probability sigmoid(z_j), else 0
     L   = E_k[-log P(answer | question, first k tokens of r[m])] + alpha * mean_j sigmoid(z_j)
 
-with k uniform in 1..|r|. This is the paper's sum over all prefixes plus alpha times the expected
-number of kept tokens, divided by |r|; one k is drawn for each example and step, so that alpha keeps
-its meaning.
-
-The gradient of a logit is w (1 - w) times what keeping the token changes, L(m_j = 1) - L(m_j = 0),
-which is the integral of dL/dm_j on the way from 0 to 1. So in every step a quarter of the tokens,
-drawn anew, stand at a uniform point of that way, and their slopes there are samples of it (ours;
-unbiased but for the rest of that quarter, partly masked as well). The paper names Gumbel-softmax.
-Its straight-through form takes the slope at 0 or 1, where predictors are flat: on the embedded task
-it told an eighth of the true effect of a result, so that alpha, which knows no such error, won.
-
-A masked token has the embedding of <extra_id_0>, T5's own mark for text left out (the paper does
-not say how a mask acts). Zeros in its place would meet T5's RMS norm, whose derivative at 0 is a
+with k uniform in 1..|r|, drawn once an example and step: the paper's sum over all prefixes plus
+alpha times the expected number of kept tokens, divided by |r|. A masked token has the embedding of
+<extra_id_0> (the paper does not say); zeros would meet T5's RMS norm, whose derivative at 0 is a
 thousand, and drown the gradient in noise.
 
-In the first part of training the predictor learns alone (ours, ``kpod.predictor_share``), from
-masks that keep a random share of each rationale, all of it half the time, and from prefixes of
-which most are long: few prefixes of a uniform length hold the answer, or all that its last step
-needs. The paper trains both from the start, with a large pretrained model as the predictor. A small
-one that does not read rationales yet does better without them: weights fall even where keeping
-costs nothing, and what is masked it never learns to read. Jethani et al. (2021, REAL-X) describe
-how learned masks and predictors go astray together, and this remedy.
+The gradient of a logit is w (1 - w) times L(m_j = 1) - L(m_j = 0), the integral of dL/dm_j from 0
+to 1. So in every step a quarter of the tokens stand at a uniform point between, and their slopes
+there are samples of it (ours). The paper's straight-through Gumbel-softmax takes the slope at 0 or
+1, where predictors are flat; on the embedded task it found an eighth of the true effect.
+
+In the first part of training the predictor learns alone (ours, ``kpod.predictor_share``; the paper
+has a large pretrained predictor), from masks that keep a random share, all of it half the time, and
+mostly long prefixes. A small predictor that does not read rationales yet does better without them,
+weights fall, and what is masked it never learns to read (Jethani et al. 2021, REAL-X).
 """
 
 import functools
@@ -60,10 +52,7 @@ class WeightLoss(NamedTuple):
 
 
 def weight_example(vocab: Vocabulary, record: EncodedRecord, n_rationale: int) -> Example:
-    """Return question -> whole chain, with weight 0 on the rationale and 1 on the answer.
-
-    The weights tell the objective which targets are which.
-    """
+    """Return question -> whole chain, with weight 0 on the rationale and 1 on the answer."""
     ids = record.chain.ids
     weights = (np.arange(len(ids) + 1) >= n_rationale).astype(np.float32)
     return make_example(vocab, record.record.id, [record.question.ids], [ids], weights=weights)
@@ -73,11 +62,10 @@ def weight_example(vocab: Vocabulary, record: EncodedRecord, n_rationale: int) -
 def weights_objective(config: T5Config, settings: WeightLoss) -> Objective:
     """Return the objective of token weights.
 
-    Its sums count examples: ``weight_sum`` is their number, so both ways of ``train.normalize``
-    are the mean over examples, ``accuracy`` is the share of right answer tokens, and in the
-    metrics of training ``nll`` is that of an answer in nats, ``loss`` is L. So the mean weight is
-    ``(loss - nll) / alpha``, once weights are trained. In evaluation ``nll_sum`` is L too, which
-    ``validation_loss`` and ``train.keep_best`` then mean; its draws depend on the example alone.
+    Its sums count examples, so both ways of ``train.normalize`` are the mean over examples. In
+    training ``nll`` is that of an answer in nats and ``loss`` is L, so the mean weight is ``(loss -
+    nll) / alpha`` once weights are trained. In evaluation ``nll_sum`` is L too, which
+    ``train.keep_best`` then compares; its draws depend on the example alone.
     """
 
     def loss(params, batch, key, train):
@@ -115,18 +103,10 @@ def batch_sums(
     train: Any,
     is_training: bool = True,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Draw masks and prefixes and predict the answers.
-
-    Args:
-      params: from ``keypoint.init``.
-      batch: of ``weight_example``s.
-      key: of all that is drawn; what an example draws depends on it and ``example_index`` alone.
-      train: the ``train`` section.
-      is_training: whether dropout acts and some tokens are partly masked, for the gradient.
-
-    Returns:
-      Float32 sums over examples: negative log-likelihood of the answers, mean weights of the
-      rationales' tokens, shares of right answer tokens; and the number of examples.
+    """Draw masks and prefixes and predict the answers. What an example draws depends on ``key`` and
+    its ``example_index`` alone. With ``is_training`` dropout acts and some tokens are partly
+    masked, for the gradient. Returns float32 sums over examples: nll of the answers, mean weights
+    of the rationales' tokens, shares of right answer tokens; and the number of examples.
     """
     tokens, weights = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
     is_rationale = (tokens != 0) & (weights == 0)
@@ -198,15 +178,9 @@ def _partly(key: jax.Array, masks: jax.Array, weights: jax.Array) -> jax.Array:
 def _prefix(
     question: jax.Array, tokens: jax.Array, n_given: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Lay question, the first tokens of the rationale and end of sequence side by side.
-
-    Args:
-      question: [B, S], its end of sequence last.
-      tokens: [B, T], the rationale first.
-      n_given: [B], tokens of the rationale.
-
-    Returns:
-      ids [B, S + T], padding last, and the place of each in ``question`` and ``tokens`` joined.
+    """Lay question, the first ``n_given`` [B] tokens of the rationale and end of sequence side by
+    side. Returns ids [B, S + T], padding last, and their places in ``question`` [B, S] and
+    ``tokens`` [B, T] joined.
     """
     n_question = (question != 0).sum(1, keepdims=True) - 1
     n_given = n_given[:, None]
@@ -232,13 +206,8 @@ def _answers(
 
 @functools.partial(jax.jit, static_argnums=0)
 def token_weights(config: T5Config, params: Params, batch: Batch) -> jax.Array:
-    """Return what is used afterwards: the probability w of each token of the rationale.
-
-    Args:
-      batch: of ``weight_example``s.
-
-    Returns:
-      float32 [B, T]; 1 for tokens of the answer, 0 for padding.
+    """Return the probability w of each token of the rationale, float32 [B, T]; 1 for tokens of the
+    answer, 0 for padding.
     """
     tokens, weights = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
     is_rationale = (tokens != 0) & (weights == 0)

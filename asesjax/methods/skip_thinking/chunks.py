@@ -1,17 +1,16 @@
 """Chunk-wise training and skip-thinking (Chen et al. 2025, "Skip-Thinking").
 
-A rationale is cut into M chunks of whole sentences (M_i, where it has fewer). Chunk-wise training
-(CWT, section "chunk-wise training") makes each an item of its own, marked by its stage:
+A rationale is cut into at most M chunks of whole sentences. Chunk-wise training makes each an
+example of its own, marked by its stage:
 
     [m] question chunks before m -> chunk m          [answer] question all chunks -> answer sentence
 
-Skip-thinking training continues from there with the chunks that the answer needs (``jobs.chunks``
-finds out which), and a control that asks for them:
+Skip-thinking continues with the chunks that the answer needs (see ``skip_data.py``):
 
     [skip] question -> kept chunks, answer sentence
 
-The marks are sentinels; where they stand and all that is not in this text are ours. A rationale of
-fewer than M chunks ends its last with ``[answer]`` instead of end of sequence, and goes there.
+The marks are sentinels; what this text does not say is ours. A rationale of fewer than M chunks
+ends its last with ``[answer]`` instead of end of sequence.
 """
 
 import hashlib
@@ -64,11 +63,7 @@ class Sentences(NamedTuple):
 
 
 def check_chunks(config: Config) -> None:
-    """Refuse options that do not go together, before anything is trained.
-
-    Raises:
-      UserError: a search that never happens, or too few sentinels for the marks.
-    """
+    """Raise UserError for a search that never happens, or too few sentinels for the marks."""
     chunk, most = config.chunk, config.vocab.extra_ids
     if chunk.chunking == "search" and not chunk.refreshes:
         raise UserError("chunk.chunking=search needs chunk.refreshes of at least 1; or set average")
@@ -88,12 +83,8 @@ def make_marks(chunk: ChunkOptions, vocab: Vocabulary) -> Marks:
 
 
 def find_sentences(record: EncodedRecord) -> Sentences:
-    """Find the sentences of a record's rationale.
-
-    A sentence without a token of its own goes with the one before it.
-
-    Raises:
-      UserError: no answer sentence, or a text that comes to no tokens.
+    """Find the sentences of a record's rationale. A sentence without a token of its own joins the
+    one before it. Raises UserError for a missing answer sentence or a text without tokens.
     """
     chain, own = record.chain, record.record
     rationale = own.rationale.rstrip()
@@ -124,9 +115,8 @@ def find_sentences(record: EncodedRecord) -> Sentences:
 def average_boundaries(n_sentences: int, n_chunks: int) -> Boundaries:
     """Cut evenly (section "average chunking"): b_m is m L / M_i, rounded, halves up.
 
-    Example:
-      >>> average_boundaries(7, 4), average_boundaries(2, 4)
-      ((0, 2, 4, 5, 7), (0, 1, 2))
+    >>> average_boundaries(7, 4), average_boundaries(2, 4)
+    ((0, 2, 4, 5, 7), (0, 1, 2))
     """
     n = min(n_chunks, n_sentences)
     return tuple((2 * m * n_sentences + n) // (2 * n) for m in range(n + 1))
@@ -177,16 +167,12 @@ def skip_examples(
     kept: Sequence[int],
     how: str,
 ) -> list[Example]:
-    """Make the examples that teach to write the kept chunks alone.
+    """Make the examples that teach to write the kept chunks (numbers from 0, rising) alone.
 
-    Args:
-      marks: from ``make_marks``.
-      record: example i has the id ``record/skip`` or ``record/skip-i``.
-      kept: numbers of chunks, from 0, rising.
-      how: "one_pass": everything is one target. "stages" (ours): ``[skip]`` alone is followed by
-        the mark of the first kept stage, and each chunk ends with the mark of the next, so that a
-        target is never longer than a chunk; the contexts begin with both marks, which tells them
-        from those of chunk-wise training.
+    "one_pass" makes everything one target. With "stages" (ours) ``[skip]`` alone is followed by the
+    mark of the first kept stage, and each chunk ends with the mark of the next, so that a target is
+    never longer than a chunk; the contexts begin with both marks, unlike those of chunk-wise
+    training. Ids are ``record/skip`` or ``record/skip-i``.
     """
     name, question = record.record.id, record.question.ids
     runs = [sentences.run(boundaries[m], boundaries[m + 1]) for m in kept]

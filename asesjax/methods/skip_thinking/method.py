@@ -32,7 +32,6 @@ class _Chunks(Method):
     Options = ChunkOptions
 
     def __init__(self, name: str, config: Config):
-        """Check the section."""
         super().__init__(name, config)
         check_chunks(config)
 

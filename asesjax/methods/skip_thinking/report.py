@@ -1,8 +1,7 @@
 """What skip-thinking leaves out, in its training data and in what it writes, by gold labels.
 
-The answer does not need sentences with the gold label ``FILLER``. Leaving sentences out is measured
-as finding them: precision is the share of the sentences left out that are filler, recall the share
-of the filler that is left out. Labels and measure are ours.
+The answer does not need sentences with the gold label ``FILLER``. Precision is the share of the
+sentences left out that are filler, recall the share of the filler left out (labels: ours).
 """
 
 from collections import Counter
@@ -19,15 +18,12 @@ from asesjax.viz.curves import accuracy_by_length
 
 
 def sentence_labels(text: str, gold: Sequence[Segment]) -> list[tuple[str, str | None]]:
-    """Cut a text into sentences and give each the gold label that most of its characters have.
+    """Cut a text into sentences and give each the gold label that most of its characters have. The
+    text is the joined text of the gold segments, or its beginning.
 
-    Args:
-      text: the beginning of the gold segments' texts joined, or all of it.
-
-    Example:
-      >>> gold = [Segment("Now then. ", FILLER), Segment("So 6.", "AS")]
-      >>> sentence_labels("Now then. So 6.", gold)
-      [('Now then.', 'FILLER'), ('So 6.', 'AS')]
+    >>> gold = [Segment("Now then. ", FILLER), Segment("So 6.", "AS")]
+    >>> sentence_labels("Now then. So 6.", gold)
+    [('Now then.', 'FILLER'), ('So 6.', 'AS')]
     """
     of = [segment.label for segment in gold for _ in segment.text]
     pieces = split_sentences(text)
@@ -38,12 +34,8 @@ def sentence_labels(text: str, gold: Sequence[Segment]) -> list[tuple[str, str |
 
 
 def skipping_report(run: Run, rows: Sequence[dict[str, Any]]) -> ReportPart:
-    """Collect what a report says about leaving chunks out.
-
-    Returns:
-      As facts ``data``: of the skip data of each split, see ``left_out``; None where there is none.
-      ``methods``: name to ``seconds_per_question``, and where test questions have gold labels what
-      ``written`` says.
+    """Collect the report's facts: ``data`` has ``left_out`` of each split (None without skip data),
+    ``methods`` the ``seconds_per_question`` of each method and, with gold labels, ``written``.
     """
     path, methods = run / "skip/summary.json", {}
     for row in rows:
@@ -58,18 +50,13 @@ def skipping_report(run: Run, rows: Sequence[dict[str, Any]]) -> ReportPart:
 
 
 def left_out(rows: Sequence[dict[str, Any]], records: Sequence[Record]) -> dict[str, Any]:
-    """Sum up the skip data of a split.
+    """Sum up the skip data of a split, rows of ``skip/<split>.jsonl``.
 
-    Args:
-      rows: of ``skip/<split>.jsonl``, see ``skip_data.make_skip_data``.
-
-    Returns:
-      ``records``, ``chunks``; ``kept_share`` of the chunks, and ``left_out_by_place``, the shares
-      of the first, last and middle chunks that were left out; ``right_before`` and
-      ``right_after``, the shares of records that the student answers rightly from all chunks and
-      from those kept. Where there are gold labels also ``sentences`` and ``left_out``, counts by
-      label, and ``precision`` and ``recall`` of filler (None where nothing is left out, or there
-      is no filler).
+    Returns ``records``, ``chunks``, ``kept_share`` of the chunks and ``left_out_by_place`` (first,
+    middle, last); ``right_before`` and ``right_after`` are the shares of records answered rightly
+    from all chunks and from those kept. With gold labels there are also ``sentences`` and
+    ``left_out`` (counts by label) and ``precision`` and ``recall`` of filler (None where
+    undefined).
     """
     places: Counter[str] = Counter()
     gone: Counter[str] = Counter()
@@ -105,18 +92,12 @@ def left_out(rows: Sequence[dict[str, Any]], records: Sequence[Record]) -> dict[
 
 
 def written(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Compare what a method wrote for questions with gold labels with what it might have left out.
+    """Compare what a method wrote with what it might have left out; all ``rows`` have ``gold``.
 
     A needed sentence is left out where the chain does not hold it to the letter; filler is whatever
-    sentence is filler in some gold chain, and counted, since any will do.
-
-    Args:
-      rows: predictions (``evals.predictions.prediction_row``), all with ``gold``.
-
-    Returns:
-      ``sentences_per_chain`` without the answer sentence, ``filler_per_chain`` and
-      ``reference_filler`` (of the gold chain), ``needed_present`` (label to share of the gold
-      sentences), ``precision`` and ``recall`` of leaving out filler.
+    sentence is filler in some gold chain. Returns ``sentences_per_chain`` without the answer
+    sentence, ``filler_per_chain``, ``reference_filler`` (of the gold chain), ``needed_present``
+    (share of the gold sentences by label), and ``precision`` and ``recall`` of leaving out filler.
     """
     golds = []
     for row in rows:
@@ -150,7 +131,6 @@ def written(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _labels_left_out(row: dict[str, Any], gold: Sequence[Segment]) -> tuple[Counter, Counter]:
-    """Count the sentences of a row of skip data, and those left out, by label."""
     text, kept, ends = "".join(row["chunks"]), set(row["kept"]), [0]
     for chunk in row["chunks"]:
         ends.append(ends[-1] + len(chunk))

@@ -1,11 +1,9 @@
 """Where a student's loss wants the cuts between chunks (Chen et al. 2025, search-based chunking).
 
 Neighbouring chunks are merged, every cut between two sentences is tried, and the cut moves where
-that improves the objective by more than a threshold; one pass from left to right. The order, the
-threshold, the objectives and that a pass is one are ours: the paper's algorithm is not at hand.
-
-What a chunk costs does not depend on where others are cut: its history is the same text. So with
-``"total"``, the sum over a rationale can only fall.
+that improves the objective by more than a threshold; one pass from left to right. The paper's
+algorithm is not published: order, threshold, objectives and the single pass are ours. A chunk's
+cost does not depend on other cuts, so with ``"total"`` the sum over a rationale only falls.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,18 +42,11 @@ class Searched(NamedTuple):
 
 
 def objective(costs: Sequence[Cost], name: str) -> float:
-    """Return the nats a token of some chunks.
+    """Return the nats a token: "total" weighs all tokens the same, "mean_of_means" all chunks.
 
-    Args:
-      name: "total": all tokens weigh the same. "mean_of_means": all chunks do; smallest where the
-        tokens that are hard to tell stand in a long chunk.
-
-    Example:
-      >>> costs = [Cost(6.0, 2), Cost(2.0, 2), Cost(1.0, 6)]
-      >>> objective(costs[:2], "total"), objective(costs[:2], "mean_of_means")
-      (2.0, 2.0)
-      >>> objective(costs[::2], "total"), round(objective(costs[::2], "mean_of_means"), 3)
-      (0.875, 1.583)
+    >>> costs = [Cost(6.0, 2), Cost(1.0, 6)]
+    >>> objective(costs, "total"), round(objective(costs, "mean_of_means"), 3)
+    (0.875, 1.583)
     """
     if name == "total":
         return sum(cost.nll for cost in costs) / sum(cost.tokens for cost in costs)
@@ -65,11 +56,8 @@ def objective(costs: Sequence[Cost], name: str) -> float:
 def search(
     boundaries: Sequence[Boundaries], score: Score, name: str, threshold: float
 ) -> Searched:
-    """Move the cuts of many samples, those of one position together.
-
-    Args:
-      score: returns the cost of every candidate; called once for each position.
-      threshold: what a cut must gain, in nats a token.
+    """Move the cuts of many samples, those of one position together. ``score`` returns the cost of
+    every candidate; a cut must gain ``threshold`` nats a token.
     """
     bounds = [list(one) for one in boundaries]
     after: list[list[Cost]] = [[] for _ in bounds]

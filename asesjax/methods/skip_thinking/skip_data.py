@@ -47,11 +47,10 @@ def skip_data_stage(run: Run, config: Config) -> Stage:
 
 
 def make_skip_data(run: Run) -> None:
-    """Find out with the chunk-wise student which chunks its answers need, for each record.
-
-    Writes ``skip/<split>.jsonl``: ``id``, ``boundaries``, ``chunks`` (their texts), ``kept``
-    (numbers from 0), and whether the student answers rightly given all chunks (``right_before``)
-    and given those kept (``right_after``).
+    """Find out with the chunk-wise student which chunks its answers need, for each record. Rows of
+    ``skip/<split>.jsonl`` hold ``id``, ``boundaries``, ``chunks`` (texts), ``kept`` (numbers from
+    0), and whether the student answers rightly from all chunks (``right_before``) and from those
+    kept (``right_after``).
     """
     student = load_method(run, STUDENT)
     summaries = {}
@@ -95,21 +94,14 @@ def find_kept(
     right: Callable[[Sequence[Trial]], list[bool]],
     order: str = "front_to_back",
 ) -> tuple[list[list[int]], list[bool], list[bool]]:
-    """Leave out chunk after chunk where the answer stays right without it.
+    """Leave out chunk after chunk where the answer stays right without it, all samples at once.
 
-    All samples are at their m-th trial at once. The orders, that removals add up, and the last test
-    are ours: what is kept must be enough for the answer, or everything is kept.
-
-    Args:
-      may_go: whether chunk m (from 0) of a sample may be left out.
-      right: whether the answer of each trial is right.
-      order: "front_to_back": behind the chunk left out the student writes as many chunks as the
-        rationale has there, from those kept before. It may write what was left out and do without
-        a later chunk that nobody needs. "back_to_front": from all chunks before, it writes no more
-        than were kept behind, in the last stages.
-
-    Returns:
-      Numbers of the kept chunks, and whether the answer is right from all chunks and from these.
+    ``may_go`` says whether chunk m of a sample may be left out, ``right`` whether the answer of
+    each trial is right. In "front_to_back" the student writes all chunks behind the one left out,
+    from those kept before; it may write that one again and omit a later one. In "back_to_front" it
+    writes, from all chunks before, no more than were kept behind, in the last stages. Orders and
+    last test (what is kept must suffice, or all is kept) are ours. Returns the kept chunks, and
+    whether the answer is right from all chunks and from these.
     """
     kept: list[list[int]] = [[] for _ in n_chunks]
     backwards = order == "back_to_front"
@@ -139,11 +131,10 @@ def answered_rightly(
     samples: Sequence[Sample],
     trials: Sequence[Trial],
 ) -> list[bool]:
-    """Let the student go on from some chunks and judge its answers.
-
-    It writes the chunks that are between, or fewer where it marks the end itself, and then the
-    answer; the most probable tokens. With ``skip.continuation`` "teacher" the
-    sample's own chunks stand for what it would write.
+    """Let the student continue from some chunks with the most probable tokens and judge its
+    answers. It writes the chunks that are missing, or fewer where it ends them itself, and the
+    answer. With ``skip.continuation`` "teacher" the sample's own chunks replace what it would
+    write.
     """
     config, vocab = run.config, student.vocab
     spec, limits = decode_spec(student.method, vocab)
@@ -198,7 +189,6 @@ def _buckets(buckets: Sequence[int], questions: Sequence[np.ndarray]) -> tuple[i
 
 
 def _words(summary: dict) -> str:
-    """Say in a line what was left out."""
     text = (
         f"{summary['kept_share']:.1%} of {summary['chunks']:,} chunks kept; answers right from all "
         f"chunks {summary['right_before']:.1%}, from those kept {summary['right_after']:.1%}"

@@ -1,7 +1,7 @@
-"""Chunk-wise training, whose chunks change on the way.
+"""Chunk-wise training, whose chunks change during training.
 
-Phase k of the training uses the boundaries in ``chunks/<k>/<split>.npz`` (``search.json`` says what
-moved), the methods that come after it those in ``chunks/<split>.npz``.
+Phase k uses the boundaries in ``chunks/<k>/<split>.npz`` (``search.json`` says what moved), the
+methods that come after it those in ``chunks/<split>.npz``.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,13 +38,10 @@ SPLITS = ("train", "validation")
 
 
 def train_in_phases(run: Run, method: Method) -> None:
-    """Train in phases of one run: before each but the first, the student moves the cuts.
-
-    Every rationale keeps its number of chunks, so the examples stay as many as they are, and the
-    loop continues with the same schedule and optimizer. What a killed run left is never redone.
-
-    Raises:
-      UserError: fewer steps than phases.
+    """Train in phases of one run: before each but the first, the student moves the cuts. A
+    rationale keeps its number of chunks, so the loop continues with the same schedule and
+    optimizer. Finished phases are not repeated on resume. Raises UserError for fewer steps than
+    phases.
     """
     vocab = load_saved(run / "vocab")
     model = model_config(run, vocab)

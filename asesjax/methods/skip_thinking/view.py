@@ -12,11 +12,8 @@ _HEADINGS = (
 
 
 def skipping_lines(rows: Sequence[dict[str, Any]], skipping: dict[str, Any]) -> list[str]:
-    """Write what methods wrote and left out, and what the skip data leaves out.
-
-    Args:
-      rows: of the report, with ``accuracy`` and ``tokens_per_question``.
-      skipping: facts of ``report.skipping_report``.
+    """Write what methods wrote and left out, and what the skip data leaves out (the facts of
+    ``report.skipping_report``).
     """
     cells = []
     for row in rows:

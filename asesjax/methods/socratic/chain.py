@@ -2,8 +2,8 @@
 
     How many clips in May? She sold 48 / 2 = 24. How many in all? 48 + 24 = 72. The answer is 72.
 
-The text is encoded once and cut into runs of ids, a subquestion or an answer each. Inputs are put
-together from these runs, as decoding does from the segments that it has written.
+The text is encoded once and cut into runs of ids, a subquestion or an answer each. Inputs are built
+from these runs, as in decoding from the segments written so far.
 """
 
 import dataclasses
@@ -33,10 +33,8 @@ class Leads(NamedTuple):
 
 
 def steps_of(record: Record, settings: SocraticOptions) -> Steps:
-    """Return a record's pairs of subquestion and text, without white space around them.
-
-    Raises:
-      UserError: there are none, or one lacks its subquestion or its text.
+    """Return a record's stripped pairs of subquestion and text. Raises UserError if there are none,
+    or one lacks its subquestion or its text.
     """
     steps = record.steps
     if not steps and settings.single_steps:
@@ -59,19 +57,13 @@ def steps_of(record: Record, settings: SocraticOptions) -> Steps:
 
 
 def chain_parts(record: Record, config: Config) -> list[str]:
-    """Return subquestions and answers in turn; joined by blanks they are the chain.
+    """Return subquestions and answers in turn; joined by blanks they are the chain. The last answer
+    ends with the answer sentence (``data.answer_template``), which replaces a bare answer.
 
-    The last answer holds the answer sentence (``data.answer_template``), as the chains of all
-    methods do, unless it ends with it already; one that is the bare answer gives way to it.
-
-    Raises:
-      UserError: see ``steps_of``.
-
-    Example:
-      >>> from asesjax.config import base_config, finish
-      >>> steps = (("How many now?", "2 + 3 = 5."), ("Is that odd?", "yes"))
-      >>> chain_parts(Record("1", "Odd?", "2 + 3 = 5.", "yes", steps=steps), finish(base_config()))
-      ['How many now?', '2 + 3 = 5.', 'Is that odd?', 'The answer is yes.']
+    >>> from asesjax.config import base_config, finish
+    >>> steps = (("How many now?", "2 + 3 = 5."), ("Is that odd?", "yes"))
+    >>> chain_parts(Record("1", "Odd?", "2 + 3 = 5.", "yes", steps=steps), finish(base_config()))
+    ['How many now?', '2 + 3 = 5.', 'Is that odd?', 'The answer is yes.']
     """
     parts = [text for pair in steps_of(record, config.socratic) for text in pair]
     closing = answer_sentence(record, config.data.answer_template)
@@ -84,7 +76,6 @@ def chain_parts(record: Record, config: Config) -> list[str]:
 
 def reference(record: Record, config: Config) -> Record:
     """Return a record whose rationale is the whole Socratic chain, to compare chains with.
-
     Subquestions are gold segments without a label. A record without steps stays as it is.
     """
     if not record.steps:
@@ -95,10 +86,8 @@ def reference(record: Record, config: Config) -> Record:
 
 
 def encode_parts(vocab: Vocabulary, record: Record, config: Config) -> list[np.ndarray]:
-    """Return the ids of each of ``chain_parts``, int32; joined they are those of the chain.
-
-    Raises:
-      UserError: a part that comes to no tokens.
+    """Return the ids of each of ``chain_parts``, int32; joined they are those of the chain. Raises
+    UserError for a part without tokens.
     """
     parts = chain_parts(record, config)
     texts = [f"{text} " for text in parts[:-1]] + parts[-1:]
@@ -127,13 +116,9 @@ def guide_ids(vocab: Vocabulary, record: Record, settings: SocraticOptions) -> n
 def ask_examples(
     vocab: Vocabulary, record: Record, head: np.ndarray, runs: list[np.ndarray], plan: str
 ) -> list[Example]:
-    """Build the decomposer's examples.
-
-    Args:
-      head: ids that stand before the chain: mark, question, guide.
-      runs: of ``encode_parts``.
-      plan: "step": head and steps so far -> next subquestion, and behind the last step sentinel 0;
-        "whole": head -> all subquestions, sentinel 1 between them.
+    """Build the decomposer's examples; ``head`` is mark, question and guide, ``runs`` the parts'
+    ids. Plan "step": head and steps so far -> next subquestion, and after the last step sentinel 0.
+    Plan "whole": head -> all subquestions, sentinel 1 between them.
     """
     if plan == "whole":
         separator = [vocab.sentinel(1)]
@@ -149,9 +134,8 @@ def ask_examples(
 def solve_examples(
     vocab: Vocabulary, record: Record, head: np.ndarray, runs: list[np.ndarray], history: bool
 ) -> list[Example]:
-    """Build the solver's examples: head, steps so far and a subquestion -> its answer.
-
-    Arguments are those of ``ask_examples``; without ``history`` the steps so far are left out.
+    """Build the solver's examples: head, steps so far and a subquestion -> its answer. Without
+    ``history`` the steps so far are left out.
     """
     return [
         _example(

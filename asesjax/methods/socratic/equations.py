@@ -1,7 +1,7 @@
-"""What a decomposer may be told of a chain: the equations of its steps, or their operators alone.
+"""The guide of a decomposer: the equations of a chain's steps, or their operators alone.
 
 Shridhar et al. 2023 write ``<<48/2=24>>``; T5's vocabulary has no ``<``, so here a step is a pair
-of square brackets, which all of T5's pieces survive: ``[48/2=24]``, ``[/]``.
+of square brackets: ``[48/2=24]``, ``[/]``.
 """
 
 import re
@@ -20,16 +20,12 @@ _OPERATOR = re.compile(r"(?<=[\d)%.])[-+*/]")
 
 
 def find_equations(text: str) -> list[str]:
-    """Return the computations of a step, without blanks, units and currency.
+    """Return the computations of a step, without blanks, units and currency. GSM8K's calculator
+    marks are taken where there are any; otherwise every ``a + b = c`` of the text, whose right side
+    is the last number where several sides follow each other.
 
-    GSM8K's calculator marks are taken where there are any; otherwise every ``a + b = c`` of the
-    text, whose right side is the last number where several sides follow each other.
-
-    Example:
-      >>> find_equations("That is 3 x $1,500 = $9,000 / 2 = $4,500.")
-      ['3*1500=4500']
-      >>> find_equations("She has 48/2 = <<48/2=24>>24 clips."), find_equations("x = 40")
-      (['48/2=24'], [])
+    >>> find_equations("That is 3 x $1,500 = $9,000 / 2 = $4,500.")
+    ['3*1500=4500']
     """
     marks = _MARK.findall(text)
     if marks:
@@ -43,15 +39,11 @@ def find_equations(text: str) -> list[str]:
 
 
 def equations_text(texts: Sequence[str], guidance: str) -> str:
-    """Write the guide of a chain: brackets for each step, empty where it computes nothing.
+    """Write the guide of a chain, "equations" or "operators": brackets for each step, empty where
+    it computes nothing, with commas between several equations.
 
-    Args:
-      guidance: "equations", or "operators" for these alone; what a step has of several equations
-        is set off by commas.
-
-    Example:
-      >>> equations_text(["She has 48/2 = 24.", "So 48 + 24 - 2 = 70.", "All."], "operators")
-      '[/] [+-] []'
+    >>> equations_text(["She has 48/2 = 24.", "So 48 + 24 - 2 = 70.", "All."], "operators")
+    '[/] [+-] []'
     """
     steps = [find_equations(text) for text in texts]
     if guidance == "operators":
@@ -61,5 +53,4 @@ def equations_text(texts: Sequence[str], guidance: str) -> str:
 
 
 def _signs(term: str) -> str:
-    """Keep numbers, operators and brackets of a term."""
     return re.sub(r"/(?=$|[-+*/)])", "", _NO_SIGN.sub("", term)).translate(_SIGNS)

@@ -2,11 +2,9 @@
 
 The decomposer (the paper's QG) and the solver (QA) write in turn, until the decomposer writes the
 sentinel that ends the chain. The operators or equations of the steps may guide what it asks for;
-the solver never sees them, since an equation is the answer. In decoding this is the loop of
-AS-ES's dual path with two kinds of turns.
-
-With ``socratic.plan=whole`` the decomposer writes all subquestions before the first is answered,
-set off by sentinel 1; they are then given to the same loop as whole segments.
+the solver never sees them, since an equation is the answer. With ``socratic.plan=whole`` the
+decomposer writes all subquestions first, separated by sentinel 1; they are then given to the same
+loop as whole segments.
 """
 
 from collections.abc import Sequence
@@ -44,7 +42,6 @@ class Socratic(Method):
     solver = "solver"
 
     def __init__(self, name: str, config: Config):
-        """Check what a whole plan excludes."""
         super().__init__(name, config)
         options = self.options
         self.guided = options.guidance != "none"
@@ -134,11 +131,9 @@ class Socratic(Method):
     def with_plans(
         self, plans: Sequence[np.ndarray], vocab: Vocabulary, request: Request
     ) -> Request:
-        """Give planned subquestions to the chains: every other segment, and then the end.
-
-        A subquestion without room for its end mark is given without it, and is cut as any segment
-        that is too long. A plan that was cut itself is not complete: its chain has no round for
-        the end.
+        """Give planned subquestions to the chains: every other segment, and then the end. One
+        without room for its end mark is cut like any segment that is too long. The chain of a plan
+        that was itself cut has no round for the end.
         """
         decode, none = self.config.decode, np.zeros(0, np.int32)
         limits = request.limits or Limits(
@@ -172,11 +167,7 @@ class SocraticUnified(Socratic):
     solver = "main"
 
     def leads(self, vocab: Vocabulary) -> Leads:
-        """Encode the marks.
-
-        Raises:
-          UserError: marks that this vocabulary cannot tell apart.
-        """
+        """Encode the marks; raises UserError if the vocabulary cannot tell them apart."""
         marks = [getattr(self.options, f"{name}_mark") for name in Leads._fields]
         leads = Leads(*(tuple(vocab.encode(mark).tolist()) for mark in marks))
         # Unknown pieces do no harm here: all that matters is that the marks differ.
