@@ -8,7 +8,8 @@ Feng et al. 2024, section 3.3, equations 9 to 13; N questions, T stages, d step 
 A stage takes steps_at_once steps off what is given of the set S of questions that it chooses. With
 a what a question adds to H and C_k clusters of questions, S is to maximise
 
-    F(S) = -(D(t) - H(t - 1) - sum of a) + beta * sum_k sqrt(|C_k & S|),  sum of a <= D(t) - H(t - 1)
+    F(S) = -(D(t) - H(t - 1) - sum of a) + beta * sum_k sqrt(|C_k & S|)
+    sum of a <= D(t) - H(t - 1)
 
 F is monotone and submodular. The paper's threshold greedy (FTGP) is not published with it; here the
 best of three sets is taken (Leskovec et al. 2007, "Cost-effective outbreak detection in networks"):
