@@ -12,10 +12,8 @@ from asesjax.data.vocab import Vocabulary
 def unknown_share(
     vocab: Vocabulary, texts: Sequence[str], ids: Sequence[np.ndarray] | None = None
 ) -> tuple[int, int, list[str]]:
-    """Count the pieces that a vocabulary cannot spell in some texts, whose ids may be given.
-
-    Returns:
-      ``n_unknown``, ``n_tokens`` and the ten stretches of text most often lost.
+    """Count the pieces that a vocabulary cannot spell in some texts: return their number, that of
+    all tokens, and the ten stretches of text most often lost. ``ids`` are the texts' own.
     """
     n_unknown, n_tokens, lost = 0, 0, collections.Counter()
     for text, own in zip(texts, vocab.encode_batch(texts) if ids is None else ids, strict=True):
@@ -34,12 +32,8 @@ def unknown_share(
 def audit(
     vocab: Vocabulary, field: str, texts: Sequence[str], ids: Sequence[np.ndarray]
 ) -> dict[str, Any]:
-    """Count what a vocabulary loses of a field of some data.
-
-    Returns:
-      ``field``, ``texts``, ``tokens``, ``unknown`` (tokens), ``lost`` (the stretches most often
-      lost), and ``changed``, the texts that decoding does not give back as they were: unknown
-      pieces, line breaks, runs of spaces, characters that are normalised.
+    """Count what a vocabulary loses of a field of some data: its ``unknown`` tokens, the stretches
+    most often ``lost``, and the texts ``changed``, which decoding does not give back as they were.
     """
     unknown, tokens, lost = unknown_share(vocab, texts, ids)
     changed = sum(text != vocab.decode(own) for text, own in zip(texts, ids, strict=True))

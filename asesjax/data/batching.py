@@ -2,9 +2,8 @@
 
 Rows form an endless stream: one permutation of all of them per epoch. A row is an example, or
 several that are packed (``packing.py``). Stretches of the stream ("windows") are ordered by shape
-and cut into batches, which are then put in random order, so that a batch's rows are of like length
-and little is padding. No example is dropped or repeated within an epoch, and the step alone tells
-which batch comes next: that is the cursor a checkpoint keeps.
+and cut into batches, which are then shuffled, so that rows of a batch are of like length. No
+example is dropped or repeated within an epoch; the step is the cursor that a checkpoint keeps.
 """
 
 import dataclasses
@@ -47,9 +46,8 @@ class Plan:
         return step / self.n_steps if self.n_steps else 1.0
 
     def epoch_start(self, epoch: int) -> int:
-        """Return the first step whose batch begins in an epoch (0, 1, ...).
-
-        Earlier steps have every example ``epoch`` times, and fewer than B rows once more.
+        """Return the first step whose batch begins in an epoch (0, 1, ...). Earlier steps have
+        every example ``epoch`` times, and fewer than B rows once more.
         """
         return -(-epoch * len(self.lengths) // self.batch_size)
 
@@ -80,17 +78,10 @@ def make_plan(
 ) -> Plan:
     """Decide the shapes and the order of the batches of a training run.
 
-    Args:
-      examples: all of them; only ids and lengths are read.
-      batch_size: rows of a batch, all processes together.
-      source_buckets: source lengths that batches may be padded to.
-      target_buckets: target lengths that batches may be padded to.
-      packed_length: above 0, several examples share a row, whose longer side has at most so many
-        positions (see ``packing.pack``); the buckets are not used.
-      n_steps: of the training; 0 where all targets count (see ``Example.loss_from``).
-
-    Raises:
-      UserError: no examples, wrong buckets, or an example that fits none, or no packed row.
+    ``batch_size`` rows are of all processes together, and a batch is padded to one of the buckets
+    of each side. With ``packed_length`` above 0, several examples share a row of at most so many
+    positions and the buckets are not used (``packing.pack``). ``n_steps`` may be 0 where all
+    targets count from the start. Raises UserError for wrong buckets or no fit.
     """
     if batch_size < 1:
         raise UserError(f"train.batch_size must be at least 1, got {batch_size}")
@@ -111,13 +102,8 @@ def batch_at(
     plan: Plan, examples: Sequence[Example], step: int, process_index: int = 0,
     process_count: int = 1,
 ) -> Batch:  # fmt: skip
-    """Return the batch of a step (0, 1, ...), whatever was asked for before.
-
-    Its shape is the same in every process; process p of P gets rows ``[p*B/P, (p+1)*B/P)``. Where
-    the plan packs, it has segment ids.
-
-    Raises:
-      UserError: the batch size cannot be shared by so many processes.
+    """Return the batch of a step (0, 1, ...), with segment ids where the plan packs. Its shape is
+    the same in every process; process p of P gets rows ``[p*B/P, (p+1)*B/P)``.
     """
     places = _places(plan, step)
     mine = _share(plan.batch_size, process_index, process_count)
@@ -138,10 +124,8 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """Yield every example once, ordered by shape; ``example_index`` tells which is where.
-
-    The last batch is filled up with empty rows whose ``example_index`` is -1 and whose weights
-    are 0. Errors are those of ``make_plan``, raised at the call.
+    """Yield every example once, ordered by shape. The last batch is filled up with empty rows whose
+    ``example_index`` is -1. UserErrors are those of ``make_plan``, raised at the call.
     """
     plan = make_plan(examples, batch_size, source_buckets, target_buckets, seed=0)
     mine = _share(batch_size, process_index, process_count)
@@ -164,13 +148,8 @@ def map_batches(
     target_buckets: Sequence[int],
     batch_size: int = 64,
 ) -> list[Any]:
-    """Apply a compiled function of a batch to many examples.
-
-    Returns:
-      For each example, in order, its row of what the function returns, a tree of arrays [B, ...].
-
-    Raises:
-      UserError: an example longer than the largest bucket.
+    """Apply a compiled function of a batch to examples; return for each, in order, its row of the
+    result, a tree of arrays [B, ...]. Too long an example is a UserError.
     """
     out: list = [None] * len(examples)
     for batch in eval_batches(examples, batch_size, source_buckets, target_buckets):

@@ -1,9 +1,8 @@
 """Records with their questions and chains in ids, encoded once by the data stage.
 
-A folder holds flat arrays: the ids of all questions and chains, and the character of its text at
-which each token starts. They are memory-mapped. Segments, steps, sentences and chunks are spans of
-characters or of tokens over them; what a method's stages find out about a record lies beside it
-as arrays (``core.ragged``).
+A folder holds flat memory-mapped arrays: the ids of all texts, and the character at which each
+token starts. Segments, steps, sentences and chunks are spans over them; what a method's stages find
+out about a record lies beside it as arrays (``core.ragged``).
 """
 
 import hashlib
@@ -33,11 +32,9 @@ class EncodedText(NamedTuple):
     starts: np.ndarray  # [N] int32, the character at which each token starts; never falling
 
     def piece_of_tokens(self, pieces: Sequence[Piece]) -> np.ndarray:
-        """Return the piece of each token, int32 [N]; -1 for tokens between pieces.
-
-        A token belongs to the piece that holds its first character that is not white space. A
-        token of white space alone goes with the character after it, at the end of the text with
-        the one before.
+        """Return the piece of each token, int32 [N]; -1 for tokens between pieces. A token belongs
+        to the piece of its first character that is not white space. A token of white space alone
+        goes with the character after it, at the end of the text with the one before.
         """
         if not len(self.ids) or not len(pieces):
             return np.full(len(self.ids), -1, np.int32)
@@ -95,11 +92,7 @@ def encode_record(
 
 
 def write_corpus(folder: str | Path, encoded: Sequence[EncodedRecord]) -> None:
-    """Write the ids of records.
-
-    Raises:
-      UserError: a question or chain that comes to no tokens.
-    """
+    """Write the ids of records; UserError for a question or chain that comes to no tokens."""
     for name in _TEXTS:
         texts = [getattr(one, name) for one in encoded]
         for one, text in zip(encoded, texts, strict=True):
@@ -115,16 +108,8 @@ def write_corpus(folder: str | Path, encoded: Sequence[EncodedRecord]) -> None:
 def read_corpus(
     workdir: str | Path, split: str, answer_template: str, annotations: Iterable[str] = ()
 ) -> list[EncodedRecord]:
-    """Read the records of a split with their ids.
-
-    Args:
-      workdir: of a run whose data stage has finished.
-      split: "train", "validation" or "test".
-      answer_template: of the ``data`` section.
-      annotations: files of the workdir whose arrays the records get, ``{split}`` in their names.
-
-    Raises:
-      UserError: files that are not there, or are of other records.
+    """Read the records of a split with their ids, and with the arrays of the files ``annotations``,
+    ``{split}`` in their names. Raises UserError for files that are missing or of other records.
     """
     workdir = Path(workdir)
     records = read_records(workdir / f"data/{split}.jsonl")
@@ -158,11 +143,7 @@ def read_corpus(
 
 
 def need_tokens(ids: np.ndarray, record: Record, field: str, text: str) -> None:
-    """Check that a text of a record has tokens.
-
-    Raises:
-      UserError: it has none.
-    """
+    """Raise UserError where a text of a record has no tokens."""
     if not len(ids):
         raise UserError(
             f"record {record.id}: the {field} {text[:60]!r} comes to no tokens in this vocabulary; "

@@ -1,7 +1,5 @@
-"""Texts of a chain, and examples put together from runs of ids; no text is encoded twice.
-
-The question is encoded once and the chain once; what is learned are runs of their ids. Decoding
-appends ids in the same way, so that training and decoding see the same contexts to the last id.
+"""Texts of a chain, and examples put together from runs of ids; no text is encoded twice. Decoding
+appends ids in the same way, so it sees the same contexts as training to the last id.
 """
 
 from collections.abc import Sequence
@@ -14,14 +12,8 @@ from asesjax.data.vocab import Vocabulary
 
 
 def answer_sentence(record: Record, answer_template: str) -> str:
-    """Return what closes the chain, ``""`` where the record has no answer or there is no template.
-
-    Raises:
-      UserError: a template without ``{answer}``.
-
-    Example:
-      >>> answer_sentence(Record("1", "q", "r", "42"), "The answer is {answer}.")
-      'The answer is 42.'
+    """Return what closes the chain, ``""`` without an answer or a template ("The answer is
+    {answer}."); UserError for a template without ``{answer}``.
     """
     if not answer_template or not record.answer:
         return ""
@@ -55,14 +47,9 @@ def make_example(
     end: int | None = None,
     weights: np.ndarray | float = 1.0,
 ) -> Example:
-    """Put an example together from runs of ids, as decoding puts its contexts together.
-
-    Args:
-      context: runs that are joined to the source; end of sequence follows.
-      target: runs that are joined to the target; ``end`` follows.
-      kind: see ``Example``.
-      end: end mark; end of sequence when None.
-      weights: one for all targets, or one for each, the end mark included.
+    """Put an example together from runs of ids, as decoding puts its contexts together. End of
+    sequence follows the source, and ``end`` (end of sequence when None) the target; ``weights`` are
+    one for all targets, or one for each, the end mark included.
     """
     targets = join_ids(*target, [vocab.eos_id if end is None else end])
     return Example(

@@ -1,8 +1,8 @@
 """Read the vocabulary of a folder of transformers, or write one as transformers 5 loads it.
 
-transformers reads every ``spiece.model`` beside a T5 as a unigram model. T5's own is one, and goes
-as it is. Those trained here are byte-pair models, which transformers would cut differently without
-a word; they become a ``tokenizer.json`` that lists the merges.
+transformers reads every ``spiece.model`` beside a T5 as a unigram model, as T5's own is. Those
+trained here are byte-pair models, which it would silently cut differently; they become a
+``tokenizer.json`` that lists the merges.
 """
 
 import base64

@@ -10,10 +10,8 @@ _END = object()
 
 
 def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
-    """Yield items that one background thread prepares ahead, in order, at most ``depth``.
-
-    An exception of ``items`` is raised here, after the items before it. When the consumer stops
-    early (``close``, or the generator is deleted), the thread ends too.
+    """Yield items that a background thread prepares ahead, in order, at most ``depth``. An
+    exception of ``items`` is raised here in its place. The thread ends when the consumer stops.
     """
     source = iter(items)
     pool = ThreadPoolExecutor(1, "prefetch")

@@ -1,15 +1,12 @@
 """Several examples in a row: how long rows are, which lengths share one, and the arrays.
 
-A row has S source and T target positions, in the proportion of the data, so that both sides fill
-up. The packing is made once, of lengths alone; which examples of equal lengths go where is dealt
-anew in every epoch. So every epoch has the same number of rows, the step alone tells which batch
-comes next, and examples still change their neighbours: 96 % of GSM8K's 39,073 AS-ES examples have
-others of the same two lengths, and of the pairs that share a row 2 % do so in the next epoch too.
+The packing is made once, of lengths alone; which examples of equal lengths go where is dealt anew
+in every epoch. So all epochs have as many rows, the step alone tells which batch comes next, and
+examples change their neighbours (2 % of GSM8K's pairs stay together in the next epoch).
 
-Rows are filled one after another: examples drawn at random until half of either side is taken,
-then whichever comes closest to filling both (the norm-based greedy of Panigrahy et al. 2011,
-"Heuristics for Vector Bin Packing"); the fullest of some tries is kept. Drawing keeps what is left
-like the whole, so that the last rows fill about as well as the first.
+Rows are filled one after another: examples drawn at random until half of either side is taken, then
+whichever comes closest to filling both (the norm-based greedy of Panigrahy et al. 2011, "Heuristics
+for Vector Bin Packing"); the fullest of some tries is kept.
 """
 
 import dataclasses
@@ -51,14 +48,10 @@ class Packing:
 
 
 def pack(examples: Sequence[Example], lengths: np.ndarray, packed_length: int) -> Packing:
-    """Decide how long rows are and which lengths ([N, 2] int32, source and target) share one.
-
-    The longer side of a row has ``packed_length`` positions at most and three quarters of that at
-    least, the other side what is in proportion, both a multiple of 8.
-
-    Raises:
-      UserError: ``packed_length`` is too short for an example.
-      ValueError: an example without tokens, or with the id 0, which is padding.
+    """Decide how long rows are and which lengths ([N, 2] int32, source and target) share one. The
+    longer side has between three quarters of ``packed_length`` and all of it, the other what is in
+    proportion, both a multiple of 8. Raises UserError where an example does not fit, ValueError for
+    one without tokens or with the id 0.
     """
     # Padding is told from tokens by the id 0, and a segment without tokens would not be counted.
     for example in examples:
@@ -70,10 +63,8 @@ def pack(examples: Sequence[Example], lengths: np.ndarray, packed_length: int) -
 
 
 def deal(packing: Packing, order: np.ndarray) -> np.ndarray:
-    """Give every slot an example of its kind, those of one kind by their place in ``order``.
-
-    Returns:
-      [N] int64, the example of each slot; a permutation, as ``order`` is.
+    """Return the example of each slot, [N] int64, a permutation as ``order`` is: examples of one
+    kind come by their place in it.
     """
     members = np.empty(len(order), np.int64)
     slots = np.argsort(packing.kind_of_slot, kind="stable")
@@ -88,16 +79,9 @@ def fill_packed(
     most: int,
     progress: float = 1.0,
 ) -> Batch:
-    """Place the examples of each row one behind the other.
-
-    Args:
-      examples: all of them; ``rows`` has indices into them.
-      rows: the examples of each row, in order.
-      most: N of ``example_index``.
-      progress: share of training that is over, for examples that change with it.
-
-    Returns:
-      A ``core.types.Batch`` with segment ids; targets are shifted right within their segment.
+    """Place the examples of each row (``rows`` has their indices) one behind the other. The batch
+    has segment ids, targets shifted right within their segment, and ``most`` columns of
+    ``example_index``; ``progress`` is the share of training that is over.
     """
     n, source, target = len(rows), *shape
     batch = {
@@ -201,9 +185,7 @@ def _pack(raw: bytes, shape: tuple[int, int]) -> Packing:
 
 def _fill_row(sides, counts, left: int, bits, whole: float) -> tuple[float, list[int]]:
     """Fill a row once; return the share that is filled, mean of both sides, and its kinds.
-
-    An example of each kind takes ``sides`` ([2, K] float64) of the ``whole`` that a row has of
-    either side; ``counts`` ([K]) examples are left of each kind, ``left`` in all.
+    ``sides`` [2, K] of the ``whole`` of a side go to an example; ``counts`` [K] are left.
     """
     source, target = sides
     free_source = free_target = whole

@@ -4,8 +4,8 @@ A source is a function that generates records, under ``@SOURCES.register(name)``
 
     def make_math(settings, split, n, seed) -> list[Record]
 
-or a reader of files, whose parse function stands under ``@file_source(name, files, form)``.
-``settings`` is section ``data`` of the config; modules outside the package register theirs alike.
+or a reader of files: a parse function under ``@file_source(name, files, form)``. ``settings`` is
+section ``data`` of the config; modules outside the package register theirs alike.
 """
 
 import functools
@@ -42,16 +42,10 @@ def file_source(
 ) -> Callable[[Parse], Parse]:
     """Register a reader of files under a name; decorates its parse function.
 
-    The parse function is ``(settings, row, file, number) -> (record, chain)``, with the chain as
-    its author closed it, which ``data.only_right_chains`` compares with the right answer. It raises
-    ``BadRow`` for a row that cannot be used.
-
-    Args:
-      name: value of ``data.source``.
-      files: settings -> the file of each split that the data set tells apart; key ``""`` for a file
-        that is to be divided.
-      form: format of the files, as in ``rows.read_rows``.
-      rows: (file, split) -> what ``rows.read_rows`` yields, for data sets that need more than that.
+    That is ``(settings, row, file, number) -> (record, chain)``, with the chain as its author
+    closed it; it raises ``BadRow`` for a row that cannot be used. ``files(settings)`` gives the
+    file of each split, with the key ``""`` for one that is to be divided. ``form`` is as in
+    ``rows.read_rows``, and ``rows(file, split)`` replaces that function.
     """
 
     def register(parse: Parse) -> Parse:
@@ -62,11 +56,7 @@ def file_source(
 
 
 def get_reader(source: str) -> Reader:
-    """Return the reader of ``data.source``.
-
-    Raises:
-      UserError: no such source, or one that generates records.
-    """
+    """Return the reader of ``data.source``; UserError where it is unknown or generates records."""
     reader = SOURCES.get(source)
     if not isinstance(reader, Reader):
         raise UserError(f"data.source {source} generates records and has no files to read")

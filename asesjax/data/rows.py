@@ -1,7 +1,5 @@
-"""Rows of JSON lines, JSON arrays and CSV, plain or gzipped (by the name's ``.gz``).
-
-A row that cannot be read is yielded as a ``BadRow``, so that the caller may leave it out and count
-it; a file that cannot be read is an error.
+"""Rows of JSON lines, JSON arrays and CSV, plain or gzipped (by the name's ``.gz``). A row that
+cannot be read is yielded as a ``BadRow``, for the caller to count; a file that cannot is an error.
 """
 
 import codecs
@@ -37,18 +35,11 @@ def place(path: Path, number: int, form: str) -> str:
 
 
 def read_rows(path: Path, form: str) -> Iterator[tuple[int, Row | BadRow]]:
-    """Yield the rows of a file in UTF-8, with or without byte order mark.
+    """Yield the number of each row, from 1 (its first line, or item), and the row or a ``BadRow``.
 
     Form ``"jsonl"`` has an object a line, blank lines are left out; ``"json"`` one array of
-    objects; ``"csv"`` a header, then rows as RFC 4180 quotes them, every value a string.
-
-    Yields:
-      The number of the row (line where it begins, or item of the array, from 1), and the row or
-      what is wrong with it.
-
-    Raises:
-      UserError: no such file, not gzip in spite of its name, not one JSON array, a CSV file
-        without a header or with a quote that is never closed, or another format.
+    objects; ``"csv"`` a header, then rows as RFC 4180 quotes them, every value a string. Files are
+    UTF-8, with or without byte order mark. Raises UserError for files that cannot be read.
     """
     if form not in FORMATS:
         raise unknown("format", form, FORMATS)
@@ -66,10 +57,8 @@ def read_rows(path: Path, form: str) -> Iterator[tuple[int, Row | BadRow]]:
 
 
 def text_field(row: Row, name: str, empty: bool = False) -> str:
-    """Return a field as text; numbers are written out.
-
-    Raises:
-      BadRow: the field is missing, no text, empty (unless ``empty``), or no valid Unicode.
+    """Return a field as text; numbers are written out. Raises BadRow where it is missing, no text,
+    empty (unless ``empty``), or no valid Unicode.
     """
     if name not in row:
         raise BadRow(
@@ -90,11 +79,7 @@ def text_field(row: Row, name: str, empty: bool = False) -> str:
 
 
 def text_list(row: Row, name: str) -> list[str]:
-    """Return a field that is a list of texts, without blank ones and runs of white space.
-
-    Raises:
-      BadRow: the field is no such list, or nothing is left of it.
-    """
+    """Return the texts of a list without blank ones and runs of white space; BadRow for none."""
     values = row.get(name)
     if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
         raise BadRow(f"field {name!r} must be a list of texts")
@@ -105,11 +90,7 @@ def text_list(row: Row, name: str) -> list[str]:
 
 
 def step_pairs(value: Any) -> tuple[tuple[str, str], ...] | None:
-    """Return the pairs (subquestion, step) of a field that may be None.
-
-    Raises:
-      BadRow: not a list of two texts each.
-    """
+    """Return the pairs (subquestion, step) of a field that may be None. Raises BadRow."""
     if value is None:
         return None
     if not isinstance(value, list) or not all(

@@ -17,13 +17,10 @@ def choose_shapes(
 ) -> tuple[tuple[tuple[int, int], ...], np.ndarray]:  # fmt: skip
     """Choose the shapes of batches, smallest first, and the rank of each example, [N] int32.
 
-    Starts from every pair of buckets that some example needs and drops, one at a time, the pair
-    whose examples are cheapest to pad further, while there are too many or it costs next to
-    nothing. The pair that holds everything always stays: a batch may mix shapes. Ranks are equal
-    where the shape is the same, and neighbours where a batch mixing two shapes is padded little.
-
-    Raises:
-      UserError: wrong buckets, or an example longer than the largest.
+    Starts from every pair of buckets that an example needs and drops, one at a time, the pair whose
+    examples are cheapest to pad further, while there are too many or it costs next to nothing.
+    Ranks are equal where the shape is the same, and neighbours where a batch mixing two shapes is
+    padded little. Raises UserError for wrong buckets, or an example longer than the largest.
     """
     source = _bucket_of(examples, lengths[:, 0], source_buckets, "source")
     target = _bucket_of(examples, lengths[:, 1], target_buckets, "target")

@@ -1,7 +1,5 @@
-"""Records of a split from the configured source, and the files that a run keeps them in.
-
-Which split a row goes to, and which rows a limit keeps, is decided by hashes, so it depends neither
-on the order of a file nor on that of Python's sets.
+"""Records of a split from the configured source, and the files that a run keeps them in. Hashes
+decide splits and limits, so neither the order of a file nor that of Python's sets matters.
 """
 
 import dataclasses
@@ -31,24 +29,13 @@ for _folder in (generators, readers):
 def load_records(
     settings: Any, split: str, seed: int, is_right: IsRight | None = None
 ) -> tuple[list[Record], Skipped]:
-    """Load one split of the configured source.
+    """Load one split of the configured source: at most ``n_<split>`` records, in a random order
+    that ``seed`` fixes, and ``("file:line", reason)`` for every row or chain that was left out.
 
-    Args:
-      settings: section ``data`` of the config.
-      split: "train", "validation" or "test".
-      seed: of generated data, and of the choice where a limit keeps some rows; never moves a row
-        to another split.
-      is_right: (chain, right answer) -> whether the chain ends in it; needed with
-        ``settings.only_right_chains``, which leaves out the others (not in the test split).
-
-    Returns:
-      At most ``settings.n_<split>`` records, in a random order that ``seed`` fixes; and
-      ``("file:line", reason)`` for every row of the file that could not be used, whatever split it
-      would have been in, and for every chain of this split that was left out.
-
-    Raises:
-      UserError: missing file, bad row (beyond ``max_skipped_share``), two rows with one id, no
-        rows, or settings that a generator cannot meet.
+    ``seed`` also draws generated data and what a limit keeps; it never moves a row to another
+    split. ``is_right(chain, right answer)`` is needed with ``only_right_chains``, which leaves out
+    the other chains (not in the test split). Raises UserError for a missing file, bad rows (beyond
+    ``max_skipped_share``), two rows with one id, no rows, or what a generator cannot meet.
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
@@ -102,11 +89,7 @@ def write_records(path: str | os.PathLike, records: Iterable[Record]) -> None:
 
 
 def read_records(path: str | os.PathLike) -> list[Record]:
-    """Read what ``write_records`` wrote.
-
-    Raises:
-      UserError: no such file, or a row that is not such a record; names line and field.
-    """
+    """Read what ``write_records`` wrote; UserErrors name line and field."""
     records = []
     for line, row in read_jsonl(path):
         try:

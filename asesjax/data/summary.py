@@ -25,13 +25,8 @@ def length_stats(lengths: Sequence[int]) -> dict[str, float]:
 
 
 def batch_stats(examples: Sequence[Example], train: Any, packed_length: int = 0) -> dict[str, Any]:
-    """Return how full the batches of an epoch are, with section ``train`` of the config.
-
-    ``shapes`` are the (S, T) of batches, ``padding_share`` is of all positions, ``steps`` those of
-    an epoch. Above 0, ``packed_length`` is the length of rows that several examples share.
-
-    Raises:
-      UserError: an example fits no bucket, or no packed row.
+    """Return how full the batches of an epoch are: their ``shapes`` (S, T), the ``padding_share``
+    of all positions, the ``steps`` of an epoch. Raises UserError where an example does not fit.
     """
     plan = make_plan(
         examples, train.batch_size, train.source_buckets, train.target_buckets, 0,
@@ -46,14 +41,7 @@ def batch_stats(examples: Sequence[Example], train: Any, packed_length: int = 0)
 
 
 def weight_runs(vocab: Vocabulary, example: Example) -> list[tuple[str, float]]:
-    """Return the target as stretches of equal weight, the closing ids written out.
-
-    Example:
-      >>> from asesjax.data.vocab import ByteVocabulary
-      >>> ids, weights = np.array([100, 101, 1]), np.array([1.0, 0.5, 0.5])
-      >>> weight_runs(ByteVocabulary(0), Example("1", ids, ids, weights))
-      [('a', 1.0), ('b</s>', 0.5)]
-    """
+    """Return the target as (text, weight) of stretches of equal weight, with the closing ids."""
     cuts = np.flatnonzero(np.diff(example.weights)) + 1
     runs = zip(np.split(example.targets, cuts), np.split(example.weights, cuts), strict=True)
     return [(shown(vocab, ids), float(weights[0])) for ids, weights in runs]

@@ -1,10 +1,9 @@
 r"""Escapes for characters that a vocabulary cannot write: ``<`` becomes ``[less]`` and back.
 
 T5's pieces lack ``< { } ^ ~ \ × ÷`` and more, and its normaliser turns line breaks, tabs and runs
-of spaces into one space and rewrites characters such as ``½``. Escapes are made of pieces that it
-has: a name in brackets for the common ones, the code point (``[#14d]`` for ``ō``) for all others. A
-``[`` that would read as the beginning of an escape is escaped itself, so every text comes back as
-it was.
+of spaces into one space and rewrites characters such as ``½``. Common ones get a name in brackets,
+all others their code point (``[#14d]`` for ``ō``). A ``[`` that would read as the beginning of an
+escape is escaped itself, so every text comes back as it was.
 """
 
 import re
@@ -33,20 +32,12 @@ def escape_of(character: str) -> str:
 
 
 def escape(text: str, writes: Callable[[str], bool]) -> tuple[str, dict[int, int]]:
-    r"""Replace every character that cannot be written.
-
-    Args:
-      writes: whether the vocabulary writes a character so that it reads it again; asked about
-        every character but space and line break.
-
-    Returns:
-      The escaped text, and the length of each escape by the place in ``text`` of its character.
+    r"""Replace every character that ``writes`` says a vocabulary cannot write and read. Return the
+    text, and the length of each escape by the place of its character in the old ``text``.
 
     Example:
       >>> escape("a<\nb", lambda c: c != "<")
       ('a[less][line] b', {1: 6, 2: 7})
-      >>> escape("[less] [lesser]", lambda c: c != "<")[0]
-      '[left]less] [lesser]'
     """
     lost = sorted(c for c in set(text) if c not in " \n" and not writes(c))
     pattern = f"{_ALWAYS}|[\n{re.escape(''.join(lost))}]"

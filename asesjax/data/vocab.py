@@ -45,8 +45,7 @@ class Vocabulary(abc.ABC):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what decides the meaning of an id: kind, pieces and number of sentinels.
-
-        ``symbols`` is not part of it: with escapes a text gets other ids, which mean the same.
+        Escapes (``symbols``) are no part of it: they give a text other ids, which mean the same.
         """
         facts = f"{self.kind} {self.n_pieces} {self.extra_ids} ".encode()
         return hashlib.sha256(facts + self.model).hexdigest()
@@ -61,9 +60,8 @@ class Vocabulary(abc.ABC):
         return self.size - 1 - k
 
     def encode(self, text: str) -> np.ndarray:
-        """Return the ids of a text, int32 [N], without end of sequence.
-
-        A literal ``<extra_id_k>`` becomes the sentinel; the text on each side is encoded alone.
+        """Return the ids of a text, int32 [N], without end of sequence. A literal ``<extra_id_k>``
+        becomes the sentinel, and the text on each side is encoded alone.
         """
         return self.encode_batch([text])[0]
 
@@ -75,10 +73,8 @@ class Vocabulary(abc.ABC):
         return [self.encode_with_offsets(text)[0] for text in texts]
 
     def encode_with_offsets(self, text: str) -> Encoded:
-        """Return ids and the characters ``text[start:end]`` that each covers, int32 [N] each.
-
-        Starts never decrease. A piece that normalisation made out of nothing (the leading space)
-        or the first bytes of a character cover no characters: start equals end.
+        """Return ids and the characters ``text[start:end]`` that each covers, int32 [N] each, with
+        starts that never decrease. A piece made by normalisation, as a leading space, covers none.
         """
         parts = []
         for stretch, start in self._stretches(text):
@@ -93,10 +89,8 @@ class Vocabulary(abc.ABC):
         return tuple(np.concatenate(column).astype(np.int32) for column in zip(*parts, strict=True))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of ids; pad and end of sequence are skipped wherever they stand.
-
-        Sentinels are written ``<extra_id_k>``, set off by spaces. An id outside the vocabulary,
-        which decoding with a model must have masked, is a ValueError.
+        """Return the text of ids; pad and end of sequence are skipped wherever they stand, and
+        sentinels are set off by spaces. An id outside the vocabulary is a ValueError.
         """
         parts, plain = [], []
         for i in np.asarray(ids, np.int64).tolist():
@@ -187,12 +181,7 @@ class SentencePieceVocabulary(Vocabulary):
 
 
 class ByteVocabulary(Vocabulary):
-    """UTF-8 bytes at ids 3 to 258, as in ByT5 (Xue et al. 2022), followed by sentinels.
-
-    Example:
-      >>> ByteVocabulary(0).encode("a b")
-      array([100,  35, 101], dtype=int32)
-    """
+    """UTF-8 bytes at ids 3 to 258, as in ByT5 (Xue et al. 2022), followed by sentinels."""
 
     kind = "byte"
 
@@ -216,11 +205,9 @@ class ByteVocabulary(Vocabulary):
 
 
 class SymbolVocabulary(Vocabulary):
-    """A SentencePiece vocabulary that writes every text, with escapes for what its pieces lack.
-
-    ``decode(encode(text)) == text`` for every text without literal sentinels; sentinels are set off
-    by one space as elsewhere. Offsets are characters of the text as given: all pieces of an escape
-    cover its character.
+    """A SentencePiece vocabulary with escapes for what its pieces lack, so that
+    ``decode(encode(text)) == text`` for every text without literal sentinels. All pieces of an
+    escape cover its character in the offsets.
     """
 
     symbols = True
@@ -292,10 +279,7 @@ def with_symbols(vocab: Vocabulary) -> Vocabulary:
 
 
 def load_vocabulary(kind: str, path: str = "", extra_ids: int = 100) -> Vocabulary:
-    """Load a vocabulary of a kind: "sentencepiece" from a file, or "byte".
-
-    T5 has 100 sentinels (``extra_ids``) behind its pieces, ByT5 125.
-    """
+    """Load a "sentencepiece" vocabulary from a file, or "byte". T5 has 100 sentinels, ByT5 125."""
     if kind not in KINDS:
         raise unknown("kind of vocabulary", kind, KINDS)
     if extra_ids < 0:
@@ -328,18 +312,12 @@ def train_vocabulary(
     extra_ids: int = 100,
     byte_fallback: bool = False,
 ) -> SentencePieceVocabulary:
-    """Train a SentencePiece model; the same texts and settings give the same bytes.
+    """Train a SentencePiece model of at most ``size`` pieces without sentinels; the same texts and
+    settings give the same bytes, and every character of the texts is covered.
 
-    Byte-pair encoding, not T5's unigram: over a small corpus unigram training considers no word
-    as a piece that occurs in one form only, and so splits most words of generated data.
-
-    Args:
-      texts: the corpus, as it comes; every character of it is covered.
-      size: upper bound of the pieces, the three special ids included, sentinels not.
-      split_digits: one piece a digit, which makes arithmetic learnable.
-      extra_ids: number of sentinels behind the pieces.
-      byte_fallback: spell unseen characters as bytes; costs 256 pieces. Nothing is normalised
-        then but runs of spaces: full-width punctuation stays what it is.
+    It is byte-pair encoding: T5's unigram takes no word as a piece that occurs in one form only,
+    and so splits most words of generated data. ``split_digits`` makes arithmetic learnable.
+    ``byte_fallback`` spells unseen characters as bytes (256 pieces) but normalises only spaces.
     """
     # The trainer takes a line as a sentence and would refuse one holding a line break.
     lines = (line for text in texts for line in text.splitlines() if line.strip())

@@ -1,8 +1,7 @@
 """What the generators share: drawing distinct problems of a split, and choosing their wording.
 
-Which split a problem belongs to is decided by a hash of the problem itself: its facts, without
-names, items, wording and order. So no problem is in two splits, whatever the seeds; a seed decides
-which problems are drawn and never moves one from test to training.
+A hash of the problem's facts, without names, items, wording and order, decides its split. So no
+problem is in two splits, whatever the seeds; a seed decides which problems are drawn.
 """
 
 import dataclasses
@@ -29,21 +28,11 @@ def generate(
 ) -> list[Record]:
     """Draw ``n`` problems of one split; the counts of steps take turns.
 
-    Args:
-      kind: begins the ids, ``<kind>-<split>-<index>``.
-      settings: section ``data`` of the config.
-      split: "train", "validation" or "test".
-      draw: ``(settings, rng, n_steps) -> problem``, equal where only names, wording or order
-        would differ.
-      write: ``(settings, rng, problem, test) -> record``, whose id is replaced.
-
-    Returns:
-      Records of which no two have the same question. Validation and test problems are distinct;
-      training problems too, until no new one of a count of steps is found: then problems return in
-      other words.
-
-    Raises:
-      UserError: too few distinct problems found in a bounded number of draws.
+    ``draw(settings, rng, n_steps)`` returns a problem that is equal where only names, wording or
+    order would differ; ``write(settings, rng, problem, test)`` its record, which gets the id
+    ``<kind>-<split>-<index>``. No two questions are equal. Problems are distinct too, until no new
+    training problem of a count of steps is found: then problems return in other words. Raises
+    UserError where too few distinct problems are found in a bounded number of draws.
     """
     if n < 1:
         raise UserError(f"data.n_{split} is {n}, but a generated source must be told how many")
@@ -117,11 +106,8 @@ def template(settings: Any, rng: random.Random, choices: Sequence[str], test: bo
 
 
 def check_settings(settings: Any, **unused: Any) -> None:
-    """Check what all generators need, and that settings without a use have their default.
-
-    Raises:
-      UserError: two settings contradict each other, or one of ``unused`` differs from the value
-        given here.
+    """Raise UserError where two settings contradict each other, or where a setting without a use
+    differs from its default, which ``unused`` gives.
     """
     if settings.min_steps > settings.max_steps:
         raise UserError(

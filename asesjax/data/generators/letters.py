@@ -3,11 +3,9 @@
     question   Take the last letters of the words in "dalu rim" and concatenate them.
     rationale  The words are "dalu rim". The last letter of "dalu" is "u". The last letter of "rim"
                is "m". Together they are "um".
-    answer     um
 
-The task is that of Wei et al. (2022), the chain that of ``symbolic.last_letters``; the words are
-made up of consonants and vowels in turn. They are few, so that a small trained vocabulary has a
-piece for most, as that of a large model has for names: the last letter of a piece must be learned.
+The task is that of Wei et al. (2022), the chain that of ``symbolic.last_letters``. The made-up
+words are few, so that a small vocabulary has a piece for most: last letters must be learned.
 """
 
 import functools
@@ -26,11 +24,7 @@ N_WORDS = 300
 
 @SOURCES.register("synthetic_letters")
 def make_letters(settings: Any, split: str, n: int, seed: int) -> list[Record]:
-    """Make last-letter problems as ``draw.generate`` does; min_steps and max_steps count words.
-
-    Raises:
-      UserError: settings out of range, or without that many distinct problems.
-    """
+    """Make last-letter problems as ``draw.generate`` does; min_steps and max_steps count words."""
     check_settings(
         settings, n_distractors=0, n_fillers=0, n_rationales=1, wording="plain",
         fact_order="in_order",

@@ -5,8 +5,7 @@
     rationale  Ben has 3 more apples than Amy. Ben has 5 + 3 = 8 apples. Cleo has twice as many
                apples as Ben. Cleo has 2 * 8 = 16 apples.
 
-ES segments repeat a fact of the question to the letter; AS segments compute. Every computed value
-needs the one before it, so the answer needs all steps.
+ES segments repeat a fact of the question to the letter; AS segments compute, each from the last.
 """
 
 import random
@@ -69,12 +68,8 @@ def make_math(settings: Any, split: str, n: int, seed: int) -> list[Record]:
     """Make worded arithmetic problems with steps, as ``draw.generate`` does.
 
     Given and computed numbers are 1 to max_value. "varied" wording draws among templates and items,
-    and adds the relation "as many as two others together". A distractor gives somebody off the
-    chain a number, half the time in terms of somebody on it. Fillers stand anywhere in the
-    rationale but at its end.
-
-    Raises:
-      UserError: settings out of range, or without that many distinct problems.
+    and adds "as many as two others together". A distractor gives somebody off the chain a number,
+    half the time in terms of somebody on it. Fillers stand anywhere but at the end.
     """
     draw.check_settings(settings)
     if settings.max_value < 4:

@@ -4,9 +4,8 @@
     rationale  The lung shows a nodule of 12 mm with high uptake. The nodule in the lung
                suggests malignancy.
 
-ES segments repeat an abnormal finding to the letter; AS segments conclude by a made-up rule over
-kind, size and uptake. The impression is the whole answer, so ``answer`` is empty. It follows the
-anatomical order of ``SITES`` whatever the order of the findings. Nothing here is medicine.
+ES segments repeat an abnormal finding to the letter, AS segments conclude by a made-up rule, in the
+order of ``SITES``. The impression is the whole answer, so ``answer`` is empty. This is no medicine.
 """
 
 import random
@@ -46,13 +45,8 @@ def conclusion(kind: str, size: int, uptake: str) -> str:
 
 @SOURCES.register("synthetic_reports")
 def make_reports(settings: Any, split: str, n: int, seed: int) -> list[Record]:
-    """Make reports as ``draw.generate`` does, with empty answers.
-
-    min_steps and max_steps count abnormal findings, n_distractors normal ones; max_value bounds the
-    sizes (2 mm and up).
-
-    Raises:
-      UserError: settings out of range, or without that many distinct reports.
+    """Make reports as ``draw.generate`` does. min_steps and max_steps count abnormal findings,
+    n_distractors normal ones; max_value bounds the sizes in mm (2 and up).
     """
     draw.check_settings(settings, n_fillers=0, n_rationales=1)
     if settings.max_value < LARGE_MM:

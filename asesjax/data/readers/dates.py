@@ -1,7 +1,5 @@
-"""What day is today? The rules behind the date-understanding questions of BIG-bench.
-
-Each of its questions begins with a premise ("Yesterday was April 30, 2021.") and asks for a date
-relative to today. Premises come in a few dozen wordings; each has a rule here.
+"""What day is today? Rules for the few dozen wordings of the premises ("Yesterday was April 30,
+2021.") with which the date-understanding questions of BIG-bench begin.
 """
 
 import calendar

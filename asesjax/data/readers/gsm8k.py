@@ -19,10 +19,8 @@ def _files(end: str) -> Files:
 
 @file_source("gsm8k", _files(""), "jsonl")
 def parse_gsm8k(settings, row: Row, file: Path, number: int) -> tuple[Record, str]:
-    """Parse lines of reasoning with <<48/2=24>> marks, then ``#### 24``.
-
-    Line breaks stay in the rationale: 44 % of its lines end without punctuation, so segmentation
-    needs them, and to SentencePiece a line break is a space.
+    """Parse lines of reasoning with <<48/2=24>> marks, then ``#### 24``. Line breaks stay: 44 % of
+    the lines end without punctuation, so segmentation needs them.
     """
     question, solution = text_field(row, "question"), text_field(row, "answer")
     rationale, mark, answer = solution.rpartition("####")
@@ -40,10 +38,7 @@ def parse_gsm8k(settings, row: Row, file: Path, number: int) -> tuple[Record, st
 
 @file_source("gsm8k_socratic", _files("_socratic"), "jsonl")
 def parse_gsm8k_socratic(settings, row: Row, file: Path, number: int) -> tuple[Record, str]:
-    """Parse lines ``How many ...? ** Natalia sold ...``.
-
-    Six lines of GSM8K have a subquestion without a step; they are left out.
-    """
+    """Parse lines ``How many ...? ** Natalia sold ...``; the six without a step are left out."""
     record, _ = parse_gsm8k(settings, row, file, number)
     lines = [line.partition(" ** ") for line in record.rationale.split("\n") if line.strip()]
     steps = tuple((q.strip(), text.strip()) for q, _, text in lines if text.strip())

@@ -14,11 +14,9 @@ def _files(settings) -> dict[str, Path]:
 
 @file_source("strategyqa", _files, "json")
 def parse_strategyqa(settings, row: Row, file: Path, number: int) -> tuple[Record, str]:
-    """Parse a question; the decomposition gives the subquestions.
-
-    The files do not say which fact answers which subquestion. Ours: they go in order, the last
-    subquestion has the facts that are left, or yes or no where none is left; with still fewer
-    facts there are no steps.
+    """Parse a question; the decomposition gives the subquestions. Which fact answers which is ours:
+    they go in order, the last subquestion has the facts that are left, or yes or no; with still
+    fewer facts there are no steps.
     """
     if not isinstance(row.get("answer"), bool):
         raise BadRow("field 'answer' must be true or false")

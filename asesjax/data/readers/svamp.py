@@ -10,9 +10,8 @@ from asesjax.data.rows import BadRow, Row, text_field
 
 @file_source("svamp", lambda settings: {"": Path(settings.path) / "SVAMP.json"}, "json")
 def parse_svamp(settings, row: Row, file: Path, number: int) -> tuple[Record, str]:
-    """Parse a problem; each operation of its equation is a sentence and a step.
-
-    Ours: the subquestion of an operation asks for it, that of the last is the row's question.
+    """Parse a problem: each operation of its equation is a sentence, and a step that a subquestion
+    asks for (ours; the last is the row's question).
     """
     body, question = text_field(row, "Body").strip(), text_field(row, "Question").strip()
     found = work_out(text_field(row, "Equation"))

@@ -1,10 +1,8 @@
 """Four symbolic tasks (Ho et al. 2023) with reasoning written by rule, and gold ES and AS.
 
-The files hold questions and answers alone. Every step is a sentence of its own: ES where it
-repeats the question, AS where it infers. The rules are ours.
-
-A rule returns the labelled sentences and the answer that they lead to, and raises ``BadRow`` for a
-question of another form.
+The files hold questions and answers alone; the rules are ours. Every step is a sentence: ES where
+it repeats the question, AS where it infers. A rule returns the labelled sentences and the answer
+that they lead to, and raises ``BadRow`` for a question of another form.
 """
 
 import re
@@ -27,12 +25,7 @@ _NOW = {"has a": "has the", "gets": "has"}  # what holding is called once it has
 
 
 def last_letters(question: str) -> tuple[Chain, str]:
-    """Take the last letter of every word between quotes.
-
-    Example:
-      >>> last_letters('Take the last letters of each words in "Amy Ben" and concatenate them.')[1]
-      'yn'
-    """
+    """Take the last letter of every word between quotes."""
     words = _found(r'"([^"]+)"', question)[0].split()
     chain = [(f'The words are "{" ".join(words)}".', ES)]
     chain += [(f'The last letter of "{word}" is "{word[-1]}".', AS) for word in words]
