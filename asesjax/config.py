@@ -1,10 +1,9 @@
 """Configurations: files, command-line overrides, plug-ins, and what a workdir remembers of them.
 
-A config file is Python with ``get_config(arg: str = "") -> ConfigDict``. It starts from
-``base_config()`` and sets fields; ``--config path.py:arg`` hands it ``arg``, and
-``--config.section.field=value`` changes one field afterwards. Fields are those of the sections
-(``core.options``), which lie beside the code that reads them. A file may register methods, data
-sources, segmentation scores, samplers and sections of its own, or name modules that do
+A config file is Python with ``get_config(arg: str = "") -> ConfigDict``, which starts from
+``base_config()`` and sets fields of the sections (``core.options``). ``--config path.py:arg`` gives
+it ``arg``, and ``--config.section.field=value`` changes one field afterwards. A file may register
+methods, data sources, scores, samplers and sections of its own, or name modules that do
 (``plugins``); packages do so by entry points of the group ``asesjax``.
 """
 
@@ -95,14 +94,8 @@ def base_config() -> ConfigDict:
 
 
 def load_config(spec: str, overrides: Mapping[str, str] | None = None) -> Config:
-    """Load ``path.py`` or ``path.py:arg`` and apply overrides.
-
-    Args:
-      spec: path of a config file, optionally followed by ``:`` and an argument for it.
-      overrides: dotted field to value as written on the command line.
-
-    Raises:
-      UserError: no such file, no ``get_config`` in it, unknown field, or a wrong value.
+    """Load ``path.py`` or ``path.py:arg`` and apply overrides (dotted field to text). Raises
+    UserError for a missing file or ``get_config``, an unknown field or a wrong value.
     """
     path, _, arg = spec.partition(".py:")
     path = Path(path + ".py" if arg else spec)
@@ -142,24 +135,13 @@ def finish(
     origin: str = "config",
     fill_start: bool = False,
 ) -> Config:
-    """Apply overrides and check every field.
+    """Apply overrides (dotted field to text, a Python literal unless a string) and check every
+    field. ``origin`` is named in errors about fields of ``config``; ``fill_start`` takes the model
+    and vocabulary sections from what ``model.init_from`` names. Raises UserError for unknown
+    fields, wrong values and fields that contradict ``model.init_from``.
 
-    Args:
-      config: from ``base_config()``.
-      overrides: dotted field to text; read as a Python literal where the field is not a string.
-      origin: named in errors about fields that came with ``config``.
-      fill_start: take the model and vocabulary sections from what ``model.init_from`` names.
-
-    Raises:
-      UserError: unknown field, a value of another type or out of range, no such method, or fields
-        that contradict ``model.init_from``.
-
-    Example:
-      >>> finish(base_config(), {"segment.beta": "1.0"}).segment.beta
-      1.0
-      >>> finish(base_config(), {"segment.bta": "1.0"})
-      Traceback (most recent call last):
-      asesjax.core.errors.UserError: unknown config field 'segment.bta'; did you mean ...
+    >>> finish(base_config(), {"segment.beta": "1.0"}).segment.beta
+    1.0
     """
     _load_rooms()
     values = flatten(config) if isinstance(config, Config) else _flat(config)
@@ -191,10 +173,8 @@ def _complete(config: Config) -> Config:
 
 
 def read_workdir(workdir: str | Path, overrides: Mapping[str, str] | None = None) -> Config:
-    """Return the configuration that a workdir remembers, its plug-ins loaded.
-
-    Raises:
-      UserError: no run there, or one of another format.
+    """Return the configuration that a workdir remembers, its plug-ins loaded. Raises UserError if
+    there is no run, or one of another format.
     """
     _load_rooms()
     values = saved_fields(workdir)
@@ -204,11 +184,7 @@ def read_workdir(workdir: str | Path, overrides: Mapping[str, str] | None = None
 
 
 def saved_fields(workdir: str | Path) -> dict[str, Any]:
-    """Return the dotted fields that a workdir remembers, as JSON values.
-
-    Raises:
-      UserError: no run there, or one that a version of another format wrote.
-    """
+    """Return the dotted fields that a workdir remembers, as JSON values."""
     path = Path(workdir) / "config.json"
     if not path.is_file():
         raise UserError(f"{workdir} holds no run yet; give --config FILE.py")
@@ -230,10 +206,8 @@ def save_fields(workdir: str | Path, config: Config) -> None:
 
 
 def load_file(path: Path) -> ModuleType:
-    """Run a Python file of the user's as a module.
-
-    Raises:
-      UserError: the file is not there, or is no valid Python.
+    """Run a Python file of the user's as a module. Raises UserError if it is missing or
+    not valid.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; it registers things that this run uses")
@@ -258,11 +232,7 @@ def _module_name(path: Path) -> str:
 
 
 def load_plugin(name: str) -> None:
-    """Import a module, or run a Python file, that registers things of the user's own.
-
-    Raises:
-      UserError: it cannot be found.
-    """
+    """Import a module, or run a Python file, that registers things of the user's own."""
     if name.endswith(".py"):
         if _module_name(Path(name)) not in sys.modules:
             load_file(Path(name))

@@ -32,15 +32,9 @@ from asesjax.run import Run, keep_programs, one_seed
 
 
 def open_run(spec: str | None, workdir: str | Path, overrides: dict[str, str] | None = None) -> Run:
-    """Open a run by a config file, or by what its workdir remembers.
-
-    Args:
-      spec: ``file.py`` or ``file.py:arg``; None for a workdir that has run before.
-      workdir: folder of the run; need not exist when ``spec`` is given.
-
-    Raises:
-      UserError: no such file, no configuration in the workdir, a wrong field, or a workdir that is
-        an address or of another format.
+    """Open a run by a config file (``file.py`` or ``file.py:arg``), or by what its workdir
+    remembers. Raises UserError for missing files, wrong fields and a workdir that is an address or
+    of another format.
     """
     if "://" in str(workdir):
         raise UserError(
@@ -58,17 +52,9 @@ def open_run(spec: str | None, workdir: str | Path, overrides: dict[str, str] | 
 
 
 def execute(run: Run, until: tuple[str, ...] = ("report",), redo: bool = False) -> None:
-    """Run the stages up to and including some of them; finished ones are kept.
-
-    Where several processes were started, all call this.
-
-    Args:
-      run: from ``open_run``.
-      until: names of stages; those they need run first.
-      redo: move aside the outputs of stages whose configuration changed, and run them again.
-
-    Raises:
-      UserError: anything a user can fix; what was written before stays.
+    """Run the stages up to and including ``until``; finished ones are kept. All processes call
+    this. ``redo`` moves aside the outputs of stages whose configuration changed and runs them
+    again. Raises UserError for anything a user can fix; what was written before stays.
     """
     one_seed(run)
     stages = {stage.name: stage for stage in make_stages(run)}
@@ -101,22 +87,17 @@ def execute(run: Run, until: tuple[str, ...] = ("report",), redo: bool = False) 
 
 
 def same_run(run: Run, **more: object) -> None:
-    """Check that all processes were started for the same run; only the first call asks.
-
-    Raises:
-      UserError: in every process, naming those that differ and in what.
+    """Check that all processes were started for the same run; only the first call asks. Raises
+    UserError in every process, naming those that differ and in what.
     """
     fields = {f"config.{name}": value for name, value in flatten(run.config).items()}
     check_same(fields | {"workdir": str(run.workdir), "format": WORKDIR_FORMAT} | more)
 
 
 def make_stages(run: Run) -> list[Stage]:
-    """List the stages of a run in an order in which each comes after those it needs.
-
-    Rows that the configuration does not list are trained where others need them.
-
-    Raises:
-      UserError: options that do not go together, of any row.
+    """List the stages of a run in an order in which each comes after those it needs. Rows that the
+    configuration does not list are trained where others need them. Raises UserError for options of
+    any row that do not go together.
     """
     config = run.config
     rows = [make_method(name, config) for name in config.methods]
@@ -153,7 +134,6 @@ def _is_made(need: str, stages: list[Stage], trained: dict[str, Method]) -> bool
 
 
 def _run_of(run: Run, method: Method) -> Run:
-    """The run with the row's own options."""
     return dataclasses.replace(run, config=method.config)
 
 

@@ -1,7 +1,6 @@
 """Weighted cross-entropy as float32 sums, to be added over microbatches and devices, then divided.
 
-A mean of means depends on how the batch was cut; a sum divided once does not. So only the training
-step divides, at the end.
+A mean of means depends on how the batch was cut; so only the training step divides, at the end.
 """
 
 import functools
@@ -37,21 +36,15 @@ def weighted_cross_entropy(
     """Sum the weighted cross-entropy of integer targets.
 
     A token's loss is ``log Z - (1 - s) x_target - s mean(x) + z (log Z)^2`` with ``s`` the label
-    smoothing (the target distribution mixed with the uniform one over all V) and ``z`` the
-    z-loss of T5X. No one-hot array of shape [B, T, V] is built.
+    smoothing (the target distribution mixed with the uniform one over all V) and ``z`` the z-loss
+    of T5X. No one-hot array of shape [B, T, V] is built. ``logits`` are float32 [B, T, V],
+    ``targets`` int32 [B, T] and ``weights`` float32 [B, T]; 0 drops a token from every sum and the
+    gradient, where logits may have any finite value.
 
-    Args:
-      logits: [B, T, V] float32; any finite values where the weight is 0.
-      targets: [B, T] int32 in [0, V).
-      weights: [B, T] float32 >= 0; 0 drops the token from every sum and from the gradient.
-      z_loss: factor of the squared log normaliser, >= 0.
-      label_smoothing: share of the uniform distribution, in [0, 1).
-
-    Example:
-      >>> sums = weighted_cross_entropy(
-      ...     jnp.zeros((1, 2, 4)), jnp.array([[3, 0]]), jnp.array([[2.0, 0.0]]))
-      >>> round(float(sums.nll_sum), 4), float(sums.weight_sum)  # 2 log 4
-      (2.7726, 2.0)
+    >>> sums = weighted_cross_entropy(
+    ...     jnp.zeros((1, 2, 4)), jnp.array([[3, 0]]), jnp.array([[2.0, 0.0]]))
+    >>> round(float(sums.nll_sum), 4), float(sums.weight_sum)  # 2 log 4
+    (2.7726, 2.0)
     """
     logits = logits.astype(jnp.float32)
     weights = weights.astype(jnp.float32)
@@ -84,21 +77,13 @@ def hidden_cross_entropy(
     label_smoothing: float = 0.0,
     n_chunks: int | None = None,
 ) -> LossSums:
-    """Sum the weighted cross-entropy from decoder outputs, a chunk of positions at a time.
+    """Sum the weighted cross-entropy from decoder outputs [B, T, D], a chunk of positions at a
+    time.
 
-    Logits [B, T, V] never exist whole, neither forward nor backward: each chunk computes its own
-    gradient at once, so nothing is computed twice either. Only ``loss_sum`` has a gradient, with
-    respect to the parameters, ``hidden`` and ``weights``; it is added in float32. Chunks cut T, so
-    rows stay on their devices.
-
-    Args:
-      logits_fn: maps [..., D] to [..., V] float32.
-      hidden: [B, T, D].
-      targets: [B, T] int32.
-      weights: [B, T] float32.
-      z_loss: as in ``weighted_cross_entropy``.
-      label_smoothing: as in ``weighted_cross_entropy``.
-      n_chunks: None for as many as keep 32 MiB of logits on a device.
+    ``logits_fn`` maps [..., D] to float32 [..., V]. Logits [B, T, V] never exist whole: each chunk
+    computes its own gradient at once, so nothing is computed twice either. Only ``loss_sum`` has a
+    gradient, with respect to the parameters, ``hidden`` and ``weights``, added in float32. Chunks
+    cut T, so rows stay on their devices; None makes as many as keep 32 MiB of logits on a device.
     """
     rows, length = targets.shape
     if n_chunks is None:

@@ -44,11 +44,7 @@ class Run:
 
 
 def one_seed(run: Run) -> None:
-    """Refuse what a single run can do alone.
-
-    Raises:
-      UserError: the configuration is of several seeds.
-    """
+    """Raise UserError if the configuration is of several seeds."""
     if run.config.seeds:
         raise UserError(
             f"{run.workdir} is of several seeds, {tuple(run.config.seeds)}, which asesjax run and "
@@ -57,9 +53,8 @@ def one_seed(run: Run) -> None:
 
 
 def keep_programs(run: Run) -> None:
-    """Keep compiled programs in the run's folder, where a resumed run finds them.
-
-    Where JAX_COMPILATION_CACHE_DIR names a folder, they stay there.
+    """Keep compiled programs in the run's folder, where a resumed run finds them, unless
+    JAX_COMPILATION_CACHE_DIR names another.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
@@ -83,11 +78,8 @@ def role_folder(run: Run, row: str, role: str) -> Path:
 def load_role(
     run: Run, method: Method, role: str, step: int | None = None, decoding: bool = False
 ) -> Params:
-    """Restore the parameters of a role, the selected ones unless a step is given.
-
-    Args:
-      step: of the checkpoint.
-      decoding: as ``decoding_shapes`` describes them, not for training.
+    """Restore the parameters of a role, the selected ones unless a step is given; with ``decoding``
+    as ``decoding_shapes`` describes them.
     """
     run = dataclasses.replace(run, config=method.config)
     config = model_config(run, load_saved(run / "vocab"))
@@ -124,11 +116,8 @@ def untouched(run: Run, model: T5Config) -> Params:
 
 
 def load_start(run: Run, model: T5Config) -> Params | None:
-    """Load the parameters of ``model.init_from``, None where it is empty.
-
-    Raises:
-      UserError: not a checkpoint or a folder of Hugging Face, or one of another vocabulary or
-        shape.
+    """Load the parameters of ``model.init_from``, None where it is empty. Raises UserError if it is
+    no checkpoint or Hugging Face folder, or has another vocabulary or shape.
     """
     if not run.config.model.init_from:
         return None
@@ -147,10 +136,8 @@ def run_mesh(run: Run) -> Mesh:
 
 
 def own_mesh(run: Run) -> Mesh:
-    """Arrange the devices for what one process does alone (scoring, decoding).
-
-    With several processes these are its own devices, and an axis that they cannot hold is smaller
-    than the configuration says.
+    """Arrange the devices for what one process does alone (scoring, decoding): its own ones, so
+    that an axis may be smaller than configured.
     """
     if jax.process_count() == 1:
         return run_mesh(run)
@@ -181,10 +168,8 @@ def placed(run: Run, shapes: Params, axes: Params, mesh: Mesh) -> Params:
 
 
 def decoding_shapes(run: Run, config: T5Config, mesh: Mesh) -> Params:
-    """Describe parameters as decoding takes them: matrices in the dtype of the products.
-
-    In bfloat16 that is half of what there is to hold and to read for every token, and the products
-    are the same ones. What ``decode.int8`` rounds stays float32.
+    """Describe parameters as decoding takes them: matrices in the dtype of the products, which
+    halves them in bfloat16 with the same results. What ``decode.int8`` rounds stays float32.
     """
     shapes = placed_shapes(run, config, mesh)
     if run.config.decode.int8:

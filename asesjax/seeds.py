@@ -22,10 +22,8 @@ from asesjax.viz.compare import comparison_text
 
 
 def execute_seeds(run: Run, until: tuple[str, ...] = ("report",), redo: bool = False) -> None:
-    """Run the stages (see ``experiment.execute``) once, or once for each seed of the configuration.
-
-    Finished stages of every seed are kept, so the same call resumes, and seeds may be added. After
-    the last report the methods are compared over seeds.
+    """Run the stages (see ``experiment.execute``) once, or once for each seed of the configuration,
+    and after the last report compare the methods. The same call resumes, and seeds may be added.
     """
     same_run(run, until=until, redo=redo)
     seeds = run.config.seeds
@@ -70,9 +68,8 @@ def one_by_one(workdirs: Sequence[str | Path]) -> list[Path]:
 
 
 def same_but_for_seed(workdirs: Sequence[Path]) -> list[list[Path]]:
-    """Group runs that differ in nothing but their seed, in the order given.
-
-    A run whose seed its group has already begins another group.
+    """Group runs that differ in nothing but their seed, in the order given. A run whose seed its
+    group has already begins another group.
     """
     groups: list[tuple[str, dict[int, Path]]] = []
     for folder in workdirs:
@@ -89,16 +86,10 @@ def same_but_for_seed(workdirs: Sequence[Path]) -> list[list[Path]]:
 
 
 def compare_runs(workdirs: Sequence[Path]) -> dict[str, Any]:
-    """Compare the methods of finished runs that differ in their seed alone.
-
-    Returns:
-      ``name``, ``budget``, ``metric`` and ``against`` (the method that others are compared with,
-      or None); ``runs``, ``seeds`` and ``questions`` (of each run); ``rows``: see
-      ``evals.paired.compare``, with means over seeds of ``chain_accuracy`` (None without gold
-      chains), ``bleu``, ``train_tokens`` and ``train_steps``.
-
-    Raises:
-      UserError: reports of different methods, or predictions that are not there.
+    """Compare the methods of finished runs that differ in their seed alone. ``rows`` are those of
+    ``evals.paired.compare``, with means over seeds of ``chain_accuracy`` (None without gold
+    chains), ``bleu``, ``train_tokens`` and ``train_steps``. Raises UserError for reports of
+    different methods or missing predictions.
     """
     reports = [read_json(folder / "report.json") for folder in workdirs]
     names = [row["method"] for row in reports[0]["rows"]]

@@ -17,13 +17,10 @@ class Preempted(Exception):
 
 
 def unknown(what: str, got: str, valid: Iterable[str], few: bool = False) -> UserError:
-    """Build the error for a name that is not a valid one: the nearest names, then all valid ones.
+    """Build the error for a wrong name: the nearest names, then all valid ones unless ``few``.
 
-    With ``few`` it names only the nearest, because there are many.
-
-    Example:
-      >>> print(unknown("segment.strategy", "entrpy", ["entropy", "loss"]))
-      unknown segment.strategy 'entrpy'; did you mean 'entropy'? Valid: entropy, loss
+    >>> print(unknown("segment.strategy", "entrpy", ["entropy", "loss"]))
+    unknown segment.strategy 'entrpy'; did you mean 'entropy'? Valid: entropy, loss
     """
     names = [str(name) for name in valid]
     near = difflib.get_close_matches(str(got), names, n=3, cutoff=0.5)

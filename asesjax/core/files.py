@@ -62,10 +62,8 @@ def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
-    """Yield (line number from 1, object) for each line that is not blank.
-
-    Raises:
-      UserError: no such file, a line that is not JSON, or a line that is not an object.
+    """Yield (line number from 1, object) for each line that is not blank. Raises UserError if the
+    file is missing or a line is not a JSON object.
     """
     try:
         file = open(path, encoding="utf-8")

@@ -23,11 +23,9 @@ class MetricLog:
     """Append metrics of one role to ``<folder>/metrics.jsonl`` and ``<folder>/tensorboard``."""
 
     def __init__(self, folder: str | Path, resume_step: int = 0, tensorboard: bool = True):
-        """Open the files and remove lines whose step is larger than ``resume_step``.
-
-        Raises:
-          UserError: a line other than the last is not a metrics line, or the files cannot be
-            written; the latter from the other methods too.
+        """Open the files and remove lines whose step is larger than ``resume_step``. Raises
+        UserError for a damaged line before the last, or files that cannot be written (as all
+        methods do).
         """
         self.path = Path(folder) / "metrics.jsonl"
         with self._writing():
@@ -37,9 +35,8 @@ class MetricLog:
             self._board = _Board(Path(folder) / "tensorboard", resume_step) if tensorboard else None
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """Write one line of JSON values, and its numbers to TensorBoard as ``kind/name``.
-
-        NaN and infinity are written as null.
+        """Write a line of JSON values (NaN and infinity as null), and its numbers
+        to TensorBoard.
         """
         row = {"kind": kind, "step": int(step)} | {k: _plain(v) for k, v in values.items()}
         with self._writing():
@@ -90,9 +87,8 @@ class MetricLog:
 
 
 class _Board:
-    """Scalars for TensorBoard, written at once.
-
-    tensorboardX's SummaryWriter writes in a thread, and waits for ever when a full disk ended it.
+    """Scalars for TensorBoard, written at once: tensorboardX's SummaryWriter has a thread, and
+    waits for ever when a full disk ended it.
     """
 
     def __init__(self, folder: Path, resume_step: int):
@@ -125,10 +121,8 @@ class _Board:
 
 
 def truncate(path: str | Path, last_step: int) -> None:
-    """Remove the lines of a metrics file, if there is one, whose step is above ``last_step``.
-
-    It also removes a last line that a killed process left incomplete. The file is replaced
-    atomically.
+    """Remove the lines of a metrics file whose step is above ``last_step``, atomically, and a last
+    line that a killed process left incomplete.
     """
     path = Path(path)
     if not path.exists():

@@ -4,9 +4,8 @@
     class AsEsOptions:
         gamma: float = option(1.0, "loss weight of AS tokens; ES tokens weigh 1", least=0)
 
-A field knows its default, help, range or choices and what it changes. The dialect in which
-configurations are written (``config.base_config``) is generated from these classes, and all values
-are checked here, once.
+The fields of configurations (``config.base_config``) are generated from these classes, and all
+values are checked here, once.
 """
 
 import ast
@@ -35,16 +34,12 @@ def option(
     changes: str = "train",
     items: type = str,
 ) -> Any:
-    """Declare a field of a section.
+    """Declare a field of a section; the type of the default is that of the field.
 
-    Args:
-      default: its type is the field's.
-      help: what it means, for ``asesjax config``.
-      least: the smallest value, of a tuple each item's; ``most``, ``above``, ``below`` likewise.
-      choices: names that it may hold, such as a registry, which may grow later.
-      changes: the kind of stage whose results depend on it: "train" (and all that follows),
-        "decode", a kind that a method's own stages use, or "nothing".
-      items: type of a tuple's items, where the default is empty.
+    ``least``, ``most``, ``above`` and ``below`` bound it, or each item of a tuple; ``choices`` may
+    be a registry that grows later. ``changes`` is the kind of stage whose results depend on it:
+    "train" (and all that follows), "decode", a kind that a method's own stages use, or "nothing".
+    ``items`` is the type of the items of an empty tuple.
     """
     bounds = {"at least": least, "at most": most, "above": above, "below": below}
     if isinstance(default, tuple) and default:
@@ -69,12 +64,11 @@ def section(name: str) -> Callable[[type], type]:
 class Config:
     """All options of a run: a dataclass for each section, and the run's own fields beside them.
 
-    ``config.train.batch_size``, ``config.seed``. ``variants`` holds, for rows of the results table
-    with options of their own, dotted fields and values.
+    ``variants`` holds, for rows of the results table with options of their own, dotted fields and
+    values.
     """
 
     def __init__(self, sections: Mapping[str, Any], variants: Mapping[str, dict[str, Any]]):
-        """Put sections together; that of the run itself has the name ""."""
         own = {field.name: getattr(sections[""], field.name)
                for field in dataclasses.fields(sections[""])}  # fmt: skip
         self.__dict__.update(sections | own, variants=dict(variants), _sections=dict(sections))
@@ -83,11 +77,7 @@ class Config:
         raise AttributeError(f"a configuration does not change; use config.changed({name}=...)")
 
     def changed(self, fields: Mapping[str, Any]) -> "Config":
-        """Return a configuration with some dotted fields changed; values are checked.
-
-        Raises:
-          UserError: see ``checked``.
-        """
+        """Return a configuration with some dotted fields changed; values are checked."""
         return from_fields(flatten(self) | dict(fields))
 
 
@@ -112,15 +102,9 @@ def all_fields() -> dict[str, dataclasses.Field]:
 
 
 def from_fields(values: Mapping[str, Any], origin: str = "config") -> Config:
-    """Check dotted fields and make a configuration of them; absent ones have their defaults.
-
-    Args:
-      values: of fields as ``flatten`` returns them; the text of a command line is no value yet,
-        see ``parsed``.
-      origin: where they come from, for errors.
-
-    Raises:
-      UserError: a field that no section has, or see ``checked``.
+    """Check dotted fields and make a configuration of them; absent ones have their defaults. Values
+    are those of ``flatten``, not text (see ``parsed``); ``origin`` is named in errors. Raises
+    UserError for a field that no section has, or as ``checked`` does.
     """
     known = all_fields()
     own: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
@@ -139,10 +123,8 @@ def from_fields(values: Mapping[str, Any], origin: str = "config") -> Config:
 def find_field(
     name: str, known: Mapping[str, dataclasses.Field], origin: str = ""
 ) -> dataclasses.Field | None:
-    """Return the field of a dotted name; None for the method of a variant.
-
-    Raises:
-      UserError: there is none; names the nearest.
+    """Return the field of a dotted name; None for the method of a variant. Raises UserError with
+    the nearest names if there is none.
     """
     inner = name
     if name.startswith("variants."):
@@ -165,9 +147,7 @@ _SHARED = ("data", "vocab", "evaluate", "mesh")
 
 def checked(name: str, value: Any, field: dataclasses.Field | None) -> Any:
     """Return the value of a field, whole numbers as floats and lists as tuples where it has these.
-
-    Raises:
-      UserError: another type, outside the range, or none of the choices.
+    Raises UserError for another type, a value outside the range, or none of the choices.
     """
     if field is None:
         return value
@@ -205,11 +185,7 @@ def range_text(field: dataclasses.Field) -> str:
 
 
 def parsed(name: str, text: str, field: dataclasses.Field | None) -> Any:
-    """Read the text that a command line gives for a field.
-
-    Raises:
-      UserError: it is no value of the field's type.
-    """
+    """Read the command line's text for a field. Raises UserError if it is no such value."""
     default = "" if field is None else field.default
     if isinstance(default, str):
         return text
@@ -231,16 +207,13 @@ def parsed(name: str, text: str, field: dataclasses.Field | None) -> Any:
 
 
 def reads(config: Config, *what: str) -> dict[str, Any]:
-    """Return the fields that a stage reads, with their values.
+    """Return the fields that a stage reads, with their values. ``what`` are names of fields of the
+    run itself, of sections ("model": all that changes results), or of those fields of a section
+    that change one kind of stage:
 
-    Args:
-      what: names of fields of the run itself, of sections ("model": all that changes results), or
-        of the fields of a section that change one kind of stage ("kpod:weights").
-
-    Example:
-      >>> import asesjax.config as c
-      >>> reads(c.finish(c.base_config()), "seed", "ases:decode")
-      {'seed': 0, 'ases.stop_text': 'answer is'}
+    >>> import asesjax.config as c
+    >>> reads(c.finish(c.base_config()), "seed", "ases:decode")
+    {'seed': 0, 'ases.stop_text': 'answer is'}
     """
     out = {}
     for name in what:
@@ -256,11 +229,6 @@ def reads(config: Config, *what: str) -> dict[str, Any]:
 
 
 def fingerprint(fields: Mapping[str, Any]) -> str:
-    """Return a short hash of JSON values, the same in every process and version.
-
-    Example:
-      >>> fingerprint({"a": 1}) == fingerprint({"a": 1}) != fingerprint({"a": 2})
-      True
-    """
+    """Return a short hash of JSON values, the same in every process and version."""
     text = json.dumps(fields, sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

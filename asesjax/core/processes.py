@@ -26,20 +26,12 @@ def start(
     process: int | None = None,
     timeout: float = START_TIMEOUT,
 ) -> None:
-    """Join the processes of a run. Call it before anything asks jax for its devices.
+    """Join the processes of a run, before anything asks jax for its devices.
 
-    It waits for all of them and says now and then who is missing.
-
-    Args:
-      coordinator: ``host:port`` of process 0, the same for all; ``"auto"`` on TPU pods, SLURM and
-        Open MPI, where jax finds it and the two numbers itself; ``""`` for a single process.
-      processes: how many there are.
-      process: number of this one, from 0.
-      timeout: seconds after which a missing process is an error.
-
-    Raises:
-      UserError: arguments that do not fit together, missing processes, or processes with different
-        commits or packages.
+    ``coordinator`` is ``host:port`` of process 0; "auto" on TPU pods, SLURM and Open MPI, where jax
+    finds it and both numbers; "" for a single process. Waits up to ``timeout`` seconds and prints
+    who is missing. Raises UserError for arguments that do not fit together, missing processes, or
+    processes with different commits or packages.
     """
     numbers = processes is not None, process is not None
     if not coordinator and not any(numbers):
@@ -105,10 +97,9 @@ def _find_out(timeout: float) -> tuple[str, int, int]:
 
 
 def check_same(facts: Mapping[str, Any]) -> None:
-    """Refuse to run where JSON values differ between processes, such as the configuration.
-
-    Every process calls this before any other work. It does not use jax, which would wait in silence
-    for a process that has stopped. The error, in every process, names processes and fields.
+    """Refuse to run where JSON values, such as the configuration, differ between processes. Every
+    process calls this first. It does not use jax, which would wait in silence for a process that
+    has stopped. The error, in every process, names processes and fields.
     """
     if (peers := _peers.pop("open", None)) is not None:
         with contextlib.closing(peers):
@@ -142,11 +133,9 @@ def say(line: str) -> None:
 
 @contextlib.contextmanager
 def leading() -> Iterator[Callable[[int, Callable[[], None]], Callable[[], None]]]:
-    """Lead the processes that ``follow``, until the block ends or raises.
-
-    Yields:
-      ``together(index, work)``: returns a function that has the others do their ``work[index]`` and
-      does ``work`` with them. An error in there arises in every process.
+    """Lead the processes that ``follow``, until the block ends or raises. Yields ``together(index,
+    work)``, whose result has the others do their ``work[index]`` and does ``work`` with them; an
+    error in there arises in every process.
     """
     inside = False
 

@@ -13,7 +13,6 @@ class Progress:
     """Shows how many of a total are done."""
 
     def __init__(self, name: str, total: int, done: int, unit: str, quiet: bool = False):
-        """Show nothing yet; with ``quiet``, never anything."""
         self._stream = sys.stderr
         self._name, self._total, self._unit, self._quiet = name, total, unit, quiet
         self._last = -math.inf

@@ -33,11 +33,7 @@ class Ragged(NamedTuple):
 
 
 def write_annotations(path: str | Path, ids: Sequence[str], **arrays: Ragged) -> None:
-    """Write arrays with a row for each record, by name, atomically.
-
-    Args:
-      arrays: what is known of each.
-    """
+    """Write named arrays with a row for each record, atomically."""
     flat = {"ids": np.array("\n".join(ids))}
     for name, ragged in arrays.items():
         flat |= {f"{name}.values": ragged.values, f"{name}.ends": ragged.ends}
@@ -47,10 +43,8 @@ def write_annotations(path: str | Path, ids: Sequence[str], **arrays: Ragged) ->
 
 
 def read_annotations(path: str | Path, ids: Sequence[str]) -> Mapping[str, Ragged]:
-    """Read what ``write_annotations`` wrote for these records.
-
-    Raises:
-      UserError: no such file, a damaged one, or one of other records.
+    """Read what ``write_annotations`` wrote for these records. Raises UserError for a missing or
+    damaged file, or one of other records.
     """
     try:
         with open(path, "rb") as opened, np.load(opened) as file:

@@ -11,27 +11,21 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Names and what they stand for, in the order of registration.
 
-    Example:
-      >>> colours = Registry("colour")
-      >>> @colours.register("red")
-      ... def red(): ...
-      >>> colours.get("red") is red, list(colours)
-      (True, ['red'])
+    >>> colours = Registry("colour")
+    >>> @colours.register("red")
+    ... def red(): ...
+    >>> colours.get("red") is red, list(colours)
+    (True, ['red'])
     """
 
     registrations = 0  # in all registries, so that a file which registers things can be told
 
     def __init__(self, what: str):
-        """Make an empty registry of ``what``, the word that its errors use."""
         self.what = what
         self._found: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Return a decorator that registers a thing under a name.
-
-        Raises:
-          UserError: another thing has the name.
-        """
+        """Return a decorator that registers under a name; raises UserError if it is taken."""
 
         def add(thing: T) -> T:
             there = self._found.setdefault(name, thing)
@@ -47,11 +41,7 @@ class Registry(Generic[T]):
         return add
 
     def get(self, name: str) -> T:
-        """Return what is registered under a name.
-
-        Raises:
-          UserError: nothing is.
-        """
+        """Return what is registered under a name. Raises UserError if nothing is."""
         if name not in self._found:
             raise unknown(self.what, name, self)
         return self._found[name]

@@ -1,9 +1,9 @@
 """The processes of a run connect and compare their configurations before jax starts.
 
 jax's own start waits in silence, does not say for whom, and ends with a stack trace from C++. So
-process 0 first listens on the coordinator's port itself; the others connect and introduce
-themselves, in lines of JSON. Every ten seconds each process prints who is missing. When all have
-connected, jax takes the port; the connections stay open for ``compare`` until work begins.
+process 0 first listens on the coordinator's port itself; the others introduce themselves, in lines
+of JSON. Every ten seconds each process prints who is missing. When all have connected, jax takes
+the port; the connections stay open for ``compare`` until work begins.
 """
 
 import contextlib
@@ -59,28 +59,18 @@ class _Wait:
 
 @dataclasses.dataclass(frozen=True)
 class Peers:
-    """The processes of a run.
+    """The processes of a run."""
 
-    Attributes:
-      process: number of this process.
-      hosts: names of the machines of all processes, in order; only of process 0 elsewhere.
-      lines: connections to processes 1, 2, ... in process 0; to process 0 elsewhere.
-    """
-
-    process: int
-    hosts: tuple[str, ...]
-    lines: tuple[socket.socket, ...]
+    process: int  # number of this process
+    hosts: tuple[str, ...]  # names of the machines of all, in order; elsewhere only of process 0
+    lines: tuple[socket.socket, ...]  # connections to all others; elsewhere to process 0
 
     def compare(
         self, facts: Mapping[str, Any], seconds: float, say: Callable[[str], None] = warn
     ) -> None:
-        """Compare facts (JSON values) with those of the other processes, all of which call this.
-
-        ``say`` gets a line when there is a wait.
-
-        Raises:
-          UserError: in all processes, naming processes and facts that differ, or a process that
-            has stopped or did not call this within ``seconds``.
+        """Compare JSON facts with those of the other processes, all of which call this. ``say``
+        gets a line when there is a wait. Raises UserError in all processes, naming processes and
+        facts that differ, or a process that stopped or did not call this within ``seconds``.
         """
         wait = _Wait(seconds, say)
         if self.process:
@@ -136,17 +126,9 @@ def meet(
     seconds: float,
     say: Callable[[str], None] = warn,
 ) -> Peers:
-    """Wait until all processes of a run have connected.
-
-    Args:
-      address: ``host:port`` where process 0 listens.
-      processes: how many there are.
-      process: number of this one, from 0.
-      seconds: after which a missing process is an error.
-      say: gets a line when there is a wait.
-
-    Raises:
-      UserError: a process is missing or there twice; the same error in all that have connected.
+    """Wait until all processes of a run have connected at ``address``, ``host:port`` of process 0.
+    ``say`` gets a line when there is a wait. Raises the same UserError in all that have connected
+    if a process is missing after ``seconds``, or there twice.
     """
     host, _, port = address.rpartition(":")
     hello = {"process": process, "of": processes, "host": socket.gethostname()}
@@ -160,9 +142,8 @@ def meet(
 def differences(facts: Sequence[Mapping[str, Any]], hosts: Sequence[str]) -> list[str]:
     """Name the processes, and their facts, that differ from process 0.
 
-    Example:
-      >>> differences([{"jax": "1"}, {"jax": "1"}, {"jax": "2"}], ["a", "b", "c"])
-      ["jax is '1' in process 0 (a) and '2' in process 2 (c)"]
+    >>> differences([{"jax": "1"}, {"jax": "1"}, {"jax": "2"}], ["a", "b", "c"])
+    ["jax is '1' in process 0 (a) and '2' in process 2 (c)"]
     """
     lines = []
     for number, theirs in enumerate(facts):
@@ -177,7 +158,6 @@ def differences(facts: Sequence[Mapping[str, Any]], hosts: Sequence[str]) -> lis
 
 
 def _gather(address: str, mine: dict, seconds: float, say: Callable) -> Peers:
-    """Process 0: wait for all others."""
     came: dict[int, tuple[socket.socket, str]] = {}
     unnamed: dict[socket.socket, bytes] = {}
     wait = _Wait(seconds, say)
@@ -251,7 +231,6 @@ def _unfit(theirs: dict, mine: dict, came: Mapping[int, tuple[Any, str]]) -> str
 
 
 def _answer(host: str, port: int, hello: dict, seconds: float, say: Callable) -> Peers:
-    """Connect to process 0 and wait until all have."""
     me, why = f"process {hello['process']} ({hello['host']})", "not tried yet"
     wait = _Wait(seconds, say)
     while not wait.over():
@@ -339,7 +318,6 @@ def _listen(address: str) -> socket.socket:
 
 
 def _send(lines: Sequence[socket.socket], message: dict) -> None:
-    """Send a message to each; a closed connection is noticed when reading."""
     for line in lines:
         with contextlib.suppress(OSError):
             line.settimeout(5.0)

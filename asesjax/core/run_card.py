@@ -41,10 +41,8 @@ def run_card() -> dict[str, Any]:
 
 
 def source_facts() -> dict[str, str | None]:
-    """Collect what must be the same in all processes of a run: versions, commit and source.
-
-    ``commit`` is None outside a checkout; ``source`` is a hash of this package's files, so that
-    uncommitted changes count too.
+    """Collect what must be the same in all processes of a run: versions, commit (None outside a
+    checkout) and a hash of this package's files, so that uncommitted changes count too.
     """
     state = _git_state(ROOT) or {}
     return {
@@ -72,7 +70,6 @@ def _source_hash(folder: Path) -> str:
 
 
 def _git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit of the source tree and whether it was changed since; None outside a checkout."""
     if not (folder / ".git").exists():
         # launch/Containerfile copies only the files, and sets the commit they are of.
         commit = os.environ.get("ASESJAX_COMMIT")

@@ -2,8 +2,8 @@
 
 A stage is known by the configuration fields it reads and by the stages it needs. A small record in
 ``workdir/stages`` is written when a stage starts and again when it ends. A stage whose record
-differs from the present configuration is never continued and never reused: the run stops and names
-the fields, or, when asked to redo, moves the old outputs aside first.
+differs from the configuration is never continued or reused: the run stops and names the fields, or,
+when asked to redo, moves the old outputs aside first.
 """
 
 import dataclasses
@@ -33,10 +33,8 @@ class Stage:
 
 
 def in_order(stages: Sequence[Stage]) -> list[Stage]:
-    """Put every stage behind those it needs; several of one name become one.
-
-    Raises:
-      UserError: stages of one name that read different values.
+    """Put every stage behind those it needs; several of one name become one. Raises UserError if
+    these read different values.
     """
     left: dict[str, Stage] = {}
     for stage in stages:
@@ -69,21 +67,10 @@ def run_stages(
     say: Callable[[str], None] = print,
     before: Callable[[], object] = lambda: None,
 ) -> list[str]:
-    """Run the stages that are not finished, in order.
-
-    Args:
-      stages: in an order in which every stage comes after those it needs.
-      workdir: holds ``stages/`` and everything the stages write.
-      redo: move outputs of stages whose configuration changed to ``superseded/`` and run them.
-      say: gets a line for each stage.
-      before: called once, when the configuration has been accepted and before the first stage.
-
-    Returns:
-      Names of the stages that ran now.
-
-    Raises:
-      UserError: a stage ran, or started, with other configuration, and ``redo`` is False. Checked
-        for all stages before the first one runs.
+    """Run the stages that are not finished, in the order given; return the names of those that ran.
+    ``redo`` moves outputs of stages whose configuration changed to ``superseded/`` and runs them;
+    without it they are a UserError before the first stage runs. ``before`` is called once, between
+    this check and the first stage; ``say`` gets a line for each stage.
     """
     workdir = Path(workdir)
     wanted = _wanted(stages)

@@ -1,7 +1,7 @@
-"""The few data types that travel between the layers, and the letters used for array shapes.
+"""The few data types that all layers share, and the letters used for array shapes.
 
-Shape letters, everywhere: B batch, S source (encoder) length, T target (decoder) length,
-V vocabulary, D width, H heads, K head size, L layers, R rounds, C chain length.
+Shape letters, everywhere: B batch, S source (encoder) length, T target (decoder) length, V
+vocabulary, D width, H heads, K head size, L layers, R rounds, C chain length.
 """
 
 import dataclasses
@@ -86,14 +86,10 @@ class Example:
     def at(self, progress: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return inputs, targets and weights when a share of training is over.
 
-        Example:
-          >>> example = Example("1", np.array([7, 1]), np.array([4, 5, 6]), np.ones(3),
-          ...     loss_from=np.float32([0.5, 0.5, 0]))
-          >>> [values.tolist() for values in example.at(0.2)]
-          [[7, 1], [4, 5, 6], [0.0, 0.0, 1.0]]
-          >>> [values.tolist() for values in dataclasses.replace(
-          ...     example, prefix_in_encoder=True).at(0.2)]
-          [[7, 4, 5, 1], [6], [1.0]]
+        >>> example = Example("1", np.array([7, 1]), np.array([4, 5, 6]), np.ones(3),
+        ...     loss_from=np.float32([0.5, 0.5, 0]))
+        >>> [values.tolist() for values in example.at(0.2)]
+        [[7, 1], [4, 5, 6], [0.0, 0.0, 1.0]]
         """
         if self.loss_from is None:
             return self.inputs, self.targets, self.weights

@@ -20,23 +20,13 @@ def make_mesh(
     devices: Sequence[jax.Device] | None = None,
     slices: int = 1,
 ) -> Mesh:
-    """Arrange devices as data x fsdp x tensor; one of the sizes may be -1, all that are left.
+    """Arrange devices (None for all of every process) as a Mesh of data x fsdp x tensor.
 
-    Args:
-      data: groups that process different rows of a batch and each hold all parameters.
-      fsdp: devices that process different rows and split the parameters.
-      tensor: devices that split the matrices of one row's computation.
-      devices: all of them are used; None for every device of every process.
-      slices: groups of devices with slow connections between them (TPU slices). Each holds a part
-        of the data axis, so that only gradients cross. Devices without a slice index (CPUs) are
-        divided evenly in their order.
-
-    Returns:
-      A Mesh with axes ``data, fsdp, tensor``, sharded automatically by the compiler.
-
-    Raises:
-      UserError: sizes that do not multiply to the number of devices, or slices that do not divide
-        the data axis or are not those of the devices.
+    Data groups process different rows and hold all parameters, fsdp devices also split the
+    parameters, tensor devices split the matrices of one row's computation. One size may be -1, all
+    devices that are left. ``slices`` are groups of devices with slow connections between them; each
+    holds a part of the data axis, so that only gradients cross. CPUs are divided evenly into
+    slices. Raises UserError for sizes or slices that do not fit the devices.
     """
     count = len(jax.devices() if devices is None else devices)
     sizes = [data, fsdp, tensor]

@@ -14,11 +14,9 @@ from asesjax.sharding.rules import Rules
 
 
 def on_mesh(mesh: Mesh, function: Callable) -> Callable:
-    """Make the mesh known to the model while ``function`` is traced; results are the same.
-
-    Wrap the argument of ``jax.jit``, or a caller of a jitted function. Without it every device may
-    compute all rows of a batch where parameters are sharded along the width (see
-    ``models.layers.replicate``).
+    """Make the mesh known to the model while ``function`` is traced; results are the same. Wrap the
+    argument of ``jax.jit``, or a caller of a jitted function. Without it every device may compute
+    all rows where parameters are sharded along the width (``models.layers.replicate``).
     """
 
     @functools.wraps(function)
@@ -40,15 +38,9 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def param_shardings(mesh: Mesh, rules: Rules, axes_tree: Any, shapes: Any) -> Any:
-    """Return the NamedShardings of a parameter tree.
-
-    A dimension that its mesh axis does not divide stays whole.
-
-    Args:
-      mesh: from ``make_mesh``.
-      rules: logical axis -> mesh axis.
-      axes_tree: from ``t5.logical_axes``: a tuple of names in the place of every array.
-      shapes: the parameters, or ``jax.ShapeDtypeStruct`` in their places.
+    """Return the NamedShardings of a parameter tree. ``rules`` map logical axes to mesh axes,
+    ``axes_tree`` is ``t5.logical_axes``, and ``shapes`` the parameters or their shapes. A dimension
+    that its mesh axis does not divide stays whole.
     """
 
     def one(names: tuple[str, ...], array) -> NamedSharding:
@@ -63,9 +55,7 @@ def param_shardings(mesh: Mesh, rules: Rules, axes_tree: Any, shapes: Any) -> An
 
 def put_batch(mesh: Mesh, batch: Batch) -> dict[str, jax.Array]:
     """Spread the rows of a batch over the devices; several processes each give their own rows.
-
-    Raises:
-      UserError: rows that the data and fsdp axes do not divide.
+    Raises UserError for rows that the data and fsdp axes do not divide.
     """
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     sharding = batch_sharding(mesh)
