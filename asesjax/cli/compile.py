@@ -183,12 +183,7 @@ def _gib(needed: int | None, hbm: int | None) -> str:
 
 
 def _si(value: float) -> str:
-    """Write a number with the prefix of its size.
-
-    Example:
-      >>> _si(2.5e12), _si(999.0)
-      ('2.5 T', '999 ')
-    """
+    """Write a number with the prefix of its size: 2.5e12 is "2.5 T"."""
     for limit, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= limit:
             return f"{value / limit:.3g} {prefix}"

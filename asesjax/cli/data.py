@@ -5,12 +5,10 @@
 
 Prints the records of each split, what was skipped and why, what the vocabulary cannot write,
 lengths in tokens, how full batches are (bucketed, and packed), and examples of each role as the
-model sees them, with the weight before each stretch of the target. With --segments also chains
-coloured by label; with --weights, in a run that has trained token weights, chains coloured by
-weight. --output gets lengths.png, segments.html and summary.json.
-
-Segments are those of the run where it has them. Otherwise they are made here; where the strategy
-needs a trained scorer, by location instead.
+model sees them, with the weight before each stretch of the target. --segments also prints chains
+coloured by label; --weights, in a run that has trained token weights, by weight. --output gets
+lengths.png, segments.html and summary.json. Segments are those of the run where it has them.
+Otherwise they are made here; where the strategy needs a trained scorer, by location instead.
 """
 
 import argparse

@@ -37,11 +37,7 @@ _HEADINGS = ["role", "examples", "source: mean", "95 %", "max", "target: mean", 
 
 
 def show_data(run: Run, args: argparse.Namespace) -> None:
-    """Print the data of a run as ``args`` ask for it, and write files to ``args.output``.
-
-    Raises:
-      UserError: token weights are asked for and the run has none.
-    """
+    """Print the data of a run as ``args`` ask for it, and write files to ``args.output``."""
     colour = sys.stdout.isatty()
     counts, audit = read_json(run / "data/counts.json"), read_json(run / "data/audit.json")
     reasons = dict(Counter(counts["skipped"].values()).most_common())

@@ -1,12 +1,9 @@
 """Answers a file of questions; a command that was stopped at any moment can resume.
 
-The output grows in the order of the input, under its own name; ``OUTPUT.run.json`` beside it says
-what it is made from, and whether it is finished. The same command resumes behind the rows that
-are there, and the finished file is, byte for byte, that of a command that was never stopped.
-
-For that, questions are generated in chunks whose borders depend on the input alone: the last bits
-of a log probability may change with the questions that are computed beside it, and so a chunk that
-was stopped is computed again as a whole, though only its missing rows are written.
+``OUTPUT.run.json`` says what the output is made from and whether it is finished. The finished file
+is, byte for byte, what a command never stopped would have written: questions are generated in
+chunks whose borders depend on the input alone, because the last bits of a log probability may
+change with the questions computed beside it, and a stopped chunk is computed again as a whole.
 """
 
 import contextlib
@@ -46,18 +43,9 @@ _DATA = ("answer_template", "question_field", "rationale_field", "answer_field",
 def generate_file(
     run: Run, name: str, source: str, output: str, log_probabilities: bool = False
 ) -> None:
-    """Answer the questions of a JSONL file, or resume where an earlier call stopped.
-
-    Args:
-      run: whose method answers.
-      name: of the method.
-      source: the questions, see ``generate_input.read_questions``.
-      output: JSONL of ``predictions.prediction_row``, a row for each question, in their order.
-      log_probabilities: see ``prediction_row``.
-
-    Raises:
-      UserError: wrong input, before anything is generated; an output that is not of the same
-        questions, method, checkpoint and configuration; a file that cannot be written.
+    """Answer the questions of a JSONL file, or resume where an earlier call stopped: ``output``
+    gets a ``prediction_row`` for each, in order. Raises UserError, before anything is generated,
+    for wrong input and for an output of other questions, methods, checkpoints or configurations.
     """
     method = make_method(name, run.config)
     check_decode(run.config)
@@ -90,19 +78,8 @@ def generate_file(
 
 
 def chunks(n: int, samples: int, batch_size: int) -> list[tuple[int, int]]:
-    """Return the borders of the chunks that n questions are generated in.
-
-    Args:
-      n: questions.
-      samples: chains of each.
-      batch_size: chains written at once. A last chunk of fewer would be another shape to compile;
-        it is joined to the one before.
-
-    Example:
-      >>> chunks(2500, 1, 100)
-      [(0, 1024), (1024, 2048), (2048, 2500)]
-      >>> chunks(2100, 1, 100)
-      [(0, 1024), (1024, 2100)]
+    """Return the borders of the chunks that n questions, each with some samples, are generated in.
+    A last chunk of less than a batch would be another shape to compile, and joins the one before.
     """
     size = -(-max(CHUNK_CHAINS, CHUNK_BATCHES * batch_size) // samples)
     starts = list(range(0, n, size))
@@ -223,11 +200,7 @@ def _card(run: Run, method: Method, questions: Questions, log_probabilities: boo
 
 
 def _checked_card(path: Path, card_path: Path, card: dict) -> dict:
-    """Refuse an output that this command has not begun; return the card of one it has.
-
-    Raises:
-      UserError: it says what is different, and nothing has been changed.
-    """
+    """Return the card of an output of this command; UserError, with what differs, for any other."""
     if not path.stat().st_size:
         return card
     if not card_path.is_file():

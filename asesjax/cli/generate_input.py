@@ -21,33 +21,18 @@ BUDGETS = ("max_rounds", "max_segment_tokens", "max_chain_tokens")
 
 
 class Questions(NamedTuple):
-    """A file of questions.
+    """A file of questions."""
 
-    Attributes:
-      records: one a row, with what the row holds of references.
-      request: the same in ids, with the rows' own bounds and prefixes.
-      sha256: of the file's bytes.
-    """
-
-    records: list[Record]
-    request: Request
-    sha256: str
+    records: list[Record]  # one a row, with what the row holds of references
+    request: Request  # the same in ids, with the rows' own bounds and prefixes
+    sha256: str  # of the file's bytes
 
 
 def read_questions(
     path: str | Path, config: Config, method: Method, vocab: Vocabulary
 ) -> Questions:
-    """Read and check a JSONL file of questions.
-
-    Args:
-      path: a row needs a question; id, rationale, answer, the ``BUDGETS`` and ``prefix`` may be
-        there.
-      config: sections ``data`` (names of the fields) and ``decode`` are read.
-      method: one that writes a single segment has only ``max_chain_tokens`` to bound.
-      vocab: the run's.
-
-    Raises:
-      UserError: no such file, no rows, or a row that cannot be asked, by file, line and field.
+    """Read and check a JSONL file of questions; UserErrors name file, line and field. A method that
+    writes a single segment has only ``max_chain_tokens`` of the ``BUDGETS``.
     """
     data = config.data
     sha256 = _fingerprint(path)

@@ -21,20 +21,13 @@ from asesjax.viz.segments import segments_text
 
 
 def answer_one(run: Run, name: str, question: str) -> None:
-    """Answer one question and print the chain, the answer and what was out of order.
-
-    Raises:
-      UserError: an empty question, or one that is too long.
-    """
+    """Answer one question and print the chain, the answer and what was out of order."""
     _show(_answerer(run, name)(question, 0))
 
 
 def converse(run: Run, name: str) -> None:
-    """Answer questions from standard input, a line each, until it ends.
-
-    A question that cannot be answered gets a message and the next one is read. The program is
-    compiled for the first question and serves all: one at a time, padded to the longest allowed.
-    What is drawn for a question depends on its number.
+    """Answer questions from standard input, a line each, until it ends. The program is compiled
+    once, for the longest question allowed. What is drawn for a question depends on its number.
     """
     terminal = sys.stdin.isatty()
     if hasattr(sys.stdin, "reconfigure"):

@@ -103,7 +103,6 @@ def _dispatch(argv: list[str]) -> int:
 @contextlib.contextmanager
 def _sigterm_exits() -> Iterator[None]:
     """Exit with EXIT_PREEMPTED on SIGTERM, between stages and in those with nothing to save.
-
     Training handles the signal itself, and so does jax where there are several processes.
     """
 
