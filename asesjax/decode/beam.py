@@ -1,10 +1,9 @@
 """Beam search over one segment, compiled as one loop, with the semantics of transformers 5.
 
-The hypotheses, their scores and the moment a row stops are those of
-``generate(num_beams=K, do_sample=False, length_penalty=..., early_stopping=...,
-max_new_tokens=...)`` with the ids that may not be written given as ``suppress_tokens``
-(``transformers/generation/utils.py``, ``_beam_search``). What differs is the work: a row's beams
-share the cross keys and values of their question, which are neither copied nor moved.
+Hypotheses, scores and the moment a row stops are those of ``generate(num_beams=K, do_sample=False,
+length_penalty=..., early_stopping=..., max_new_tokens=...)`` with ``suppress_tokens`` for the ids
+that may not be written. But a row's beams share the cross keys and values of their question, which
+are neither copied nor moved.
 
 Shapes: B rows, K beams, S source length, T the buffer for new tokens, V vocabulary rows.
 """
@@ -31,11 +30,7 @@ NOTHING = -1e9
 
 @dataclasses.dataclass(frozen=True)
 class BeamSpec:
-    """What is compiled into the search; a change compiles it again.
-
-    Raises:
-      UserError: a penalty or ``early_stopping`` that means nothing.
-    """
+    """What is compiled into the search; a change compiles it again."""
 
     n_beams: int  # K; with 1 the search is greedy, whatever ``early_stopping`` says
     vocab_limit: int  # ids from here on are never chosen, and padding neither
@@ -109,14 +104,8 @@ def beam_search(
     config: T5Config, params: Params, source: jax.Array, bound: jax.Array, spec: BeamSpec
 ) -> Hypotheses:
     """Search the best targets of a batch of sources; a row does not depend on the others.
-
-    Args:
-      config: shape of the model.
-      params: from ``t5.init`` or a checkpoint.
-      source: [B, S] int32, end of sequence in it, 0 after the end; rows of padding alone stop at
-        once, with empty hypotheses.
-      bound: longest target, its end mark included, from 1 to T; one number, or [B].
-      spec: what is compiled in.
+    ``source`` is int32 [B, S] with end of sequence, 0 after it; rows of padding alone stop at once,
+    with empty hypotheses. ``bound``, one number or [B], is the longest target with its end mark.
     """
     bound = jnp.broadcast_to(bound, source.shape[:1])
     b, k, room = source.shape[0], spec.n_beams, spec.buffer
@@ -240,9 +229,8 @@ def write_segment(
     segment: SegmentState,
     spec: DecodeSpec,
 ) -> SegmentState:
-    """Write the best segment of every row: what ``segment.advance`` does a token at a time.
-
-    ``context`` is [B, S] int32, with end of sequence; rows of ``segment`` that are over stay.
+    """Write the best segment of every row that is not over: what ``segment.advance`` does a token
+    at a time. ``context`` is int32 [B, S], with end of sequence.
     """
     found = beam_search(
         config,

@@ -1,18 +1,15 @@
 """The decode engine (ours): slots that do not wait for each other. Same chains as ``iterative``.
 
-Questions end their segments and chains at different times. Here a table of N questions lies on the
-device, and pools of slots, one pool for each role, hold those that are being written. When some
-slots of a pool have finished their segments, the loop stops writing for a moment: the segments are
-joined to their chains, and the questions that wait for that role, new ones or ones that continue,
-are encoded a few at a time and take the free slots. All of it is one compiled program: the host
-only takes ended chains out of the table and puts new questions in, while the caches stay on the
-device.
+A table of N questions lies on the device, and pools of slots, one for each role, hold those that
+are being written. When some slots of a pool have finished their segments, the loop joins these to
+their chains, and the questions that wait for that role are encoded a few at a time and take the
+free slots. All of it is one compiled program: the host only takes ended chains out of the table and
+puts new questions in, while the caches stay on the device.
 
 - The pool with the most to do writes. With two roles in turn a question changes pools with every
-  segment, and both pools stay full, since each has slots of its own.
-- Only questions that take a slot are encoded, ``encode_rows`` at a time, each such group padded to
-  the shortest of a few lengths that holds it; likewise a pool reads its caches only up to the
-  shortest of them that holds all its contexts.
+segment, and both pools stay full. - Only questions that take a slot are encoded, ``encode_rows`` at
+a time, padded to the shortest of a few lengths that holds them; a pool reads its caches only up to
+the shortest that holds all.
 
 Shapes: N table entries, B slots of a pool, E rows encoded at once, S source length; others as in
 ``spec``.
@@ -68,7 +65,6 @@ class Slots:
 
 
 class _Pool(NamedTuple):
-    """The slots of a role."""
 
     entry: jax.Array  # [B] whose segment a slot writes; N where it is free
     context_length: jax.Array  # [B]
@@ -114,8 +110,7 @@ def start(config: T5Config, params: dict[str, Params], spec: DecodeSpec, slots: 
 @functools.partial(jax.jit, static_argnames=("spec",), donate_argnums=0)
 def put(state: State, entries: jax.Array, inputs: DecodeInput, spec: DecodeSpec) -> State:
     """Write the rows of ``inputs`` [N, ...] into the table of ``state``, which is donated.
-
-    ``entries`` [N] int32 says where each goes, N or more for rows to leave out; what is there must
+    ``entries`` int32 [N] says where each goes, N or more for rows to leave out; what is there must
     have ended.
     """
 
@@ -137,9 +132,8 @@ def run(
     spec: DecodeSpec,
     slots: Slots,
 ) -> State:
-    """Write until slots lack questions, or with ``drain`` until every question has ended.
-
-    ``state`` is donated. At least one question has ended since, unless none was left.
+    """Write until slots lack questions, or with ``drain`` until every question has ended. At least
+    one ends, unless none was left. ``state`` is donated.
     """
     first = spec.roles[0]
 

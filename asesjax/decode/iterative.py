@@ -4,10 +4,9 @@
     repeat: write a segment from the context; append its ids to the context
 
 All rows of a batch that wait for the same role write a segment, and the next round begins when the
-last of them has. ``continuous`` gives the same chains with slots that never wait; beam search goes
-through this loop, and the tests compare the engine with it. Where the authors decode one question
-at a time in Python and tokenise the text anew for every segment, here a batch stays on the device
-until all are done, and ids are appended as they are (ours). Shapes as in ``spec``.
+last of them has. ``continuous`` gives the same chains faster; beam search uses this loop, and the
+tests compare the engine with it. The authors tokenise the text anew for every segment; here ids are
+appended as they are (ours). Shapes as in ``spec``.
 """
 
 import functools
@@ -41,14 +40,7 @@ def n_compilations() -> int:
 def generate(
     config: T5Config, params: dict[str, Params], inputs: DecodeInput, spec: DecodeSpec
 ) -> tuple[DecodeOutput, Counts]:
-    """Generate the chains of a batch of questions; a row does not depend on the others.
-
-    Args:
-      config: shape of the model, that of every role.
-      params: of each of the spec's roles.
-      inputs: from ``spec.make_input``.
-      spec: what is compiled in.
-    """
+    """Generate the chains of a batch of questions; a row does not depend on the others."""
     b, s = len(inputs.question), spec.context_room(
         inputs.question.shape[1], inputs.extra_input.shape[1]
     )

@@ -43,27 +43,14 @@ class Generated:
 
 @dataclasses.dataclass(frozen=True)
 class Decoder:
-    """How questions are run through the device. Only ``int8`` changes what is written.
+    """How questions are run through the device. Only ``int8`` changes what is written."""
 
-    Attributes:
-      batch_size: questions written at once (by each role).
-      buckets: question lengths to pad to, rising. The engine pads all questions of a call to that
-        of the longest; beam search and the plain loop put those of one bucket together.
-      encode_rows: contexts the engine encodes at once; 0 for an eighth of the slots.
-      context_lengths: lengths it pads contexts to, besides the longest.
-      int8: round weights to int8 first (``models.int8``), which changes what is written.
-      plain: use the plain loop of ``iterative``, as tests do, and beam search always.
-
-    Raises:
-      UserError: lengths that are not positive and rising.
-    """
-
-    batch_size: int
-    buckets: tuple[int, ...]
-    encode_rows: int = 0
-    context_lengths: tuple[int, ...] = (64, 128, 192)
-    int8: bool = False
-    plain: bool = False
+    batch_size: int  # questions written at once (by each role)
+    buckets: tuple[int, ...]  # question lengths to pad to, rising; the engine uses the longest's
+    encode_rows: int = 0  # contexts the engine encodes at once; 0 for an eighth of the slots
+    context_lengths: tuple[int, ...] = (64, 128, 192)  # to pad contexts to, besides the longest
+    int8: bool = False  # round weights to int8 first (``models.int8``)
+    plain: bool = False  # use the plain loop of ``iterative``, as tests do, and beam search always
 
     def __post_init__(self) -> None:
         for name, lengths in (
@@ -101,29 +88,14 @@ def stream(
     first_turns: np.ndarray | None = None,
     counts: dict[str, int] | None = None,
 ) -> Iterator[tuple[int, Generated]]:
-    """Generate the chains of many questions, each as soon as it is there.
+    """Yield the number of each question and its chain, in the order in which they end.
 
-    Args:
-      config: shape of the model, that of every role.
-      params: by the names of roles; those of the spec's roles are used.
-      questions: int32 ids each, without end of sequence; at least one id.
-      limits: bounds, traced; numbers, or arrays with a row for each question.
-      spec: what is compiled in.
-      decoder: how they are run.
-      mesh: spread the rows over its devices; None for one device.
-      keys: [N, 2] uint32 from ``spec.row_keys``; those of seed 0 when None.
-      forced: int32 ids each chain begins with, or a list of such for its segments (see
-        ``spec.DecodeInput``); none when None.
-      extra_inputs: int32 ids each, see ``spec.Prompt``; none when None.
-      first_turns: [N] int32, of the first segments; 0 when None.
-      counts: gets ``spec.Counts`` added.
-
-    Yields:
-      The number of a question and its chain, in the order in which they end.
-
-    Raises:
-      UserError: an empty question, one longer than the largest bucket, or bounds out of range;
-        before anything is generated.
+    ``questions`` are int32 ids without end of sequence; ``keys`` uint32 [N, 2] from
+    ``spec.row_keys``, None for those of seed 0; ``forced`` the ids that each chain begins with, or
+    a list of such for its segments (``spec.DecodeInput``); ``extra_inputs`` ids for
+    ``spec.Prompt``; ``first_turns`` int32 [N]. ``counts`` gets ``spec.Counts`` added. Raises
+    UserError for an empty question, one longer than the largest bucket, or bounds out of range,
+    before anything is generated.
     """
     for index, question in enumerate(questions):
         if not 1 <= len(question) <= max(decoder.buckets):

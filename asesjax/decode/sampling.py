@@ -1,12 +1,12 @@
 """Choosing an id from logits: samplers by name, and the two that come with the package.
 
 A sampler is a function ``(logits [B, V], keys [B, 2] uint32, steps [B] int32) -> ids [B] int32``.
-Logits are float32, -inf where an id is not allowed; steps count the decoder steps of a row so far.
-What is chosen for a row may depend on its logits, key and step alone. A sampler is compiled into
-the program, so it must be hashable. What is registered makes one from the section ``decode``.
+Logits are float32, -inf where an id is not allowed; steps count the decoder steps of a row. An id
+may depend on its row's logits, key and step alone. Samplers are compiled in, so they must be
+hashable; what is registered makes one from the section ``decode``.
 
-Drawing takes one uniform number a row, not one for each id of the vocabulary: at 32,128 ids those
-numbers alone would take longer than a small model's step.
+Drawing takes one uniform number a row: one for each of 32,128 ids would take longer than a small
+model's step.
 """
 
 import dataclasses
@@ -38,20 +38,11 @@ def _greedy(decode: Any) -> Sampler:
 
 @dataclasses.dataclass(frozen=True)
 class RandomSampler:
-    """Draws an id at random. In transformers' order:
+    """Draws an id at random, with the options in transformers' order."""
 
-    Attributes:
-      temperature: logits are divided by it; above 0.
-      top_k: only the k most probable ids, and those as probable as the k-th; 0 for all.
-      top_p: of those, only the most probable that together reach this share; 1 for all.
-
-    Raises:
-      UserError: one out of its range.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
+    temperature: float = 1.0  # logits are divided by it; above 0
+    top_k: int = 0  # only the k most probable ids, and those as probable as the k-th; 0 for all
+    top_p: float = 1.0  # of those, only the most probable that together reach this share; 1 for all
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.temperature) and self.temperature > 0):
@@ -86,19 +77,16 @@ def _sample(decode: Any) -> Sampler:
 
 
 def log_probability(logits: jax.Array, ids: jax.Array) -> jax.Array:
-    """Return the natural log probabilities [B] of ids [B] under the model itself.
-
-    Not finite where the logits [B, V] are not.
+    """Return natural log probabilities [B] of ids [B] under the model; not finite where logits are
+    not.
     """
     chosen = jnp.take_along_axis(logits, ids[:, None], axis=-1)[:, 0]
     return chosen - jax.nn.logsumexp(logits, axis=-1)
 
 
 def _inverse_cdf(p: jax.Array, u: jax.Array) -> jax.Array:
-    """The first id whose cumulated weight exceeds u times the total: p [B, V] >= 0, u [B].
-
-    In two steps, blocks and then ids, as cumulating over the whole vocabulary would be slow and
-    round more. An id of weight 0 is never returned.
+    """The first id whose cumulated weight exceeds u times the total: p [B, V] >= 0, u [B]. In two
+    steps, blocks and then ids, which is faster and rounds less. Never an id of weight 0.
     """
     b, v = p.shape
     blocks = jnp.pad(p, ((0, 0), (0, -v % _BLOCK))).reshape(b, -1, _BLOCK)
@@ -110,9 +98,8 @@ def _inverse_cdf(p: jax.Array, u: jax.Array) -> jax.Array:
 
 
 def _first_above(weights: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Where the running sum of weights [B, N] first exceeds target [B], and what is left there.
-
-    The last place with any weight where rounding leaves none.
+    """Where the running sum of weights [B, N] first exceeds target [B], or else the last weight
+    above 0, and what is left there.
     """
     total = jnp.cumsum(weights, axis=-1)
     above = (total > target[:, None]) & (weights > 0)
@@ -143,9 +130,8 @@ def _keep_top_p(p: jax.Array, share: float) -> jax.Array:
 
 
 def _highest_that_holds(holds: Callable[[jax.Array], jax.Array], rows: int) -> jax.Array:
-    """The highest float32 threshold [B] for which a falling condition holds, to the last bit.
-
-    Found by halving the range of bit patterns, 32 passes over the row instead of a sort.
+    """The highest float32 threshold [B] for which a falling condition holds, to the last bit:
+    halves the range of bit patterns in 32 passes instead of a sort.
     """
 
     def as_float(order):

@@ -1,7 +1,4 @@
-"""Negative log-likelihood and entropy, in nats, of known targets under teacher forcing.
-
-The one road from a model back to data: segmentation by entropy or loss starts here.
-"""
+"""Negative log-likelihood and entropy, in nats, of known targets under teacher forcing."""
 
 import functools
 from collections.abc import Sequence
@@ -20,20 +17,9 @@ from asesjax.models.t5_config import T5Config
 def token_scores(
     config: T5Config, params: Params, batch: Batch, chunk: int = 16
 ) -> tuple[jax.Array, jax.Array]:
-    """Score every target of a batch.
-
-    With p the model's distribution over all V rows of the vocabulary at a target y, the scores are
-    ``-log p(y)`` and ``-sum_v p(v) log p(v)``. The float32 logits exist for ``chunk`` positions at
-    a time.
-
-    Args:
-      config: shape of the model.
-      params: from ``t5.init`` or a checkpoint.
-      batch: ``core.types.Batch``; weights are not looked at.
-      chunk: target positions whose logits are held at once.
-
-    Returns:
-      nll and entropy, float32 [B, T]; 0 where the target is padding.
+    """Score every target y of a batch: ``-log p(y)`` and ``-sum_v p(v) log p(v)`` over all V rows
+    of the vocabulary, float32 [B, T] each, 0 at padding. Weights are ignored. Logits exist for
+    ``chunk`` positions at a time.
     """
     hidden = t5.forward(config, params, batch)
     targets = batch["decoder_target_tokens"]
@@ -66,21 +52,8 @@ def score_examples(
     target_buckets: Sequence[int],
     batch_size: int = 64,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Score the targets of many examples.
-
-    Args:
-      config: shape of the model.
-      params: from a checkpoint.
-      examples: any number; their weights are not looked at.
-      source_buckets: lengths that sources are padded to.
-      target_buckets: lengths that targets are padded to.
-      batch_size: examples scored at once.
-
-    Returns:
-      For each example, in order, nll and entropy of its targets, float32 [T] each.
-
-    Raises:
-      UserError: an example longer than the largest bucket.
+    """Return nll and entropy of the targets of each example, float32 [T] each, in order. Raises
+    UserError for an example longer than the largest bucket.
     """
     function = functools.partial(token_scores, config, params)
     rows = map_batches(function, examples, source_buckets, target_buckets, batch_size)

@@ -1,8 +1,7 @@
 """Writing one segment a row and joining it to the row's chain, a token and a segment at a time.
 
-Everything here works on rows that have nothing to do with each other, so that the plain loop
-(``iterative``) and the one that refills its slots (``continuous``) give the same chains: they only
-differ in which rows stand side by side. Shapes as in ``spec``.
+Rows are independent, so the plain loop (``iterative``) and the one that refills its slots
+(``continuous``) give the same chains. Shapes as in ``spec``.
 """
 
 from typing import Any, NamedTuple
@@ -76,9 +75,8 @@ def waiting_for(rows: RowState, role: str, spec: DecodeSpec) -> jax.Array:
 
 
 def context_tokens(inputs: DecodeInput, rows: RowState, spec: DecodeSpec) -> jax.Array:
-    """Encoder input [B, S] of the next segment, as the ``Prompt`` of its turn says.
-
-    S is ``spec.context_room(Q, N)``; end of sequence, then padding, follow the last part.
+    """Encoder input [B, S] of the next segment, as the ``Prompt`` of its turn says. S is
+    ``spec.context_room(Q, N)``; end of sequence, then padding, follow the last part.
     """
     output, turn = rows.output, rows.turn % len(spec.turns)
     prompts = [turn.prompt for turn in spec.turns]
@@ -146,10 +144,7 @@ def begin(inputs: DecodeInput, rows: RowState, spec: DecodeSpec) -> SegmentState
 
 
 def advance(segment: SegmentState, logits: jax.Array, spec: DecodeSpec) -> SegmentState:
-    """Choose an id for every row from its logits [B, V] and write it, where the row still writes.
-
-    Rows that are over stay as they are, to the last field.
-    """
+    """Choose an id for every row from its logits [B, V] and write it, unless the row is over."""
     s = segment
     ids = jnp.arange(logits.shape[1])
     scores = jnp.where((ids < spec.vocab_limit) & (ids != PAD), logits, -jnp.inf)
@@ -191,10 +186,9 @@ def judge(
     """Append each row's finished segment to its chain where it is kept, and see which chains end.
 
     In this order: logits that are not finite end the chain without the segment (NONFINITE); the
-    sentinel, a segment with ``stop_ids``, or the end of the last turn end it (END); a segment that
-    loops is kept, whatever it holds, and ends it (LOOPING); without ``n_turns``, an empty segment,
-    or the one before again, ends it without the segment (REPEATED); a full chain or no round left
-    end it (LENGTH).
+    sentinel, ``stop_ids`` or the last turn end it (END); a segment that loops is kept and ends it
+    (LOOPING); without ``n_turns`` an empty or repeated segment ends it and is dropped (REPEATED); a
+    full chain or no round left end it (LENGTH).
     """
     output = rows.output
     n_ids = (segment.ids != PAD).sum(axis=1)

@@ -59,40 +59,23 @@ class DecodePlan(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class DecodeSpec:
-    """What is compiled into the program; a change compiles it again.
+    """What is compiled into the program; a change compiles it again."""
 
-    Attributes:
-      vocab_limit: ids from here on are never chosen (rows of the model the tokenizer lacks).
-      chain_buffer: C, tokens there is room for in a chain.
-      segment_buffer: L, tokens there is room for in a segment.
-      round_buffer: R, segments there is room for.
-      eos_id: ends a segment.
-      sentinel_id: ends the chain; -1 for none.
-      stop_ids: ends the chain with the segment that holds these ids in a row; empty for none.
-      n_turns: above 0, the end of the segment of turn ``n_turns - 1`` is the end of the chain, and
-        segments may be empty; 1 for a method that writes its whole chain at once.
-      turns: see ``DecodePlan``.
-      sampler: chooses ids, see ``sampling``.
-      repeat_ngram: n; a segment that writes the same n ids in a row a second time is cut there,
-        and its chain ends. 0: never.
-      beams: above 1, each segment is the best that a beam search finds (see ``beam``), by the
-        plain loop.
-      length_penalty: of the search, as in transformers.
-    """
-
-    vocab_limit: int
-    chain_buffer: int
-    segment_buffer: int
-    round_buffer: int
-    eos_id: int = 1
-    sentinel_id: int = -1
-    stop_ids: tuple[int, ...] = ()
+    vocab_limit: int  # ids from here on are never chosen (rows of the model the tokenizer lacks)
+    chain_buffer: int  # C, tokens there is room for in a chain
+    segment_buffer: int  # L, tokens there is room for in a segment
+    round_buffer: int  # R, segments there is room for
+    eos_id: int = 1  # ends a segment
+    sentinel_id: int = -1  # ends the chain; -1 for none
+    stop_ids: tuple[int, ...] = ()  # end the chain with the segment that holds them in a row
+    # above 0, the end of the segment of turn ``n_turns - 1`` is the end of the chain, and segments
+    # may be empty; 1 for a method that writes its whole chain at once
     n_turns: int = 0
-    turns: tuple[Turn, ...] = (Turn(),)
-    sampler: Sampler = greedy
-    repeat_ngram: int = 0
-    beams: int = 1
-    length_penalty: float = 1.0
+    turns: tuple[Turn, ...] = (Turn(),)  # see ``DecodePlan``
+    sampler: Sampler = greedy  # chooses ids, see ``sampling``
+    repeat_ngram: int = 0  # n: a segment that repeats n ids in a row is cut, and its chain ends
+    beams: int = 1  # above 1, segments are the best of a beam search, in the plain loop
+    length_penalty: float = 1.0  # of the search, as in transformers
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -114,27 +97,17 @@ class DecodeSpec:
 
 
 class Limits(NamedTuple):
-    """Bounds that may change from call to call, and from row to row, without compiling again.
+    """Bounds that may change without compiling again: one number for all rows, or an array [B]."""
 
-    Each is one number for all rows or an array [B] with one for each.
-
-    Attributes:
-      max_rounds: segments in a chain, those of all roles counted; at most R.
-      max_segment_tokens: decoder steps in a segment, its end mark included; at most L. It may be
-        [B, R] too, one for each segment.
-      max_chain_tokens: tokens in a chain; at most C.
-    """
-
-    max_rounds: int | np.ndarray
-    max_segment_tokens: int | np.ndarray
-    max_chain_tokens: int | np.ndarray
+    max_rounds: int | np.ndarray  # segments in a chain, those of all roles counted; at most R
+    max_segment_tokens: int | np.ndarray  # with the end mark; at most L; perhaps [B, R]
+    max_chain_tokens: int | np.ndarray  # tokens in a chain; at most C
 
 
 class DecodeInput(NamedTuple):
-    """The questions of a call, one a row; int32 but for the keys, 0 after the end of ids.
-
-    A row of padding is no question: it has ended. Forced are the ids that each of the first P
-    segments begins with; one that ends with an end mark is the whole segment.
+    """The questions of a call, one a row; int32 but for the keys, 0 after the end of ids. A row of
+    padding has ended. Forced are the ids that each of the first P segments begins with; with an end
+    mark they are the whole segment.
     """
 
     question: jax.Array  # [B, Q] without end of sequence
@@ -186,20 +159,9 @@ def make_input(
     extra_input: np.ndarray | None = None,
     first_turns: np.ndarray | None = None,
 ) -> DecodeInput:
-    """Check the bounds and put the inputs of a call together.
-
-    Args:
-      questions: [B, Q] int32.
-      limits: numbers, or arrays [B].
-      spec: whose buffers they must fit.
-      keys: [B, 2] uint32, from ``row_keys``; zeros when None.
-      forced: [B, P, F] int32; none when None.
-      extra_input: [B, N] int32; none when None.
-      first_turns: [B] int32; 0 when None.
-
-    Raises:
-      UserError: limits below 1 or beyond the spec's buffers, or a prefix beyond them, naming the
-        row.
+    """Check the bounds and put the inputs of a call together: ``questions`` int32 [B, Q], ``keys``
+    uint32 [B, 2], ``forced`` int32 [B, P, F], ``extra_input`` int32 [B, N], ``first_turns`` int32
+    [B]. Raises UserError, naming the row, for limits or forced ids beyond the spec's buffers.
     """
     b = questions.shape[0]
     bounds = []
@@ -243,10 +205,8 @@ def make_input(
 
 
 def row_keys(seed: int, rows: np.ndarray, sample: int = 0) -> np.ndarray:
-    """Make the keys [B, 2] uint32 of rows: what is drawn for one is the same wherever it runs.
-
-    ``rows`` [B] are places of questions in the whole input, ``sample`` is the number of the chain
-    where several are drawn for a question.
+    """Make the keys uint32 [B, 2] of rows, so that draws do not depend on where a row runs.
+    ``rows`` [B] are places of questions in the whole input, ``sample`` numbers a question's chains.
     """
     mixed = [np.random.SeedSequence((seed, int(row), sample)).generate_state(2) for row in rows]
     return np.asarray(mixed, np.uint32).reshape(-1, 2)

@@ -1,10 +1,9 @@
 """Checkpoints of one role; the only module that knows Orbax.
 
-A checkpoint ``step_<n>`` holds three items: ``params``, ``opt_state`` and ``cursor`` (JSON: the
-step and what else must carry over); ``model.json`` and ``vocab/``, which describe it (see
-``train/describe.py``); and ``files.json`` with the size and CRC-32 of all these files. Orbax writes
-into a temporary folder and renames it at the end, when everything is inside, so a killed process
-never leaves half a checkpoint; the checksums find what happens to it later.
+A checkpoint ``step_<n>`` holds three items, ``params``, ``opt_state`` and ``cursor`` (JSON: the
+step and what else must carry over), its description (``train/describe.py``), and ``files.json``
+with the size and CRC-32 of all these files. Orbax renames its temporary folder at the end, so a
+killed process leaves no half checkpoint; the checksums find later damage.
 """
 
 import contextlib
@@ -61,10 +60,8 @@ class Checkpoints:
         keep_last: int = 2,
         description: Description | None = None,
     ):
-        """Open or make a folder for writing; leftovers of a killed save are removed.
-
-        Checkpoints of ``keep_steps`` and the newest ``keep_last`` are not deleted. ``description``
-        is written into every one.
+        """Open or make a folder; leftovers of a killed save are removed. Checkpoints of
+        ``keep_steps`` and the newest ``keep_last`` are not deleted.
         """
         if keep_last < 1:
             raise UserError(f"train.keep_last must be at least 1, got {keep_last}")
@@ -87,10 +84,9 @@ class Checkpoints:
         sys.unraisablehook = self._drop_echoes
 
     def save(self, state: TrainState, cursor: dict[str, Any]) -> None:
-        """Start saving; returns when the arrays may be donated.
-
-        Waits first for the previous save, whose failure is raised here as a UserError, as is a disk
-        without room. ``cursor`` holds JSON values; its ``step`` names the checkpoint.
+        """Start saving; returns when the arrays may be donated. Waits for the previous save, whose
+        failure is raised here as a UserError, as is a disk without room. ``cursor["step"]`` names
+        it.
         """
         self.wait()
         self._saving = step = cursor["step"]
@@ -137,7 +133,6 @@ class Checkpoints:
             raise _cannot_write(self.folder, error) from error
 
     def _check_room(self, state: TrainState) -> None:
-        """Refuse to begin what will not fit: a failure halfway gives a less clear message."""
         if jax.process_index():
             return
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
@@ -192,18 +187,12 @@ def restore_newest(
     check_cursor: Callable[[dict[str, Any]], None] = lambda cursor: None,
     say: Callable[[str], None] = warn,
 ) -> tuple[TrainState, dict[str, Any]] | None:
-    """Restore the state and the cursor of the newest checkpoint that can be read, if there is one.
+    """Restore state and cursor of the newest checkpoint that can be read, if there is one.
 
-    A damaged one is renamed to ``damaged_step_<n>`` and named in a line; the one before is tried.
-
-    Args:
-      folder: of the checkpoints; may be absent.
-      target: ``ShapeDtypeStruct`` leaves with the shardings wanted now, on any mesh.
-      check_cursor: sees the cursor before the arrays are read, and raises UserError to refuse it.
-      say: gets the line about a damaged checkpoint.
-
-    Raises:
-      UserError: the checkpoint is refused, or whole but made for another model or optimizer.
+    A damaged one is renamed to ``damaged_step_<n>``, and the one before is tried. ``target`` has
+    ``ShapeDtypeStruct`` leaves with the shardings wanted now, on any mesh; ``check_cursor`` may
+    raise UserError before the arrays are read. A checkpoint of another model or optimizer is a
+    UserError.
     """
     there = steps(folder)
     while there:
@@ -234,9 +223,8 @@ def restore_newest(
 
 def restore_params(path: str | Path, target: Params, step: int | None = None) -> Params:
     """Restore parameters alone, from the checkpoint that ``find_checkpoint(path, step)`` finds.
-
-    Leaves of ``target`` are ``ShapeDtypeStruct`` with shardings. A damaged checkpoint, or one with
-    other names or shapes, is a UserError.
+    Leaves of ``target`` are ``ShapeDtypeStruct`` with shardings. Damage, or other names or shapes,
+    is a UserError.
     """
     place = find_checkpoint(path, step)
     if damage := find_damage(place):

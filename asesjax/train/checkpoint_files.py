@@ -27,13 +27,9 @@ def step_folder(folder: str | Path, step: int) -> Path:
 
 
 def find_checkpoint(path: str | Path, step: int | None = None) -> Path:
-    """Return the folder of one checkpoint, or raise a UserError.
-
-    Args:
-      path: of a role, of its ``checkpoints`` folder, of the output of ``asesjax convert``, or of
-        one checkpoint.
-      step: None for the selected one of a finished role (``best_step`` in ``result.json``) or else
-        the newest.
+    """Return the folder of one checkpoint, or raise a UserError. ``path`` is a role, its
+    ``checkpoints``, the output of ``asesjax convert``, or a checkpoint; ``step`` None stands for
+    the selected one of a finished role (``best_step`` in ``result.json``), else the newest.
     """
     path = Path(path).absolute()
     if (path / "params").is_dir():

@@ -1,8 +1,7 @@
 """What a checkpoint says of itself: shape of the model, vocabulary, and what it was trained as.
 
-Beside the arrays, a checkpoint ``step_<n>`` holds ``model.json`` and its vocabulary in ``vocab/``.
-A folder of Hugging Face says the same in its ``config.json`` and ``spiece.model``. So a run can
-start from either, and either can be moved anywhere.
+A checkpoint ``step_<n>`` holds ``model.json`` and ``vocab/``, a folder of Hugging Face the same in
+``config.json`` and ``spiece.model``. So a run can start from either, and both can be moved.
 """
 
 import dataclasses
@@ -98,10 +97,8 @@ def describe_hf(folder: Path) -> Description:
 
 
 def describe_start(path: str | Path) -> Description:
-    """Describe what ``model.init_from`` may name, or raise a UserError.
-
-    That is what ``find_checkpoint`` takes (a role of a run, the output of ``asesjax convert``, one
-    checkpoint), or a folder of Hugging Face.
+    """Describe what ``model.init_from`` names: what ``find_checkpoint`` takes, or a folder of
+    Hugging Face. Raises a UserError for anything else.
     """
     path = Path(path)
     if (path / "roles").is_dir():
@@ -133,11 +130,9 @@ def describe_start(path: str | Path) -> Description:
 
 
 def fill(fields: dict[str, Any], explicit: set[str], description: Description) -> dict[str, Any]:
-    """Fill the ``model`` and ``vocab`` sections of a flattened configuration.
-
-    ``explicit`` names the fields that somebody set; those that contradict the checkpoint are a
-    UserError. Allowed are ``vocab.symbols`` where the checkpoint has none, another ``vocab.path``
-    of the same content, and any ``model.dropout``.
+    """Fill the ``model`` and ``vocab`` sections of a flattened configuration. Those ``explicit``
+    fields that contradict the checkpoint are a UserError, except ``vocab.symbols`` where it has
+    none, another ``vocab.path`` of the same content, and ``model.dropout``.
     """
     found = {f"model.{name}": getattr(description.model, name) for name in SHAPE}
     got = dict(fields)

@@ -24,16 +24,10 @@ def n_steps(
 ) -> int:
     """Convert the length of training, given in one of four units, to optimizer steps (at least 1).
 
-    Args:
-      train: the ``train`` section of the configuration.
-      mean_tokens_per_example: real source and target tokens.
-      n_examples: in an epoch.
-      share: of the length that this role gets, in (0, 1]; roles of a method share one budget.
-      examples_per_row: above 1 for packed rows; a batch has ``train.batch_size`` rows.
-
-    Raises:
-      UserError: none or several of steps, examples, epochs, tokens are set, or there are no
-        examples.
+    ``share`` in (0, 1] is this role's part of the budget; ``examples_per_row`` is above 1 for
+    packed rows, of which a batch has ``train.batch_size``. Tokens are real source and target
+    tokens. Raises UserError unless exactly one of steps, examples, epochs and tokens is set and
+    there are examples.
     """
     given = {unit: getattr(train, unit) for unit in UNITS if getattr(train, unit) != 0}
     if len(given) != 1:
@@ -56,13 +50,11 @@ def n_steps(
 
 
 def evaluation_steps(total_steps: int, share: float) -> list[int]:
-    """Return the steps of evaluations and of checkpoints that are never deleted, in order.
+    """Return the steps of evaluations and of checkpoints that are never deleted, ``share`` of the
+    run apart; the last step is one of them, step 0 is not.
 
-    They are ``share`` of the run, in (0, 1], apart; the last step is one of them, step 0 is not.
-
-    Example:
-      >>> evaluation_steps(10, 0.25), evaluation_steps(2, 0.25), evaluation_steps(10, 0.4)
-      ([2, 5, 8, 10], [1, 2], [4, 8, 10])
+    >>> evaluation_steps(10, 0.25), evaluation_steps(2, 0.25), evaluation_steps(10, 0.4)
+    ([2, 5, 8, 10], [1, 2], [4, 8, 10])
     """
     # The small term makes ten times 0.1 equal 1.
     steps = {round(total_steps * share * k) for k in range(1, int(1 / share + 1e-9) + 1)}
@@ -84,11 +76,8 @@ def check_early_stopping(train: Any, n_validation: int) -> None:
 
 
 def best_step(evaluations: Sequence[dict[str, Any]], metric: str) -> int:
-    """Return the step of the best evaluation, the first of equals; NaN is the worst.
-
-    Args:
-      evaluations: rows with ``step`` and the metric, in order.
-      metric: ``"validation_loss"`` (less is better) or ``"validation_accuracy"``.
+    """Return the step of the best evaluation by "validation_loss" (less is better) or
+    "validation_accuracy", the first of equals; NaN is the worst.
     """
     sign = -1.0 if metric == "validation_accuracy" else 1.0
     cost = lambda row: math.inf if math.isnan(row[metric]) else sign * row[metric]  # noqa: E731

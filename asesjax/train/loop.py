@@ -54,29 +54,17 @@ from asesjax.train.watch import Profile, watching
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
-    """A finished role.
+    """A finished role."""
 
-    Attributes:
-      params: trained parameters after the last step, on the mesh.
-      steps: optimizer steps; it and the next three count from step 0, not from the last resume.
-      tokens: real source and target tokens.
-      examples: examples, repetitions counted.
-      seconds: of training, without compiling, evaluating and saving.
-      kept_steps: steps of the checkpoints that are kept for learning curves, the last included.
-      best_step: step of the selected checkpoint: the best by ``train.keep_best``, or the last.
-      n_programs: training programs that this call compiled, one for each batch shape.
-      compile_seconds: that this call took to compile them.
-    """
-
-    params: Params
-    steps: int
-    tokens: int
-    examples: int
-    seconds: float
-    kept_steps: tuple[int, ...]
-    best_step: int
-    n_programs: int = 0
-    compile_seconds: float = 0.0
+    params: Params  # trained parameters after the last step, on the mesh
+    steps: int  # optimizer steps; it and the next three count from step 0, not from the last resume
+    tokens: int  # real source and target tokens
+    examples: int  # examples, repetitions counted
+    seconds: float  # of training, without compiling, evaluating and saving
+    kept_steps: tuple[int, ...]  # of checkpoints kept for learning curves, the last included
+    best_step: int  # step of the selected checkpoint: the best by ``train.keep_best``, or the last
+    n_programs: int = 0  # training programs that this call compiled, one for each batch shape
+    compile_seconds: float = 0.0  # that this call took to compile them
 
 
 def train(
@@ -97,30 +85,16 @@ def train(
 ) -> TrainResult:
     """Train one role, or resume it, or return its result if it is finished.
 
-    Writes ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/step_<n>`` into ``workdir``, and
-    ``profile/`` on request. May stop before ``n_steps`` by ``train.patience``.
+    Writes ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/step_<n>`` into ``workdir``, a
+    folder of this role alone, and ``profile/`` on request. ``seed`` sets initialisation (without
+    ``init_params``), dropout and the order of examples. ``mesh`` None makes all devices data
+    parallel, ``rules`` None takes those of "dp". ``until`` saves and stops after so many of
+    ``n_steps``; a later call resumes, perhaps on other examples of the same number.
+    ``train.patience`` may stop earlier.
 
-    Args:
-      train_config: the ``train`` section of the configuration.
-      model: a T5 configuration, or any objective.
-      examples: to learn from.
-      validation: examples of the validation loss; may be empty.
-      workdir: folder of this role alone.
-      seed: of initialisation, dropout and the order of examples.
-      mesh: all devices as data parallel when None.
-      rules: logical axis -> mesh axis; those of "dp" when None.
-      init_params: parameters to start from; drawn from ``seed`` when None.
-      n_steps: optimizer steps, from ``duration.n_steps``.
-      until: save and stop after so many of them; a later call resumes, perhaps on other examples
-        of the same number. All of them when None.
-      role: name in messages; the folder's when empty.
-      description: of the model, written into every checkpoint.
-
-    Raises:
-      UserError: a configuration that cannot be trained, a workdir of another run or one that
-        cannot be written, or a loss that became NaN or infinite; then nothing is saved after the
-        last good step.
-      Preempted: after SIGTERM, with everything saved.
+    Raises UserError for a configuration that cannot be trained, a workdir of another run or one
+    that cannot be written, or a loss that became NaN or infinite (nothing is saved after the last
+    good step), and Preempted after SIGTERM, with everything saved.
     """
     check(train_config)
     check_early_stopping(train_config, len(validation))

@@ -35,9 +35,8 @@ _MOST_SKIPPED = 100  # updates in a row that may be skipped
 def peak_flops(device_kind: str) -> float | None:
     """Return the peak FLOP/s of a device in bfloat16, None where it is not known.
 
-    Example:
-      >>> peak_flops("TPU v5 lite"), peak_flops("NVIDIA H200"), peak_flops("cpu")
-      (197000000000000.0, 989000000000000.0, None)
+    >>> peak_flops("TPU v5 lite"), peak_flops("NVIDIA H200"), peak_flops("cpu")
+    (197000000000000.0, 989000000000000.0, None)
     """
     return next((peak for name, peak in _PEAKS.items() if device_kind.startswith(name)), None)
 
@@ -95,19 +94,10 @@ class Meter:
         peak_flops: float | None = None,
         device: jax.Device | None = None,
     ):
-        """Start, or resume from what ``carry`` returned before an interruption.
-
-        Args:
-          log: gets the lines; None on all processes but the first.
-          clock: of the training seconds.
-          log_every: steps a line covers.
-          total_steps: of the run; the last line is written there.
-          carried: from ``carry``, or None at the start.
-          on_divergence: (step from 1, what) -> the exception to raise.
-          progress: gets every line too.
-          token_flops: (S, T) -> forward FLOPs of a source and of a target token.
-          peak_flops: of all devices together; None where it is not known.
-          device: whose peak memory is logged, if any.
+        """Start, or resume from what ``carry`` returned. ``log`` is None on all processes but the
+        first; ``on_divergence`` is (step from 1, what) -> the exception to raise; ``token_flops``
+        (S, T) -> forward FLOPs of a source and of a target token; ``peak_flops`` is that of all
+        devices together; ``device`` the one whose peak memory is logged.
         """
         carried = carried or {}
         self.totals = carried.get("totals") or dict.fromkeys(
@@ -125,10 +115,9 @@ class Meter:
     def add(
         self, step: int, metrics: jax.Array, source_length: int = 0, target_length: int = 0
     ) -> None:
-        """Take the metrics of the step that was just dispatched, with S and T of its batch.
-
-        They are read once a window, when the step after the window's last is already running.
-        Steps count from 1.
+        """Take the metrics of the step (from 1) that was just dispatched, with S and T of its
+        batch. They are read once a window, when the step after the window's last is already
+        running.
         """
         metrics.copy_to_host_async()
         self._pending.append((step, metrics, source_length, target_length))

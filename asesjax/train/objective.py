@@ -1,7 +1,7 @@
 """What the training loop minimises: where parameters come from, and the loss of a batch.
 
-Nearly every role is a T5 with teacher forcing (``sequence_to_sequence``). A role with another loss
-or other parameters, such as KPOD's weighting module, brings an ``Objective`` of its own.
+Nearly every role is a T5 with teacher forcing (``sequence_to_sequence``); one with another loss or
+parameters, such as KPOD's weighting module, brings its own ``Objective``.
 """
 
 import dataclasses
@@ -20,24 +20,15 @@ from asesjax.models.t5_config import T5Config
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """A model and its loss.
+    """A model and its loss."""
 
-    Attributes:
-      init: PRNG key -> parameters.
-      logical_axes: -> the names of every parameter's axes, as ``t5.logical_axes``.
-      loss: ``(params, batch, key, train section) -> LossSums`` of training; the key is None unless
-        ``draws``.
-      evaluate: ``(params, batch, train section) -> LossSums``; deterministic.
-      draws: whether the training loss uses random numbers.
-      token_flops: (S, T) -> forward FLOPs of a source and of a target token, see ``models.flops``.
-    """
-
-    init: Callable[[jax.Array], Params]
-    logical_axes: Callable[[], Params]
+    init: Callable[[jax.Array], Params]  # PRNG key -> parameters
+    logical_axes: Callable[[], Params]  # names of every parameter's axes, as ``t5.logical_axes``
+    # (params, batch, key, train section) -> sums of training; the key is None unless ``draws``
     loss: Callable[[Params, Batch, jax.Array | None, Any], losses.LossSums]
-    evaluate: Callable[[Params, Batch, Any], losses.LossSums]
-    draws: bool
-    token_flops: Callable[[int, int], tuple[float, float]]
+    evaluate: Callable[[Params, Batch, Any], losses.LossSums]  # deterministic
+    draws: bool  # whether the training loss uses random numbers
+    token_flops: Callable[[int, int], tuple[float, float]]  # (S, T) -> as ``models.flops``
 
 
 def as_objective(model: T5Config | Objective) -> Objective:
@@ -47,9 +38,8 @@ def as_objective(model: T5Config | Objective) -> Objective:
 
 @functools.lru_cache(maxsize=8)
 def sequence_to_sequence(config: T5Config) -> Objective:
-    """Return T5 with teacher forcing and weighted cross-entropy.
-
-    Evaluation has no dropout, no label smoothing and no z-loss.
+    """Return T5 with teacher forcing and weighted cross-entropy. Evaluation has no dropout, no
+    label smoothing and no z-loss.
     """
 
     def loss(params, batch, key, train):

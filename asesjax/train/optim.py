@@ -25,15 +25,10 @@ def check(train: Any) -> None:
 
 
 def make_schedule(train: Any, total_steps: int) -> Schedule:
-    """Return the learning rate as a function of the step.
-
-    Linear warm-up over ``warmup_share`` of the steps to ``learning_rate``, then: ``cosine`` falls
-    to ``final_share`` of it at the last step; ``inverse_square_root`` falls as
-    ``sqrt(warmup / step)``; ``constant`` stays. The first step's rate is not 0.
-
-    Returns:
-      int32 scalar, steps finished before the update -> float32 scalar, rate of that update. It is
-      traced, so a new rate does not compile again.
+    """Return the learning rate as a function of the steps finished before the update (traced).
+    Linear warm-up over ``warmup_share`` of the steps to ``learning_rate``, then: "cosine" falls to
+    ``final_share`` of it at the last step; "inverse_square_root" falls as ``sqrt(warmup / step)``;
+    "constant" stays. The first step's rate is not 0.
     """
     warmup = max(1, round(train.warmup_share * total_steps))
     peak, last = train.learning_rate, train.final_share
@@ -56,10 +51,8 @@ def make_schedule(train: Any, total_steps: int) -> Schedule:
 
 
 def decay_mask(params: Params) -> Params:
-    """Return a tree of bools: weight decay shrinks kernels and embeddings.
-
-    It leaves norm scales, biases and the tables of relative position biases alone: pulling them to
-    0 would switch the feature off rather than regularise it.
+    """Return a tree of bools: weight decay shrinks kernels and embeddings only. Norm scales, biases
+    and relative position biases would be switched off rather than regularised.
     """
 
     def decays(path, leaf):
@@ -70,9 +63,8 @@ def decay_mask(params: Params) -> Params:
 
 
 def rate_factors(train: Any) -> list[tuple[re.Pattern, float]]:
-    """Parse ``train.rate_factors``: entries ``regex=factor``, which scale the learning rate.
-
-    The first pattern that is found in a parameter's name counts.
+    """Parse ``train.rate_factors``, entries ``regex=factor`` that scale the learning rate of
+    parameters; the first pattern that is found in a name counts.
     """
     factors = []
     for entry in train.rate_factors:
@@ -130,11 +122,10 @@ class Averaged(NamedTuple):
 def average(
     optimizer: optax.GradientTransformation, decay: float
 ) -> optax.GradientTransformation:
-    """Make the parameters the running average of weights that the optimizer trains.
-
-    Evaluation, decoding and conversion so read the average; gradients are taken at the weights,
-    see ``training_weights``. The average keeps ``min(decay, (1 + n) / (10 + n))`` of itself at
-    update n, as in TensorFlow, so that it forgets where it started. ``decay`` is in [0, 1).
+    """Make the parameters the running average of weights that the optimizer trains. Evaluation,
+    decoding and conversion so read the average; gradients are taken at the weights
+    (``training_weights``). The average keeps ``min(decay, (1 + n) / (10 + n))`` of itself at update
+    n, as in TensorFlow, so that it forgets where it started.
     """
 
     def init(params):
@@ -161,17 +152,13 @@ def make_optimizer(train: Any, total_steps: int) -> optax.GradientTransformation
     """Build the optimizer with clipping, schedule, weight decay, frozen parameters and average.
 
     Adafactor is that of Shazeer & Stern 2018 as T5 uses it: factored second moments, update
-    clipping at 1, steps scaled by the size of the parameter, no momentum. So its
-    ``learning_rate`` is relative. T5 is fine-tuned with ``optimizer="adafactor"``,
-    ``learning_rate=1e-3``, ``schedule="constant"``, ``warmup_share=0.0``, ``clip_norm=0.0`` and
-    ``model.dropout=0.1`` (Raffel et al. 2020, section 3.1.2).
-
-    ``beta1`` is the momentum of sgd, ``beta1`` and ``beta2`` are those of adamw and lion.
-    Weight decay is decoupled and multiplied by the learning rate (``optax.adafactor`` would not).
-    Frozen parameters have no optimizer state and do not count in the norm that is clipped.
-
-    Raises:
-      UserError: see ``check``; at ``init``, a rate factor that matches no parameter.
+    clipping at 1, steps scaled by the size of the parameter (so ``learning_rate`` is relative), no
+    momentum. Raffel et al. 2020, section 3.1.2, fine-tune T5 with ``learning_rate=1e-3``,
+    ``schedule="constant"``, ``warmup_share=0.0``, ``clip_norm=0.0`` and ``model.dropout=0.1``.
+    ``beta1`` is the momentum of sgd. Weight decay is decoupled and multiplied by the learning rate
+    (``optax.adafactor`` would not). Frozen parameters have no optimizer state and do not count in
+    the clipped norm. Raises UserError as ``check`` does, and at ``init`` for a rate factor that
+    matches nothing.
     """
     check(train)
     chain = {

@@ -24,19 +24,11 @@ _IDENTITY = (
 
 
 class TrainState(NamedTuple):
-    """Everything that a training step changes.
+    """Everything that a training step changes."""
 
-    Attributes:
-      step: int32 scalar, optimizer steps finished.
-      params: nested dict of float32 arrays: what is evaluated and kept. With ``train.ema_decay``
-        the average of those that are trained.
-      opt_state: of the optax transformation; with ``train.ema_decay`` an ``optim.Averaged``, which
-        holds the parameters that are trained.
-    """
-
-    step: jax.Array
-    params: Params
-    opt_state: Any
+    step: jax.Array  # int32 scalar, optimizer steps finished
+    params: Params  # float32; with ``train.ema_decay`` the average of those that are trained
+    opt_state: Any  # of optax; with ``train.ema_decay`` ``optim.Averaged``, with trained parameters
 
 
 def create(optimizer: optax.GradientTransformation, params: Params) -> TrainState:
@@ -48,10 +40,8 @@ def state_target(
     optimizer: optax.GradientTransformation, shapes: Params, param_shardings: Params, mesh: Mesh
 ) -> TrainState:
     """Describe the state as ``ShapeDtypeStruct`` leaves with shardings, without computing one.
-
-    Optimizer arrays that mirror a parameter lie where it lies; everything else is replicated. That
-    is small: counts, and Adafactor's factored moments, a vector for each axis of a kernel (0.3 %
-    of T5-small's parameters, 0.1 % of T5-11B's).
+    Optimizer arrays that mirror a parameter lie where it lies; the rest is replicated, which is
+    small (Adafactor's factored moments are 0.3 % of T5-small's parameters).
     """
     abstract = jax.eval_shape(lambda p: create(optimizer, p), shapes)
     params = {

@@ -1,8 +1,7 @@
 """The training step and the evaluation step: one compiled program for each batch shape.
 
-``jax.jit`` with explicit NamedShardings throughout; the state is donated. Every number a step
-reports travels in one float32 vector, because fetching one small array costs what fetching a dozen
-would cost each.
+The state is donated. A step reports all numbers in one float32 vector, because fetching one small
+array costs what fetching a dozen would cost each.
 """
 
 import functools
@@ -39,15 +38,11 @@ class PerShape:
     """A jitted function ``f(state, batch, ...)``, compiled ahead once for each batch shape.
 
     Arrays of another type or sharding than at compile time raise instead of compiling again.
-
-    Attributes:
-      programs: batch shape (S, T) -> compiled program.
-      compile_seconds: spent on compiling so far.
     """
 
     def __init__(self, jitted: Any):
         self._jitted = jitted
-        self.programs: dict[tuple[int, int], Any] = {}
+        self.programs: dict[tuple[int, int], Any] = {}  # by batch shape (S, T)
         self.compile_seconds = 0.0
 
     def lower(self, *arguments: Any) -> jax.stages.Lowered:
@@ -86,21 +81,10 @@ def loss_and_gradients(
     key: jax.Array | None,
     split: Callable[[jax.Array], jax.Array] | None = None,
 ) -> tuple[losses.LossSums, jax.Array, Params]:
-    """Compute the sums of a batch and the gradient of its normalised loss.
-
+    """Compute the sums of a batch, the number they are divided by, and the gradient divided by it.
     With ``train.microbatches`` above 1 the batch is cut and the parts run one after another; sums
-    and gradients are added and divided once, so the result does not depend on the cut.
-
-    Args:
-      model: a T5 configuration, or any objective.
-      train: the ``train`` section.
-      params: of the model.
-      batch: of B rows.
-      key: of the loss's random numbers (dropout); None where it uses none.
-      split: places a [M, B/M, ...] array on the mesh.
-
-    Returns:
-      The sums, the number they are divided by, and the gradient divided by it.
+    and gradients are added and divided once, so the result does not depend on the cut. ``split``
+    places a [M, B/M, ...] array on the mesh; ``key`` is None for a loss without random numbers.
     """
     n_parts = train.microbatches
     objective = as_objective(model)
@@ -143,11 +127,9 @@ def make_train_step(
     target: TrainState,
     batch_sharding: NamedSharding,
 ) -> PerShape:
-    """Build ``step(state, batch, key) -> (state, metrics)``.
-
-    ``target`` is from ``state.state_target``; ``total_steps`` serves the reported learning rate.
-    The state is donated. The key is the run's, replicated; random numbers depend on it and on the
-    step alone. ``metrics`` is a float32 vector, see ``METRICS``.
+    """Build ``step(state, batch, key) -> (state, metrics)``, with the state donated. ``target`` is
+    from ``state.state_target``. Random numbers depend on the run's key and on the step alone.
+    ``metrics`` is a float32 vector, see ``METRICS``.
     """
     mesh = batch_sharding.mesh
     objective = as_objective(model)

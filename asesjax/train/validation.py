@@ -15,10 +15,8 @@ from asesjax.train.step import PerShape
 
 
 def validation_batches(train: Any, validation: Sequence[Example]) -> dict[str, list[Batch]]:
-    """Return, for each kind of example, this process's rows of batches of all examples.
-
-    All kinds have the same batches, so that few shapes are compiled, with weight 0 on the examples
-    of other kinds.
+    """Return, for each kind of example, this process's rows of batches of all examples. All kinds
+    have the same batches, with weight 0 on the others, so that few shapes are compiled.
     """
     if not validation:
         return {}
@@ -40,15 +38,8 @@ def validation_batches(train: Any, validation: Sequence[Example]) -> dict[str, l
 def validate(
     eval_fn: PerShape, params: Params, batches: dict[str, list[Batch]], mesh: Mesh
 ) -> dict[str, float]:
-    """Compute ``validation_loss`` and ``validation_accuracy``; nothing without batches.
-
-    Several kinds of examples have a ``validation_loss_<kind>`` each.
-
-    Args:
-      eval_fn: from ``make_eval_step``.
-      params: on the mesh.
-      batches: from ``validation_batches``.
-      mesh: of the parameters.
+    """Compute ``validation_loss``, ``validation_accuracy`` and, for several kinds of examples, a
+    ``validation_loss_<kind>`` each; nothing without batches.
     """
     if not batches:
         return {}

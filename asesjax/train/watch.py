@@ -46,9 +46,8 @@ class StepTimes:
         self._running.append((step, metrics, now))
 
     def look(self, now: float) -> list[str]:
-        """Return lines about a step or batch that takes far longer than the others.
-
-        It is reported once, again whenever its time has doubled, and when it is done.
+        """Return lines about a step or batch that takes far longer than the others: once, again
+        whenever its time has doubled, and when it is done.
         """
         ended = []
         while self._running and self._running[0][1].is_ready():
@@ -108,13 +107,11 @@ def watching(say: Callable[[str], None]) -> Iterator[StepTimes]:
 
 
 class Profile:
-    """A trace of the steps ``train.profile_steps`` for TensorBoard's profiler or Perfetto.
-
-    Both steps are included and count from 1; (0, 0) is for none.
+    """A trace of the steps ``train.profile_steps`` for TensorBoard's profiler or Perfetto. Both
+    steps are included and count from 1; (0, 0) is for none.
     """
 
     def __init__(self, folder: Path, train: Any):
-        """Check the steps; ``folder`` gets ``plugins/profile/...``."""
         steps = tuple(train.profile_steps)
         if steps != (0, 0) and not (len(steps) == 2 and 1 <= steps[0] <= steps[1]):
             raise UserError(
