@@ -62,9 +62,7 @@ def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
-    """Yield (line number from 1, object) for each line that is not blank. Raises UserError if the
-    file is missing or a line is not a JSON object.
-    """
+    """Yield (line number from 1, object) for each line that is not blank, or raise UserError."""
     try:
         file = open(path, encoding="utf-8")
     except FileNotFoundError:

@@ -23,9 +23,8 @@ class MetricLog:
     """Append metrics of one role to ``<folder>/metrics.jsonl`` and ``<folder>/tensorboard``."""
 
     def __init__(self, folder: str | Path, resume_step: int = 0, tensorboard: bool = True):
-        """Open the files and remove lines whose step is larger than ``resume_step``. Raises
-        UserError for a damaged line before the last, or files that cannot be written (as all
-        methods do).
+        """Open the files and remove lines of steps above ``resume_step``. Raises UserError for a
+        damaged line before the last, or, as all methods do, files that cannot be written.
         """
         self.path = Path(folder) / "metrics.jsonl"
         with self._writing():
@@ -35,9 +34,7 @@ class MetricLog:
             self._board = _Board(Path(folder) / "tensorboard", resume_step) if tensorboard else None
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """Write a line of JSON values (NaN and infinity as null), and its numbers
-        to TensorBoard.
-        """
+        """Write a line of JSON values, NaN as null, and its numbers to TensorBoard."""
         row = {"kind": kind, "step": int(step)} | {k: _plain(v) for k, v in values.items()}
         with self._writing():
             # One write call a line: a killed process leaves at most the last line torn.

@@ -63,9 +63,7 @@ def section(name: str) -> Callable[[type], type]:
 
 class Config:
     """All options of a run: a dataclass for each section, and the run's own fields beside them.
-
-    ``variants`` holds, for rows of the results table with options of their own, dotted fields and
-    values.
+    ``variants`` holds the dotted fields of rows with options of their own.
     """
 
     def __init__(self, sections: Mapping[str, Any], variants: Mapping[str, dict[str, Any]]):

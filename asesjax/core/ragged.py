@@ -43,9 +43,7 @@ def write_annotations(path: str | Path, ids: Sequence[str], **arrays: Ragged) ->
 
 
 def read_annotations(path: str | Path, ids: Sequence[str]) -> Mapping[str, Ragged]:
-    """Read what ``write_annotations`` wrote for these records. Raises UserError for a missing or
-    damaged file, or one of other records.
-    """
+    """Read what ``write_annotations`` wrote; UserError if it is damaged or of other records."""
     try:
         with open(path, "rb") as opened, np.load(opened) as file:
             if str(file["ids"]) != "\n".join(ids):

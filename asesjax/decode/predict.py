@@ -46,7 +46,7 @@ class Decoder:
     """How questions are run through the device. Only ``int8`` changes what is written."""
 
     batch_size: int  # questions written at once (by each role)
-    buckets: tuple[int, ...]  # question lengths to pad to, rising; the engine uses the longest's
+    buckets: tuple[int, ...]  # lengths to pad questions to, rising; the engine pads all to one
     encode_rows: int = 0  # contexts the engine encodes at once; 0 for an eighth of the slots
     context_lengths: tuple[int, ...] = (64, 128, 192)  # to pad contexts to, besides the longest
     int8: bool = False  # round weights to int8 first (``models.int8``)

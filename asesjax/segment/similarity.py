@@ -1,7 +1,4 @@
-"""Sentence BLEU, ROUGE-N and ROUGE-L F1 over token lists, without dependencies for the core.
-
-The tests compare it with sacrebleu and rouge-score, to the last digits of a float.
-"""
+"""Sentence BLEU, ROUGE-N and ROUGE-L F1 over token lists, without dependencies."""
 
 import functools
 import math

@@ -78,9 +78,8 @@ class AsEs(Method):
         return segment_report(run, self.config, own)
 
     def segment_examples(self, record: EncodedRecord, vocab: Vocabulary) -> list[Example]:
-        """Return one example a segment: question and earlier segments -> this segment. The last
-        target ends with sentinel 0 and end of sequence (``ases.end_of_chain``); its kind is
-        "answer".
+        """Return one example a segment: question and earlier segments -> this segment. The last, of
+        kind "answer", ends with sentinel 0 and end of sequence (``ases.end_of_chain``).
         """
         return segment_examples(
             vocab, record, self.config.segment.merge_adjacent, self.options.gamma,

@@ -22,9 +22,7 @@ def answer_example(record: EncodedRecord, vocab: Vocabulary, answer_template: st
 
 
 def answer_text(record: Record, answer_template: str) -> str:
-    """Return the answer sentence of a record, or its bare answer without a template. Raises
-    UserError if the record has no answer.
-    """
+    """Return the answer sentence, or the bare answer without a template; UserError without one."""
     if not record.answer:
         raise UserError(
             f"record {record.id} has no answer, so methods that learn answers alone cannot use "

@@ -160,10 +160,6 @@ def worked_examples(
     """Choose ``shots`` places in the pool for each question, never one with the same question. The
     choice depends on the question's ids and the pool alone, so training and decoding agree. Raises
     UserError if the pool has fewer than ``shots`` other questions.
-
-    >>> pool = [np.array([n]) for n in range(9)]
-    >>> worked_examples([np.array([3]), np.array([99])], pool, 2)
-    [[4, 2], [7, 2]]
     """
     keys = [ids.astype("<i4").tobytes() for ids in pool]
     same = Counter(keys)

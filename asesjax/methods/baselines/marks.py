@@ -9,9 +9,7 @@ from asesjax.data.vocab import Vocabulary
 
 
 def encode_marks(vocab: Vocabulary, options: Any, *fields: str) -> list[np.ndarray]:
-    """Return the ids of some fields of a section. Raises UserError if two of them have the same
-    ids, or one has none.
-    """
+    """Return the ids of some fields of a section; UserError if they are empty or the same."""
     marks = [vocab.encode(getattr(options, field)) for field in fields]
     # Unknown pieces do no harm: all that matters is that the marks differ.
     if len({tuple(mark.tolist()) for mark in marks}) < len(marks):

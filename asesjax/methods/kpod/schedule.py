@@ -11,10 +11,11 @@ a what a question adds to H and C_k clusters of questions, S is to maximise
     F(S) = -(D(t) - H(t - 1) - sum of a) + beta * sum_k sqrt(|C_k & S|)
     sum of a <= D(t) - H(t - 1)
 
-F is monotone and submodular. The paper's threshold greedy (FTGP) is not published with it; here the
-best of three sets is taken (Leskovec et al. 2007, "Cost-effective outbreak detection in networks"):
-greedy by gain, greedy by gain per cost, and the best single question, at least (1 - 1/e) / 2 of the
-optimum. What is left after the last stage becomes a target at once.
+F is monotone and submodular. The paper's threshold greedy (FTGP) has its pseudo-code in another
+paper; here the best of three sets is taken (Leskovec et al. 2007, "Cost-effective outbreak
+detection in networks"): greedy by gain, greedy by gain per cost, and the best single question. It
+is worth at least (1 - 1/e) / 2 of the optimum, counted from F of the empty set. What is left after
+the last stage becomes a target at once.
 """
 
 import math
@@ -65,8 +66,8 @@ def make_schedule(
 ) -> Schedule:
     """Decide what is given of every rationale at every stage, before the student is trained.
     ``difficulties`` holds those of each question's steps, 0 or more, and ``losses`` [N] the mean
-    loss of each rationale. "progressive" is KPOD's schedule; "self_paced" gives whole rationales,
-    those of the smallest loss first, while they fit under the ceiling; "none" gives nothing.
+    loss of each rationale. "progressive" is KPOD's schedule; "self_paced" gives a whole rationale
+    until it fits under the ceiling, smallest losses first; "none" gives nothing.
     """
     n_steps = np.array([len(steps) for steps in difficulties])
     # tails[i, c]: what is still to be written of question i when its first c steps are given.

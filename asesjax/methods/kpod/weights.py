@@ -12,14 +12,15 @@ alpha times the expected number of kept tokens, divided by |r|. A masked token h
 thousand, and drown the gradient in noise.
 
 The gradient of a logit is w (1 - w) times L(m_j = 1) - L(m_j = 0), the integral of dL/dm_j from 0
-to 1. So in every step a quarter of the tokens stand at a uniform point between, and their slopes
-there are samples of it (ours). The paper's straight-through Gumbel-softmax takes the slope at 0 or
-1, where predictors are flat; on the embedded task it found an eighth of the true effect.
+to 1. So in every step a quarter of the tokens, drawn anew, stand at a uniform point between, and
+their slopes there are samples of it (ours; unbiased but for the rest of that quarter, which is
+partly masked too). The paper's Gumbel-softmax, straight through, takes the slope at 0 or 1, where
+predictors are flat; on the embedded task it found an eighth of the true effect.
 
 In the first part of training the predictor learns alone (ours, ``kpod.predictor_share``; the paper
 has a large pretrained predictor), from masks that keep a random share, all of it half the time, and
 mostly long prefixes. A small predictor that does not read rationales yet does better without them,
-weights fall, and what is masked it never learns to read (Jethani et al. 2021, REAL-X).
+so weights fall, and what is masked it never learns to read (Jethani et al. 2021, REAL-X).
 """
 
 import functools

@@ -1,7 +1,7 @@
 """Chunk-wise training and skip-thinking (Chen et al. 2025, "Skip-Thinking").
 
-A rationale is cut into at most M chunks of whole sentences. Chunk-wise training makes each an
-example of its own, marked by its stage:
+A rationale is cut into M chunks of whole sentences (M_i, where it has fewer). Chunk-wise training
+makes each an example of its own, marked by its stage:
 
     [m] question chunks before m -> chunk m          [answer] question all chunks -> answer sentence
 

@@ -52,11 +52,10 @@ def skipping_report(run: Run, rows: Sequence[dict[str, Any]]) -> ReportPart:
 def left_out(rows: Sequence[dict[str, Any]], records: Sequence[Record]) -> dict[str, Any]:
     """Sum up the skip data of a split, rows of ``skip/<split>.jsonl``.
 
-    Returns ``records``, ``chunks``, ``kept_share`` of the chunks and ``left_out_by_place`` (first,
-    middle, last); ``right_before`` and ``right_after`` are the shares of records answered rightly
-    from all chunks and from those kept. With gold labels there are also ``sentences`` and
-    ``left_out`` (counts by label) and ``precision`` and ``recall`` of filler (None where
-    undefined).
+    ``left_out_by_place`` has shares of the first, middle and last chunks; ``right_before`` and
+    ``right_after`` are the shares of records answered rightly from all chunks and from those kept.
+    With gold labels there are also ``sentences`` and ``left_out`` (counts by label) and
+    ``precision`` and ``recall`` of filler (None where undefined).
     """
     places: Counter[str] = Counter()
     gone: Counter[str] = Counter()

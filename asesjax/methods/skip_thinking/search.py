@@ -2,8 +2,8 @@
 
 Neighbouring chunks are merged, every cut between two sentences is tried, and the cut moves where
 that improves the objective by more than a threshold; one pass from left to right. The paper's
-algorithm is not published: order, threshold, objectives and the single pass are ours. A chunk's
-cost does not depend on other cuts, so with ``"total"`` the sum over a rationale only falls.
+algorithm is not at hand: order, threshold, objectives and the single pass are ours. A chunk's cost
+does not depend on other cuts, so with ``"total"`` the sum over a rationale only falls.
 """
 
 from collections.abc import Callable, Sequence

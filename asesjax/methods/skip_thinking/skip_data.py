@@ -132,9 +132,8 @@ def answered_rightly(
     trials: Sequence[Trial],
 ) -> list[bool]:
     """Let the student continue from some chunks with the most probable tokens and judge its
-    answers. It writes the chunks that are missing, or fewer where it ends them itself, and the
-    answer. With ``skip.continuation`` "teacher" the sample's own chunks replace what it would
-    write.
+    answers. It writes the missing chunks, or fewer where it ends them itself, and the answer. With
+    ``skip.continuation`` "teacher" the sample's own chunks replace what it would write.
     """
     config, vocab = run.config, student.vocab
     spec, limits = decode_spec(student.method, vocab)

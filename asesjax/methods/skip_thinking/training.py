@@ -40,8 +40,7 @@ SPLITS = ("train", "validation")
 def train_in_phases(run: Run, method: Method) -> None:
     """Train in phases of one run: before each but the first, the student moves the cuts. A
     rationale keeps its number of chunks, so the loop continues with the same schedule and
-    optimizer. Finished phases are not repeated on resume. Raises UserError for fewer steps than
-    phases.
+    optimizer. Finished phases are not repeated on resume. Raises UserError for too few steps.
     """
     vocab = load_saved(run / "vocab")
     model = model_config(run, vocab)

@@ -12,9 +12,7 @@ _HEADINGS = (
 
 
 def skipping_lines(rows: Sequence[dict[str, Any]], skipping: dict[str, Any]) -> list[str]:
-    """Write what methods wrote and left out, and what the skip data leaves out (the facts of
-    ``report.skipping_report``).
-    """
+    """Write what methods wrote and left out, and the facts of ``report.skipping_report``."""
     cells = []
     for row in rows:
         own = skipping["methods"][row["method"]]

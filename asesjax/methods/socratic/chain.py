@@ -33,9 +33,7 @@ class Leads(NamedTuple):
 
 
 def steps_of(record: Record, settings: SocraticOptions) -> Steps:
-    """Return a record's stripped pairs of subquestion and text. Raises UserError if there are none,
-    or one lacks its subquestion or its text.
-    """
+    """Return a record's stripped pairs of subquestion and text, or raise UserError."""
     steps = record.steps
     if not steps and settings.single_steps:
         steps = ((record.question, record.rationale),)
@@ -59,11 +57,6 @@ def steps_of(record: Record, settings: SocraticOptions) -> Steps:
 def chain_parts(record: Record, config: Config) -> list[str]:
     """Return subquestions and answers in turn; joined by blanks they are the chain. The last answer
     ends with the answer sentence (``data.answer_template``), which replaces a bare answer.
-
-    >>> from asesjax.config import base_config, finish
-    >>> steps = (("How many now?", "2 + 3 = 5."), ("Is that odd?", "yes"))
-    >>> chain_parts(Record("1", "Odd?", "2 + 3 = 5.", "yes", steps=steps), finish(base_config()))
-    ['How many now?', '2 + 3 = 5.', 'Is that odd?', 'The answer is yes.']
     """
     parts = [text for pair in steps_of(record, config.socratic) for text in pair]
     closing = answer_sentence(record, config.data.answer_template)
@@ -86,9 +79,7 @@ def reference(record: Record, config: Config) -> Record:
 
 
 def encode_parts(vocab: Vocabulary, record: Record, config: Config) -> list[np.ndarray]:
-    """Return the ids of each of ``chain_parts``, int32; joined they are those of the chain. Raises
-    UserError for a part without tokens.
-    """
+    """Return the ids of each of ``chain_parts``, int32; UserError for a part without tokens."""
     parts = chain_parts(record, config)
     texts = [f"{text} " for text in parts[:-1]] + parts[-1:]
     ends = np.cumsum([len(text) for text in texts]).tolist()
