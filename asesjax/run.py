@@ -60,8 +60,7 @@ def keep_programs(run: Run) -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str((run.shared or run.workdir) / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    # jax keeps the folder that it opened first: without a reset, a second run in one process, as in
-    # a notebook, would write into the first one's.
+    # Without a reset, jax would write a second run of this process into the first one's folder.
     compilation_cache.reset_cache()
 
 

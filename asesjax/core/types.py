@@ -51,8 +51,7 @@ class Record:
     answer: str
     # labelled segments whose texts joined are ``rationale``; None for real data
     gold: tuple[Segment, ...] | None = None
-    # the rationale as pairs (subquestion, text), in order; None where the source asks no
-    # subquestions. The last text may be the answer itself.
+    # the rationale as pairs (subquestion, text), if any; the last text may be the answer itself
     steps: tuple[tuple[str, str], ...] | None = None
     others: tuple[str, ...] = ()  # further rationales of the same question, each as ``rationale``
 
@@ -71,8 +70,7 @@ class Example:
     # [T] float32 in [0, 1], never rising: the share of training after which a target counts;
     # before, it is given (KPOD's schedule). None where all count from the beginning.
     loss_from: np.ndarray | None = None
-    # targets that are given stand at the end of the source, before its last token; otherwise they
-    # stay in the decoder, with weight 0
+    # given targets move to the source, before its last token; else they stay, with weight 0
     prefix_in_encoder: bool = False
 
     @property

@@ -38,9 +38,8 @@ class BeamSpec:
     # A hypothesis of n tokens, its end mark included, scores its log probability divided by
     # ``n ** length_penalty``: above 0 favours long ones, below 0 short ones.
     length_penalty: float = 1.0
-    # When a row with K finished hypotheses stops: True at once, False when its best open beam, as
-    # long as it is now, scores below all of them, "never" when it would even after the most
-    # favourable number of further tokens.
+    # When a row with K finished hypotheses stops: True at once, False when its best open beam
+    # scores below all of them, "never" when it would at its most favourable further length too.
     early_stopping: bool | str = False
     end_ids: tuple[int, ...] = (1,)  # each ends a hypothesis
 

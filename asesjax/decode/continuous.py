@@ -54,8 +54,7 @@ class Slots:
     forced_shape: tuple[int, int] = (0, 0)  # (P, F) of ``DecodeInput.forced``
     extra_length: int = 0  # second axis of ``DecodeInput.extra_input``
     n_bounds: int = 1  # second axis of ``DecodeInput.limits.max_segment_tokens``
-    # Rising, lengths that contexts are padded to and caches are read to; S, the longest there can
-    # be, is added.
+    # Rising, lengths that contexts are padded to and caches are read to; the longest, S, is added.
     context_lengths: tuple[int, ...] = ()
 
     def lengths(self, spec: DecodeSpec) -> tuple[int, ...]:
@@ -151,8 +150,7 @@ def run(
             for role in spec.roles for pool in (state.pools[role],)
         ])  # fmt: skip
         chosen = jnp.argmax(todo)
-        # One after the other, each doing nothing when it is not its turn: a conditional would
-        # copy the other pools' caches.
+        # One after the other, idle out of turn: a conditional would copy the other pools' caches.
         for number, role in enumerate(spec.roles):
             state = _write(config, params[role], spec, slots, role, chosen == number, state)
         return state

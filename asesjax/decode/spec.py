@@ -68,8 +68,7 @@ class DecodeSpec:
     eos_id: int = 1  # ends a segment
     sentinel_id: int = -1  # ends the chain; -1 for none
     stop_ids: tuple[int, ...] = ()  # end the chain with the segment that holds them in a row
-    # above 0, the end of the segment of turn ``n_turns - 1`` is the end of the chain, and segments
-    # may be empty; 1 for a method that writes its whole chain at once
+    # above 0: turns of a chain, whose segments may be empty; 1 to write the whole chain at once
     n_turns: int = 0
     turns: tuple[Turn, ...] = (Turn(),)  # see ``DecodePlan``
     sampler: Sampler = greedy  # chooses ids, see ``sampling``

@@ -14,9 +14,8 @@ class FirstWrong(NamedTuple):
     """Where a generated chain first leaves the gold chain."""
 
     is_right: bool  # the chains are the same sentence by sentence
-    # gold label of the first sentence that differs (``"ES"``, ``"AS"``, or None where it has no
-    # label), ``"missing"`` where the generated chain stops early, ``"extra"`` where it is longer;
-    # None for a right chain
+    # label of the first sentence that differs (None where it has none, or the chain is right),
+    # "missing" where the generated chain stops early, "extra" where it is longer
     kind: str | None
     index: int | None  # of that sentence, from 0; None for a right chain
 

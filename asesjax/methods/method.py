@@ -123,8 +123,7 @@ class Request(NamedTuple):
     rows: np.ndarray  # [N] int, the place of each in the whole input; what is drawn depends on it
     # [N] and [N, segments] as in ``spec.Limits``; the configuration's when None
     limits: Limits | None = None
-    # int32 ids each chain begins with, or a list of such for its segments; of ``decode.prefix``
-    # when None
+    # int32 ids each chain (or a list: each segment) begins with; ``decode.prefix`` when None
     forced: Sequence[np.ndarray] | Sequence[Sequence[np.ndarray]] | None = None
     # int32 ids each, see ``spec.Prompt``; none when None
     extra_inputs: Sequence[np.ndarray] | None = None
@@ -142,6 +141,5 @@ class Request(NamedTuple):
                          for name, value in self._asdict().items()))  # fmt: skip
 
 
-# ``generate_fn(role, questions)`` has a role write one segment for each list of ids, to its end
-# mark, and returns their ids.
+# ``generate_fn(role, questions)`` returns the ids of one segment that a role writes for each.
 GenerateFn = Callable[[str, Sequence[np.ndarray]], list[np.ndarray]]

@@ -28,8 +28,7 @@ class ScoreInput(NamedTuple):
     texts: Sequence[str]  # of the P pieces
     language: str  # of the texts, see ``similarity.words``
     n_words: Sequence[int]  # [P] words of each piece
-    # [N] float32, negative log-likelihood of each token under the scorer, in nats; None without a
-    # scorer, as are the next two
+    # [N] float32, nats under the scorer; it and the next two are None without a scorer
     nll: np.ndarray | None = None
     # [N] float32, entropy of the scorer's prediction of each token, in nats
     entropy: np.ndarray | None = None

@@ -39,8 +39,7 @@ from asesjax.train.describe import Description
 from asesjax.train.state import TrainState
 
 _CURSOR = "cursor/metadata"
-# Orbax logs every file it touches and every thread that fails, with tracebacks; failures come as
-# exceptions all the same.
+# Orbax logs every file and, with tracebacks, failures that come as exceptions all the same.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 

@@ -14,8 +14,7 @@ from asesjax.core.errors import UserError
 from asesjax.core.types import Params
 from asesjax.sharding.place import replicated
 
-# Fields whose change makes it another run. The length counts in optimizer steps; microbatches,
-# logging and saving change nothing but rounding.
+# Fields whose change makes it another run, as does the number of steps; others change rounding.
 _IDENTITY = (
     "batch_size", "beta1", "beta2", "clip_norm", "ema_decay", "final_share", "label_smoothing",
     "learning_rate", "normalize", "optimizer", "packed_length", "rate_factors", "schedule",

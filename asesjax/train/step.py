@@ -97,8 +97,7 @@ def loss_and_gradients(
     if n_parts == 1:
         grads, sums = gradient(params, batch, key)
     else:
-        # [B, ...] -> [M, B/M, ...]; every part takes rows of each device in turn, so that no row
-        # moves to another device.
+        # [B, ...] -> [M, B/M, ...]; parts take rows of each device in turn, so that no row moves.
         parts = {
             name: jnp.swapaxes(x.reshape(-1, n_parts, *x.shape[1:]), 0, 1)
             for name, x in batch.items()

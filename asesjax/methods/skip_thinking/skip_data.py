@@ -32,8 +32,7 @@ class Trial(NamedTuple):
 
     sample: int  # its place
     given: Sequence[int]  # numbers of chunks, from 0
-    # numbers of the chunks between these and the answer: the teacher's, or so many that the student
-    # writes, in the last stages of the sample
+    # chunks between these and the answer: the teacher's, or the student's last stages
     following: Sequence[int] = ()
 
 
