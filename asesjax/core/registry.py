@@ -31,7 +31,7 @@ class Registry(Generic[T]):
             there = self._found.setdefault(name, thing)
             if there is not thing and _place(there) != _place(thing):
                 raise UserError(
-                    f"two {self.what}s are registered as {name!r}: {_place(there)} and "
+                    f"{self.what} {name!r} is registered twice: by {_place(there)} and by "
                     f"{_place(thing)}; give the second another name"
                 )
             self._found[name] = thing  # a module that is loaded again brings its own

@@ -99,7 +99,7 @@ def test_choices_may_be_a_registry_that_grows():
         checked("colour", "blue", field)
     colours.register("blue")(2)
     assert checked("colour", "blue", field) == "blue"
-    with pytest.raises(UserError, match="two colours are registered as 'blue'"):
+    with pytest.raises(UserError, match="colour 'blue' is registered twice"):
         colours.register("blue")(str)
 
 

@@ -41,7 +41,7 @@ def test_built_in_sources_are_registered_and_names_are_unique():
     def parse(settings, row, file, number):
         raise AssertionError
 
-    with pytest.raises(UserError, match="two data sources are registered as 'svamp': asesjax"):
+    with pytest.raises(UserError, match="data source 'svamp' is registered twice: by asesjax"):
         file_source("svamp", lambda settings: {}, "json")(parse)
     with pytest.raises(UserError, match="synthetic_math generates records and has no files"):
         get_reader("synthetic_math")
