@@ -109,7 +109,7 @@ def make_stages(run: Run) -> list[Stage]:
         if method.name in trained:
             continue
         trained[method.name] = method
-        own = [_train_stage(run, method), *method.stages(_run_of(run, method))]
+        own = [_train_stage(run, method), *method.stages(run)]
         stages += own
         waiting += [
             make_method(need.removeprefix("train-"), config)
@@ -120,12 +120,13 @@ def make_stages(run: Run) -> list[Stage]:
     for method in rows:
         check_decode(method.config)
         stages.append(_decode_stage(run, method))
+    fields = reads(config, "name", "evaluate") | {"methods": config.methods}
+    for method in rows:
+        own = method.reads("report")
+        fields |= {f"{method.name}: {name}": value for name, value in own.items()}
     needs = tuple(f"decode-{method.name}" for method in rows)
-    stages.append(Stage(
-        "report", lambda: make_report(run),
-        reads(config, "name", "evaluate") | {"methods": config.methods}, needs,
-        outputs=("report.json", "report.md", "figures"),
-    ))  # fmt: skip
+    stages.append(Stage("report", lambda: make_report(run), fields, needs,
+                        outputs=("report.json", "report.md", "figures")))  # fmt: skip
     return in_order(stages)
 
 

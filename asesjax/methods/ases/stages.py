@@ -34,7 +34,7 @@ def segment_stages(run: Run, config: Config) -> list[Stage]:
     needs = ("data", f"train-{scorer}") if has_scorer else ("data",)
     own = dataclasses.replace(run, config=config)
     return [
-        Stage("score", lambda: score_pieces(own, has_scorer),
+        Stage("score", lambda: score_pieces(own, has_scorer, run),
               reads(config, "segment:score") | {"evaluate.language": config.evaluate.language},
               needs, outputs=("scores",)),
         Stage("segment", lambda: segment_pieces(own), reads(config, "segment"), ("score",),
@@ -42,14 +42,17 @@ def segment_stages(run: Run, config: Config) -> list[Stage]:
     ]  # fmt: skip
 
 
-def score_pieces(run: Run, has_scorer: bool) -> None:
-    """Cut the chains of training and validation into pieces and score them by every score."""
+def score_pieces(run: Run, has_scorer: bool, whole: Run | None = None) -> None:
+    """Cut the chains of training and validation into pieces and score them by every score. The
+    scorer has the configuration of ``whole``, not the options of the row that learns from scores.
+    """
     config = run.config
     vocab, scorer = load_saved(run / "vocab"), None
     if has_scorer:
-        method = make_method(config.segment.scorer, config)
-        params, model = load_role(run, method, method.roles[0]), model_config(run, vocab)
-        buckets = config.train.source_buckets, config.train.target_buckets
+        method = make_method(config.segment.scorer, (whole or run).config)
+        own = dataclasses.replace(run, config=method.config)
+        params, model = load_role(own, method, method.roles[0]), model_config(own, vocab)
+        buckets = own.config.train.source_buckets, own.config.train.target_buckets
         scorer = lambda examples: score_examples(model, params, examples, *buckets)  # noqa: E731
     for split in _SPLITS:
         records = read_corpus(run.workdir, split, config.data.answer_template)
