@@ -148,8 +148,7 @@ def finish(
     values = flatten(config) if isinstance(config, Config) else _flat(config)
     overrides = overrides or {}
     if "plugins" in overrides:
-        named = parsed("plugins", overrides["plugins"], all_fields()["plugins"])
-        values["plugins"] = tuple(_resolved(name, Path()) for name in named)
+        values["plugins"] = _named_plugins(overrides["plugins"])
     for plugin in values.get("plugins", ()):
         load_plugin(plugin)
     known = all_fields()
@@ -183,6 +182,8 @@ def read_workdir(workdir: str | Path, overrides: Mapping[str, str] | None = None
     values = saved_fields(workdir)
     for name, value in values.items():
         values[name] = tuple(value) if isinstance(value, list) else value
+    if overrides and "plugins" in overrides:  # where the old ones may be gone
+        values["plugins"] = _named_plugins(overrides["plugins"])
     return finish(_nested(values), overrides, str(Path(workdir) / "config.json"))
 
 
@@ -218,7 +219,7 @@ def load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UserError(
             f"{path} does not exist; it registers things that this run uses; put it back, or give "
-            "asesjax run its new place (--config, and plugins there)"
+            "asesjax run its new place by --config.plugins=FILE.py"
         )
     name = _module_name(path)
     spec = importlib.util.spec_from_file_location(name, path)
@@ -271,6 +272,11 @@ def load_plugin(name: str) -> None:
             f"plugins: there is no module {name}; install it, add its folder to PYTHONPATH, or "
             "give the path of its .py file"
         ) from error
+
+
+def _named_plugins(text: str) -> tuple[str, ...]:
+    names = parsed("plugins", text, all_fields()["plugins"])
+    return tuple(_resolved(name, Path()) for name in names)
 
 
 def _resolved(name: str, folder: Path) -> str:

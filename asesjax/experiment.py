@@ -29,6 +29,8 @@ from asesjax.jobs.decoding import decode_method, make_report
 from asesjax.jobs.training import train_method
 from asesjax.methods.method import Method, make_method
 from asesjax.run import Run, keep_programs, one_seed
+from asesjax.train.duration import length
+from asesjax.train.optim import check
 
 
 def open_run(spec: str | None, workdir: str | Path, overrides: dict[str, str] | None = None) -> Run:
@@ -108,6 +110,8 @@ def make_stages(run: Run) -> list[Stage]:
         method = waiting.pop(0)
         if method.name in trained:
             continue
+        check(method.config.train)
+        length(method.config.train)
         trained[method.name] = method
         own = [_train_stage(run, method), *method.stages(run)]
         stages += own

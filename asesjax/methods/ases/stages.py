@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from asesjax.core.errors import UserError, unknown
 from asesjax.core.files import read_json, read_jsonl, write_json, write_jsonl
 from asesjax.core.options import Config, reads
 from asesjax.core.ragged import Ragged, write_annotations
@@ -15,7 +16,7 @@ from asesjax.data.sources import read_records
 from asesjax.data.vocab import load_saved
 from asesjax.decode.score import score_examples
 from asesjax.methods.ases.scoring import ScoredRecord, score_records, segment_scored
-from asesjax.methods.method import ReportPart, make_method
+from asesjax.methods.method import METHODS, ReportPart, make_method
 from asesjax.run import Run, load_role, model_config
 from asesjax.segment.label import f1_from_counts, segmentation_f1
 from asesjax.segment.pieces import Piece
@@ -32,6 +33,13 @@ def segment_stages(run: Run, config: Config) -> list[Stage]:
     # A row that is trained anyway scores too, for the comparison with gold labels.
     has_scorer = SCORES.get(config.segment.strategy).needs_model or scorer in config.methods
     needs = ("data", f"train-{scorer}") if has_scorer else ("data",)
+    if has_scorer and scorer not in (*METHODS, *config.variants):
+        raise unknown("segment.scorer", scorer, [*METHODS, *config.variants])
+    if has_scorer and "segment" in make_method(scorer, run.config).needs:
+        raise UserError(
+            f"segment.scorer is {scorer}, which itself learns from segments; set it to a method "
+            "that does not, such as direct"
+        )
     own = dataclasses.replace(run, config=config)
     return [
         Stage("score", lambda: score_pieces(own, has_scorer, run),
