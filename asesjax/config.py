@@ -7,6 +7,7 @@ methods, data sources, scores, samplers and sections of its own, or name modules
 (``plugins``); packages do so by entry points of the group ``asesjax``.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -15,7 +16,7 @@ import importlib.util
 import pkgutil
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -106,15 +107,15 @@ def load_config(spec: str, overrides: Mapping[str, str] | None = None) -> Config
     _load_rooms()
     before = Registry.registrations
     module = load_file(path)
-    try:
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{path} has no get_config(arg), which returns the configuration")
+    with _mistakes_in(path):
         config = module.get_config(arg)
-    except UserError:
-        raise
-    except (AttributeError, KeyError) as error:
-        # ConfigDict locks itself, so a misspelt field lands here.
-        raise UserError(f"{path}: {str(error).strip()}") from error
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ConfigDict) or "plugins" not in config:
+        raise UserError(
+            f"{path}: get_config must return base_config() with fields changed, got "
+            f"{type(config).__name__}"
+        )
     config = ConfigDict(config)
     if not config.name:
         config.name = path.stem + (f":{arg}" if arg else "")
@@ -147,8 +148,7 @@ def finish(
     values = flatten(config) if isinstance(config, Config) else _flat(config)
     overrides = overrides or {}
     if "plugins" in overrides:
-        named = parsed("plugins", overrides["plugins"], all_fields()["plugins"])
-        values["plugins"] = tuple(_resolved(name, Path()) for name in named)
+        values["plugins"] = _named_plugins(overrides["plugins"])
     for plugin in values.get("plugins", ()):
         load_plugin(plugin)
     known = all_fields()
@@ -167,6 +167,8 @@ def finish(
 
 def _complete(config: Config) -> Config:
     """Check that every row of the table and every variant is a method or a variant of one."""
+    if not config.methods:
+        raise UserError("methods is empty; name the rows of the results table, such as direct,usm")
     for name in (*config.methods, *config.variants):
         method_class(name, config)
     return config
@@ -180,6 +182,8 @@ def read_workdir(workdir: str | Path, overrides: Mapping[str, str] | None = None
     values = saved_fields(workdir)
     for name, value in values.items():
         values[name] = tuple(value) if isinstance(value, list) else value
+    if overrides and "plugins" in overrides:  # where the old ones may be gone
+        values["plugins"] = _named_plugins(overrides["plugins"])
     return finish(_nested(values), overrides, str(Path(workdir) / "config.json"))
 
 
@@ -187,7 +191,10 @@ def saved_fields(workdir: str | Path) -> dict[str, Any]:
     """Return the dotted fields that a workdir remembers, as JSON values."""
     path = Path(workdir) / "config.json"
     if not path.is_file():
-        raise UserError(f"{workdir} holds no run yet; give --config FILE.py")
+        raise UserError(
+            f"{workdir} holds no run yet; give the folder of a run, or make one by asesjax run "
+            f"--config FILE.py --workdir {workdir}"
+        )
     values = read_json(path)
     found = values.pop("workdir_format", 1)
     if found != WORKDIR_FORMAT:
@@ -210,20 +217,36 @@ def load_file(path: Path) -> ModuleType:
     not valid.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist; it registers things that this run uses")
+        raise UserError(
+            f"{path} does not exist; it registers things that this run uses; put it back, or give "
+            "asesjax run its new place by --config.plugins=FILE.py"
+        )
     name = _module_name(path)
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    try:
+    with _mistakes_in(path):
         spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise UserError(f"{path}:{error.lineno}: {error.msg}") from error
-    except (AttributeError, ImportError, NameError, TypeError) as error:
-        line = next((at.lineno for at in reversed(traceback.extract_tb(error.__traceback__))
-                     if at.filename == str(path)), 0)  # fmt: skip
-        raise UserError(f"{path}:{line}: {type(error).__name__}: {error}") from error
     return module
+
+
+@contextlib.contextmanager
+def _mistakes_in(path: Path) -> Iterator[None]:
+    """Turn what a file of the user's raises into a UserError with its line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except SyntaxError as error:
+        raise UserError(f"{error.filename}:{error.lineno}: {error.msg}") from error
+    except Exception as error:
+        own = [at for at in traceback.extract_tb(error.__traceback__)
+               if Path(at.filename).resolve() == path.resolve()]  # fmt: skip
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{path}:{own[-1].lineno}" if own else str(path)
+        if not own and last.filename != __file__:
+            where += f" ({last.filename}:{last.lineno})"
+        raise UserError(f"{where}: {type(error).__name__}: {str(error).strip()}") from error
 
 
 def _module_name(path: Path) -> str:
@@ -238,12 +261,22 @@ def load_plugin(name: str) -> None:
             load_file(Path(name))
         return
     try:
-        importlib.import_module(name)
-    except ModuleNotFoundError as error:
+        with _mistakes_in(Path(name)):
+            importlib.import_module(name)
+    except UserError as error:
+        cause = error.__cause__
+        absent = isinstance(cause, ModuleNotFoundError) and f"{name}.".startswith(f"{cause.name}.")
+        if not absent:  # it is there and fails, perhaps by what it imports itself
+            raise
         raise UserError(
-            f"plugins: there is no module {name} ({error}); install it, add its folder to "
-            "PYTHONPATH, or give the path of its .py file"
+            f"plugins: there is no module {name}; install it, add its folder to PYTHONPATH, or "
+            "give the path of its .py file"
         ) from error
+
+
+def _named_plugins(text: str) -> tuple[str, ...]:
+    names = parsed("plugins", text, all_fields()["plugins"])
+    return tuple(_resolved(name, Path()) for name in names)
 
 
 def _resolved(name: str, folder: Path) -> str:

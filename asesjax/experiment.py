@@ -29,6 +29,8 @@ from asesjax.jobs.decoding import decode_method, make_report
 from asesjax.jobs.training import train_method
 from asesjax.methods.method import Method, make_method
 from asesjax.run import Run, keep_programs, one_seed
+from asesjax.train.duration import length
+from asesjax.train.optim import check
 
 
 def open_run(spec: str | None, workdir: str | Path, overrides: dict[str, str] | None = None) -> Run:
@@ -108,8 +110,10 @@ def make_stages(run: Run) -> list[Stage]:
         method = waiting.pop(0)
         if method.name in trained:
             continue
+        check(method.config.train)
+        length(method.config.train)
         trained[method.name] = method
-        own = [_train_stage(run, method), *method.stages(_run_of(run, method))]
+        own = [_train_stage(run, method), *method.stages(run)]
         stages += own
         waiting += [
             make_method(need.removeprefix("train-"), config)
@@ -120,12 +124,13 @@ def make_stages(run: Run) -> list[Stage]:
     for method in rows:
         check_decode(method.config)
         stages.append(_decode_stage(run, method))
+    fields = reads(config, "name", "evaluate") | {"methods": config.methods}
+    for method in rows:
+        own = method.reads("report")
+        fields |= {f"{method.name}: {name}": value for name, value in own.items()}
     needs = tuple(f"decode-{method.name}" for method in rows)
-    stages.append(Stage(
-        "report", lambda: make_report(run),
-        reads(config, "name", "evaluate") | {"methods": config.methods}, needs,
-        outputs=("report.json", "report.md", "figures"),
-    ))  # fmt: skip
+    stages.append(Stage("report", lambda: make_report(run), fields, needs,
+                        outputs=("report.json", "report.md", "figures")))  # fmt: skip
     return in_order(stages)
 
 

@@ -29,6 +29,9 @@ def main(args: argparse.Namespace) -> None:
     if args.overrides or args.config or args.redo:
         raise UserError("--config, --config.field=value and --redo need a single --workdir")
     workdirs = one_by_one(args.workdir)
+    for folder in workdirs:
+        if not (folder / "report.json").is_file():
+            raise UserError(f"{folder} holds no report; finish it by asesjax run, or leave it out")
     print(rows_table({str(folder): read_json(folder / "report.json") for folder in workdirs}))
     for group in same_but_for_seed(workdirs):
         if len(group) > 1:

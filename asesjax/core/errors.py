@@ -27,4 +27,5 @@ def unknown(what: str, got: str, valid: Iterable[str], few: bool = False) -> Use
     hint = "did you mean " + " or ".join(repr(name) for name in near) + "?" if near else ""
     if few:
         return UserError(f"unknown {what} {got!r}; {hint or 'asesjax config lists all'}")
-    return UserError(f"unknown {what} {got!r}; {hint}{' ' * bool(hint)}Valid: {', '.join(names)}")
+    listed = ", ".join(name or "'' (none)" for name in names)
+    return UserError(f"unknown {what} {got!r}; {hint}{' ' * bool(hint)}Valid: {listed}")

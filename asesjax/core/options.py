@@ -158,7 +158,7 @@ def checked(name: str, value: Any, field: dataclasses.Field | None) -> Any:
         value = float(value)
     elif type(value) is not type(default):
         raise UserError(
-            f"{name} must be a {type(default).__name__}, got {value!r} ({type(value).__name__})"
+            f"{name} must be {_kind(field)}, got {value!r} ({type(value).__name__})"
         )
     for item in value if isinstance(value, tuple) else (value,):
         if facts["choices"] is not None and item not in facts["choices"]:
@@ -182,6 +182,14 @@ def range_text(field: dataclasses.Field) -> str:
     return " and ".join(f"{words} {bound}" for words, bound in field.metadata["bounds"].items())
 
 
+def _kind(field: dataclasses.Field) -> str:
+    """Write the type of a field, as errors do."""
+    name = type(field.default).__name__
+    if name == "tuple":
+        return f"a list of {field.metadata['items'].__name__} with commas between"
+    return f"{'an' if name == 'int' else 'a'} {name}"
+
+
 def parsed(name: str, text: str, field: dataclasses.Field | None) -> Any:
     """Read the command line's text for a field. Raises UserError if it is no such value."""
     default = "" if field is None else field.default
@@ -198,7 +206,7 @@ def parsed(name: str, text: str, field: dataclasses.Field | None) -> Any:
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        raise UserError(f"{name} must be a {type(default).__name__}, got {text!r}") from None
+        raise UserError(f"{name} must be {_kind(field)}, got {text!r}") from None
     if isinstance(default, tuple) and not isinstance(value, list | tuple):
         value = (value,)
     return value

@@ -96,11 +96,19 @@ def run_stages(
         write_json(path, entry)
         say(f"[{stage.name}] {'resumes' if record else 'starts'}")
         start = time.perf_counter()
+        refused = False
         try:
             stage.run()
+        except UserError:
+            made = any((workdir / output).exists() for output in stage.outputs)
+            refused = not record and stage.outputs and not made
+            raise
         finally:
             entry["seconds"] = spent + time.perf_counter() - start
-            write_json(path, entry)
+            if refused:  # before it wrote anything: once corrected, nothing is to be redone
+                path.unlink()
+            else:
+                write_json(path, entry)
         write_json(path, entry | {"finished": True})
         say(f"[{stage.name}] done in {entry['seconds']:.1f} s")
         ran.append(stage.name)

@@ -44,7 +44,8 @@ def read_rows(path: Path, form: str) -> Iterator[tuple[int, Row | BadRow]]:
     if form not in FORMATS:
         raise unknown("format", form, FORMATS)
     if not path.is_file():
-        raise UserError(f"{path} does not exist; set data.path to where the records are")
+        said = "data.path is empty" if path == Path() else f"{path} does not exist"
+        raise UserError(f"{said}; set data.path to where the records are")
     read = {"jsonl": _json_lines, "json": _json_array, "csv": _csv_rows}[form]
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from asesjax.core.errors import unknown
+from asesjax.core.errors import UserError, unknown
 from asesjax.core.options import Config, reads
 from asesjax.core.registry import Registry
 from asesjax.core.stages import Stage
@@ -76,7 +76,9 @@ class Method:
         return record
 
     def stages(self, run: "Run") -> list[Stage]:
-        """Return stages of its own, beside training and decoding; the same for rows that share."""
+        """Return stages of its own, beside training and decoding; the same for rows that share.
+        The configuration of ``run`` is that of all rows, ``self.config`` has the row's own options.
+        """
         return []
 
     def report(self, run: "Run", rows: Sequence[dict[str, Any]]) -> ReportPart | None:
@@ -93,10 +95,17 @@ METHODS: Registry[type[Method]] = Registry("method")
 
 def method_class(name: str, config: Config) -> type[Method]:
     """Return the class of a row, for a variant its method's. Raises UserError for unknown names."""
-    kind = config.variants.get(name, {}).get("method", name)
-    if kind not in METHODS:
-        raise unknown("method", kind, dict.fromkeys([*METHODS, *config.variants]))
-    return METHODS.get(kind)
+    kind = config.variants.get(name, {}).get("method")
+    if kind is not None and kind not in METHODS:
+        raise unknown(f"variants.{name}.method", kind, METHODS)
+    if kind is None and name not in METHODS:
+        if name in config.variants:
+            raise UserError(
+                f"{name} is no method, and variants.{name}.method is not set; set it to one of "
+                f"{', '.join(METHODS)}"
+            )
+        raise unknown("method", name, [*METHODS, *config.variants])
+    return METHODS.get(kind or name)
 
 
 def make_method(name: str, config: Config) -> Method:

@@ -29,14 +29,7 @@ def n_steps(
     tokens. Raises UserError unless exactly one of steps, examples, epochs and tokens is set and
     there are examples.
     """
-    given = {unit: getattr(train, unit) for unit in UNITS if getattr(train, unit) != 0}
-    if len(given) != 1:
-        got = ", ".join(f"train.{unit}={value}" for unit, value in given.items()) or "none"
-        raise UserError(
-            "the length of training must be given by exactly one of train.steps, train.examples, "
-            f"train.epochs and train.tokens, got {got}; set the others to 0"
-        )
-    ((unit, value),) = given.items()
+    unit, value = length(train)
     if n_examples < 1:
         raise UserError("there are no training examples; look at data.n_train and data.path")
     batch = train.batch_size * examples_per_row
@@ -47,6 +40,21 @@ def n_steps(
         "tokens": value / mean_tokens_per_example,
     }[unit]
     return max(1, round(examples * share / batch))
+
+
+def length(train: Any) -> tuple[str, float]:
+    """Return the unit of the length of training, and how many. Raises UserError unless exactly one
+    of the units is set.
+    """
+    given = {unit: getattr(train, unit) for unit in UNITS if getattr(train, unit) != 0}
+    if len(given) != 1:
+        got = ", ".join(f"train.{unit}={value}" for unit, value in given.items()) or "none"
+        raise UserError(
+            "the length of training must be given by exactly one of train.steps, train.examples, "
+            f"train.epochs and train.tokens, got {got}; set the others to 0"
+        )
+    ((unit, value),) = given.items()
+    return unit, value
 
 
 def evaluation_steps(total_steps: int, share: float) -> list[int]:

@@ -40,7 +40,7 @@ def test_file_argument_and_overrides(tmp_path):
         ({"segment.strategy": "entrpy"}, "did you mean 'entropy'"),
         ({"segment.beta": "high"}, "segment.beta must be a float, got 'high'"),
         ({"segment.beta": "nan"}, "segment.beta"),
-        ({"train.steps": "1.5"}, "train.steps must be a int, got 1.5"),
+        ({"train.steps": "1.5"}, "train.steps must be an int, got 1.5"),
         ({"model.tied": "1"}, "model.tied must be true or false"),
         ({"train.source_buckets": "64.0,128"}, "must hold only int"),
         ({"methods": "usm,dsmm"}, "did you mean 'dsm'"),

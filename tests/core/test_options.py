@@ -63,7 +63,7 @@ def test_values_of_the_type_and_range_are_kept(fields, name, value, kept):
         ("share", True, "share must be a float, got True (bool)"),
         ("count", 0, "count must be at most 9 and above 0, got 0"),
         ("count", 10, "at most 9"),
-        ("count", 2.0, "count must be a int, got 2.0 (float)"),
+        ("count", 2.0, "count must be an int, got 2.0 (float)"),
         ("on", 1, "on must be a bool"),
         ("kind", "c", "unknown kind 'c'"),
         ("sizes", (4, 0), "sizes must be at least 1, got 0"),

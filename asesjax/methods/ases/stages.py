@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from asesjax.core.errors import UserError, unknown
 from asesjax.core.files import read_json, read_jsonl, write_json, write_jsonl
 from asesjax.core.options import Config, reads
 from asesjax.core.ragged import Ragged, write_annotations
@@ -15,7 +16,7 @@ from asesjax.data.sources import read_records
 from asesjax.data.vocab import load_saved
 from asesjax.decode.score import score_examples
 from asesjax.methods.ases.scoring import ScoredRecord, score_records, segment_scored
-from asesjax.methods.method import ReportPart, make_method
+from asesjax.methods.method import METHODS, ReportPart, make_method
 from asesjax.run import Run, load_role, model_config
 from asesjax.segment.label import f1_from_counts, segmentation_f1
 from asesjax.segment.pieces import Piece
@@ -32,9 +33,16 @@ def segment_stages(run: Run, config: Config) -> list[Stage]:
     # A row that is trained anyway scores too, for the comparison with gold labels.
     has_scorer = SCORES.get(config.segment.strategy).needs_model or scorer in config.methods
     needs = ("data", f"train-{scorer}") if has_scorer else ("data",)
+    if has_scorer and scorer not in (*METHODS, *config.variants):
+        raise unknown("segment.scorer", scorer, [*METHODS, *config.variants])
+    if has_scorer and "segment" in make_method(scorer, run.config).needs:
+        raise UserError(
+            f"segment.scorer is {scorer}, which itself learns from segments; set it to a method "
+            "that does not, such as direct"
+        )
     own = dataclasses.replace(run, config=config)
     return [
-        Stage("score", lambda: score_pieces(own, has_scorer),
+        Stage("score", lambda: score_pieces(own, has_scorer, run),
               reads(config, "segment:score") | {"evaluate.language": config.evaluate.language},
               needs, outputs=("scores",)),
         Stage("segment", lambda: segment_pieces(own), reads(config, "segment"), ("score",),
@@ -42,14 +50,17 @@ def segment_stages(run: Run, config: Config) -> list[Stage]:
     ]  # fmt: skip
 
 
-def score_pieces(run: Run, has_scorer: bool) -> None:
-    """Cut the chains of training and validation into pieces and score them by every score."""
+def score_pieces(run: Run, has_scorer: bool, whole: Run | None = None) -> None:
+    """Cut the chains of training and validation into pieces and score them by every score. The
+    scorer has the configuration of ``whole``, not the options of the row that learns from scores.
+    """
     config = run.config
     vocab, scorer = load_saved(run / "vocab"), None
     if has_scorer:
-        method = make_method(config.segment.scorer, config)
-        params, model = load_role(run, method, method.roles[0]), model_config(run, vocab)
-        buckets = config.train.source_buckets, config.train.target_buckets
+        method = make_method(config.segment.scorer, (whole or run).config)
+        own = dataclasses.replace(run, config=method.config)
+        params, model = load_role(own, method, method.roles[0]), model_config(own, vocab)
+        buckets = own.config.train.source_buckets, own.config.train.target_buckets
         scorer = lambda examples: score_examples(model, params, examples, *buckets)  # noqa: E731
     for split in _SPLITS:
         records = read_corpus(run.workdir, split, config.data.answer_template)
