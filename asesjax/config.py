@@ -157,7 +157,8 @@ def finish(
             values[name] = parsed(name, text, find_field(name, known))
     found = from_fields(values, origin)
     if fill_start and found.model.init_from:
-        fields = flatten(found)
+        # Absolute, so that the workdir finds it from any folder.
+        fields = flatten(found) | {"model.init_from": str(Path(found.model.init_from).resolve())}
         explicit = {name for name, value in fields.items()
                     if name in overrides or value != getattr(known.get(name), "default", 0)}
         start = describe_start(found.model.init_from)

@@ -29,6 +29,7 @@ from asesjax.jobs.decoding import decode_method, make_report
 from asesjax.jobs.training import train_method
 from asesjax.methods.method import Method, make_method
 from asesjax.run import Run, keep_programs, one_seed
+from asesjax.train.describe import describe_start
 from asesjax.train.duration import length
 from asesjax.train.optim import check
 
@@ -122,6 +123,9 @@ def make_stages(run: Run) -> list[Stage]:
             if need.startswith("train-") and not _is_made(need, stages, trained)
         ]
     for method in rows:
+        own_start = method.config.model.init_from
+        if own_start and own_start != config.model.init_from:
+            describe_start(own_start)  # a missing one must not be found after other rows trained
         check_decode(method.config)
         stages.append(_decode_stage(run, method))
     fields = reads(config, "name", "evaluate") | {"methods": config.methods}

@@ -46,6 +46,8 @@ def in_order(stages: Sequence[Stage]) -> list[Stage]:
                 f"stage {stage.name} is shared by rows that want different {', '.join(wrong)}; "
                 "give these rows the same values, or a workdir each"
             )
+        needs = tuple(dict.fromkeys((*there.needs, *stage.needs)))
+        left[stage.name] = dataclasses.replace(there, needs=needs)
     out: list[Stage] = []
     while left:
         done = {stage.name for stage in out}

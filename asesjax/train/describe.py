@@ -75,7 +75,7 @@ class Description:
             raise UserError(
                 f"{where} has another vocabulary ({_named(self.vocab)}) than this run "
                 f"({_named(vocab)}), so its ids mean something else; leave out the vocab section, "
-                "which is then filled from there, or start from another checkpoint"
+                "which model.init_from of the run fills, or start from another checkpoint"
             )
         wrong = [
             f"{name} is {getattr(model, name)!r} here and {theirs!r} there"

@@ -68,7 +68,7 @@ def test_values_of_the_type_and_range_are_kept(fields, name, value, kept):
         ("kind", "c", "unknown kind 'c'"),
         ("sizes", (4, 0), "sizes must be at least 1, got 0"),
         ("sizes", (4.0,), "sizes must hold only int"),
-        ("sizes", 4, "sizes must be a tuple"),
+        ("sizes", 4, "sizes must be a list of int"),
         ("names", (1,), "names must hold only str"),
         ("seeds", (True,), "seeds must hold only int"),
     ],
@@ -150,7 +150,7 @@ def test_a_method_is_a_row_with_options_of_its_own_too():
         ({"variants.calm": "usm"}, "a variant has fields of its own in sections of"),
         ({"variants.calm.train.stepps": "5"}, "did you mean 'train.steps'"),
         ({"variants.calm.train.steps": "-5"}, "variants.calm.train.steps must be at least 0"),
-        ({"variants.calm.method": "usn"}, "unknown method 'usn'; did you mean 'usm'"),
+        ({"variants.calm.method": "usn"}, "unknown variants.calm.method 'usn'; did you mean 'usm'"),
         ({"methods": "usm,cal"}, "unknown method 'cal'; did you mean 'calm'"),
     ],
 )
