@@ -76,6 +76,33 @@ def test_missing_file_and_missing_function(tmp_path):
         load_config(str(empty))
 
 
+@pytest.mark.parametrize(
+    "top, body, words",
+    [
+        ("1 / 0\n", "return base_config()", "mine.py:2: ZeroDivisionError"),
+        ("x = (\n", "return base_config()", "mine.py:2: "),
+        ("\n", "return undefined", "mine.py:4: NameError"),
+        ("\n", "return {}", "must return base_config() with fields changed, got dict"),
+    ],
+)
+def test_what_a_config_file_raises_is_one_sentence_with_its_line(tmp_path, top, body, words):
+    path = tmp_path / "mine.py"
+    head = "from asesjax.config import base_config\n"
+    path.write_text(f"{head}{top}def get_config(arg=''):\n    {body}\n")
+    with pytest.raises(UserError) as error:
+        load_config(str(path))
+    assert words in str(error.value)
+
+
+def test_rows_that_no_table_can_have_are_refused():
+    for fields, words in (
+        ({"methods": ""}, "methods is empty"),
+        ({"variants.calm.train.steps": "3"}, "variants.calm.method is not set"),
+    ):
+        with pytest.raises(UserError, match=words):
+            finish(base_config(), fields)
+
+
 def test_every_field_survives_a_round_trip():
     fields = flatten(finish(base_config()))
     again = finish(

@@ -8,14 +8,14 @@ VALUES = {"a": {"data.n": 1}, "b": {"train.lr": 0.1}, "c": {"eval.x": (1, 2)}}
 CHANGED = VALUES | {"b": {"train.lr": 0.2}}
 
 
-def go(tmp_path, log, values=VALUES, redo=False, fail=()):
+def go(tmp_path, log, values=VALUES, redo=False, fail=(), error=RuntimeError):
     """Run a, then b, then c, each with the fields it reads; return the lines that were said."""
 
     def stage(name, needs=()):
         def run():
             log.append(name)
             if name in fail:
-                raise RuntimeError(name)
+                raise error(name)
             (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / "out").write_text("x")
 
@@ -44,6 +44,20 @@ def test_a_failed_stage_resumes_and_later_ones_follow(tmp_path):
     lines = go(tmp_path, log)
     assert log == ["a", "b", "b", "c"]
     assert any("[b] resumes" in line for line in lines)
+
+
+def test_a_stage_that_a_mistake_stopped_before_it_wrote_anything_is_no_result(tmp_path):
+    log = []
+    with pytest.raises(UserError, match="b"):
+        go(tmp_path, log, fail=("b",), error=UserError)
+    go(tmp_path, log, CHANGED)  # the corrected command needs no redo
+    assert log == ["a", "b", "b", "c"]
+
+
+def test_needs_of_a_shared_stage_add_up():
+    stages = [Stage("x", print, {}, ("a",)), Stage("x", print, {}, ("b",)),
+              Stage("b", print, {}), Stage("a", print, {})]  # fmt: skip
+    assert [stage.name for stage in in_order(stages)] == ["b", "a", "x"]
 
 
 def test_a_changed_field_is_refused_and_named_before_anything_runs(tmp_path):

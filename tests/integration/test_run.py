@@ -116,6 +116,29 @@ def test_options_of_a_row_change_its_training_alone(finished, tmp_path, capsys):
         assert all(map(np.array_equal, *params)) == (name != "usm")
 
 
+def test_a_row_with_a_model_of_its_own_is_scored_by_the_runs_model(finished, tmp_path):
+    workdir = tmp_path / "run"
+    fields = ["--config.methods=direct,usm", "--config.variants.usm.model.d_model=32",
+              "--config.variants.usm.train.source_buckets=100"]  # fmt: skip
+    command = ["run", "--config", SMOKE, "--workdir", str(workdir), *fields]
+    assert main(command) == 0
+    run = open_run(None, workdir)
+    widths = [load_method(run, name).model.d_model for name in ("direct", "usm")]
+    assert widths == [16, 32]
+    assert (workdir / "scores/train.jsonl").read_bytes() == (
+        finished / "scores/train.jsonl"
+    ).read_bytes()
+
+
+def test_options_of_every_row_are_checked_before_the_first_stage(tmp_path, capsys):
+    command = ["run", "--config", SMOKE, "--workdir", str(tmp_path / "run"),
+               "--config.methods=direct,late", "--config.variants.late.method=direct"]  # fmt: skip
+    for field in ("train.tokens=100", "train.microbatches=3", "model.init_from=nowhere"):
+        assert main([*command, f"--config.variants.late.{field}"]) == 2
+        assert not (tmp_path / "run/stages").exists()
+    assert "nowhere" in capsys.readouterr().err
+
+
 def test_the_best_checkpoint_is_selected_and_a_role_may_have_stopped_early(
     finished, tmp_path
 ):
