@@ -136,7 +136,7 @@ def test_processes_find_each_other_under_slurm():
 @pytest.mark.parametrize("seeds, message", [
     ((7, 8), r"config.seed is 7 in process 0 \(.+\) and 8 in process 1"),
     ((7, "none"), r"process 1 \(.+\) has stopped; what it printed says why"),
-    (("none", 7), r"process 0 at localhost to go on: it has stopped"),
+    (("none", 7), r"process 0 at localhost did not confirm: it has stopped"),
 ])  # fmt: skip
 def test_processes_that_differ_stop_with_a_message(seeds, message):
     """At once, where jax would wait for minutes and end with a trace."""

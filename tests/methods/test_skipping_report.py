@@ -78,10 +78,13 @@ def test_a_report_without_gold_labels_and_without_skip_data(tmp_path):
     folder.mkdir(parents=True)
     (folder / "test.jsonl").write_text('{"chain": "So 8.", "gold": null}\n')
     rows = [{"method": "cwt", "questions_per_second": 4.0, "accuracy": 0.5,
-             "tokens_per_question": 7.0}]  # fmt: skip
-    report = skipping_report(tmp_path, rows)
+             "accuracy_interval": (0.2, 0.8), "tokens_per_question": 7.0}]  # fmt: skip
+    part = skipping_report(tmp_path, rows)
+    report = part.facts
+    assert [path.is_file() for path in part.figures] == [True]
     assert report == {"data": None, "methods": {"cwt": {"seconds_per_question": 0.25}}}
-    table = skipping_lines(rows, report)[2].splitlines()
+    assert part.lines == skipping_lines(rows, report)
+    table = part.lines[2].splitlines()
     assert [cell.strip() for cell in table[0].split("|")[1:-1]] == [
         "method", "accuracy %", "tokens", "ms/question"
     ]  # fmt: skip
