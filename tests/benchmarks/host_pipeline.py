@@ -85,7 +85,7 @@ def main() -> None:
         data_jobs.prepare_data(run)
         size = sum(file.stat().st_size for file in (run / "corpus").glob("*/*"))
         show("data stage", seconds=time.perf_counter() - start, corpus_megabytes=size / 1e6)
-        segmentation.score_pieces(run, has_scorer=False)
+        segmentation.score_pieces(run)
         segmentation.segment_pieces(run)
         examples = timed_examples(run)
         time_epochs(examples, args.packed_length, args.batch)

@@ -79,7 +79,7 @@ def prepared(tmp_path_factory):
               "segment.strategy": "location", "ases.gamma": "0.37"}  # fmt: skip
     run = Run(finish(base_config(), fields), tmp_path_factory.mktemp("run"), say=lambda text: None)
     prepare_data(run)
-    score_pieces(run, has_scorer=False)
+    score_pieces(run)
     segment_pieces(run)
     return run
 

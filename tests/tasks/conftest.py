@@ -25,7 +25,7 @@ def prepared(tmp_path_factory):
         config = finish(base_config(), FIELDS | named)
         run = Run(config, tmp_path_factory.mktemp("run"), say=lambda text: None)
         data_jobs.prepare_data(run)
-        segmentation.score_pieces(run, has_scorer=False)
+        segmentation.score_pieces(run)
         segmentation.segment_pieces(run)
         return run
 

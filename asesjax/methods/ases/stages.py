@@ -16,7 +16,7 @@ from asesjax.data.sources import read_records
 from asesjax.data.vocab import load_saved
 from asesjax.decode.score import score_examples
 from asesjax.methods.ases.scoring import ScoredRecord, score_records, segment_scored
-from asesjax.methods.method import METHODS, ReportPart, make_method
+from asesjax.methods.method import METHODS, Method, ReportPart, make_method
 from asesjax.run import Run, load_role, model_config
 from asesjax.segment.label import f1_from_counts, segmentation_f1
 from asesjax.segment.pieces import Piece
@@ -29,42 +29,42 @@ _SPLITS = ("train", "validation")
 
 def segment_stages(run: Run, config: Config) -> list[Stage]:
     """Return the stages that cut, score and label; a scorer is trained where the score asks one."""
-    scorer = config.segment.scorer
+    name = config.segment.scorer
     # A row that is trained anyway scores too, for the comparison with gold labels.
-    has_scorer = SCORES.get(config.segment.strategy).needs_model or scorer in config.methods
-    needs = ("data", f"train-{scorer}") if has_scorer else ("data",)
-    if has_scorer and scorer not in (*METHODS, *config.variants):
-        raise unknown("segment.scorer", scorer, [*METHODS, *config.variants])
-    if has_scorer and "segment" in make_method(scorer, run.config).needs:
+    has_scorer = SCORES.get(config.segment.strategy).needs_model or name in config.methods
+    if has_scorer and name not in (*METHODS, *config.variants):
+        raise unknown("segment.scorer", name, [*METHODS, *config.variants])
+    # With the configuration of all rows, not the options of the row that learns from scores.
+    scorer = make_method(name, run.config) if has_scorer else None
+    if scorer is not None and "segment" in scorer.needs:
         raise UserError(
-            f"segment.scorer is {scorer}, which itself learns from segments; set it to a method "
+            f"segment.scorer is {name}, which itself learns from segments; set it to a method "
             "that does not, such as direct"
         )
     own = dataclasses.replace(run, config=config)
     return [
-        Stage("score", lambda: score_pieces(own, has_scorer, run),
+        Stage("score", lambda: score_pieces(own, scorer),
               reads(config, "segment:score") | {"evaluate.language": config.evaluate.language},
-              needs, outputs=("scores",)),
+              ("data", f"train-{name}") if has_scorer else ("data",), outputs=("scores",)),
         Stage("segment", lambda: segment_pieces(own), reads(config, "segment"), ("score",),
               outputs=("segments",)),
     ]  # fmt: skip
 
 
-def score_pieces(run: Run, has_scorer: bool, whole: Run | None = None) -> None:
-    """Cut the chains of training and validation into pieces and score them by every score. The
-    scorer has the configuration of ``whole``, not the options of the row that learns from scores.
+def score_pieces(run: Run, scorer: Method | None = None) -> None:
+    """Cut the chains of training and validation into pieces and score them by every score; those
+    that ask a model need a trained ``scorer``.
     """
     config = run.config
-    vocab, scorer = load_saved(run / "vocab"), None
-    if has_scorer:
-        method = make_method(config.segment.scorer, (whole or run).config)
-        own = dataclasses.replace(run, config=method.config)
-        params, model = load_role(own, method, method.roles[0]), model_config(own, vocab)
+    vocab, score = load_saved(run / "vocab"), None
+    if scorer is not None:
+        own = dataclasses.replace(run, config=scorer.config)
+        params, model = load_role(own, scorer, scorer.roles[0]), model_config(own, vocab)
         buckets = own.config.train.source_buckets, own.config.train.target_buckets
-        scorer = lambda examples: score_examples(model, params, examples, *buckets)  # noqa: E731
+        score = lambda examples: score_examples(model, params, examples, *buckets)  # noqa: E731
     for split in _SPLITS:
         records = read_corpus(run.workdir, split, config.data.answer_template)
-        rows = score_records(records, config, vocab, scorer)
+        rows = score_records(records, config, vocab, score)
         write_jsonl(run / f"scores/{split}.jsonl", map(dataclasses.asdict, rows))
 
 
