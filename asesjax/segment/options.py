@@ -16,8 +16,9 @@ class SegmentOptions:
     reduce: str = option("sum", "of token scores over a piece; mean divides by its words",
                          choices=("sum", "mean"), changes="score")  # fmt: skip
     given: str = option(
-        "question", "what the scorer sees before a piece; prefix: the earlier pieces as well",
-        choices=("question", "prefix"), changes="score",
+        "piece", "what the scorer is asked: the piece alone given the question, end of sequence "
+        "included ([code]); the chain given the question; each piece given the question and the "
+        "earlier pieces", choices=("piece", "question", "prefix"), changes="score",
     )  # fmt: skip
     short: str = option("merge", "treatment of pieces of min_words words or fewer ([code]: "
                         "drop)", choices=("merge", "drop", "keep"), changes="score")  # fmt: skip

@@ -22,7 +22,9 @@ REDUCE = ("sum", "mean")
 
 
 class ScoreInput(NamedTuple):
-    """What a score may look at in one chain of P pieces and N tokens."""
+    """What a score may look at in one chain of P pieces and N tokens, those that end a target
+    (``segment.given``) counted.
+    """
 
     question: str  # its text
     texts: Sequence[str]  # of the P pieces

@@ -1,5 +1,8 @@
 """Scores of pieces: pooled by hand on a record, and every strategy's labels."""
 
+import functools
+
+import jax
 import numpy as np
 import pytest
 
@@ -8,7 +11,10 @@ from asesjax.core.errors import UserError
 from asesjax.core.types import Record
 from asesjax.data.corpus import encode_record
 from asesjax.data.vocab import train_vocabulary
+from asesjax.decode.score import score_examples
 from asesjax.methods.ases.scoring import score_records, segment_scored
+from asesjax.models import t5
+from asesjax.models.t5_config import T5Config
 
 RECORD = Record(
     "r", "Amy has 5 big apples here.", "Amy has 5 big apples. So she has 5 + 3 = 8.", "8"
@@ -41,7 +47,7 @@ def scores(vocab, scorer, **fields):
 
 def test_given_the_question_the_chain_is_one_target(vocab):
     scorer = Scorer()
-    row = scores(vocab, scorer)
+    row = scores(vocab, scorer, given="question")
     assert row.text == RECORD.rationale + " The answer is 8."
     (example,) = scorer.examples
     assert vocab.decode(example.inputs) == RECORD.question
@@ -62,6 +68,34 @@ def test_given_the_prefix_every_piece_is_a_target(vocab):
     assert inputs[2] == f"{RECORD.question} {targets[0]} {targets[1]}"
     sizes = [len(e.targets) - 1 for e in scorer.examples]
     assert row.scores["loss"] == [sum(range(n)) for n in sizes]
+
+
+def test_by_default_each_piece_is_scored_alone_as_the_model_run_piece_by_piece_has_it(vocab):
+    model = T5Config(vocab.size, 16, 8, 32, 2, n_encoder_layers=1, n_decoder_layers=1)
+    params = jax.tree.map(lambda x: 3 * x, t5.init(model, jax.random.key(1)))
+    scorer = functools.partial(score_examples, model, params, source_buckets=(32,),
+                               target_buckets=(12, 40))  # fmt: skip
+    row = scores(vocab, scorer)
+
+    encoded = encode_record(vocab, RECORD, "The answer is {answer}.")
+    of_token = encoded.chain.piece_of_tokens(row.pieces)
+    losses, entropies = [], []
+    for piece in range(3):
+        targets = np.append(encoded.chain.ids[of_token == piece], vocab.eos_id)
+        batch = {"encoder_input_tokens": np.append(encoded.question.ids, vocab.eos_id)[None],
+                 "decoder_input_tokens": np.append(0, targets[:-1])[None]}  # fmt: skip
+        logits = t5.logits(model, params, t5.forward(model, params, batch))
+        log_p = np.array(jax.nn.log_softmax(logits[0]), np.float64)
+        losses.append(-log_p[np.arange(len(targets)), targets].sum())
+        entropies.append(-(np.exp(log_p) * log_p).sum())
+    np.testing.assert_allclose(row.scores["loss"], losses, rtol=1e-4)
+    np.testing.assert_allclose(row.scores["entropy"], entropies, rtol=1e-4)
+    for name, values in (("loss", losses), ("entropy", entropies)):
+        (labelled,) = segment_scored([row], name, 1.0)
+        mean = sum(values) / 3
+        assert list(labelled.labels) == ["AS" if x > mean else "ES" for x in values]
+        assert set(labelled.labels) == {"ES", "AS"}
+    assert row.scores != scores(vocab, scorer, given="question").scores
 
 
 def test_mean_divides_by_words(vocab):

@@ -93,21 +93,24 @@ def _token_scores(
     vocab: Vocabulary,
     scorer: Scorer,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield nll, entropy and piece of each token of every chain. Where the earlier pieces are
-    given, each run of tokens of one piece is a target of its own.
+    """Yield nll, entropy and piece of each token of every chain, [N] each. "question": the chain is
+    one target. "prefix" and "piece": each run of tokens of one piece is a target of its own, given
+    the question and the earlier pieces, or the question alone ([code]: the end of sequence is then
+    one of the piece's tokens, otherwise it belongs to none).
     """
-    examples, places, of_token = [], [], []
+    examples, places = [], []  # targets; the record of each, and the pieces of its tokens
     for i, (record, own) in enumerate(zip(records, pieces, strict=True)):
-        ids = record.chain.ids
-        of_token.append(record.chain.piece_of_tokens(own))
-        changes = np.flatnonzero(np.diff(of_token[-1])) + 1 if given == "prefix" else []
+        ids, of_token = record.chain.ids, record.chain.piece_of_tokens(own)
+        changes = [] if given == "question" else np.flatnonzero(np.diff(of_token)) + 1
         starts = [0, *(int(change) for change in changes), len(ids)]
         for start, end in zip(starts, starts[1:], strict=False):
-            context = [record.question.ids, ids[:start]]
+            context = [record.question.ids, ids[: 0 if given == "piece" else start]]
             examples.append(make_example(vocab, record.record.id, context, [ids[start:end]]))
-            places.append((i, start))
-    tokens = [np.zeros((2, len(piece)), np.float32) for piece in of_token]
-    for (i, start), (nll, entropy) in zip(places, scorer(examples), strict=True):
-        end = start + len(nll) - 1  # the end of sequence is no part of a piece
-        tokens[i][:, start:end] = nll[:-1], entropy[:-1]
-    return ((*own, piece) for own, piece in zip(tokens, of_token, strict=True))
+            closing = of_token[start] if given == "piece" else -1
+            places.append((i, np.append(of_token[start:end], closing)))
+    tokens: list[list[tuple]] = [[] for _ in records]
+    for (i, piece), (nll, entropy) in zip(places, scorer(examples), strict=True):
+        tokens[i].append((nll, entropy, piece))
+    for own in tokens:
+        nll, entropy, piece = (np.concatenate(column) for column in zip(*own, strict=True))
+        yield nll, entropy, piece
