@@ -124,13 +124,14 @@ def build_report(config: Config, workdir: Path, roles: dict[str, Sequence[str]])
 def budget(config: Config) -> str:
     """Say in words what the methods have in common."""
     train = config.train
-    for unit in ("steps", "examples", "epochs", "tokens"):
+    method = "every method gets {:,} {}, shared evenly by its roles"
+    role = "every role gets {:,} {}"
+    for unit, (text, what) in {
+        "steps": (method, "optimizer steps"),
+        "examples": (role, "of its own training examples"),
+        "epochs": (role, "epochs over its own examples"),
+        "tokens": (method, "real (not padding) source and target tokens in training"),
+    }.items():
         if getattr(train, unit):
-            what = {
-                "steps": "optimizer steps",
-                "examples": "training examples",
-                "epochs": "epochs over its own examples",
-                "tokens": "real (not padding) source and target tokens in training",
-            }[unit]
-            return f"every method gets {getattr(train, unit):,} {what}, shared evenly by its roles"
+            return text.format(getattr(train, unit), what)
     return ""

@@ -18,7 +18,7 @@ from asesjax.train.objective import Objective
 
 
 def train_method(run: Run, method: Method) -> None:
-    """Train the roles of a method, which share the budget evenly."""
+    """Train the roles of a method, which share a budget of steps or tokens evenly."""
     examples = {split: role_examples(run, method, split) for split in ("train", "validation")}
     model = model_config(run, load_saved(run / "vocab"))
     start = start_params(run, method, model)
@@ -43,7 +43,7 @@ def start_params(run: Run, method: Method, model: T5Config) -> Params | None:
 
 
 def role_steps(run: Run, examples: list[Example], share: float = 1.0) -> int:
-    """Return the optimizer steps of a role that gets a share of the method's budget."""
+    """Return the optimizer steps of a role, ``share`` of the method's steps or tokens."""
     mean_tokens = float(token_counts(examples).sum(1).mean())
     per_row = examples_per_row(examples, run.config.train.packed_length)
     return n_steps(run.config.train, mean_tokens, len(examples), share, per_row)

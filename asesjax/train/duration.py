@@ -24,22 +24,23 @@ def n_steps(
 ) -> int:
     """Convert the length of training, given in one of four units, to optimizer steps (at least 1).
 
-    ``share`` in (0, 1] is this role's part of the budget; ``examples_per_row`` is above 1 for
-    packed rows, of which a batch has ``train.batch_size``. Tokens are real source and target
-    tokens. Raises UserError unless exactly one of steps, examples, epochs and tokens is set and
-    there are examples.
+    ``share`` in (0, 1] is this role's part of steps and of tokens (real source and target tokens),
+    which the roles of a method share; each role gets all epochs and examples over its own examples.
+    ``examples_per_row`` is above 1 for packed rows, of which a batch has ``train.batch_size``.
+    Raises UserError unless exactly one of steps, examples, epochs and tokens is set and there are
+    examples.
     """
     unit, value = length(train)
     if n_examples < 1:
         raise UserError("there are no training examples; look at data.n_train and data.path")
     batch = train.batch_size * examples_per_row
     examples = {
-        "steps": value * batch,
+        "steps": value * batch * share,
         "examples": value,
         "epochs": value * n_examples,
-        "tokens": value / mean_tokens_per_example,
+        "tokens": value / mean_tokens_per_example * share,
     }[unit]
-    return max(1, round(examples * share / batch))
+    return max(1, round(examples / batch))
 
 
 def length(train: Any) -> tuple[str, float]:

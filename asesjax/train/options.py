@@ -12,10 +12,13 @@ class TrainOptions:
     batch_size: int = option(32, "rows (examples) of an optimizer step, all devices together",
                              least=1)  # fmt: skip
     microbatches: int = option(1, "gradient accumulation inside a step", least=1)
-    steps: int = option(0, "length of training in optimizer steps; exactly one of steps, examples, "
-                        "epochs and tokens is not 0", least=0)  # fmt: skip
-    examples: int = option(0, "length of training in examples", least=0)
-    epochs: float = option(0.0, "length of training in passes over the examples", least=0)
+    steps: int = option(
+        0, "length of training in optimizer steps of a method, shared by its roles; exactly one of "
+        "steps, examples, epochs and tokens is not 0", least=0,
+    )  # fmt: skip
+    examples: int = option(0, "length of training in examples, of each role", least=0)
+    epochs: float = option(0.0, "length of training in passes of each role over its own examples",
+                           least=0)  # fmt: skip
     tokens: int = option(
         4_000_000, "length of training in real (not padding) source and target tokens of a method, "
         "shared by its roles: it matches compute", least=0,

@@ -232,9 +232,10 @@ def test_duration_in_each_unit(tiny):
 
     assert steps(steps=30) == 30
     assert steps(steps=30, share=0.5) == 15
-    assert steps(examples=80) == 10
-    assert steps(epochs=2.0) == 25
-    assert steps(tokens=40000) == 100
+    # Every role passes over its own examples; steps and tokens are shared.
+    assert steps(examples=80) == steps(examples=80, share=0.5) == 10
+    assert steps(epochs=2.0) == steps(epochs=2.0, share=0.5) == 25
+    assert (steps(tokens=40000), steps(tokens=40000, share=0.5)) == (100, 50)
     assert steps(tokens=1) == 1
     for wrong in ({}, {"steps": 3, "epochs": 1.0}):
         with pytest.raises(UserError, match="exactly one of train.steps"):
