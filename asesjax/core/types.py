@@ -72,6 +72,7 @@ class Example:
     loss_from: np.ndarray | None = None
     # given targets move to the source, before its last token; else they stay, with weight 0
     prefix_in_encoder: bool = False
+    group: str = ""  # a training batch holds examples of one group
 
     @property
     def most_tokens(self) -> tuple[int, int]:

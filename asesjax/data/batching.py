@@ -4,6 +4,10 @@ Rows form an endless stream: one permutation of all of them per epoch. A row is 
 several that are packed (``packing.py``). Stretches of the stream ("windows") are ordered by shape
 and cut into batches, which are then shuffled, so that rows of a batch are of like length. No
 example is dropped or repeated within an epoch; the step is the cursor that a checkpoint keeps.
+
+Where examples have groups (``Example.group``), each group has a stream, epochs and batches of its
+own, and their batches take turns in proportion to the examples. So a batch is always full and of
+one group, and no example is dropped or repeated within an epoch of its group.
 """
 
 import dataclasses
@@ -23,6 +27,7 @@ from asesjax.data.shapes import choose_shapes
 # plain permutation.
 WINDOW = 32
 _PERMUTATION, _BATCH_ORDER, _DEAL = 0, 1, 1 << 63  # streams of random numbers
+_NEXT_GROUP = 0x9E3779B97F4A7C15  # between the seeds of two groups
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,6 +45,8 @@ class Plan:
     # of the training, for examples that change with its progress; 0 in evaluation, where training
     # is over
     n_steps: int = 0
+    groups: tuple[np.ndarray, ...] = ()  # rows of each group, int64, where there are several
+    parts: tuple["Plan", ...] = ()  # the plan of each group, which counts its own rows and steps
 
     def progress(self, step: int) -> float:
         """Return the share of training that is over before a step."""
@@ -47,7 +54,7 @@ class Plan:
 
     def epoch_start(self, epoch: int) -> int:
         """Return the first step whose batch begins in an epoch (0, 1, ...). Earlier steps have
-        every example ``epoch`` times, and fewer than B rows once more.
+        every example ``epoch`` times, and fewer than B rows once more; with groups, about so.
         """
         return -(-epoch * len(self.lengths) // self.batch_size)
 
@@ -81,13 +88,21 @@ def make_plan(
     ``batch_size`` rows are of all processes together, and a batch is padded to one of the buckets
     of each side. With ``packed_length`` above 0, several examples share a row of at most so many
     positions and the buckets are not used (``packing.pack``). ``n_steps`` may be 0 where all
-    targets count from the start. Raises UserError for wrong buckets or no fit.
+    targets count from the start. Raises UserError for wrong buckets, no fit or packed groups.
     """
     if batch_size < 1:
         raise UserError(f"train.batch_size must be at least 1, got {batch_size}")
     if not len(examples):
         raise UserError("there are no examples to make batches of")
     lengths, packing = token_counts(examples), None
+    of_group: dict[str, list[int]] = {}
+    for row, example in enumerate(examples):
+        of_group.setdefault(example.group, []).append(row)
+    if packed_length and len(of_group) > 1:
+        raise UserError(
+            "a batch holds examples of one group here, and groups cannot be packed; set "
+            "train.packed_length=0"
+        )
     if packed_length:
         packing = pack(examples, lengths, packed_length)
         first = deal(packing, np.arange(len(examples)))
@@ -95,7 +110,17 @@ def make_plan(
         shapes, rank = (packing.shape,), np.zeros(len(lengths), np.int32)
     else:
         shapes, rank = choose_shapes(examples, lengths, source_buckets, target_buckets)
-    return Plan(batch_size, shapes, rank, lengths, seed, packing, n_steps)
+    plan = Plan(batch_size, shapes, rank, lengths, seed, packing, n_steps)
+    if len(of_group) == 1:
+        return plan
+    groups = tuple(np.array(of_group[name]) for name in sorted(of_group))
+    parts = (
+        dataclasses.replace(
+            plan, rank=rank[rows], lengths=lengths[rows], seed=seed + number * _NEXT_GROUP
+        )
+        for number, rows in enumerate(groups, start=1)
+    )
+    return dataclasses.replace(plan, groups=groups, parts=tuple(parts))
 
 
 def batch_at(
@@ -177,6 +202,10 @@ def _places(plan: Plan, step: int) -> np.ndarray:
     """Return the rows of the batch of a step, int64 [B]: row + epoch * rows of an epoch."""
     if step < 0:
         raise ValueError(f"steps count from 0, got {step}")
+    if plan.parts:
+        group, own = (values[step] for values in _turns(plan, 1 << int(step).bit_length()))
+        rows = plan.groups[group]
+        return rows[_places(plan.parts[group], own) % len(rows)]
     # A window never reaches past the last batch that begins in its epoch, so that epochs follow
     # each other cleanly.
     epoch = step * plan.batch_size // len(plan.lengths)
@@ -186,6 +215,19 @@ def _places(plan: Plan, step: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=4)
+def _turns(plan: Plan, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the group of each of the steps [0, n), and the step within it, int64 [n] each. Batch k
+    of a group of m rows is due at (2 k + 1) / m, as in apportionment by Webster's method.
+    """
+    sizes = np.array([len(rows) for rows in plan.groups])
+    most = n * sizes // sizes.sum() + len(sizes) + 1  # batches that can be due by then
+    group = np.repeat(np.arange(len(sizes)), most)
+    own = np.concatenate([np.arange(k) for k in most])
+    order = np.lexsort((group, (2 * own + 1) / sizes[group]))[:n]
+    return group[order], own[order]
+
+
+@functools.lru_cache(maxsize=32)  # more than there are groups in turn
 def _window(plan: Plan, start: int, end: int) -> np.ndarray:
     """Return the places of the batches of the steps [start, end), int64 [end - start, B]."""
     n, size = len(plan.lengths), plan.batch_size

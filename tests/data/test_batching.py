@@ -1,6 +1,7 @@
 """Batches: nothing lost or repeated, a pure function of the step, few shapes."""
 
 import collections
+import dataclasses
 from unittest import mock
 
 import numpy as np
@@ -97,6 +98,82 @@ def test_a_step_does_not_depend_on_history(monkeypatch):
         forget()
         fresh = make_plan(examples, 5, SOURCE, TARGET, seed=3)
         assert batch_at(fresh, examples, step)["example_index"].tolist() == in_order[step]
+
+
+GROUPED = st.lists(
+    st.tuples(st.integers(1, 16), st.integers(1, 12), st.sampled_from("abc")), min_size=1,
+    max_size=40,
+)  # fmt: skip
+
+
+def grouped(rows):
+    examples = examples_of([(s, t) for s, t, _ in rows])
+    return [dataclasses.replace(e, group=row[2]) for e, row in zip(examples, rows, strict=True)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(GROUPED, st.integers(1, 4), st.integers(1, 3), st.integers(0, 3))
+def test_batches_of_one_group_in_proportion(rows, share, n_processes, seed):
+    examples, size = grouped(rows), share * n_processes
+    plan = make_plan(examples, size, SOURCE, TARGET, seed)
+    sizes, n_groups = collections.Counter(row[2] for row in rows), len({row[2] for row in rows})
+    steps, counts = collections.Counter(), collections.Counter()
+    for step in range(plan.epoch_start(3)):
+        batch = batch_at(plan, examples, step)
+        indices = batch["example_index"].tolist()
+        (group,) = {examples[i].group for i in indices}
+        steps[group] += 1
+        counts.update(indices)
+        for name, n in sizes.items():
+            wanted = (step + 1) * n / len(rows)
+            assert abs(steps[name] - wanted) <= 0.5 + n_groups * n / len(rows) / 2 + 1e-9
+        own = [counts[i] for i, e in enumerate(examples) if e.group == group]
+        passes = steps[group] * size // len(own)
+        assert passes <= min(own) <= max(own) <= passes + 2  # a batch may reach into the next pass
+        parts = [batch_at(plan, examples, step, p, n_processes) for p in range(n_processes)]
+        for name, whole in batch.items():
+            np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), whole)
+
+
+def test_every_example_once_an_epoch_of_its_group():
+    examples = grouped([(1 + i % 16, 1 + i % 12, "aab"[i % 3]) for i in range(90)])
+    plan = make_plan(examples, 5, SOURCE, TARGET, seed=2)
+    batches = [batch_at(plan, examples, i)["example_index"].tolist() for i in range(72)]
+    for group, n in ("a", 60), ("b", 30):
+        own = [batch for batch in batches if examples[batch[0]].group == group]
+        for epoch in range(3):
+            seen = [i for batch in own[epoch * n // 5 : (epoch + 1) * n // 5] for i in batch]
+            assert sorted(seen) == [i for i, e in enumerate(examples) if e.group == group]
+    # Groups of one size come in orders of their own.
+    halves = grouped([(4, 3, "ab"[i % 2]) for i in range(40)])
+    plan = make_plan(halves, 4, SOURCE, TARGET, seed=0)
+    batches = [batch_at(plan, halves, i)["example_index"] for i in range(10)]
+    first, second = (np.concatenate(batches[k::2]) // 2 for k in (0, 1))
+    assert sorted(first) == sorted(second) and first.tolist() != second.tolist()
+
+
+def test_a_step_of_groups_does_not_depend_on_history(monkeypatch):
+    monkeypatch.setattr(batching, "WINDOW", 4)
+    examples = grouped([(1 + i % 16, 1 + i % 12, "aabcc"[i % 5]) for i in range(37)])
+    plan = make_plan(examples, 5, SOURCE, TARGET, seed=3)
+    in_order = [batch_at(plan, examples, step)["example_index"].tolist() for step in range(40)]
+    assert 0 < plan.padding_share < 1
+    for step in reversed(range(40)):
+        forget()
+        fresh = make_plan(examples, 5, SOURCE, TARGET, seed=3)
+        assert batch_at(fresh, examples, step)["example_index"].tolist() == in_order[step]
+
+
+def test_one_group_is_no_group():
+    plain = examples_of([(1 + i % 16, 1 + i % 12) for i in range(37)])
+    named = [dataclasses.replace(e, group="x") for e in plain]
+    plans = [make_plan(e, 5, SOURCE, TARGET, seed=3) for e in (plain, named)]
+    for step in range(20):
+        a, b = (batch_at(plan, plain, step) for plan in plans)
+        assert all((a[name] == b[name]).all() for name in a)
+    two = [*plain, dataclasses.replace(plain[0], group="x")]
+    with pytest.raises(UserError, match="groups cannot be packed; set train.packed_length=0"):
+        make_plan(two, 5, (), (), 0, packed_length=64)
 
 
 def test_order_is_the_same_in_every_version():

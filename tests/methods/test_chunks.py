@@ -1,5 +1,6 @@
 """Chunks and items of chunk-wise and skip-thinking training, and the contexts decoding builds."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import strategies as st
 from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record
+from asesjax.data.batching import batch_at, make_plan
 from asesjax.data.corpus import encode_record
 from asesjax.data.vocab import ByteVocabulary, train_vocabulary
+from asesjax.decode.score import token_scores
 from asesjax.decode.segment import context_tokens, start_rows
 from asesjax.decode.spec import make_input
 from asesjax.evals.runner import decode_spec
@@ -22,6 +25,9 @@ from asesjax.methods.skip_thinking.chunks import (
     make_marks,
     some_of,
 )
+from asesjax.models import t5
+from asesjax.models.t5_config import T5Config
+from asesjax.train.step import loss_and_gradients
 
 TEMPLATE = "The answer is {answer}."
 ONE, TWO, THREE = "Ben has 3 more.", "Let us go on.", "Ben has 5 + 3 = 8."
@@ -37,7 +43,7 @@ def vocab():
 
 
 def configured(**fields):
-    section = {"write": "skip", "mix": "skip"}
+    section = {"write": "skip", "mix": "skip", "packed_length": "train"}
     named = {f"{section.get(name, 'chunk')}.{name}": str(v) for name, v in fields.items()}
     return finish(base_config(), named)
 
@@ -141,6 +147,56 @@ def test_chunk_wise_examples_are_mixed_in(vocab):
     assert {id(item) for item in some} < {id(item) for item in some_of(many, 0.5)}
 
 
+def many(name, vocab, **fields):
+    """Examples of rationales of one to three sentences."""
+    texts = (TWO, f"{ONE} {TWO}", f"{THREE} {TWO} {ONE}")
+    records = [Record(str(i), RECORD.question, texts[i % 3], "8") for i in range(12)]
+    return [item for record in records for item in made(name, vocab, record, {"kept": [0]},
+            n_chunks=3, mix=1, **fields)]  # fmt: skip
+
+
+def batches_of(examples, n=12):
+    plan = make_plan(examples, 4, (64,), (64,), seed=0)
+    return [batch_at(plan, examples, step) for step in range(n)]
+
+
+@pytest.mark.parametrize("write", ["one_pass", "stages"])
+@pytest.mark.parametrize("name", NAMES)
+def test_batches_hold_one_stage(vocab, name, write):
+    marks = {vocab.sentinel(k) for k in range(1, 7)}
+
+    def stages(batch):
+        """The marks at the beginning of each row."""
+        return {tuple(i for i in row[:2] if i in marks)
+                for row in batch["encoder_input_tokens"].tolist()}  # fmt: skip
+
+    batches = batches_of(many(name, vocab, write=write), 60)
+    seen = [stages(batch) for batch in batches]
+    assert all(len(one) == 1 for one in seen)
+    n_own = {"cwt": 0, "full_thinking": 1, "skip_thinking": 1 if write == "one_pass" else 3}[name]
+    assert len(set.union(*seen)) == 4 + n_own  # three chunks, the answer, and what is its own
+    mixed = many(name, vocab, write=write, batches="mixed")
+    assert all((one.weights == 1).all() and not one.group for one in mixed)
+    assert max(len(stages(batch)) for batch in batches_of(mixed)) > 1
+
+
+@pytest.mark.parametrize("normalize", ["weights", "examples"])
+def test_the_loss_is_a_mean_for_each_item(vocab, normalize):
+    # L_CWT: the mean over items of the mean over the tokens of each.
+    model = T5Config(128, 8, 4, 16, 2, n_encoder_layers=1, n_decoder_layers=1)
+    params = t5.init(model, jax.random.key(0))
+    train = configured().train.__class__(normalize=normalize)
+    for how in ("by_stage", "mixed"):
+        batch = batches_of(many("cwt", vocab, batches=how))[0]
+        nll, real = token_scores(model, params, batch)[0], batch["decoder_target_tokens"] != 0
+        sums, divisor, _ = loss_and_gradients(model, train, params, batch, None)
+        assert len(set(real.sum(1).tolist())) > 1
+        wanted = (nll.sum(1) / real.sum(1)).mean()
+        if how == "mixed":
+            wanted = nll.sum() / (real.sum() if normalize == "weights" else len(nll))
+        assert float(sums.loss_sum / divisor) == pytest.approx(float(wanted), rel=1e-5)
+
+
 @given(st.integers(1, 40), st.integers(1, 12))
 def test_average_boundaries_are_even(n_sentences, n_chunks):
     bounds = average_boundaries(n_sentences, n_chunks)
@@ -224,6 +280,7 @@ def test_training_inputs_are_the_contexts_of_decoding(vocab, name, write, n_chun
     (dict(refreshes=0), "chunk.chunking=search needs chunk.refreshes"),
     (dict(threshold=-1), "chunk.threshold must be at least 0"),
     (dict(mix=1.5), "skip.mix must be at least 0 and at most 1, got 1.5"),
+    (dict(packed_length=64), "chunk.batches=by_stage needs .* set train.packed_length=0"),
     (dict(n_chunks=90, mark_from=8), "sentinels 8 to 100 .* vocab.extra_ids is 100; .* 101"),
 ])  # fmt: skip
 def test_impossible_options_are_refused(fields, words):
@@ -231,6 +288,7 @@ def test_impossible_options_are_refused(fields, words):
         check_chunks(configured(**fields))
     check_chunks(configured(n_chunks=89, mark_from=8))
     check_chunks(configured(chunking="average", refreshes=0))
+    check_chunks(configured(packed_length=64, batches="mixed"))
 
 
 def test_a_chain_without_an_answer_or_without_tokens_is_refused(vocab):

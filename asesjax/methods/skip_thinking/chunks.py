@@ -9,11 +9,19 @@ Skip-thinking continues with the chunks that the answer needs (see ``skip_data.p
 
     [skip] question -> kept chunks, answer sentence
 
+What each update consists of decides whether this is chunk-wise training: the share of a chunk's
+tokens in an update rises only where other stages have no part in it. So a batch holds examples of
+one stage, and the loss is the mean over them of the mean of each one's tokens; skip-thinking and
+its control, which mix chunk-wise examples in, count their own marks as stages of their own
+(``chunk.batches``; "mixed" is the usual batch of anything, each token with the same weight).
+
 The marks are sentinels; what this text does not say is ours. A rationale of fewer than M chunks
 ends its last with ``[answer]`` instead of end of sequence.
 """
 
+import dataclasses
 import hashlib
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -63,8 +71,15 @@ class Sentences(NamedTuple):
 
 
 def check_chunks(config: Config) -> None:
-    """Raise UserError for a search that never happens, or too few sentinels for the marks."""
+    """Raise UserError for a search that never happens, too few sentinels for the marks, or packed
+    stages.
+    """
     chunk, most = config.chunk, config.vocab.extra_ids
+    if chunk.batches == "by_stage" and config.train.packed_length:
+        raise UserError(
+            "chunk.batches=by_stage needs batches of one stage, which are not packed; set "
+            "train.packed_length=0 (or chunk.batches=mixed)"
+        )
     if chunk.chunking == "search" and not chunk.refreshes:
         raise UserError("chunk.chunking=search needs chunk.refreshes of at least 1; or set average")
     last = chunk.mark_from + chunk.n_chunks + 3
@@ -189,6 +204,19 @@ def skip_examples(
             zip(leads, targets, [*own, vocab.eos_id], strict=True)
         )
     ]  # fmt: skip
+
+
+def by_stage(marks: Marks, examples: Sequence[Example]) -> list[Example]:
+    """Give examples a group by the marks that they begin with, and each the weight 1 in all: a
+    batch is of one stage, and its loss a mean over examples of the mean over tokens.
+    """
+    known = {*marks.stages, *marks[1:]}
+    out = []
+    for one in examples:
+        lead = itertools.takewhile(known.__contains__, one.inputs.tolist())
+        weights = one.weights / np.float32(len(one.targets))
+        out.append(dataclasses.replace(one, weights=weights, group=" ".join(map(str, lead))))
+    return out
 
 
 def some_of(examples: Sequence[Example], share: float) -> list[Example]:

@@ -12,6 +12,7 @@ from asesjax.data.vocab import Vocabulary
 from asesjax.decode.spec import DecodePlan, Prompt, Turn
 from asesjax.methods.method import METHODS, Method, ReportPart
 from asesjax.methods.skip_thinking.chunks import (
+    by_stage,
     check_chunks,
     chunk_examples,
     find_sentences,
@@ -22,7 +23,7 @@ from asesjax.methods.skip_thinking.chunks import (
 from asesjax.methods.skip_thinking.options import ChunkOptions
 from asesjax.methods.skip_thinking.report import skipping_report
 from asesjax.methods.skip_thinking.skip_data import SKIP_DATA, skip_data_stage
-from asesjax.methods.skip_thinking.training import CHUNKS, STUDENT, train_in_phases
+from asesjax.methods.skip_thinking.training import CHUNKS, STUDENT, chunk_folder, train_in_phases
 from asesjax.run import Run
 
 
@@ -41,6 +42,17 @@ class _Chunks(Method):
         marks = make_marks(self.options, vocab)
         return chunk_examples(vocab, marks, record, find_sentences(record), boundaries)
 
+    def items(self, record: EncodedRecord, vocab: Vocabulary) -> list[Example]:
+        """Return the examples of a record, each of its tokens with weight 1."""
+        raise NotImplementedError
+
+    def examples(self, record: EncodedRecord, vocab: Vocabulary) -> dict[str, list[Example]]:
+        """The items, in batches of one stage unless ``chunk.batches`` is "mixed"."""
+        items = self.items(record, vocab)
+        if self.options.batches == "by_stage":
+            items = by_stage(make_marks(self.options, vocab), items)
+        return {"main": items}
+
     def report(self, run: Run, rows: Sequence[dict[str, Any]]) -> ReportPart:
         """Return what is left out, in the data and in what is written."""
         return skipping_report(run, rows)
@@ -50,16 +62,18 @@ class _Chunks(Method):
 class ChunkWise(_Chunks):
     """A chunk at a time, then the answer; the chunks change while it is trained."""
 
-    annotations = (CHUNKS,)
-    outputs = ("chunks",)
+    def __init__(self, name: str, config: Config):
+        super().__init__(name, config)
+        self.outputs = (chunk_folder(name),)
+        self.annotations = (f"{chunk_folder(name)}/{{split}}.npz",)
 
     def train(self, run: Run) -> None:
         """Train in phases, between which cuts move."""
         train_in_phases(run, self)
 
-    def examples(self, record: EncodedRecord, vocab: Vocabulary) -> dict[str, list[Example]]:
+    def items(self, record: EncodedRecord, vocab: Vocabulary) -> list[Example]:
         """One example a chunk, and one for the answer."""
-        return {"main": self.chunked(record, vocab)}
+        return self.chunked(record, vocab)
 
     def decode_plan(self, vocab: Vocabulary) -> DecodePlan:
         """The answer's mark leads there from any chunk."""
@@ -85,14 +99,14 @@ class SkipThinking(_Chunks):
         """Return the fields of both sections."""
         return reads(self.config, f"chunk:{kind}", f"skip:{kind}")
 
-    def examples(self, record: EncodedRecord, vocab: Vocabulary) -> dict[str, list[Example]]:
+    def items(self, record: EncodedRecord, vocab: Vocabulary) -> list[Example]:
         """The kept chunks, and some of the chunk-wise examples."""
         notes, skip = record.annotations, self.config.skip
         own = skip_examples(
             vocab, make_marks(self.options, vocab), record, find_sentences(record),
             tuple(notes["boundaries"].tolist()), notes["kept"].tolist(), skip.write,
         )  # fmt: skip
-        return {"main": own + some_of(self.chunked(record, vocab), skip.mix)}
+        return own + some_of(self.chunked(record, vocab), skip.mix)
 
     def decode_plan(self, vocab: Vocabulary) -> DecodePlan:
         """At once, or turn by turn, each naming the next."""
@@ -116,11 +130,11 @@ class FullThinking(_Chunks):
         """Return the fields of both sections."""
         return reads(self.config, f"chunk:{kind}", f"skip:{kind}")
 
-    def examples(self, record: EncodedRecord, vocab: Vocabulary) -> dict[str, list[Example]]:
+    def items(self, record: EncodedRecord, vocab: Vocabulary) -> list[Example]:
         """The whole chain, and some of the chunk-wise examples."""
         context = [[make_marks(self.options, vocab).full], record.question.ids]
         own = make_example(vocab, f"{record.record.id}/full", context, [record.chain.ids], "full")
-        return {"main": [own, *some_of(self.chunked(record, vocab), self.config.skip.mix)]}
+        return [own, *some_of(self.chunked(record, vocab), self.config.skip.mix)]
 
     def decode_plan(self, vocab: Vocabulary) -> DecodePlan:
         """Written at once."""

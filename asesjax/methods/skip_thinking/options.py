@@ -17,6 +17,10 @@ class ChunkOptions:
         "total", "what it must gain in: the loss of both chunks' tokens together, or the mean of "
         "their means", choices=("total", "mean_of_means"),
     )  # fmt: skip
+    batches: str = option(
+        "by_stage", "a batch holds one stage and each item weighs the same; mixed: all stages "
+        "share batches and each token weighs the same", choices=("by_stage", "mixed"),
+    )  # fmt: skip
     mark_from: int = option(1, "sentinel that marks the first chunk; M + 2 more follow: answer, "
                             "skip, full", least=0)  # fmt: skip
 

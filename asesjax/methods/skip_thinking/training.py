@@ -1,7 +1,7 @@
 """Chunk-wise training, whose chunks change during training.
 
 Phase k uses the boundaries in ``chunks/<k>/<split>.npz`` (``search.json`` says what moved), the
-methods that come after it those in ``chunks/<split>.npz``.
+methods that come after it those in ``chunks/<split>.npz``. A variant has ``chunks-<row>/``.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,7 +47,8 @@ def train_in_phases(run: Run, method: Method) -> None:
     start = start_params(run, method, model)
     chunk = run.config.chunk
     n_phases = 1 + (chunk.refreshes if chunk.chunking == "search" else 0)
-    _once(run / "chunks/0", lambda: _cut_evenly(run))
+    folder = run / chunk_folder(method.name)
+    _once(folder / "0", lambda: _cut_evenly(run, folder / "0"))
     steps = role_steps(run, _phase_examples(run, method, 0)["train"])
     ends = [round((k + 1) * steps / n_phases) for k in range(n_phases)]
     if steps < n_phases:
@@ -57,7 +58,7 @@ def train_in_phases(run: Run, method: Method) -> None:
         )
     for k, end in enumerate(ends):
         if k:
-            _once(run / f"chunks/{k}", lambda: _search(run, method, vocab, k, ends[k - 1]))  # noqa: B023
+            _once(folder / str(k), lambda: _search(run, method, vocab, k, ends[k - 1]))  # noqa: B023
         examples = _phase_examples(run, method, k)
         options = (method.name, "main", model, examples["train"], examples["validation"], steps,
                    start)  # fmt: skip
@@ -67,9 +68,14 @@ def train_in_phases(run: Run, method: Method) -> None:
             break
     if is_first():
         for split in SPLITS:
-            samples = read_samples(run, split, f"chunks/{k}/{{split}}.npz")
-            _write_boundaries(run / "chunks", split, samples, [one.boundaries for one in samples])
-    _meet("chunks")
+            samples = read_samples(run, split, _phase_file(method, k))
+            _write_boundaries(folder, split, samples, [one.boundaries for one in samples])
+    _meet(folder.name)
+
+
+def chunk_folder(row: str) -> str:
+    """Return where a row that is trained chunk-wise keeps its chunks, below the workdir."""
+    return "chunks" if row == STUDENT else f"chunks-{row}"
 
 
 class Sample(NamedTuple):
@@ -125,9 +131,9 @@ def _search(run: Run, method: Method, vocab: Vocabulary, k: int, step: int) -> N
     """Write the boundaries of phase k, with the student as it is after a step."""
     params = {"main": load_role(run, method, "main", step)}
     student = TrainedMethod(method, model_config(run, vocab), params, vocab)
-    summary = {}
+    folder, summary = run / chunk_folder(method.name) / str(k), {}
     for split in SPLITS:
-        samples = read_samples(run, split, f"chunks/{k - 1}/{{split}}.npz")
+        samples = read_samples(run, split, _phase_file(method, k - 1))
         found = search_boundaries(run, student, samples)
         summary[split] = {"step": step, "cuts": found.cuts, "moved": found.moved}
         for name in ("total", "mean_of_means") if found.cuts else ():
@@ -135,22 +141,22 @@ def _search(run: Run, method: Method, vocab: Vocabulary, k: int, step: int) -> N
                 float(np.mean([objective(own, name) for own in costs if own]))
                 for costs in (found.before, found.after)
             ]
-        _write_boundaries(run / f"chunks/{k}", split, samples, found.boundaries)
+        _write_boundaries(folder, split, samples, found.boundaries)
         run.say(
             f"  step {step}, {split}: {found.moved} of {found.cuts} cuts moved"
             + "".join(f"; {name} {summary[split][name][0]:.4f} -> {summary[split][name][1]:.4f}"
                       for name in ("total", "mean_of_means") if found.cuts)
         )  # fmt: skip
-    write_json(run / f"chunks/{k}/search.json", summary)
+    write_json(folder / "search.json", summary)
 
 
-def _cut_evenly(run: Run) -> None:
+def _cut_evenly(run: Run, folder: Path) -> None:
     n = run.config.chunk.n_chunks
     for split in SPLITS:
         samples = read_samples(run, split, "")
         even = [average_boundaries(len(sample.sentences), n) for sample in samples]
-        _write_boundaries(run / "chunks/0", split, samples, even)
-    write_json(run / "chunks/0/search.json", {})
+        _write_boundaries(folder, split, samples, even)
+    write_json(folder / "search.json", {})
 
 
 def _write_boundaries(folder: Path, split: str, samples, boundaries) -> None:
@@ -158,9 +164,13 @@ def _write_boundaries(folder: Path, split: str, samples, boundaries) -> None:
                       boundaries=Ragged.of(boundaries, np.int32))  # fmt: skip
 
 
+def _phase_file(method: Method, k: int) -> str:
+    return f"{chunk_folder(method.name)}/{k}/{{split}}.npz"
+
+
 def _phase_examples(run: Run, method: Method, k: int) -> dict[str, list]:
-    file = f"chunks/{k}/{{split}}.npz"
-    return {split: role_examples(run, method, split, (file,))["main"] for split in SPLITS}
+    files = (_phase_file(method, k),)
+    return {split: role_examples(run, method, split, files)["main"] for split in SPLITS}
 
 
 def _once(folder: Path, work: Callable[[], None]) -> None:
