@@ -18,7 +18,6 @@ from asesjax.data.sources import SPLITS
 from asesjax.data.summary import batch_stats, length_stats, shown, weight_runs
 from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.methods.ases.scoring import score_records, segment_scored
-from asesjax.methods.ases.stages import SEGMENTS
 from asesjax.methods.method import make_method
 from asesjax.methods.token_weights import TOKEN_WEIGHTS
 from asesjax.run import Run
@@ -92,9 +91,7 @@ def _read(run: Run, annotations: Sequence[str] = ()) -> list[EncodedRecord]:
     return read_corpus(run.workdir, "train", run.config.data.answer_template, annotations)
 
 
-def _segments(
-    run: Run, records: Sequence[EncodedRecord]
-) -> tuple[str, Sequence[SegmentedRecord]]:
+def _segments(run: Run, records: Sequence[EncodedRecord]) -> tuple[str, Sequence[SegmentedRecord]]:
     """Return the strategy and the labelled pieces of every training chain."""
     strategy = run.config.segment.strategy
     if (run / "segments/train.jsonl").is_file():
@@ -135,11 +132,12 @@ def _roles(
     for name in run.config.methods:
         method = make_method(name, run.config)
         there = [f for f in method.annotations if (run / f.format(split="train")).is_file()]
-        if set(method.annotations) - set(there) - {SEGMENTS}:
+        segments = method.labelling.annotations if hasattr(method, "labelling") else ""
+        if set(method.annotations) - set(there) - {segments}:
             print(f"\n{name}: its examples are made in training; look at the run then")
             continue
         own = read_corpus(run.workdir, "train", method.config.data.answer_template, there)
-        if SEGMENTS in method.annotations:
+        if segments and segments not in there:
             own = [
                 one._replace(annotations=one.annotations | {
                     "pieces": np.ravel(row.pieces),

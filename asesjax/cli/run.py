@@ -33,11 +33,12 @@ def main(args: argparse.Namespace) -> None:
         return
     stages = [stage.name for stage in make_stages(run)]
     if args.verb == "score":
-        if "score" not in stages:
+        scores = tuple(name for name in stages if name.partition("-")[0] == "score")
+        if not scores:
             raise UserError(
                 "no method of this configuration uses segments; add usm or dsm to methods"
             )
-        execute(run, ("score",), redo=args.redo)
+        execute(run, scores, redo=args.redo)
         return
     methods = [name.removeprefix("train-") for name in stages if name.startswith("train-")]
     for method in args.method or ():

@@ -44,15 +44,17 @@ def main(args: argparse.Namespace) -> None:
 
 def _segment_run(args: argparse.Namespace) -> Path:
     from asesjax.core.errors import UserError
-    from asesjax.experiment import execute, make_stages, open_run
+    from asesjax.experiment import execute, open_run
+    from asesjax.methods.ases.stages import labelled_rows
 
     if args.strategy:
         raise UserError("with --workdir the strategy is --config.segment.strategy=NAME")
     run = open_run(args.config, args.workdir, args.overrides)
-    if "segment" not in [stage.name for stage in make_stages(run)]:
+    rows = labelled_rows(run.config)
+    if not rows:
         raise UserError("no method of this configuration uses segments; add usm or dsm to methods")
-    execute(run, ("segment",), redo=args.redo)
-    return run / "segments/train.jsonl"
+    execute(run, tuple(row.needs[0] for row in rows), redo=args.redo)
+    return run / f"{rows[0].labelling.segments}/train.jsonl"
 
 
 def _segment_file(args: argparse.Namespace) -> Path:
@@ -62,7 +64,9 @@ def _segment_file(args: argparse.Namespace) -> Path:
     from asesjax.data.sources import load_records
     from asesjax.evals.answers import is_correct
     from asesjax.methods.ases.scoring import score_records, segment_scored
+    from asesjax.segment.label import balance, lopsided
     from asesjax.segment.records import write_segments
+    from asesjax.segment.score import SCORES
 
     if not args.output:
         raise UserError("--input needs --output, the segments file to write")
@@ -76,12 +80,17 @@ def _segment_file(args: argparse.Namespace) -> Path:
     records, skipped = load_records(config.data, "train", config.seed, is_right)
     for place, reason in skipped:
         print(f"skipped {place}: {reason}", file=sys.stderr)
-    strategy, beta = config.segment.strategy, config.segment.beta
+    strategy = config.segment.strategy
+    score = SCORES.get(strategy)
+    beta = config.segment.beta or score.beta
     rows = segment_scored(score_records(records, config), strategy, beta)
     write_segments(args.output, rows, {"strategy": strategy, "beta": beta, "input": args.input})
     n_pieces = sum(len(row.pieces) for row in rows)
-    share = sum(label == "AS" for row in rows for label in row.labels) / n_pieces
+    labels = [row.labels for row in rows]
+    share = balance(labels)["as_share"]
     print(f"{args.output}: {len(rows)} rationales, {n_pieces} pieces, {share:.1%} of them AS")
+    if wrong := lopsided([row.scores for row in rows], labels, score.threshold):
+        print(f"warning: {wrong}", file=sys.stderr)
     return Path(args.output)
 
 

@@ -8,11 +8,13 @@ from asesjax.core.errors import UserError
 from asesjax.core.types import AS, ES, LABELS, Segment
 from asesjax.segment.pieces import Piece
 
+_FEW = 0.02  # share of pieces of a label below which a labelling is worth a warning
+
 
 def label_pieces(
     scores: Sequence[float] | np.ndarray,
     strategy: str,
-    beta: float = 1.4,
+    beta: float = 1.0,
     threshold: float | None = None,
 ) -> list[str]:
     """Label each piece of one rationale ES or AS. AS (AS-ES paper) are the pieces whose score is
@@ -31,6 +33,48 @@ def label_pieces(
     if threshold is None:
         threshold = beta * values.mean() if values.size else 0.0
     return [AS if above else ES for above in values > threshold]
+
+
+def balance(labels: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Return ``as_share`` of the pieces of all rationales, and ``both_share``: of the rationales of
+    several pieces, those with both labels (nan without such).
+
+    >>> balance([["ES", "AS"], ["AS", "AS"]])
+    {'as_share': 0.75, 'both_share': 0.5}
+    """
+    pieces = [label for own in labels for label in own]
+    both = [len(set(own)) == len(LABELS) for own in labels if len(own) > 1]
+    return {"as_share": pieces.count(AS) / max(len(pieces), 1),
+            "both_share": sum(both) / len(both) if both else float("nan")}  # fmt: skip
+
+
+def lopsided(
+    scores: Sequence[Sequence[float]],
+    labels: Sequence[Sequence[str]],
+    threshold: float | None = None,
+) -> str:
+    """Say so where next to no or all pieces are AS, or most rationales of several pieces have one
+    label alone, and (without a ``threshold``) with which beta half of these would have both; empty
+    where all is well.
+    """
+    share, both = balance(labels).values()
+    if _FEW <= share <= 1 - _FEW and not both < 0.5:
+        return ""
+    text = f"{share:.1%} of all pieces are AS"
+    if threshold is not None:
+        return f"{text}; the score has a fixed threshold, {threshold:g}"
+    several = [np.asarray(own, np.float64) for own in scores if len(own) > 1]
+    relative = [own / own.mean() for own in several if own.mean() > 0]
+    if not relative:
+        return f"{text}; no rationale has several pieces of which some score above 0"
+    # Both labels are there from the least score over the mean up to below the greatest.
+    if share < 0.5:
+        beta = np.floor(1e4 * np.median([own.max() for own in relative])) / 1e4
+        where = f"below segment.beta={beta:.6g}"
+    else:
+        beta = np.ceil(1e4 * np.median([own.min() for own in relative])) / 1e4
+        where = f"from segment.beta={beta:.6g} to 1"
+    return f"{text}; {both:.0%} of the rationales have both labels, half of them {where}"
 
 
 def merge_segments(

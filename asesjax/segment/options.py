@@ -10,7 +10,8 @@ class SegmentOptions:
 
     strategy: str = option("entropy", "a registered segmentation score", choices=SCORES,
                            changes="label")  # fmt: skip
-    beta: float = option(1.4, "label AS above beta times the mean score ([code])", changes="label")
+    beta: float = option(0.0, "label AS above beta times the mean score; 0: the strategy's own "
+                         "(near 1; [code]: 1.4)", least=0, changes="label")  # fmt: skip
     scorer: str = option("direct", "method whose model scores pieces, where the score asks one",
                          changes="score")  # fmt: skip
     reduce: str = option("sum", "of token scores over a piece; mean divides by its words",

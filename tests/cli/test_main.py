@@ -115,6 +115,36 @@ def test_segment_a_file(tmp_path, capsys):
     assert "nothing is overwritten" in capsys.readouterr().err
 
 
+def test_a_beta_that_labels_nothing_as_is_said_with_one_that_would(tmp_path, capsys):
+    record = {
+        "id": "1",
+        "question": "Ann has 3 dogs, Ben has 4 times as many dogs as Ann, and "
+        "Cleo has 5 fewer dogs than Ben does.",
+        "answer": "7",
+        "rationale": "Ann has 3 dogs here. Ben has 3 * 4 = 12. Cleo has 12 - 5 = 7.",
+    }
+    source = write(tmp_path / "in.jsonl", *(record | {"id": str(i)} for i in range(3)))
+    command = ["segment", "--input", str(source), "--strategy", "bleu"]
+    first = [*command, "--output", str(tmp_path / "1.jsonl"), "--config.segment.beta=1.4"]
+    assert main(first) == 0
+    error = capsys.readouterr().err
+    assert "warning: 0.0% of all pieces are AS; 0% of the rationales have both labels" in error
+    beta = float(error.partition("segment.beta=")[2])
+    second = [
+        *command,
+        "--output",
+        str(tmp_path / "2.jsonl"),
+        f"--config.segment.beta={beta - 1e-4}",
+    ]
+    assert main(second) == 0
+    assert capsys.readouterr().err == ""
+    provenance, rows = read_segments(tmp_path / "2.jsonl")
+    assert 1.0 <= provenance["beta"] < 1.4
+    assert all(set(row.labels) == {"ES", "AS"} for row in rows)
+    assert main([*command, "--output", str(tmp_path / "3.jsonl")]) == 0
+    assert read_segments(tmp_path / "3.jsonl")[0]["beta"] == 1.0  # its own
+
+
 @pytest.mark.parametrize(
     "lines, words",
     [

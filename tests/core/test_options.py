@@ -161,10 +161,12 @@ def test_wrong_variants_are_refused(overrides, words):
 
 
 def test_rows_that_want_a_shared_stage_to_differ_are_refused_by_name(tmp_path):
-    config = finish(base_config(), ROWS | {"variants.calm.segment.beta": "1.25"})
+    rows = {"methods": "kpod,calm", "variants.calm.method": "kpod"}
+    config = finish(base_config(), rows | {"variants.calm.kpod.n_clusters": "3"})
     with pytest.raises(UserError) as error:
         make_stages(Run(config, tmp_path))
-    assert "stage segment is shared by rows that want different segment.beta" in str(error.value)
+    words = "stage kpod-difficulty is shared by rows that want different kpod.n_clusters"
+    assert words in str(error.value)
 
 
 def test_a_stage_reads_the_fields_that_change_it(fields):

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from asesjax.core.errors import UserError
 from asesjax.core.types import AS, ES, LABELS, Segment
 from asesjax.segment.label import (
+    balance,
     f1_from_counts,
     gold_labels,
     label_pieces,
+    lopsided,
     merge_segments,
     segmentation_f1,
 )
@@ -53,9 +55,7 @@ def test_similarity_scores_of_chinese_characters():
 def test_pooling_is_a_sum_over_each_piece(data):
     n_pieces = data.draw(st.integers(0, 5))
     tokens = data.draw(
-        st.lists(
-            st.tuples(st.floats(0, 50, width=32), st.integers(-1, n_pieces - 1)), max_size=20
-        )
+        st.lists(st.tuples(st.floats(0, 50, width=32), st.integers(-1, n_pieces - 1)), max_size=20)
     )
     n_words = data.draw(st.lists(st.integers(0, 6), min_size=n_pieces, max_size=n_pieces))
     scores = np.array([score for score, _ in tokens], np.float32)
@@ -96,6 +96,32 @@ def test_equal_scores_are_es_at_beta_1_and_as_below():
     scores = np.full(7, 0.1, np.float32)
     assert label_pieces(scores, "loss", 1.0) == [ES] * 7
     assert label_pieces(scores, "loss", 0.99) == [AS] * 7
+
+
+@quick
+@given(st.lists(st.lists(st.floats(0.125, 100, width=32), min_size=2, max_size=6), min_size=1,
+                max_size=9), st.sampled_from((0.0, 0.3, 1.0, 1.5, 9.0)))  # fmt: skip
+def test_a_lopsided_labelling_names_a_beta_that_gives_half_the_rationales_both(scores, beta):
+    def labelled(beta):
+        return [label_pieces(own, "loss", beta) for own in scores]
+
+    found = balance(labelled(beta))
+    text = lopsided(scores, labelled(beta))
+    assert bool(text) == (found["both_share"] < 0.5 or not 0.02 <= found["as_share"] <= 0.98)
+    if text:
+        assert f"{found['as_share']:.1%} of all pieces" in text
+        edge = float(text.partition("segment.beta=")[2].split()[0])
+        assert (
+            balance(labelled(edge + (1e-6 if "from" in text else -1e-6)))["both_share"] >= 0.5
+            or np.median([max(own) / np.mean(own) for own in scores]) < 1.0001
+        )
+
+
+def test_a_labelling_by_threshold_or_of_single_pieces_names_no_beta():
+    assert "fixed threshold, 5" in lopsided([[1.0, 2.0]], [[ES, ES]], 5.0)
+    text = lopsided([[1.0]] * 3, [[ES]] * 3)
+    assert text.startswith("0.0% of all pieces are AS; no rationale has several pieces")
+    assert lopsided([[1.0, 2.0]], [[ES, AS]]) == ""
 
 
 def test_location_alternates_es_first():

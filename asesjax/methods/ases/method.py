@@ -13,7 +13,7 @@ from asesjax.data.corpus import EncodedRecord, need_tokens
 from asesjax.data.examples import make_example
 from asesjax.data.vocab import Vocabulary
 from asesjax.decode.spec import DecodePlan, Turn
-from asesjax.methods.ases.stages import SEGMENTS, segment_report, segment_stages
+from asesjax.methods.ases.stages import labelling, segment_report, segment_stages
 from asesjax.methods.method import METHODS, Method, ReportPart
 from asesjax.methods.token_weights import TOKEN_WEIGHTS
 from asesjax.run import Run
@@ -53,7 +53,9 @@ class AsEs(Method):
 
     def __init__(self, name: str, config: Config):
         super().__init__(name, config)
-        self.needs, self.annotations = ("segment",), (SEGMENTS,)
+        self.labelling = labelling(name, config)
+        self.needs = (f"segment{self.labelling.of_segments}",)
+        self.annotations = (self.labelling.annotations,)
         if self.options.token_weights:
             weights = TOKEN_WEIGHTS.get(self.options.token_weights)
             self.needs += (weights.stage,)
@@ -61,7 +63,7 @@ class AsEs(Method):
 
     def stages(self, run: Run) -> list[Stage]:
         """Return the stages that cut and label, and those of token weights."""
-        out = segment_stages(run, self.config)
+        out = segment_stages(run, self)
         if self.options.token_weights:
             out += TOKEN_WEIGHTS.get(self.options.token_weights).stages(run, self.config)
         return out
@@ -73,9 +75,8 @@ class AsEs(Method):
         return DecodePlan(self.turns, n_turns=0, sentinel=not by_text, stop_text=stop_text)
 
     def report(self, run: Run, rows: Sequence[dict[str, Any]]) -> ReportPart | None:
-        """Return how labels agree with gold ones."""
-        own = [row["method"] for row in rows if row["method"] == self.name]
-        return segment_report(run, self.config, own)
+        """Return what labelled what, and how labels agree with gold ones."""
+        return segment_report(run)
 
     def segment_examples(self, record: EncodedRecord, vocab: Vocabulary) -> list[Example]:
         """Return one example a segment: question and earlier segments -> this segment. The last, of

@@ -68,12 +68,12 @@ def score_records(
 
 
 def segment_scored(
-    scored: Sequence[ScoredRecord], strategy: str, beta: float
+    scored: Sequence[ScoredRecord], strategy: str, beta: float = 0.0
 ) -> list[SegmentedRecord]:
-    """Label the pieces of scored records by one score. Raises UserError if it needs a scorer's
-    numbers and there are none.
+    """Label the pieces of scored records by one score, with ``beta`` 0 at its own. Raises UserError
+    if it needs a scorer's numbers and there are none.
     """
-    threshold, out = SCORES.get(strategy).threshold, []
+    score, out = SCORES.get(strategy), []
     for row in scored:
         if strategy not in row.scores:
             raise UserError(
@@ -81,7 +81,7 @@ def segment_scored(
                 + ", ".join(name for name in SCORES if not SCORES.get(name).needs_model)
             )
         scores = tuple(row.scores[strategy])
-        labels = label_pieces(scores, strategy, beta, threshold)
+        labels = label_pieces(scores, strategy, beta or score.beta, score.threshold)
         out.append(SegmentedRecord(row.id, row.text, row.pieces, scores, tuple(labels), strategy))
     return out
 

@@ -1,116 +1,217 @@
-"""Pieces of the chains, their scores and labels: the stages "score" and "segment"."""
+"""Pieces of the chains, their scores and labels: the stages "score" and "segment".
+
+Rows with ``segment`` fields of their own have stages and folders of their own, whose names end with
+a hash of the fields; rows with the same fields share them.
+"""
 
 import dataclasses
-from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from asesjax.core.errors import UserError, unknown
 from asesjax.core.files import read_json, read_jsonl, write_json, write_jsonl
-from asesjax.core.options import Config, reads
+from asesjax.core.options import Config, fingerprint, reads
 from asesjax.core.ragged import Ragged, write_annotations
 from asesjax.core.stages import Stage
 from asesjax.core.types import LABELS
 from asesjax.data.corpus import read_corpus
 from asesjax.data.sources import read_records
-from asesjax.data.vocab import load_saved
+from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.decode.score import score_examples
-from asesjax.methods.ases.scoring import ScoredRecord, score_records, segment_scored
+from asesjax.methods.ases.scoring import ScoredRecord, Scorer, score_records, segment_scored
 from asesjax.methods.method import METHODS, Method, ReportPart, make_method
-from asesjax.run import Run, load_role, model_config
-from asesjax.segment.label import f1_from_counts, segmentation_f1
+from asesjax.run import Run, load_role, model_config, role_folder
+from asesjax.segment.label import balance, f1_from_counts, lopsided, segmentation_f1
 from asesjax.segment.pieces import Piece
 from asesjax.segment.records import write_segments
 from asesjax.segment.score import SCORES
+from asesjax.train.checkpoint import read_cursor
+from asesjax.train.duration import best_step
 
-SEGMENTS = "segments/{split}.npz"  # arrays: pieces [2 P] offsets, labels [P] places in LABELS
 _SPLITS = ("train", "validation")
 
 
-def segment_stages(run: Run, config: Config) -> list[Stage]:
-    """Return the stages that cut, score and label; a scorer is trained where the score asks one."""
+class Labelling(NamedTuple):
+    """The stages that score and label the pieces of a row, by the ends of their names."""
+
+    of_scores: str = ""
+    of_segments: str = ""
+
+    @property
+    def scores(self) -> str:
+        """The folder of scores."""
+        return f"scores{self.of_scores}"
+
+    @property
+    def segments(self) -> str:
+        """The folder of labelled pieces."""
+        return f"segments{self.of_segments}"
+
+    @property
+    def annotations(self) -> str:
+        """The file of arrays: pieces [2 P] offsets, labels [P] places in ``LABELS``."""
+        return f"{self.segments}/{{split}}.npz"
+
+
+PLAIN = Labelling()
+
+
+def labelling(row: str, config: Config) -> Labelling:
+    """Return the labelling of a row; plain names without ``segment`` fields of its own."""
+    own = {name for name in config.variants.get(row, {}) if name.startswith("segment.")}
+    scores, labels = reads(config, "segment:score"), reads(config, "segment")
+    return Labelling(
+        f"-{fingerprint(scores)[:6]}" if own & set(scores) else "",
+        f"-{config.segment.strategy}-{fingerprint(labels)[:6]}" if own else "",
+    )
+
+
+def labelled_rows(config: Config) -> list[Any]:
+    """Return the rows of the results table that learn from segments."""
+    rows = [make_method(name, config) for name in config.methods]
+    return [row for row in rows if hasattr(row, "labelling")]
+
+
+def segment_stages(run: Run, row: Any) -> list[Stage]:
+    """Return the stages that cut, score and label for a row; a scorer is trained where the score of
+    some row asks one.
+    """
+    config, at = row.config, row.labelling
     name = config.segment.scorer
+    sharing = [other.config.segment.strategy for other in (row, *labelled_rows(run.config))
+               if other.labelling.scores == at.scores]  # fmt: skip
     # A row that is trained anyway scores too, for the comparison with gold labels.
-    has_scorer = SCORES.get(config.segment.strategy).needs_model or name in config.methods
+    has_scorer = name in run.config.methods or any(SCORES.get(s).needs_model for s in sharing)
     if has_scorer and name not in (*METHODS, *config.variants):
         raise unknown("segment.scorer", name, [*METHODS, *config.variants])
     # With the configuration of all rows, not the options of the row that learns from scores.
     scorer = make_method(name, run.config) if has_scorer else None
-    if scorer is not None and "segment" in scorer.needs:
+    if hasattr(scorer, "labelling"):
         raise UserError(
             f"segment.scorer is {name}, which itself learns from segments; set it to a method "
             "that does not, such as direct"
         )
     own = dataclasses.replace(run, config=config)
     return [
-        Stage("score", lambda: score_pieces(own, scorer),
+        Stage(f"score{at.of_scores}", lambda: score_pieces(own, scorer, at),
               reads(config, "segment:score") | {"evaluate.language": config.evaluate.language},
-              ("data", f"train-{name}") if has_scorer else ("data",), outputs=("scores",)),
-        Stage("segment", lambda: segment_pieces(own), reads(config, "segment"), ("score",),
-              outputs=("segments",)),
+              ("data", f"train-{name}") if has_scorer else ("data",), outputs=(at.scores,)),
+        Stage(f"segment{at.of_segments}", lambda: segment_pieces(own, at),
+              reads(config, "segment"), (f"score{at.of_scores}",), outputs=(at.segments,)),
     ]  # fmt: skip
 
 
-def score_pieces(run: Run, scorer: Method | None = None) -> None:
+def score_pieces(run: Run, scorer: Method | None = None, at: Labelling = PLAIN) -> None:
     """Cut the chains of training and validation into pieces and score them by every score; those
     that ask a model need a trained ``scorer``.
     """
     config = run.config
-    vocab, score = load_saved(run / "vocab"), None
+    vocab, score, found = load_saved(run / "vocab"), None, []
     if scorer is not None:
-        own = dataclasses.replace(run, config=scorer.config)
-        params, model = load_role(own, scorer, scorer.roles[0]), model_config(own, vocab)
-        buckets = own.config.train.source_buckets, own.config.train.target_buckets
-        score = lambda examples: score_examples(model, params, examples, *buckets)  # noqa: E731
+        score, facts = _load_scorer(run, scorer, vocab)
+        found.append(facts)
     for split in _SPLITS:
         records = read_corpus(run.workdir, split, config.data.answer_template)
         rows = score_records(records, config, vocab, score)
-        write_jsonl(run / f"scores/{split}.jsonl", map(dataclasses.asdict, rows))
+        write_jsonl(run / f"{at.scores}/{split}.jsonl", map(dataclasses.asdict, rows))
+    write_json(run / f"{at.scores}/scorers.json", found)
 
 
-def segment_pieces(run: Run) -> None:
+def _load_scorer(run: Run, scorer: Method, vocab: Vocabulary) -> tuple[Scorer, dict[str, Any]]:
+    """Load the checkpoint of a row that is the best by validation; return what scores with it, and
+    its row, step and validation loss (absent without validation).
+    """
+    run, role = dataclasses.replace(run, config=scorer.config), scorer.roles[0]
+    folder, train = role_folder(run, scorer.name, role), run.config.train
+    result = read_json(folder / "result.json")
+    evaluations = read_cursor(folder, result["steps"]).get("evaluations")
+    step = result["best_step"]
+    if evaluations and not train.keep_best:
+        step = best_step(evaluations, "validation_loss")
+    params, model = load_role(run, scorer, role, step), model_config(run, vocab)
+    facts = {"row": scorer.name, "step": step}
+    for one in evaluations or ():
+        if one["step"] == step:
+            facts["validation_loss"] = one["validation_loss"]
+    buckets = train.source_buckets, train.target_buckets
+    return lambda examples: score_examples(model, params, examples, *buckets), facts
+
+
+def segment_pieces(run: Run, at: Labelling = PLAIN) -> None:
     """Label the pieces by the chosen score, and compare every score with gold labels."""
     options = run.config.segment
-    agreement: dict[str, dict[str, float]] = {}
+    score = SCORES.get(options.strategy)
+    summary: dict[str, Any] = {"strategy": options.strategy, "beta": options.beta or score.beta}
     for split in _SPLITS:
         scored = [
             ScoredRecord(**row | {"pieces": tuple(Piece(*pair) for pair in row["pieces"])})
-            for _, row in read_jsonl(run / f"scores/{split}.jsonl")
+            for _, row in read_jsonl(run / f"{at.scores}/{split}.jsonl")
         ]
         rows = segment_scored(scored, options.strategy, options.beta)
-        write_segments(run / f"segments/{split}.jsonl", rows, reads(run.config, "segment"))
+        write_segments(run / f"{at.segments}/{split}.jsonl", rows, reads(run.config, "segment"))
         write_annotations(
-            run / SEGMENTS.format(split=split), [row.id for row in rows],
+            run / at.annotations.format(split=split), [row.id for row in rows],
             pieces=Ragged.of([np.ravel(row.pieces) for row in rows], np.int32),
             labels=Ragged.of([[LABELS.index(label) for label in row.labels] for row in rows],
                              np.int8),
         )  # fmt: skip
-        gold = [record.gold for record in read_records(run / f"data/{split}.jsonl")]
-        if split == "train" and all(gold):
-            agreement = _agreement(scored, gold, options.beta)
-    write_json(run / "segments/agreement.json", agreement)
-    for name, scores in agreement.items():
+        if split == "train":
+            labels = [row.labels for row in rows]
+            summary |= balance(labels)
+            run.say(f"  {options.strategy} at beta {summary['beta']:g}: {_shares(summary)}")
+            if wrong := lopsided([row.scores for row in rows], labels, score.threshold):
+                run.say(f"  WARNING: {wrong}")
+            gold = [record.gold for record in read_records(run / f"data/{split}.jsonl")]
+            agreement = _agreement(scored, gold, options.beta) if all(gold) else {}
+            summary["agreement"] = agreement
+    write_json(run / f"{at.segments}/summary.json", summary)
+    for name, own in agreement.items():
         chosen = " (chosen)" if name == options.strategy else ""
         run.say(
-            f"  {name:9} F1 against gold: {scores['macro_f1']:.3f} "
-            f"(ES {scores['es_f1']:.3f}, AS {scores['as_f1']:.3f}), "
-            f"with beta 1: {scores['macro_f1_at_beta_1']:.3f}{chosen}"
+            f"  {name:9} F1 against gold: {own['macro_f1']:.3f} (ES {own['es_f1']:.3f}, AS "
+            f"{own['as_f1']:.3f}), with beta 1: {own['macro_f1_at_beta_1']:.3f}{chosen}"
         )
 
 
-def segment_report(run: Run, config: Config, rows: Sequence[str]) -> ReportPart:
-    """Return the agreement with gold labels, for the rows that learn from segments."""
-    options, agreement = config.segment, read_json(run / "segments/agreement.json")
-    part = {"strategy": options.strategy, "beta": options.beta, "agreement": agreement}
-    if not agreement:
-        return ReportPart("segmentation", facts=part)
-    f1 = ", ".join(
-        f"{name} {scores['macro_f1']:.3f} ({scores['macro_f1_at_beta_1']:.3f})"
-        for name, scores in agreement.items()
-    )
-    line = f"Segmentation F1 against gold labels, beta {options.beta:g} (and 1): {f1}."
-    column = {"segm. F1": agreement[options.strategy]["macro_f1"]}
-    return ReportPart("segmentation", dict.fromkeys(rows, column), part, [line])
+def segment_report(run: Run) -> ReportPart:
+    """Return what labelled what and how labels agree with gold ones, for all rows that learn from
+    segments; the facts of the first labelling, and of each by the name of its folder.
+    """
+    found: dict[Labelling, list[str]] = {}
+    for row in labelled_rows(run.config):
+        found.setdefault(row.labelling, []).append(row.name)
+    columns, facts, lines = {}, {}, []
+    for at, rows in found.items():
+        own = read_json(run / f"{at.segments}/summary.json")
+        own |= {"rows": rows, "scorers": read_json(run / f"{at.scores}/scorers.json")}
+        facts[at.segments] = own
+        line = f"Segments of {', '.join(rows)}: {own['strategy']}, beta {own['beta']:g}, "
+        line += _shares(own)
+        if SCORES.get(own["strategy"]).needs_model:
+            line += "; scored by " + " and ".join(map(_scorer_text, own["scorers"]))
+        lines.append(f"{line}.")
+        if own["agreement"]:
+            f1 = own["agreement"][own["strategy"]]["macro_f1"]
+            columns |= {row: {"segm. F1": f1} for row in rows}
+    by_scores = {at.scores: facts[at.segments]["agreement"] for at in found}
+    for agreement in filter(None, by_scores.values()):
+        f1 = ", ".join(f"{name} {own['macro_f1']:.3f} ({own['macro_f1_at_beta_1']:.3f})"
+                       for name, own in agreement.items())  # fmt: skip
+        lines.append(f"Segmentation F1 against gold labels (at beta 1): {f1}.")
+    first = next(iter(facts.values()))
+    return ReportPart("segmentation", columns, first | {"labellings": facts}, lines)
+
+
+def _shares(summary: dict[str, Any]) -> str:
+    return (f"{summary['as_share']:.1%} of the pieces AS, {summary['both_share']:.0%} of the "
+            "rationales with both labels")  # fmt: skip
+
+
+def _scorer_text(scorer: dict[str, Any]) -> str:
+    loss = scorer.get("validation_loss")
+    known = "" if loss is None else f" (validation loss {loss:.3f})"
+    return f"{scorer['row']} at step {scorer['step']}{known}"
 
 
 def _agreement(scored: list[ScoredRecord], gold: list, beta: float) -> dict[str, dict]:
