@@ -70,6 +70,10 @@ def execute(run: Run, until: tuple[str, ...] = ("report",), redo: bool = False) 
                 want(other)
 
     for name in until:
+        if name not in stages:  # score or segment
+            raise UserError(
+                "no method of this configuration uses segments; add usm or dsm to methods"
+            )
         want(name)
     keep_programs(run)
     chosen = [stage for name, stage in stages.items() if name in wanted]

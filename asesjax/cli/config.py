@@ -25,8 +25,8 @@ def main(args: argparse.Namespace) -> None:
     if not args.what:
         for name in SECTIONS:
             cls = SECTIONS.get(name)
-            first = cls.__doc__.splitlines()[0]
-            print(f"{name or 'run':14} {len(dataclasses.fields(cls)):3} fields  {first}")
+            n_fields, first = len(dataclasses.fields(cls)), cls.__doc__.splitlines()[0]
+            print(f"{name or 'run':14} {n_fields:3} fields  {first}")
         return
     known = all_fields()
     wanted = [n for n in known if n == args.what or n.rpartition(".")[0] == args.what

@@ -44,26 +44,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(argv)
     except UserError as error:
-        print(f"asesjax: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        status, text = EXIT_USER_ERROR, str(error)
     except Preempted as stop:
-        print(f"asesjax: {stop}", file=sys.stderr)
-        return EXIT_PREEMPTED
+        status, text = EXIT_PREEMPTED, str(stop)
     except KeyboardInterrupt:
-        print("asesjax: interrupted; the same command resumes from the last save", file=sys.stderr)
-        return 130
+        status, text = 130, "interrupted; the same command resumes from the last save"
     except BrokenPipeError:
         return 1
     except OSError as error:
         if error.errno not in _DISK:
             raise
         where = f" {error.filename}" if error.filename else ""
-        print(
-            f"asesjax: cannot write{where}: {error.strerror}; fix that; the same command then "
-            "resumes from what is finished",
-            file=sys.stderr,
-        )
-        return EXIT_USER_ERROR
+        status, text = EXIT_USER_ERROR, (
+            f"cannot write{where}: {error.strerror}; fix that; the same command then resumes from "
+            "what is finished"
+        )  # fmt: skip
+    print(f"asesjax: {text}", file=sys.stderr)
+    return status
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -77,20 +74,19 @@ def _dispatch(argv: list[str]) -> int:
 
         print(__version__)
         return 0
-    verb, rest = argv[0], argv[1:]
+    verb = argv[0]
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
     module = importlib.import_module(f"asesjax.cli.{_MODULES.get(verb, verb)}")
     parser = argparse.ArgumentParser(
-        prog=f"asesjax {verb}", description=module.__doc__, allow_abbrev=False,
+        f"asesjax {verb}", description=module.__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    )  # fmt: skip
     parser.set_defaults(verb=verb)
     module.add_arguments(parser)
     parser.epilog = "\n\n".join(filter(None, (parser.epilog, _EXIT_HELP)))
-    rest, overrides = split_overrides(rest)
-    args = parser.parse_args(rest)
-    args.overrides = overrides
+    rest, overrides = split_overrides(argv[1:])
+    args = parser.parse_args(rest, argparse.Namespace(overrides=overrides))
     if overrides and not hasattr(args, "config"):
         raise UserError(f"asesjax {verb} takes no --config.field=value")
     if not hasattr(args, "coordinator"):
@@ -107,10 +103,8 @@ def _sigterm_exits() -> Iterator[None]:
     """
 
     def leave(*_: object) -> None:
-        print(
-            "asesjax: stopped by SIGTERM; finished stages are kept, the same command resumes",
-            file=sys.stderr,
-        )
+        text = "stopped by SIGTERM; finished stages are kept, the same command resumes"
+        print(f"asesjax: {text}", file=sys.stderr)
         # Not an Exception, which a handler of failures might catch.
         raise SystemExit(EXIT_PREEMPTED)
 
@@ -131,20 +125,15 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
       >>> split_overrides(["--workdir", "w", "--config.seed=3", "--config.name", "x"])
       (['--workdir', 'w'], {'seed': '3', 'name': 'x'})
     """
-    rest, overrides = [], {}
-    position = 0
-    while position < len(argv):
-        argument = argv[position]
-        position += 1
+    rest, overrides, arguments = [], {}, iter(argv)
+    for argument in arguments:
         if not argument.startswith("--config."):
             rest.append(argument)
             continue
         name, equals, value = argument.removeprefix("--config.").partition("=")
-        if not equals:
-            if position == len(argv):
-                raise UserError(f"{argument} needs a value: {argument}=VALUE")
-            value = argv[position]
-            position += 1
+        value = value if equals else next(arguments, None)
+        if value is None:
+            raise UserError(f"{argument} needs a value: {argument}=VALUE")
         if name in overrides:
             raise UserError(f"--config.{name} is given twice")
         overrides[name] = value
@@ -153,28 +142,22 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --config, --workdir, --redo and the options that start several processes."""
-    parser.add_argument(
-        "--config", metavar="FILE.py[:ARG]",
-        help="config file; not needed for a workdir that has run before",
-    )
+    parser.add_argument("--config", metavar="FILE.py[:ARG]",
+                        help="config file; not needed for a workdir that has run before")  # fmt: skip
     parser.add_argument("--workdir", required=True, help="folder of the run, made when absent")
-    parser.add_argument(
-        "--redo", action="store_true",
-        help="where the configuration changed, move old outputs to WORKDIR/superseded and redo",
-    )
+    parser.add_argument("--redo", action="store_true", help="where the configuration changed, move "
+                        "old outputs to WORKDIR/superseded and redo")  # fmt: skip
     group = parser.add_argument_group(
         "several processes, one command each; all see the same workdir"
     )
-    group.add_argument(
-        "--coordinator", default="", metavar="HOST:PORT",
-        help="of process 0; auto on TPU pods and under SLURM, where nothing else is needed",
-    )
+    group.add_argument("--coordinator", default="", metavar="HOST:PORT", help="of process 0; auto "
+                       "on TPU pods and under SLURM, where nothing else is needed")  # fmt: skip
     group.add_argument("--processes", type=int, metavar="N", help="how many there are")
     group.add_argument("--process", type=int, metavar="I", help="number of this one, from 0")
     group.add_argument(
         "--start-timeout", type=float, default=processes.START_TIMEOUT, metavar="SECONDS",
         help="how long processes wait for each other before they name the missing ones and stop",
-    )
+    )  # fmt: skip
     parser.epilog = "--config.section.field=value changes one field of the configuration."
 
 

@@ -23,24 +23,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Run the stages of the verb."""
-    from asesjax.core.errors import UserError, unknown
+    from asesjax.core.errors import unknown
     from asesjax.experiment import execute, make_stages, open_run
     from asesjax.seeds import execute_seeds
 
     run = open_run(args.config, args.workdir, args.overrides)
     if args.verb == "run":
-        execute_seeds(run, redo=args.redo)
-        return
-    stages = [stage.name for stage in make_stages(run)]
+        return execute_seeds(run, redo=args.redo)
+    names = [stage.name for stage in make_stages(run)]
     if args.verb == "score":
-        scores = tuple(name for name in stages if name.partition("-")[0] == "score")
-        if not scores:
-            raise UserError(
-                "no method of this configuration uses segments; add usm or dsm to methods"
-            )
-        execute(run, scores, redo=args.redo)
-        return
-    methods = [name.removeprefix("train-") for name in stages if name.startswith("train-")]
+        scores = tuple(name for name in names if name.partition("-")[0] == "score")
+        return execute(run, scores, redo=args.redo)
+    methods = [name.removeprefix("train-") for name in names if name.startswith("train-")]
     for method in args.method or ():
         if method not in methods:
             raise unknown("--method", method, methods)

@@ -12,6 +12,8 @@ import functools
 import sys
 from pathlib import Path
 
+from asesjax.core.errors import UserError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -30,8 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Segment a run's rationales, or those of a file."""
-    from asesjax.core.errors import UserError
-
     if bool(args.input) == bool(args.workdir):
         raise UserError("give either --workdir (of a run) or --input (a file of records)")
     for option, path in (("--output", args.input and args.output), ("--html", args.html)):
@@ -43,7 +43,6 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _segment_run(args: argparse.Namespace) -> Path:
-    from asesjax.core.errors import UserError
     from asesjax.experiment import execute, open_run
     from asesjax.methods.ases.stages import labelled_rows
 
@@ -51,15 +50,12 @@ def _segment_run(args: argparse.Namespace) -> Path:
         raise UserError("with --workdir the strategy is --config.segment.strategy=NAME")
     run = open_run(args.config, args.workdir, args.overrides)
     rows = labelled_rows(run.config)
-    if not rows:
-        raise UserError("no method of this configuration uses segments; add usm or dsm to methods")
     execute(run, tuple(row.needs[0] for row in rows), redo=args.redo)
     return run / f"{rows[0].labelling.segments}/train.jsonl"
 
 
 def _segment_file(args: argparse.Namespace) -> Path:
     from asesjax.config import base_config, finish, load_config
-    from asesjax.core.errors import UserError
     from asesjax.data.rows import format_of
     from asesjax.data.sources import load_records
     from asesjax.evals.answers import is_correct

@@ -27,7 +27,6 @@ _NUMBER = re.compile(
     )""",
     re.ASCII | re.VERBOSE,
 )
-_AROUND = re.compile(r"[\s$€£¥%+.,;:!?()]*")
 # Between two numbers of one calculation: operators alone, or words of one sentence with an operator
 # among them ("15 gallons * 8 pints").
 _OPERATORS = re.compile(r"[ +\-*/x×÷=()$€£¥%<>]*")
@@ -36,24 +35,13 @@ _MAX_DIGITS = 4000  # Python refuses to read longer ones
 _EDGES = " .,;:!?\"'()[]{}*。，；：！？“”‘’（）"
 
 
-def parse_number(text: str) -> Fraction | None:
-    """Return the value of a text that is one number and nothing else, None for other texts.
-    Thousands separators, decimals, fractions, signs, currency signs and full-width digits are read;
-    a percent sign is ignored (50% is 50).
-
-    >>> parse_number("-$1,234.50"), parse_number("2 1/2"), parse_number("5 dogs")
-    (Fraction(-2469, 2), Fraction(5, 2), None)
-    """
-    text = text.translate(_PLAIN)
-    found = list(_NUMBER.finditer(text))
-    if len(found) != 1 or not _AROUND.fullmatch(text[: found[0].start()] + text[found[0].end() :]):
-        return None
-    return _value(found[0])
-
-
 def last_number(text: str) -> Fraction | None:
-    """Return the value of the last number in a text, None where there is none. ``8,000`` is one
-    number; a full stop at the end belongs to the sentence.
+    """Return the value of the last number in a text, None where there is none. Thousands
+    separators, decimals, fractions, signs, currency signs and full-width digits are read; a percent
+    sign is ignored (50% is 50), and a full stop at the end belongs to the sentence.
+
+    >>> last_number("-$1,234.50"), last_number("2 1/2 cups"), last_number("No number.")
+    (Fraction(-2469, 2), Fraction(5, 2), None)
     """
     found = list(_NUMBER.finditer(text.translate(_PLAIN)))
     return _value(found[-1]) if found else None
@@ -167,4 +155,3 @@ def _authors_answer(text: str) -> str | None:
 
 def _normal(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_EDGES)
-

@@ -20,11 +20,11 @@ class FirstWrong(NamedTuple):
     index: int | None  # of that sentence, from 0; None for a right chain
 
 
-def first_wrong(generated: str | Sequence[str], gold: Sequence[Segment]) -> FirstWrong:
-    """Compare a generated chain, one text or its sentences, with the gold one. Both are cut at
-    sentence ends and compared with white space normalised, so segments do not matter. A sentence's
-    label is that of most of its characters (``label.gold_labels``). ``gold`` has the closing answer
-    sentence if ``generated`` has it.
+def first_wrong(generated: str, gold: Sequence[Segment]) -> FirstWrong:
+    """Compare a generated chain with the gold one. Both are cut at sentence ends and compared with
+    white space normalised, so segments do not matter. A sentence's label is that of most of its
+    characters (``label.gold_labels``). ``gold`` has the closing answer sentence if ``generated``
+    has it.
 
     >>> gold = [Segment("Ann has 3. ", "ES"), Segment("So 3 + 3 = 6.", "AS")]
     >>> first_wrong("Ann has 3. So 3 + 3 = 7.", gold)
@@ -32,23 +32,19 @@ def first_wrong(generated: str | Sequence[str], gold: Sequence[Segment]) -> Firs
     """
     text = "".join(segment.text for segment in gold)
     pieces = split_sentences(text)
-    if isinstance(generated, str):
-        generated = piece_texts(generated, split_sentences(generated))
+    labels = zip(_sentences(text, pieces), gold_labels(pieces, gold), strict=True)
     # Sentences of white space alone do not count.
-    ours = [sentence for text in generated if (sentence := _normal(text))]
-    right = [
-        (sentence, label)
-        for text, label in zip(piece_texts(text, pieces), gold_labels(pieces, gold), strict=True)
-        if (sentence := _normal(text))
-    ]
+    right = [pair for pair in labels if pair[0]]
+    ours = list(filter(None, _sentences(generated, split_sentences(generated))))
     for i, (mine, theirs) in enumerate(itertools.zip_longest(ours, right)):
-        if mine is None:
-            return FirstWrong(False, "missing", i)
-        if theirs is None:
-            return FirstWrong(False, "extra", i)
-        if mine != theirs[0]:
-            return FirstWrong(False, theirs[1], i)
+        sentence, label = theirs or ("", "extra")
+        if mine != sentence:
+            return FirstWrong(False, label if mine else "missing", i)
     return FirstWrong(True, None, None)
+
+
+def _sentences(text: str, pieces: Sequence[tuple[int, int]]) -> list[str]:
+    return [" ".join(sentence.split()) for sentence in piece_texts(text, pieces)]
 
 
 def wilson_interval(k: int, n: int) -> tuple[float, float]:
@@ -64,7 +60,3 @@ def wilson_interval(k: int, n: int) -> tuple[float, float]:
     low = 0.0 if k == 0 else centre - half  # exact at the ends, where rounding would show
     high = 1.0 if k == n else centre + half
     return low, high
-
-
-def _normal(sentence: str) -> str:
-    return " ".join(sentence.split())

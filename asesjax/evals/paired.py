@@ -6,6 +6,7 @@ over questions says whether these trained models differ, and nothing about other
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -77,12 +78,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    order = np.argsort(p_values, kind="stable").tolist()
-    out, highest = [0.0] * len(order), 0.0
-    for rank, place in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - rank) * p_values[place]))
-        out[place] = highest
-    return out
+    order = np.argsort(p_values, kind="stable")
+    scaled = np.arange(len(order), 0, -1) * np.take(p_values, order)
+    out = np.zeros(len(order))
+    out[order] = np.maximum.accumulate(np.minimum(scaled, 1.0))
+    return out.tolist()
 
 
 class Versus(NamedTuple):
@@ -104,7 +104,7 @@ def versus(own: Sequence[Outcomes], other: Sequence[Outcomes]) -> Versus:
     over questions pools all seeds; the signs of a question's differences flip together, since they
     depend on each other.
     """
-    differences, by_question, better, worse = [], {}, 0, 0
+    differences, by_question, better, worse = [], Counter(), 0, 0
     for mine, theirs in zip(own, other, strict=True):
         if mine.keys() != theirs.keys():
             raise UserError(
@@ -115,8 +115,7 @@ def versus(own: Sequence[Outcomes], other: Sequence[Outcomes]) -> Versus:
         differences.append(sum(signs.values()) / len(signs))
         better += sum(sign > 0 for sign in signs.values())
         worse += sum(sign < 0 for sign in signs.values())
-        for question, sign in signs.items():
-            by_question[question] = by_question.get(question, 0) + sign
+        by_question.update(signs)
     mean = mean_interval(differences)
     return Versus(
         mean.mean, mean.interval, paired_t(differences), sign_flip([*by_question.values()]),

@@ -41,6 +41,7 @@ def summary(rows: Sequence[dict], evaluate: Config) -> dict[str, Any]:
     references = [row["reference_chain"] for row in rows]
     with_gold = [row for row in rows if row.get("gold")]
     kinds: Counter[str] = Counter()
+    ends = {"truncated": ("length",), "done": ("end",), "repeated": ("repeated", "looping")}
     for row in with_gold:
         wrong = first_wrong(row["chain"], [Segment(*pair) for pair in row["gold"]])
         kinds["right" if wrong.is_right else wrong.kind or "unlabelled"] += 1
@@ -57,8 +58,7 @@ def summary(rows: Sequence[dict], evaluate: Config) -> dict[str, Any]:
         "tokens_per_question": sum(row["tokens"] for row in rows) / n,
         **{
             f"{name}_share": sum(row["finish_reason"] in reasons for row in rows) / n
-            for name, reasons in (("truncated", ("length",)), ("done", ("end",)),
-                                  ("repeated", ("repeated", "looping")))
+            for name, reasons in ends.items()
         },
     }
 
@@ -71,12 +71,9 @@ def method_row(config: Config, workdir: Path, name: str, roles: Sequence[str]) -
     row |= summary([row for _, row in read_jsonl(folder / "test.jsonl")], config.evaluate)
     results = [read_json(workdir / f"roles/{name}/{role}/result.json") for role in roles]
     row |= decode_speed(read_json(folder / "decode.json"))
-    row |= {
-        "train_seconds": sum(result["seconds"] for result in results),
-        "train_tokens": sum(result["tokens"] for result in results),
-        "train_steps": sum(result["steps"] for result in results),
-        "curve": [],
-    }
+    for what in ("seconds", "tokens", "steps"):
+        row[f"train_{what}"] = sum(result[what] for result in results)
+    row["curve"] = []
     for point in read_json(folder / "curve.json"):
         share, interval = accuracy([r for _, r in read_jsonl(folder / point["file"])], metric)
         row["curve"].append(point | {"accuracy": share, "interval": interval})
@@ -123,15 +120,13 @@ def build_report(config: Config, workdir: Path, roles: dict[str, Sequence[str]])
 
 def budget(config: Config) -> str:
     """Say in words what the methods have in common."""
-    train = config.train
-    method = "every method gets {:,} {}, shared evenly by its roles"
-    role = "every role gets {:,} {}"
+    whole, each = "every method gets {:,} {}, shared evenly by its roles", "every role gets {:,} {}"
     for unit, (text, what) in {
-        "steps": (method, "optimizer steps"),
-        "examples": (role, "of its own training examples"),
-        "epochs": (role, "epochs over its own examples"),
-        "tokens": (method, "real (not padding) source and target tokens in training"),
+        "steps": (whole, "optimizer steps"),
+        "examples": (each, "of its own training examples"),
+        "epochs": (each, "epochs over its own examples"),
+        "tokens": (whole, "real (not padding) source and target tokens in training"),
     }.items():
-        if getattr(train, unit):
-            return text.format(getattr(train, unit), what)
+        if n := getattr(config.train, unit):
+            return text.format(n, what)
     return ""

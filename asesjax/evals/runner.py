@@ -195,22 +195,18 @@ def answer_questions(
     to the engine's counts of the pass that was timed. Raises UserError for a question without
     tokens or longer than the largest of ``decode.question_buckets``.
     """
-    config = trained.method.config
+    config, counts = trained.method.config, {} if counts is None else counts
     encoded = [record if isinstance(record, EncodedRecord) else
                encode_record(trained.vocab, record, "") for record in records]  # fmt: skip
-    questions = [one.question.ids for one in encoded]
     for one in encoded:
         check_question(one.question.ids, f"record {one.record.id}", config)
-    plain = [one.record for one in encoded]
+    questions, plain = [one.question.ids for one in encoded], [one.record for one in encoded]
     request = Request(questions, np.arange(len(questions)), records=plain)
-    counts = {} if counts is None else counts
 
     def decode() -> tuple[list[tuple[Generated, ...]], float]:
         start = time.perf_counter()
         counts.clear()
-        answers = dict(
-            stream_answers(trained, request, make_decoder(config), mesh, counts)
-        )
+        answers = dict(stream_answers(trained, request, make_decoder(config), mesh, counts))
         return [answers[i] for i in range(len(records))], time.perf_counter() - start
 
     before = n_compilations()

@@ -66,7 +66,7 @@ def test_sign_flip_of_single_questions_is_mcnemars(better, worse, ties):
     assert found == pytest.approx(want)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(DIFFERENCES, st.sampled_from([0.01, 0.05, 0.2, 0.5]))
 def test_sign_flip_holds_its_level(sizes, level):
     """If signs are random, p is at most the level no more often than the level says."""
