@@ -35,9 +35,8 @@ from asesjax.train.optim import check
 
 
 def open_run(spec: str | None, workdir: str | Path, overrides: dict[str, str] | None = None) -> Run:
-    """Open a run by a config file (``file.py`` or ``file.py:arg``), or by what its workdir
-    remembers. Raises UserError for missing files, wrong fields and a workdir that is an address or
-    of another format.
+    """Open a run by a config file (``file.py`` or ``file.py:arg``), or by what its workdir holds.
+    Raises UserError for missing files, wrong fields, and an address or another format as workdir.
     """
     if "://" in str(workdir):
         raise UserError(
@@ -61,20 +60,11 @@ def execute(run: Run, until: tuple[str, ...] = ("report",), redo: bool = False) 
     """
     one_seed(run)
     stages = {stage.name: stage for stage in make_stages(run)}
-    wanted: set[str] = set()
-
-    def want(name: str) -> None:
-        if name not in wanted:
-            wanted.add(name)
-            for other in stages[name].needs:
-                want(other)
-
-    for name in until:
-        if name not in stages:  # score or segment
-            raise UserError(
-                "no method of this configuration uses segments; add usm or dsm to methods"
-            )
-        want(name)
+    wanted = set(until)
+    if not wanted or not wanted <= stages.keys():  # to score or to segment
+        raise UserError("no method of this configuration uses segments; add usm or dsm to methods")
+    for name, stage in reversed(stages.items()):  # each comes after those it needs
+        wanted.update(stage.needs if name in wanted else ())
     keep_programs(run)
     chosen = [stage for name, stage in stages.items() if name in wanted]
     same_run(run, until=until, redo=redo)
@@ -102,14 +92,13 @@ def same_run(run: Run, **more: object) -> None:
 
 
 def make_stages(run: Run) -> list[Stage]:
-    """List the stages of a run in an order in which each comes after those it needs. Rows that the
-    configuration does not list are trained where others need them. Raises UserError for options of
-    any row that do not go together.
+    """List the stages of a run, each after those it needs. Rows that the configuration does not
+    list are trained where others need them. Raises UserError for options that do not go together.
     """
     config = run.config
     rows = [make_method(name, config) for name in config.methods]
     stages: list[Stage] = [_data_stage(run)]
-    trained: dict[str, Method] = {}
+    trained: set[str] = set()
     waiting = list(rows)
     while waiting:
         method = waiting.pop(0)
@@ -117,15 +106,13 @@ def make_stages(run: Run) -> list[Stage]:
             continue
         check(method.config.train)
         length(method.config.train)
-        trained[method.name] = method
+        trained.add(method.name)
         own = [_train_stage(run, method), *method.stages(run)]
         stages += own
-        waiting += [
-            make_method(need.removeprefix("train-"), config)
-            for stage in own
-            for need in stage.needs
-            if need.startswith("train-") and not _is_made(need, stages, trained)
-        ]
+        made = {stage.name for stage in stages}
+        needs = [need for stage in own for need in stage.needs if need not in made]
+        waiting += [make_method(need.removeprefix("train-"), config)
+                    for need in needs if need.startswith("train-")]  # fmt: skip
     for method in rows:
         own_start = method.config.model.init_from
         if own_start and own_start != config.model.init_from:
@@ -142,14 +129,6 @@ def make_stages(run: Run) -> list[Stage]:
     return in_order(stages)
 
 
-def _is_made(need: str, stages: list[Stage], trained: dict[str, Method]) -> bool:
-    return need.removeprefix("train-") in trained or any(s.name == need for s in stages)
-
-
-def _run_of(run: Run, method: Method) -> Run:
-    return dataclasses.replace(run, config=method.config)
-
-
 def _data_stage(run: Run) -> Stage:
     fields = reads(run.config, "seed", "data", "vocab")
     if run.config.data.only_right_chains:
@@ -158,7 +137,7 @@ def _data_stage(run: Run) -> Stage:
 
 
 def _train_stage(run: Run, method: Method) -> Stage:
-    own = _run_of(run, method)
+    own = dataclasses.replace(run, config=method.config)
     work = method.train or (lambda run: train_method(run, method))
     before = (f"train-{method.start_from}",) if method.start_from else ()
     return Stage(
@@ -169,7 +148,7 @@ def _train_stage(run: Run, method: Method) -> Stage:
 
 
 def _decode_stage(run: Run, method: Method) -> Stage:
-    own = _run_of(run, method)
+    own = dataclasses.replace(run, config=method.config)
     fields = reads(method.config, "decode") | method.reads("decode")
     if method.config.decode.samples > 1:  # chains vote with their answers
         fields["evaluate.metric"] = method.config.evaluate.metric

@@ -27,12 +27,9 @@ class LossSums(NamedTuple):
 
 
 def weighted_cross_entropy(
-    logits: jax.Array,
-    targets: jax.Array,
-    weights: jax.Array,
-    z_loss: float = 0.0,
+    logits: jax.Array, targets: jax.Array, weights: jax.Array, z_loss: float = 0.0,
     label_smoothing: float = 0.0,
-) -> LossSums:
+) -> LossSums:  # fmt: skip
     """Sum the weighted cross-entropy of integer targets.
 
     A token's loss is ``log Z - (1 - s) x_target - s mean(x) + z (log Z)^2`` with ``s`` the label
@@ -46,14 +43,11 @@ def weighted_cross_entropy(
     >>> round(float(sums.nll_sum), 4), float(sums.weight_sum)  # 2 log 4
     (2.7726, 2.0)
     """
-    logits = logits.astype(jnp.float32)
-    weights = weights.astype(jnp.float32)
+    logits, weights = logits.astype(jnp.float32), weights.astype(jnp.float32)
     used = weights > 0
-    # [B, T, V] -> [B, T]
-    log_z = jax.nn.logsumexp(logits, axis=-1)
+    log_z = jax.nn.logsumexp(logits, axis=-1)  # [B, T]
     target_logit = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    nll = log_z - target_logit
-    loss = nll
+    loss = nll = log_z - target_logit
     if label_smoothing:
         loss = loss + label_smoothing * (target_logit - jnp.mean(logits, axis=-1))
     if z_loss:
@@ -69,16 +63,11 @@ def weighted_cross_entropy(
 
 
 def hidden_cross_entropy(
-    logits_fn: Callable[[jax.Array], jax.Array],
-    hidden: jax.Array,
-    targets: jax.Array,
-    weights: jax.Array,
-    z_loss: float = 0.0,
-    label_smoothing: float = 0.0,
+    logits_fn: Callable[[jax.Array], jax.Array], hidden: jax.Array, targets: jax.Array,
+    weights: jax.Array, z_loss: float = 0.0, label_smoothing: float = 0.0,
     n_chunks: int | None = None,
-) -> LossSums:
-    """Sum the weighted cross-entropy from decoder outputs [B, T, D], a chunk of positions at a
-    time.
+) -> LossSums:  # fmt: skip
+    """Sum the weighted cross-entropy from decoder outputs [B, T, D], some positions at a time.
 
     ``logits_fn`` maps [..., D] to float32 [..., V]. Logits [B, T, V] never exist whole: each chunk
     computes its own gradient at once, so nothing is computed twice either. Only ``loss_sum`` has a
@@ -91,9 +80,7 @@ def hidden_cross_entropy(
     chunk = -(-length // n_chunks)
     n_chunks = -(-length // chunk)
     if n_chunks == 1:
-        sums = weighted_cross_entropy(
-            logits_fn(hidden), targets, weights, z_loss, label_smoothing
-        )
+        sums = weighted_cross_entropy(logits_fn(hidden), targets, weights, z_loss, label_smoothing)
         return LossSums(sums.loss_sum, *map(jax.lax.stop_gradient, sums[1:]))
 
     def cut(x: jax.Array) -> jax.Array:
@@ -137,9 +124,8 @@ def _add_chunks_forward(sums_of, captured, *chunks):
 
     def add(total, chunk):
         hidden, targets, weights = chunk
-        gradients, sums = jax.grad(loss, (0, 1, 2), has_aux=True)(
-            captured, hidden, weights, targets
-        )
+        grad = jax.grad(loss, (0, 1, 2), has_aux=True)
+        gradients, sums = grad(captured, hidden, weights, targets)
         return jax.tree.map(jnp.add, total, (sums, gradients[0])), gradients[1:]
 
     wide = lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32))  # noqa: E731

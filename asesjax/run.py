@@ -53,9 +53,7 @@ def one_seed(run: Run) -> None:
 
 
 def keep_programs(run: Run) -> None:
-    """Keep compiled programs in the run's folder, where a resumed run finds them, unless
-    JAX_COMPILATION_CACHE_DIR names another.
-    """
+    """Keep compiled programs in the run's folder, unless JAX_COMPILATION_CACHE_DIR is set."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     jax.config.update("jax_compilation_cache_dir", str((run.shared or run.workdir) / "compiled"))
@@ -77,9 +75,7 @@ def role_folder(run: Run, row: str, role: str) -> Path:
 def load_role(
     run: Run, method: Method, role: str, step: int | None = None, decoding: bool = False
 ) -> Params:
-    """Restore the parameters of a role, the selected ones unless a step is given; with ``decoding``
-    as ``decoding_shapes`` describes them.
-    """
+    """Restore the parameters of a role, those selected or of a step, perhaps for decoding."""
     run = dataclasses.replace(run, config=method.config)
     config = model_config(run, load_saved(run / "vocab"))
     describe = decoding_shapes if decoding else placed_shapes
@@ -134,18 +130,13 @@ def run_mesh(run: Run) -> Mesh:
     return make_mesh(mesh.data, mesh.fsdp, mesh.tensor, slices=mesh.slices)
 
 
-def own_mesh(run: Run) -> Mesh:
-    """Arrange the devices for what one process does alone (scoring, decoding): its own ones, so
-    that an axis may be smaller than configured.
+def own_mesh(run: Run, devices: Sequence[jax.Device] = ()) -> Mesh:
+    """Arrange the devices for what one process does alone (scoring, decoding): of several processes
+    its own ones, or those given, so that an axis may be smaller than configured.
     """
-    if jax.process_count() == 1:
+    if not devices and jax.process_count() == 1:
         return run_mesh(run)
-    return host_mesh(run, jax.local_devices())
-
-
-def host_mesh(run: Run, devices: Sequence[jax.Device]) -> Mesh:
-    """Arrange the devices of one process among several, see ``own_mesh``."""
-    mesh = run.config.mesh
+    devices, mesh = devices or jax.local_devices(), run.config.mesh
     tensor = math.gcd(len(devices), max(mesh.tensor, 0))
     fsdp = math.gcd(len(devices) // tensor, max(mesh.fsdp, 0))
     return make_mesh(-1, fsdp, tensor, devices)

@@ -4,7 +4,6 @@
 every verb takes, and ``WORKDIR/compare.json`` and ``compare.md`` compare the methods over seeds.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,16 @@ from asesjax.run import Run
 from asesjax.viz.compare import comparison_text
 
 
-def execute_seeds(run: Run, until: tuple[str, ...] = ("report",), redo: bool = False) -> None:
-    """Run the stages (see ``experiment.execute``) once, or once for each seed of the configuration,
-    and after the last report compare the methods. The same call resumes, and seeds may be added.
+def execute_seeds(run: Run, redo: bool = False) -> None:
+    """Run all stages (see ``experiment.execute``) once, or once for each seed of the configuration,
+    and then compare the methods. The same call resumes, and seeds may be added.
     """
-    same_run(run, until=until, redo=redo)
+    same_run(run, redo=redo)
     seeds = run.config.seeds
     if not seeds:
         if (run / "config.json").is_file() and saved_fields(run.workdir).get("seeds"):
             raise UserError(f"{run.workdir} holds runs of several seeds; give another --workdir")
-        return execute(run, until, redo)
+        return execute(run, redo=redo)
     if len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UserError(f"seeds must be different numbers from 0 on, got {tuple(seeds)}")
     if (run / "stages").exists():
@@ -38,24 +37,18 @@ def execute_seeds(run: Run, until: tuple[str, ...] = ("report",), redo: bool = F
     if is_first() and not (run / "config.json").exists():
         save_fields(run.workdir, run.config)
     for seed in seeds:
-        run.say(f"\nseed {seed}: {run / f'seed-{seed}'}")
-        execute(seed_run(run, seed), until, redo)
+        folder = run / f"seed-{seed}"
+        run.say(f"\nseed {seed}: {folder}")
+        own = run.config.changed({"seed": seed, "seeds": ()})
+        execute(Run(own, folder, run.say, shared=run.workdir), redo=redo)
         if is_first():  # the run has been accepted
             save_fields(run.workdir, run.config)
-    if "report" in until and is_first():
+    if is_first():
         group = compare_runs([run / f"seed-{seed}" for seed in seeds])
         text = comparison_text(group)
         write_json(run / "compare.json", group)
         write_text(run / "compare.md", text)
         run.say(f"\n{text}The same as JSON: {run / 'compare.json'}")
-
-
-def seed_run(run: Run, seed: int) -> Run:
-    """Return the run of one of several seeds."""
-    config = run.config.changed({"seed": seed, "seeds": ()})
-    return dataclasses.replace(
-        run, config=config, workdir=run / f"seed-{seed}", shared=run.workdir
-    )
 
 
 def one_by_one(workdirs: Sequence[str | Path]) -> list[Path]:
@@ -68,9 +61,7 @@ def one_by_one(workdirs: Sequence[str | Path]) -> list[Path]:
 
 
 def same_but_for_seed(workdirs: Sequence[Path]) -> list[list[Path]]:
-    """Group runs that differ in nothing but their seed, in the order given. A run whose seed its
-    group has already begins another group.
-    """
+    """Group runs that differ in their seed alone, as given; no group has a seed twice."""
     groups: list[tuple[str, dict[int, Path]]] = []
     for folder in workdirs:
         fields = saved_fields(folder)
@@ -100,11 +91,9 @@ def compare_runs(workdirs: Sequence[Path]) -> dict[str, Any]:
                 "configuration"
             )
     by_method = [{row["method"]: row for row in report["rows"]} for report in reports]
-    metric = reports[0]["metric"]
-    outcomes = {
-        name: [_outcomes(folder, name, metric) for folder in workdirs] for name in names
-    }
-    against = reports[0]["against"]
+    first = reports[0]
+    metric, against = first["metric"], first["against"]
+    outcomes = {name: [_outcomes(folder, name, metric) for folder in workdirs] for name in names}
     against = against if against in names and len(names) > 1 else None
     rows = compare(outcomes, against)
     for row in rows:
@@ -112,7 +101,6 @@ def compare_runs(workdirs: Sequence[Path]) -> dict[str, Any]:
         for field in ("chain_accuracy", "bleu", "train_tokens", "train_steps"):
             values = [one[field] for one in own]
             row[field] = None if None in values else sum(values) / len(values)
-    first = reports[0]
     return {
         **{name: first[name] for name in ("name", "budget", "metric")},
         "against": against,

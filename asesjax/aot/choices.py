@@ -1,27 +1,25 @@
 """Overrides of a configuration to try until it fits a slice, or to compare."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from asesjax.config import Config
 
 Change = dict[str, str]  # overrides, such as {"train.remat": "full"}
 _AXES = ("data", "fsdp", "tensor")
+_MESHES = (("dp", -1, 1, 1), ("fsdp", -1, 16, 1), ("fsdp", 1, -1, 1), ("tp", -1, 1, 4),
+           ("fsdp_tp", 1, -1, 2), ("fsdp_tp", 1, -1, 4))  # fmt: skip
 _REMAT = ("none", "dots", "full")  # from most memory to least
 
 
 def train_changes(config: Config, n_devices: int) -> Iterator[Change]:
     """Yield changes that make a training step smaller, the cheapest first.
 
-    Microbatches change nothing but rounding and cost little; rematerialisation costs up to a third
-    more operations; another mesh costs traffic. So: microbatches, rematerialisation, both, another
-    mesh, another mesh with both.
+    Microbatches change nothing but rounding and cost little, rematerialisation costs up to a third
+    more operations, a mesh costs traffic. So: the first, the second, both, a mesh, it with both.
     """
-    train = config.train
-    less = [{"train.remat": r} for r in _REMAT[_REMAT.index(train.remat) + 1 :]]
+    less = [{"train.remat": r} for r in _REMAT[_REMAT.index(config.train.remat) + 1 :]]
     least = less[-1] if less else {}
-    sizes = {name: getattr(config.mesh, name) for name in _AXES}
-    more = list(_microbatches(train, sizes, n_devices))
+    more = list(_microbatches(config, n_devices, {}))
     yield from more
     yield from less
     if less:
@@ -30,9 +28,7 @@ def train_changes(config: Config, n_devices: int) -> Iterator[Change]:
         yield mesh
         if less:
             yield mesh | least
-        sizes = {name: int(mesh[f"mesh.{name}"]) for name in _AXES}
-        split = list(_microbatches(train, sizes, n_devices))
-        yield from (mesh | least | m for m in split[-1:])
+        yield from (mesh | least | m for m in [*_microbatches(config, n_devices, mesh)][-1:])
 
 
 def decode_changes(config: Config, n_devices: int) -> Iterator[Change]:
@@ -47,32 +43,18 @@ def decode_changes(config: Config, n_devices: int) -> Iterator[Change]:
 
 def meshes(n_devices: int) -> Iterator[Change]:
     """Yield the meshes that ``--search`` compares, from the least traffic to the least memory."""
-
-    def mesh(preset: str, data: int = 1, fsdp: int = 1, tensor: int = 1) -> Change:
-        sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
-        return {"mesh.preset": preset} | {f"mesh.{k}": str(v) for k, v in sizes.items()}
-
-    yield mesh("dp", data=-1)
-    if n_devices > 16:
-        yield mesh("fsdp", data=-1, fsdp=16)
-    yield mesh("fsdp", fsdp=-1)
-    yield mesh("tp", data=-1, tensor=4)
-    for tensor in (2, 4):
-        yield mesh("fsdp_tp", fsdp=-1, tensor=tensor)
+    for preset, *sizes in _MESHES:
+        if n_devices > 16 or 16 not in sizes:
+            mesh = {f"mesh.{axis}": str(n) for axis, n in zip(_AXES, sizes, strict=True)}
+            yield {"mesh.preset": preset} | mesh
 
 
-def as_options(change: Change) -> str:
-    """Write a change as options of the command line, ``--config.train.remat=full``."""
-    return " ".join(f"--config.{name}={value}" for name, value in change.items())
-
-
-def _microbatches(train: Any, sizes: Mapping[str, int], n_devices: int) -> Iterator[Change]:
-    if sizes["tensor"] == -1:
-        row_shards = sizes["data"] * sizes["fsdp"]
-    else:
-        row_shards = n_devices // sizes["tensor"]
-    n = 2 * train.microbatches
-    while train.batch_size % (n * row_shards) == 0:
+def _microbatches(config: Config, n_devices: int, mesh: Change) -> Iterator[Change]:
+    sizes = (mesh.get(f"mesh.{name}", getattr(config.mesh, name)) for name in _AXES)
+    data, fsdp, tensor = map(int, sizes)
+    row_shards = data * fsdp if tensor == -1 else n_devices // tensor
+    n = 2 * config.train.microbatches
+    while config.train.batch_size % (n * row_shards) == 0:
         yield {"train.microbatches": str(n)}
         n *= 2
 

@@ -10,28 +10,29 @@ import dataclasses
 import functools
 import math
 import re
+from collections import Counter, defaultdict
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute",
          "collective-broadcast")  # fmt: skip
 _BITS = {"pred": 8, "f8e4m3fn": 8, "f8e5m2": 8, "token": 0, "opaque": 0}
-# Operations that move nothing themselves.
+# Operations that move nothing themselves, but perhaps what they call.
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id",
-    "replica-id", "while", "conditional", "call", "iota", "opt-barrier",
+    "replica-id", "while", "conditional", "call", "iota", "opt-barrier", "async-start",
 }  # fmt: skip
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^ +(ROOT )?%?([\w.\-]+) = (.*?[\])}]) ([a-z][\w\-]*)\((.*)$")
 _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?")
+_CALLED = re.compile(r"(?:calls|to_apply|body|condition|(?:true|false)_computation)=%?([\w.\-]+)")
 
 
 @dataclasses.dataclass
 class Traffic:
     """What one device moves."""
 
-    # kind of collective to number
-    count: dict[str, float] = dataclasses.field(default_factory=dict)
-    size: dict[str, float] = dataclasses.field(default_factory=dict)  # kind to bytes of the results
+    count: dict[str, float] = dataclasses.field(default_factory=Counter)  # by kind of collective
+    size: dict[str, float] = dataclasses.field(default_factory=Counter)  # bytes of results by kind
     # bytes that it sends to others at least: all of a gathered result but its own part, and twice
     # as much of a sum
     sent: float = 0.0
@@ -39,9 +40,9 @@ class Traffic:
 
     def add(self, other: "Traffic", times: int = 1) -> "Traffic":
         """Add ``other`` in place, ``times`` over, and return the sum."""
-        for mine, theirs in ((self.count, other.count), (self.size, other.size)):
-            for kind, value in theirs.items():
-                mine[kind] = mine.get(kind, 0) + times * value
+        for kind, number in other.count.items():
+            self.count[kind] += times * number
+            self.size[kind] += times * other.size[kind]
         self.sent += times * other.sent
         self.moved += times * other.moved
         return self
@@ -71,7 +72,7 @@ def read(text: str, inside: str = "") -> Traffic:
     total = program.traffic(program.entry)
     if not inside:
         return total
-    found = [t for body, t in program.open_loops.items() if inside in program.names(body)]
+    found = [t for body, t in program.open_loops.items() if program.has_name(body, inside)]
     return max(found, key=_weight, default=Traffic())
 
 
@@ -82,13 +83,11 @@ def _weight(traffic: Traffic) -> float:
 class _Program:
     def __init__(self, text: str):
         self.computations: dict[str, dict[str, _Line]] = {}
-        self.entry = ""
+        self.entry, self._known = "", {}
         self.open_loops: dict[str, Traffic] = {}  # whose end depends on data: body -> an iteration
-        self._known: dict[str, Traffic] = {}
         current: dict[str, _Line] = {}
         for line in text.splitlines():
-            header = _HEADER.match(line)
-            if header:
+            if header := _HEADER.match(line):
                 current = self.computations[header[2]] = {}
                 self.entry = header[2] if header[1] else self.entry
             elif found := _INSTRUCTION.match(line):
@@ -146,8 +145,6 @@ class _Program:
             return 0
         result = memory_bytes(line.shape)
         whole = [memory_bytes(lines[name].shape) for name in line.operands if name in lines]
-        if line.operation == "async-start":
-            return 0  # what it calls is counted
         if line.operation == "slice-start":  # TPU: the result is the operand and the slice
             return shape_bytes(line.shape) - sum(_size(lines, name) for name in line.operands)
         if line.operation.endswith("-start") and line.shape.startswith("("):
@@ -172,48 +169,41 @@ class _Program:
 
     def _trip_count(self, rest: str, condition: str) -> int | None:
         """Iterations of a loop, None where they depend on data."""
-        known = re.search(r"known_trip_count\D*(\d+)", rest)
-        if known:
+        if known := re.search(r"known_trip_count\D*(\d+)", rest):
             return int(known[1])
         lines = self.computations.get(condition, {})
         root = next((line for line in lines.values() if line.is_root), None)
         if root is None or root.operation != "compare" or "direction=LT" not in root.rest:
             return None
         limit = lines.get(root.operands[1]) if len(root.operands) == 2 else None
-        number = re.match(r"(\d+)\)", limit.rest) if limit else None
-        return int(number[1]) if number and limit.operation == "constant" else None
+        number = limit and limit.operation == "constant" and re.match(r"(\d+)\)", limit.rest)
+        return int(number[1]) if number else None
 
-    def names(self, computation: str) -> str:
-        """The jax names of the operations of a computation and of what it calls."""
-        seen, todo, out = set(), [computation], []
-        while todo:
-            name = todo.pop()
-            if name not in seen:
-                seen.add(name)
-                for line in self.computations.get(name, {}).values():
-                    todo += _calls(line.rest)
-                    out += re.findall(r'op_name="([^"]*)"', line.rest)
-        return "\n".join(out)
+    def has_name(self, computation: str, part: str) -> bool:
+        """Whether a computation or what it calls has an operation with this part of a jax name."""
+        rests = [line.rest for line in self.computations.get(computation, {}).values()]
+        if any(re.search(f'op_name="[^"]*{re.escape(part)}', rest) for rest in rests):
+            return True
+        return any(self.has_name(called, part) for rest in rests for called in _calls(rest))
 
 
 def _fused(called: dict[str, _Line], whole: list[int], result: int) -> float:
     """Bytes that a fusion reads and writes: whole operands and results, or slices of them."""
-    moved, used = float(result), {name: [] for name in called}
+    moved, used = float(result), defaultdict(list)
     for line in called.values():
         for name in line.operands:
-            used.setdefault(name, []).append(line)
+            used[name].append(line)
     for line in called.values():
         if line.operation == "parameter":
             number = int(re.match(r"(\d+)", line.rest)[1])
             size = whole[number] if number < len(whole) else 0
-            takes = {user.operation for user in used[line.name]}
+            users = used[line.name]
+            takes = {user.operation for user in users}
+            in_place = all(user.operands[0] == line.name for user in users)
             if takes and takes <= {"dynamic-slice", "slice", "gather"}:
-                size = min(size, sum(shape_bytes(user.shape) for user in used[line.name]))
-            elif takes == {"dynamic-update-slice"} and all(
-                user.operands[0] == line.name for user in used[line.name]
-            ):
-                # Written in place: only the part is written, not the whole result.
-                parts = sum(_size(called, user.operands[1]) for user in used[line.name])
+                size = min(size, sum(shape_bytes(user.shape) for user in users))
+            elif takes == {"dynamic-update-slice"} and in_place:  # not the whole result is written
+                parts = sum(_size(called, user.operands[1]) for user in users)
                 moved, size = moved - size + parts, 0
             moved += size
     return max(moved, 0.0)
@@ -226,18 +216,15 @@ def _size(lines: dict[str, _Line], name: str) -> int:
 def _calls(rest: str) -> list[str]:
     """Names of the computations that an instruction calls."""
     branches = re.search(r"branch_computations=\{([^}]*)\}", rest)
-    return re.findall(
-        r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)", rest
-    ) + re.findall(r"%?([\w.\-]+)", branches[1] if branches else "")
+    return _CALLED.findall(rest) + re.findall(r"%?([\w.\-]+)", branches[1] if branches else "")
 
 
 def shape_bytes(shape: str, memory_only: bool = False) -> int:
     """Return the bytes of an array or tuple in HLO text, with or without what is on the chip.
 
-    Example:
-      >>> shape = "(f32[8,40]{1,0:T(8,128)S(1)}, bf16[2,3]{1,0}, pred[])"
-      >>> shape_bytes(shape), shape_bytes(shape, memory_only=True)
-      (1293, 13)
+    >>> shape = "(f32[8,40]{1,0:T(8,128)S(1)}, bf16[2,3]{1,0}, pred[])"
+    >>> shape_bytes(shape), shape_bytes(shape, memory_only=True)
+    (1293, 13)
     """
     total = 0
     for kind, sizes, layout in _SHAPE.findall(shape):
@@ -254,9 +241,8 @@ memory_bytes = functools.partial(shape_bytes, memory_only=True)
 def group_size(rest: str) -> int:
     """Return the number of devices that a collective joins, 1 where the text has none.
 
-    Example:
-      >>> group_size("replica_groups=[2,4]<=[4,2]T(1,0), dimensions={1}")
-      4
+    >>> group_size("replica_groups=[2,4]<=[4,2]T(1,0), dimensions={1}")
+    4
     """
     mesh = re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\S+)? \{([^}]*)\}", rest)
     if mesh:

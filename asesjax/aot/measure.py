@@ -16,16 +16,12 @@ from asesjax.train.meter import peak_flops
 _UNITS = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
 
 
-@dataclasses.dataclass(frozen=True)
-class Memory:
-    """Bytes of a chip that a program takes."""
-
-    arguments: int
-    outputs: int
-    aliased: int  # part of the outputs, which takes the arguments' place
-    temporaries: int  # not all alive at once
-    code: int
-    peak: int  # at once; the compiler refuses more than the chip has
+# Parts of a program's memory: ``aliased`` outputs take the arguments' place, ``temporaries`` do not
+# all live at once, and ``peak`` is all at once, of which the compiler refuses more than there is.
+_PARTS = {
+    "arguments": "argument_size", "outputs": "output_size", "aliased": "alias_size",
+    "temporaries": "temp_size", "code": "generated_code_size", "peak": "peak_memory",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +30,7 @@ class Measured:
 
     program: Program
     seconds: float  # that tracing and compiling took
-    memory: Memory | None
+    memory: dict[str, int] | None  # bytes of a chip by part
     needed: int | None  # peak bytes on a chip, including what the run holds besides
     fits: bool
     # operations of a chip in a step as the compiler counts them, each loop once
@@ -61,18 +57,15 @@ def measure(program: Program, chip: Chip) -> Measured:
                 f"memory: {str(error).splitlines()[0]}"
             ) from error
         words = str(error).removeprefix("RESOURCE_EXHAUSTED: ").splitlines()[0]
-        needed = needed_in_refusal(str(error))
-        needed = None if needed is None else needed + program.held
-        seconds = time.perf_counter() - start
+        needed, seconds = needed_in_refusal(str(error)), time.perf_counter() - start
+        needed = needed and needed + program.held
         return Measured(program, seconds, None, needed, False, refusal=words)
     seconds = time.perf_counter() - start
     found = compiled.memory_analysis()
-    parts = ("argument", "output", "alias", "temp", "generated_code")
-    sizes = [getattr(found, f"{part}_size_in_bytes") for part in parts]
-    memory = Memory(*sizes, found.peak_memory_in_bytes)
+    memory = {name: getattr(found, f"{part}_in_bytes") for name, part in _PARTS.items()}
     traffic = read(compiled.as_text(), "decode_step" if program.name == "decode" else "")
     flops = (compiled.cost_analysis() or {}).get("flops")
-    needed = memory.peak + program.held
+    needed = memory["peak"] + program.held
     fits = chip.hbm is None or needed <= chip.hbm
     times = estimate(program, chip, flops, traffic)
     return Measured(program, seconds, memory, needed, fits, flops, traffic, times)
@@ -81,9 +74,8 @@ def measure(program: Program, chip: Chip) -> Measured:
 def needed_in_refusal(message: str) -> int | None:
     """Find the bytes that a program would take in the compiler's message.
 
-    Example:
-      >>> needed_in_refusal("Ran out of memory in memory space hbm. Used 2.5K of 1.75K hbm.")
-      2560
+    >>> needed_in_refusal("Ran out of memory in memory space hbm. Used 2.5K of 1.75K hbm.")
+    2560
     """
     found = re.search(r"\(([\d.]+)([KMGT])\) exceeds|Used ([\d.]+)([KMGT]) of", message)
     if not found:
@@ -114,27 +106,17 @@ def estimate(
 
 def as_row(measured: Measured, chip: Chip) -> dict[str, Any]:
     """Return everything as JSON values, in bytes, seconds and operations of one chip."""
-    program = measured.program
+    program, t = measured.program, measured.traffic
     row: dict[str, Any] = {
-        "program": program.name,
-        "what": program.what,
-        "mesh": dict(program.mesh.shape),
-        "fits": measured.fits,
-        "compile_seconds": round(measured.seconds, 1),
-        "hbm": chip.hbm,
-        "needed": measured.needed,
-        "held": program.held,
-        "parameters": program.weights,
-        "memory": measured.memory and dataclasses.asdict(measured.memory),
-        "model_flops": program.flops,
-        "counted_flops": measured.counted_flops,
-        "collectives": None,
-        "estimated_seconds": measured.estimate,
-        "tokens": program.tokens,
+        "program": program.name, "what": program.what, "mesh": dict(program.mesh.shape),
+        "fits": measured.fits, "compile_seconds": round(measured.seconds, 1), "hbm": chip.hbm,
+        "needed": measured.needed, "held": program.held, "parameters": program.weights,
+        "memory": measured.memory, "model_flops": program.flops,
+        "counted_flops": measured.counted_flops, "collectives": None,
+        "estimated_seconds": measured.estimate, "tokens": program.tokens,
         "refusal": measured.refusal,
-    }
-    if measured.traffic is not None:
-        t = measured.traffic
+    }  # fmt: skip
+    if t is not None:
         row["collectives"] = {k: {"count": t.count[k], "bytes": t.size[k]} for k in t.count}
         row |= {"bytes_sent": t.sent, "bytes_moved": t.moved}
     return row

@@ -26,7 +26,7 @@ from asesjax.methods.method import make_method
 from asesjax.models.flops import token_flops
 from asesjax.models.int8 import quantize
 from asesjax.models.presets import configured
-from asesjax.run import Run, decoding_shapes, host_mesh, placed_shapes
+from asesjax.run import Run, decoding_shapes, own_mesh, placed_shapes
 from asesjax.sharding.mesh import AXES, make_mesh
 from asesjax.sharding.place import batch_sharding, on_mesh, replicated
 from asesjax.train.optim import make_optimizer
@@ -54,9 +54,7 @@ class Program:
 
 
 def train_program(config: Config, on: Slice, vocab_rows: int) -> Program:
-    """Describe the optimizer step of the largest batch shape. Raises UserError for a configuration
-    that cannot be trained on these devices.
-    """
+    """Describe the step of the largest batch; UserError for what these devices cannot train."""
     train, model = config.train, configured(config.model, vocab_rows)
     mesh = slice_mesh(config, on)
     rows_on, whole = batch_sharding(mesh), replicated(mesh)
@@ -65,23 +63,22 @@ def train_program(config: Config, on: Slice, vocab_rows: int) -> Program:
     params = placed_shapes(Run(config, Path()), model, mesh)
     places = jax.tree.map(lambda leaf: leaf.sharding, params)
     target = state_target(optimizer, params, places, mesh)
-    source, decoder = batch_lengths(train)
-    b = train.batch_size
-    shapes = {
-        "encoder_input_tokens": ((b, source), jnp.int32),
-        "decoder_input_tokens": ((b, decoder), jnp.int32),
-        "decoder_target_tokens": ((b, decoder), jnp.int32),
-        "decoder_loss_weights": ((b, decoder), jnp.float32),
-        "example_index": ((b,), jnp.int32),
-    }
-    if train.packed_length:
-        shapes["encoder_segment_ids"] = shapes["encoder_input_tokens"]
-        shapes["decoder_segment_ids"] = shapes["decoder_input_tokens"]
-        shapes["example_index"] = ((b, _EXAMPLES_A_ROW), jnp.int32)
+    b, packed = train.batch_size, train.packed_length
+    source, decoder = packed or max(train.source_buckets), packed or max(train.target_buckets)
+
+    def rows(*shape: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((b, *shape), dtype, sharding=rows_on)
+
     batch = {
-        name: jax.ShapeDtypeStruct(shape, dtype, sharding=rows_on)
-        for name, (shape, dtype) in shapes.items()
+        "encoder_input_tokens": rows(source),
+        "decoder_input_tokens": rows(decoder),
+        "decoder_target_tokens": rows(decoder),
+        "decoder_loss_weights": rows(decoder, dtype=jnp.float32),
+        "example_index": rows(),
     }
+    if packed:
+        batch |= {"encoder_segment_ids": rows(source), "decoder_segment_ids": rows(decoder)}
+        batch["example_index"] = rows(_EXAMPLES_A_ROW)
     key = jax.eval_shape(lambda: jax.random.key(0))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=whole)
 
@@ -91,48 +88,33 @@ def train_program(config: Config, on: Slice, vocab_rows: int) -> Program:
 
     of_source, of_target = token_flops(model, source, decoder)
     weights = _held(params)
+    parts = f" in {train.microbatches} microbatches" if train.microbatches > 1 else ""
+    flops = 3 * b * (source * of_source + decoder * of_target) / mesh.size
     return Program(
-        name="train",
-        what=f"batch {b} x ({source} + {decoder})" + (
-            f" in {train.microbatches} microbatches" if train.microbatches > 1 else ""
-        ),
-        mesh=mesh,
-        lower=lower,
-        flops=3 * b * (source * of_source + decoder * of_target) / mesh.size,
-        tokens=b * (source + decoder),
-        weights=weights,
-        state=_held(target),
+        "train", f"batch {b} x ({source} + {decoder}){parts}", mesh, lower, flops,
+        tokens=b * (source + decoder), weights=weights, state=_held(target),
         # The parameters that every role starts from stay the run's own (train_method).
         held=weights if config.model.init_from else 0,
         recomputed=4 / 3 if train.remat == "full" else 1.0,
     )  # fmt: skip
 
 
-def batch_lengths(train: Any) -> tuple[int, int]:
-    """Return the largest source and target lengths of a batch; packed, the most they can be."""
-    if train.packed_length:
-        return train.packed_length, train.packed_length
-    return max(train.source_buckets), max(train.target_buckets)
-
-
 def decode_program(config: Config, on: Slice, vocab_rows: int) -> Program:
     """Describe the loop that writes chains, for a full batch of the longest questions and the
     method with most roles. A slice of several machines decodes on the devices of one
-    (``run.own_mesh``). Raises UserError for a configuration that cannot be decoded on these
-    devices.
+    (``run.own_mesh``). Raises UserError for what cannot be decoded on these devices.
     """
     model = configured(config.model, vocab_rows)
     run, mesh, own = Run(config, Path()), slice_mesh(config, on), one_host(on)
     if own is not on:
-        mesh = host_mesh(run, own.devices)
+        mesh = own_mesh(run, own.devices)
     vocab = load_vocabulary("byte")
     methods = [make_method(name, config) for name in config.methods]
     plans = [(method, *decode_spec(method, vocab)) for method in reversed(methods)]
     method, spec, limits = max(plans, key=lambda plan: len(plan[1].roles))
     # The ids are other ones than the run's, the shapes the same.
     spec = dataclasses.replace(spec, vocab_limit=vocab_rows)
-    params = decoding_shapes(run, model, mesh)
-    held = 0
+    params, held = decoding_shapes(run, model, mesh), 0
     if config.decode.int8:
         held = len(method.roles) * _held(params)  # who asks keeps what is rounded
         params = _outputs(quantize, mesh, params)
@@ -164,21 +146,14 @@ def decode_program(config: Config, on: Slice, vocab_rows: int) -> Program:
         lower = on_mesh(mesh, continuous.run.lower)
         return lower(model, by_role, state, drain, spec=spec, slots=slots)
 
+    beams = f"{spec.beams} beams, " if spec.beams > 1 else ""
+    place = "" if own is on else f", on the {mesh.size} chips of one machine"
+    what = f"contexts up to {longest}, segments up to {spec.segment_buffer}{place}"
+    flops = rows * token_flops(model, longest, spec.segment_buffer)[1] / mesh.size
     return Program(
-        name="decode",
-        what=(
-            f"{method.name}, {f'{spec.beams} beams, ' if spec.beams > 1 else ''}{rows} slots, "
-            f"contexts up to {longest}, segments up to {spec.segment_buffer}"
-            + ("" if own is on else f", on the {mesh.size} chips of one machine")
-        ),
-        mesh=mesh,
-        lower=lower,
-        flops=rows * token_flops(model, longest, spec.segment_buffer)[1] / mesh.size,
-        tokens=rows,
-        weights=weights,
-        state=weights,
-        held=held,
-    )
+        "decode", f"{method.name}, {beams}{rows} slots, {what}", mesh, lower, flops, tokens=rows,
+        weights=weights, state=weights, held=held,
+    )  # fmt: skip
 
 
 def slice_mesh(config: Config, on: Slice) -> Mesh:

@@ -13,14 +13,10 @@ from asesjax.core.errors import UserError
 
 # libtpu reads these when it is loaded: no TPU and no metadata server.
 _ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_LOG_DIR": "disabled",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_WORKER_ID": "0",
-}
+    "JAX_PLATFORMS": "cpu", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_LOG_DIR": "disabled", "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0",
+}  # fmt: skip
 GIB = 2**30
 
 
@@ -59,9 +55,7 @@ class Slice:
 
 
 def prepare(topology: str) -> None:
-    """Set the variables that libtpu and jax read when they are loaded, before jax is first used.
-    Raises UserError where ``topology`` is no name of a slice.
-    """
+    """Set what libtpu and jax read when they are loaded; UserError for a name of no slice."""
     generation, sizes = _parsed(topology)
     if generation == "cpu":
         os.environ["JAX_PLATFORMS"] = "cpu"
@@ -96,9 +90,7 @@ def get_slice(topology: str, slices: int = 1) -> Slice:
             "Linux); --topology cpu:N needs nothing, and gives no numbers for memory"
         )
     chip = CHIPS[generation]
-    options: dict[str, Any] = {}
-    if chip.config_name:
-        options["chip_config_name"] = chip.config_name
+    options: dict[str, Any] = {"chip_config_name": chip.config_name} if chip.config_name else {}
     if topology.partition(":")[2] in chip.single_host:
         options["chips_per_host_bounds"] = (*sizes, 1)
     if slices > 1:
@@ -115,9 +107,7 @@ def get_slice(topology: str, slices: int = 1) -> Slice:
 
 
 def one_host(on: Slice) -> Slice:
-    """Return the devices of one machine of a slice: as a slice of 2 x 2 chips of its own, because
-    the compiler does not accept a part of a larger slice.
-    """
+    """Return one machine of a slice: 2 x 2 chips, as the compiler takes no part of a slice."""
     if len({device.process_index for device in on.devices}) == 1:
         return on
     generation, sizes = _parsed(on.name)

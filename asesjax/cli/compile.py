@@ -11,17 +11,15 @@ Nothing runs, so times are estimates from data sheets.
 
 import argparse
 import contextlib
-import dataclasses
 import json
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from asesjax.aot.topology import GIB
+from asesjax.aot.topology import GIB, Chip
 from asesjax.core.errors import UserError
 
 if TYPE_CHECKING:
     from asesjax.aot.measure import Measured
-    from asesjax.aot.topology import Chip
 
 DOES_NOT_FIT = 1
 
@@ -33,13 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--topology", required=True, metavar="GENERATION:SHAPE",
         help="v4, v5e, v5p or v6e and its chips, such as v5e:4x4 (mesh.slices of them); cpu:N: "
         "N virtual CPU devices, which give no numbers for memory or time",
-    )
+    )  # fmt: skip
     parser.add_argument("--only", choices=("train", "decode"), help="one of the two programs")
     parser.add_argument("--search", action="store_true", help="compare meshes, change nothing else")
-    parser.add_argument(
-        "--vocab-rows", type=int, default=32128, metavar="N",
-        help="rows of the embedding, the vocabulary rounded up to 128 (default: T5's 32128)",
-    )
+    parser.add_argument("--vocab-rows", type=int, default=32128, metavar="N", help="rows of the "
+                        "embedding, the vocabulary rounded up to 128 (default: T5's)")  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="also write a JSON line for each compile")
     parser.epilog = (
         "--config.section.field=value changes one field of the configuration.\n\n"
@@ -65,8 +61,14 @@ def main(args: argparse.Namespace) -> int:
     makers = {"train": train_program, "decode": decode_program}
     ways = {"train": choices.train_changes, "decode": choices.decode_changes}
     names = [args.only] if args.only else list(makers)
+    try:
+        json_file = open(args.json, "x") if args.json else contextlib.nullcontext()
+    except FileExistsError:
+        raise UserError(
+            f"--json {args.json} exists already; move it, or give another name"
+        ) from None
 
-    with _new_file(args.json) as file:
+    with json_file as file:
 
         def compile_one(name: str, change: choices.Change) -> "Measured":
             measured = measure(makers[name](finish(config, change), on, args.vocab_rows), chip)
@@ -92,7 +94,7 @@ def main(args: argparse.Namespace) -> int:
                     tried = compile_one(name, change)
                 except UserError:  # a change that the run would refuse
                     continue
-                options = choices.as_options(change)
+                options = " ".join(f"--config.{field}={value}" for field, value in change.items())
                 print(f"  tried           {options}: {_gib(tried.needed, chip.hbm)}", flush=True)
                 if tried.fits:
                     advice = options
@@ -101,9 +103,9 @@ def main(args: argparse.Namespace) -> int:
     return status
 
 
-def _summary(measured: "Measured", chip: "Chip") -> str:
+def _summary(measured: "Measured", chip: Chip) -> str:
     """Describe a compiled program, one line for each kind of measurement."""
-    p = measured.program
+    p, t = measured.program, measured.traffic
     mesh = " x ".join(f"{name} {size}" for name, size in p.mesh.shape.items())
     lines = [f"{p.name}: {p.what}; mesh {mesh}"]
 
@@ -111,18 +113,15 @@ def _summary(measured: "Measured", chip: "Chip") -> str:
         lines.append(f"  {name:15} {text}")
 
     step = "a step" if p.name == "train" else "a token of every slot"
-    fits = "not known: a CPU has no memory of its own"
-    if chip.hbm:
-        size = _gib(measured.needed, chip.hbm)
-        fits = f"{'yes' if measured.fits else 'NO'}: {size} a chip at once"
-    say("fits", fits)
+    fits = f"{'yes' if measured.fits else 'NO'}: {_gib(measured.needed, chip.hbm)} a chip at once"
+    say("fits", fits if chip.hbm else "not known: a CPU has no memory of its own")
     if measured.refusal:
         say("", measured.refusal)
     if p.held:
         say("", f"{p.held / GIB:.2f} GiB of it are parameters that the run keeps besides")
     say("compiled in", f"{measured.seconds:.0f} s")
     if measured.memory is not None:
-        m = {k: f"{v / GIB:.2f}" for k, v in dataclasses.asdict(measured.memory).items()}
+        m = {part: f"{size / GIB:.2f}" for part, size in measured.memory.items()}
         say("memory, GiB",
             f"arguments {m['arguments']}, outputs {m['outputs']} ({m['aliased']} in their place), "
             f"temporaries {m['temporaries']} (not all at once), program {m['code']}; at most "
@@ -130,8 +129,7 @@ def _summary(measured: "Measured", chip: "Chip") -> str:
     counted = measured.counted_flops
     more = f"; the compiler counts {_si(counted)}, each loop once" if counted else ""
     say("FLOPs a chip", f"{_si(p.flops)} of the model in {step}{more}")
-    if measured.traffic is not None:
-        t = measured.traffic
+    if t is not None:
         kinds = [f"{t.count[k]:.0f} {k} ({_si(t.size[k])}B)" for k in t.count]
         say("collectives", f"{', '.join(kinds) or 'none'}; {_si(t.sent)}B sent by a chip in {step}")
         say("memory moved", f"{_si(t.moved)}B to and from a chip's memory in {step}")
@@ -192,12 +190,3 @@ def _si(value: float) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.3g} ms"
-
-
-def _new_file(path: str | None) -> Any:
-    if not path:
-        return contextlib.nullcontext()
-    try:
-        return open(path, "x")
-    except FileExistsError:
-        raise UserError(f"--json {path} exists already; move it, or give another name") from None

@@ -33,19 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="CKPT", help="with --from-hf: folder to write")
     parser.add_argument("--checkpoint", metavar="CKPT", help="with --to-hf: what to write")
     parser.add_argument(
-        "--allow-pickle", action="store_true",
-        help="with --from-hf: read pytorch_model.bin (by torch, weights_only) where there is no "
-        "model.safetensors",
-    )
+        "--allow-pickle", action="store_true", help="with --from-hf: read pytorch_model.bin (by "
+        "torch, weights_only) where there is no model.safetensors",
+    )  # fmt: skip
     parser.add_argument("--dtype", help="with --to-hf: float32 (default), bfloat16 or float16")
-    parser.add_argument(
-        "--max-shard-gb", type=float, help="with --to-hf: larger than this is split; default 5",
-    )
+    parser.add_argument("--max-shard-gb", type=float, help="with --to-hf: split above that; 5")
     parser.add_argument(
         "--vocab-rows", metavar="N|tokenizer",
         help="rows of the embedding that is written: a number, or as many as the tokenizer has "
         "ids; default: unchanged (T5 has 32128 rows for 32100 ids). Added rows are the mean row",
-    )
+    )  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> None:
@@ -59,11 +56,9 @@ def main(args: argparse.Namespace) -> None:
     if not getattr(args, needed):
         raise UserError(f"{way} needs --{needed}")
     (_from_hf if args.from_hf else _to_hf)(args)
-    # Kilobytes on Linux, bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds = time.perf_counter() - start
-    print(f"took {seconds:.1f} s; peak memory of the process {peak / 1e9:.2f} GB")
+    unit = 1 if sys.platform == "darwin" else 1024  # kilobytes on Linux, bytes on macOS
+    peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
+    print(f"took {time.perf_counter() - start:.1f} s; peak memory of the process {peak:.2f} GB")
 
 
 def _from_hf(args: argparse.Namespace) -> None:
@@ -133,7 +128,7 @@ def _find_hf(name: str, allow_pickle: bool) -> Path:
             f"{name} is no folder, and fetching it from the hub needs huggingface_hub: "
             "pip install asesjax[hf]"
         ) from None
-    patterns = ["config.json", *FILES, *_WEIGHTS, *(_PICKLES if allow_pickle else ())]
+    patterns = ["config.json", *FILES, *_WEIGHTS, *_PICKLES * allow_pickle]
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:  # of the hub, of its HTTP client, of the network
@@ -148,17 +143,16 @@ def _vocab_rows(text: str | None, start) -> int | None:
     """Read --vocab-rows; ``start`` describes the checkpoint."""
     if text is None:
         return None
-    vocab = start.vocab
+    ids = 0 if start.vocab is None else start.vocab.size
     if text == "tokenizer":
-        if vocab is None:
+        if not ids:
             raise UserError(f"--vocab-rows: {start.place} holds no spiece.model; give a number")
-        return vocab.size
+        return ids
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"--vocab-rows must be a number above 0 or 'tokenizer', got {text!r}")
-    if vocab is not None and int(text) < vocab.size:
+    if int(text) < ids:
         raise UserError(
-            f"--vocab-rows {text} is fewer than the {vocab.size} ids of the tokenizer in "
-            f"{start.place}"
+            f"--vocab-rows {text} is fewer than the {ids} ids of the tokenizer in {start.place}"
         )
     return int(text)
 

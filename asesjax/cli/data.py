@@ -12,7 +12,6 @@ Otherwise they are made here; where the strategy needs a trained scorer, by loca
 """
 
 import argparse
-import contextlib
 import dataclasses
 import tempfile
 from pathlib import Path
@@ -25,8 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="DIR", help="folder for the picture, page and numbers")
     parser.add_argument("--show", type=int, default=10, metavar="N", help="examples of each role")
     parser.add_argument("--segments", type=int, default=0, metavar="N", help="print N chains")
-    parser.add_argument("--weights", type=int, default=0, metavar="N",
-                        help="print N chains, coloured by token weights")  # fmt: skip
+    parser.add_argument("--weights", type=int, default=0, metavar="N", help="N chains by weight")
     parser.epilog = "--config.section.field=value changes one field of the configuration."
 
 
@@ -44,9 +42,8 @@ def main(args: argparse.Namespace) -> None:
             raise UserError(f"{path} exists; nothing is overwritten, give another --output")
     if not (args.workdir or args.config):
         raise UserError("give --config FILE.py, --workdir of a run, or both")
-    with contextlib.ExitStack() as stack:
-        folder = args.workdir or stack.enter_context(tempfile.TemporaryDirectory())
-        run = open_run(args.config, folder, args.overrides)
+    with tempfile.TemporaryDirectory() as temporary:
+        run = open_run(args.config, args.workdir or temporary, args.overrides)
         run = dataclasses.replace(run, say=lambda line: None)
         if args.workdir:
             execute(run, ("data",))

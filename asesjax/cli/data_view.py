@@ -23,7 +23,7 @@ from asesjax.methods.token_weights import TOKEN_WEIGHTS
 from asesjax.run import Run
 from asesjax.segment.label import merge_segments
 from asesjax.segment.records import SegmentedRecord, read_segments
-from asesjax.segment.score import SCORES
+from asesjax.segment.score import NEEDS_NO_MODEL, SCORES
 from asesjax.viz.data import example_text, histogram_text, length_figure
 from asesjax.viz.segments import segments_page, segments_text
 from asesjax.viz.tables import format_table
@@ -91,27 +91,26 @@ def _read(run: Run, annotations: Sequence[str] = ()) -> list[EncodedRecord]:
     return read_corpus(run.workdir, "train", run.config.data.answer_template, annotations)
 
 
-def _segments(run: Run, records: Sequence[EncodedRecord]) -> tuple[str, Sequence[SegmentedRecord]]:
+def _there(run: Run, names: Sequence[str]) -> list[str]:
+    """The files of annotations, such as ``weights/{split}.npy``, that the run has for training."""
+    return [name for name in names if (run / name.format(split="train")).is_file()]
+
+
+def _segments(run: Run, records: list[EncodedRecord]) -> tuple[str, Sequence[SegmentedRecord]]:
     """Return the strategy and the labelled pieces of every training chain."""
     strategy = run.config.segment.strategy
     if (run / "segments/train.jsonl").is_file():
         rows = read_segments(run / "segments/train.jsonl")[1]
         return rows[0].strategy, rows
     if SCORES.get(strategy).needs_model:
-        # Instead, the first score that needs no model and has a threshold of its own: by location.
-        needed, scores = strategy, {name: SCORES.get(name) for name in SCORES}
-        strategy = next(
-            name for name, score in scores.items()
-            if not score.needs_model and score.threshold is not None
-        )  # fmt: skip
-        print(f"\nno scorer has been trained for {needed}: segments by {strategy}")
+        print(f"\nno scorer has been trained for {strategy}: segments by {NEEDS_NO_MODEL}")
+        strategy = NEEDS_NO_MODEL
     scored = score_records([one.record for one in records], run.config)
     return strategy, segment_scored(scored, strategy, run.config.segment.beta)
 
 
 def _show_weights(run: Run, n: int, colour: bool) -> None:
-    files = [TOKEN_WEIGHTS.get(name).annotations for name in TOKEN_WEIGHTS]
-    files = [file for file in files if (run / file.format(split="train")).is_file()]
+    files = _there(run, [TOKEN_WEIGHTS.get(name).annotations for name in TOKEN_WEIGHTS])
     if not files:
         raise UserError(
             f"{run.workdir} has no token weights: they are trained by asesjax run with a method "
@@ -131,7 +130,7 @@ def _roles(
     roles: dict[str, list] = {}
     for name in run.config.methods:
         method = make_method(name, run.config)
-        there = [f for f in method.annotations if (run / f.format(split="train")).is_file()]
+        there = _there(run, method.annotations)
         segments = method.labelling.annotations if hasattr(method, "labelling") else ""
         if set(method.annotations) - set(there) - {segments}:
             print(f"\n{name}: its examples are made in training; look at the run then")
@@ -154,8 +153,8 @@ def _roles(
 
 def _role_stats(run: Run, examples: list[Example]) -> dict[str, Any]:
     train = run.config.train
-    source, target = token_counts(examples).T
-    stats = {"source": length_stats(source), "target": length_stats(target)}
+    source, target = map(length_stats, token_counts(examples).T)
+    stats = {"source": source, "target": target}
     lengths = (train.packed_length,) if train.packed_length else _PACKED
     for name, tried in (("bucketed", (0,)), ("packed", lengths)):
         for length in tried:  # the first that every example fits in

@@ -28,15 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--question", help="a question; the answer is printed")
     parser.add_argument("--input", help="JSONL file of questions")
     parser.add_argument("--output", help="JSONL file of answers, written or continued")
-    parser.add_argument(
-        "--log-probabilities", action="store_true",
-        help="with --input: ids and log probability of each token in the output's segments",
-    )
-    parser.add_argument(
-        "--interactive", action="store_true",
-        help="read questions from standard input, a line each; so too without --question and "
-        "--input on a terminal",
-    )
+    parser.add_argument("--log-probabilities", action="store_true", help="with --input: ids and "
+                        "log probability of each token in the output's segments")  # fmt: skip
+    parser.add_argument("--interactive", action="store_true", help="read questions from standard "
+                        "input, a line each; on a terminal also if neither is given")  # fmt: skip
     parser.epilog = (
         "--config.decode.field=value changes how it is decoded: sampler=sample, temperature, "
         "top_k, top_p, samples=N to let N chains vote, beams, max_chain_tokens, ..."
@@ -49,11 +44,8 @@ def main(args: argparse.Namespace) -> None:
     from asesjax.experiment import open_run
     from asesjax.run import keep_programs, one_seed
 
-    what = [name for name in ("question", "input") if getattr(args, name) is not None]
-    what += ["interactive"] * args.interactive
-    if not what and sys.stdin.isatty():
-        what = ["interactive"]
-    if len(what) != 1:
+    asked = (args.question is not None) + (args.input is not None) + args.interactive
+    if asked > 1 or not (asked or sys.stdin.isatty()):
         raise UserError(
             "give either --question or --input, or --interactive to be asked for questions"
         )
@@ -81,9 +73,6 @@ def main(args: argparse.Namespace) -> None:
 
         generate_file(run, args.method, args.input, args.output, args.log_probabilities)
     else:
-        from asesjax.cli.interactive import answer_one, converse
+        from asesjax.cli.interactive import converse
 
-        if args.question is not None:
-            answer_one(run, args.method, args.question)
-        else:
-            converse(run, args.method)
+        converse(run, args.method, args.question)

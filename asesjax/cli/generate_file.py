@@ -1,14 +1,16 @@
-"""Answers a file of questions; a command that was stopped at any moment can resume.
+"""Answers a file of questions, all of which are checked before anything is generated.
 
-``OUTPUT.run.json`` says what the output is made from and whether it is finished. The finished file
-is, byte for byte, what a command never stopped would have written: questions are generated in
-chunks whose borders depend on the input alone, because the last bits of a log probability may
-change with the questions computed beside it, and a stopped chunk is computed again as a whole.
+A command that was stopped at any moment can resume: ``OUTPUT.run.json`` says what the output is
+made from and whether it is finished. The finished file is, byte for byte, what a command never
+stopped would have written: questions are generated in chunks whose borders depend on the input
+alone, because the last bits of a log probability may change with the questions computed beside it,
+and a stopped chunk is computed again as a whole.
 """
 
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import sys
@@ -19,16 +21,25 @@ from pathlib import Path
 from typing import IO, Any
 
 import jax
+import numpy as np
 
-from asesjax.cli.generate_input import Questions, read_questions
+from asesjax.config import Config
 from asesjax.core.errors import UserError
-from asesjax.core.files import read_json, write_json
+from asesjax.core.files import read_json, read_jsonl, write_json
 from asesjax.core.options import fingerprint, reads
 from asesjax.core.progress import Progress
-from asesjax.data.vocab import load_saved
+from asesjax.core.types import Record
+from asesjax.data.vocab import Vocabulary, load_saved
+from asesjax.decode.spec import Limits
 from asesjax.evals.predictions import prediction_row
-from asesjax.evals.runner import check_decode, make_decoder, stream_answers
-from asesjax.methods.method import Method, make_method
+from asesjax.evals.runner import (
+    check_question,
+    decode_spec,
+    encode_prefix,
+    make_decoder,
+    stream_answers,
+)
+from asesjax.methods.method import Method, Request, make_method
 from asesjax.run import Run, load_method, role_folder, run_mesh
 from asesjax.train.checkpoint import find_checkpoint
 
@@ -38,6 +49,8 @@ CHUNK_CHAINS = 1024
 CHUNK_BATCHES = 8
 # Fields of the data section that change what is written.
 _DATA = ("answer_template", "question_field", "rationale_field", "answer_field", "id_field")
+# Fields of a row that bound its own chain, by the names of the bounds of all.
+BUDGETS = ("max_rounds", "max_segment_tokens", "max_chain_tokens")
 
 
 def generate_file(
@@ -47,21 +60,22 @@ def generate_file(
     gets a ``prediction_row`` for each, in order. Raises UserError, before anything is generated,
     for wrong input and for an output of other questions, methods, checkpoints or configurations.
     """
-    method = make_method(name, run.config)
-    check_decode(run.config)
-    questions = read_questions(source, run.config, method, load_saved(run / "vocab"))
-    path = Path(output)
+    method, path = make_method(name, run.config), Path(output)
+    request, sha256 = read_questions(source, run.config, method, load_saved(run / "vocab"))
     card_path = path.with_name(f"{path.name}.run.json")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+b")
     with file:
-        _lock(file, path)
-        card = _card(run, method, questions, log_probabilities)
+        try:  # hold the output for this process alone, until the file is closed
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"another process is writing {path}; wait for it") from None
+        card = _card(run, method, request, sha256, log_probabilities)
         card = _checked_card(path, card_path, card)
-        lines = _rows_there(file, path, questions)
+        lines = _rows_there(file, path, request)
         reasons = [json.loads(line)["finish_reason"] for line in lines]
-        n = len(questions.records)
+        n = len(request.rows)
         if len(lines) == n:
             print(f"{path} is complete: {_summary(reasons)}")
         else:
@@ -69,7 +83,7 @@ def generate_file(
                 print(f"{path}: resumes behind {len(lines)} of {n} answers", file=sys.stderr)
             with _writing(card_path):
                 write_json(card_path, card | {"finished": False})
-            rows = _rows(run, name, questions, log_probabilities, len(lines))
+            rows = _rows(run, name, request, log_probabilities, len(lines))
             reasons += _append(file, path, rows, lines, n)
             print(f"{path}: {_summary(reasons)}")
         if not card.get("finished"):
@@ -89,29 +103,27 @@ def chunks(n: int, samples: int, batch_size: int) -> list[tuple[int, int]]:
 
 
 def _rows(
-    run: Run, name: str, questions: Questions, log_probabilities: bool, there: int
+    run: Run, name: str, request: Request, log_probabilities: bool, there: int
 ) -> Iterator[tuple[int, dict]]:
     """Yield the place and the row of each question, in order, of every chunk not wholly there."""
     trained = load_method(run, name)
-    config, request = run.config, questions.request
+    config = run.config
     buckets = tuple(config.decode.question_buckets)
     if config.decode.beams == 1:
         # The engine pads a call's questions to one bucket: one shape for the whole file.
         longest = max(map(len, request.questions))
         buckets = (min(bucket for bucket in buckets if bucket >= longest),)
     decoder = make_decoder(config, buckets)
-    for start, end in chunks(len(questions.records), config.decode.samples, decoder.batch_size):
+    for start, end in chunks(len(request.rows), config.decode.samples, decoder.batch_size):
         if end <= there:
             continue
-        answers = stream_answers(trained, request.part(start, end), decoder, run_mesh(run))
-        waiting, following = {}, start
-        for place, chains in answers:
+        waiting, following, part = {}, start, request.part(start, end)
+        for place, chains in stream_answers(trained, part, decoder, run_mesh(run)):
             waiting[start + place] = chains
             while following in waiting:  # all before it are there
-                record, own = questions.records[following], waiting.pop(following)
-                yield following, prediction_row(
-                    record, own, trained.method, trained.vocab, log_probabilities
-                )
+                record, own = request.records[following], waiting.pop(following)
+                parts = (record, own, trained.method, trained.vocab, log_probabilities)
+                yield following, prediction_row(*parts)
                 following += 1
 
 
@@ -119,13 +131,13 @@ def _append(
     file: IO[bytes], path: Path, rows: Iterator[tuple[int, dict]], there: list[bytes], n: int
 ) -> list[str]:
     """Write the rows that are not there yet, each as it comes; return their finish reasons."""
-    reasons, differs = [], False
+    reasons, warned = [], False
     with contextlib.closing(Progress(path.name, n, len(there), "question")) as progress:
         for place, row in rows:
             line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
             if place < len(there):
-                if there[place] != line and not differs:
-                    differs = True
+                if there[place] != line and not warned:
+                    warned = True
                     progress.say(
                         f"warning: row {place + 1} of {path} comes out otherwise now (another "
                         "machine or version?); the rows there are kept"
@@ -141,7 +153,7 @@ def _append(
     return reasons
 
 
-def _rows_there(file: IO[bytes], path: Path, questions: Questions) -> list[bytes]:
+def _rows_there(file: IO[bytes], path: Path, request: Request) -> list[bytes]:
     """Cut off what a killed process left of a row, and return the whole rows as lines."""
     file.seek(0)
     lines = file.read().splitlines(keepends=True)
@@ -149,16 +161,16 @@ def _rows_there(file: IO[bytes], path: Path, questions: Questions) -> list[bytes
         with _writing(path):
             file.truncate(sum(map(len, lines[:-1])))
         lines.pop()
-    if len(lines) > len(questions.records):
+    if len(lines) > len(request.rows):
         raise UserError(
-            f"{path} has {len(lines)} rows for {len(questions.records)} questions; give another "
+            f"{path} has {len(lines)} rows for {len(request.rows)} questions; give another "
             "--output, or remove it to begin anew"
         )
-    for number, (line, record) in enumerate(zip(lines, questions.records, strict=False), 1):
+    for number, (line, record) in enumerate(zip(lines, request.records, strict=False), 1):
         try:
             row = json.loads(line)
             same = (row["id"], row["question"]) == (record.id, record.question)
-            same &= "finish_reason" in row
+            same = same and "finish_reason" in row
         except (ValueError, KeyError, TypeError):
             same = False
         if not same:
@@ -169,7 +181,9 @@ def _rows_there(file: IO[bytes], path: Path, questions: Questions) -> list[bytes
     return lines
 
 
-def _card(run: Run, method: Method, questions: Questions, log_probabilities: bool) -> dict:
+def _card(
+    run: Run, method: Method, request: Request, sha256: str, log_probabilities: bool
+) -> dict:
     """What an output is made from, as JSON."""
     config = method.config
     kept = reads(config, "decode") | method.reads("decode") | method.reads("train")
@@ -180,22 +194,18 @@ def _card(run: Run, method: Method, questions: Questions, log_probabilities: boo
     for role in method.roles:
         place = find_checkpoint(role_folder(run, method.name, role))
         sums = place / "files.json"
-        checkpoints[role] = {
-            "checkpoint": place.name,
-            "fingerprint": fingerprint(read_json(sums)) if sums.exists() else None,
-        }
+        content = fingerprint(read_json(sums)) if sums.exists() else None
+        checkpoints[role] = {"checkpoint": place.name, "fingerprint": content}
     card = {
-        "method": method.name,
-        "roles": checkpoints,
-        "config": kept,
+        "method": method.name, "roles": checkpoints, "config": kept,
         "log_probabilities": log_probabilities,
-        "input": {"sha256": questions.sha256, "questions": len(questions.records)},
+        "input": {"sha256": sha256, "questions": len(request.rows)},
         "chunk": {"chains": CHUNK_CHAINS, "batches": CHUNK_BATCHES},
         # The rest only warns.
         "mesh": dataclasses.asdict(config.mesh),
         "versions": {name: version(name) for name in ("asesjax", "jax", "jaxlib")},
         "devices": [device.device_kind for device in jax.devices()],
-    }
+    }  # fmt: skip
     return json.loads(json.dumps(card))
 
 
@@ -209,11 +219,8 @@ def _checked_card(path: Path, card_path: Path, card: dict) -> dict:
             "it; nothing is overwritten, give another --output"
         )
     old = read_json(card_path)
-    changed = {
-        name: _changes(name, old.get(name), value)
-        for name, value in card.items()
-        if old.get(name) != value
-    }
+    changed = {name: _changes(name, old.get(name), value)
+               for name, value in card.items() if old.get(name) != value}  # fmt: skip
     softly = [changed.pop(name) for name in ("mesh", "versions", "devices") if name in changed]
     if changed:
         raise UserError(
@@ -243,20 +250,10 @@ def _summary(reasons: list[str]) -> str:
     cut = ", ".join(f"{n} {reason}" for reason, n in count.items() if reason != "end")
     text = f"{len(reasons)} answers, {count['end']} of them brought to an end"
     text += f" (others: {cut})" if cut else ""
-    if count["nonfinite"]:
-        text += (
-            "; where the reason is nonfinite, the model's output was not finite: its parameters "
-            "are damaged or too large for model.dtype"
-        )
+    if "nonfinite" in count:
+        text += ("; where the reason is nonfinite, the model's output was not finite: its "
+                 "parameters are damaged or too large for model.dtype")  # fmt: skip
     return text
-
-
-def _lock(file: IO[bytes], path: Path) -> None:
-    """Hold the output for this process alone, until the file is closed."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise UserError(f"another process is writing {path}; wait for it") from None
 
 
 @contextlib.contextmanager
@@ -267,3 +264,118 @@ def _writing(path: Path) -> Iterator[None]:
         raise UserError(
             f"cannot write {path}: {error.strerror}; fix that; the same command then resumes"
         ) from None
+
+
+def read_questions(
+    path: str | Path, config: Config, method: Method, vocab: Vocabulary
+) -> tuple[Request, str]:
+    """Read and check a JSONL file of questions, with their references, bounds and prefixes; return
+    them and the SHA-256 of the file. UserErrors name file, line and field. A method that writes a
+    single segment has only ``max_chain_tokens`` of the ``BUDGETS``.
+    """
+    data, sha256 = config.data, _fingerprint(path)
+    records, lines, budgets, prefixes = [], [], [], []
+    for line, row in read_jsonl(path):
+        where = f"{path}:{line}"
+        try:
+            json.dumps(row, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{where}: half of a surrogate pair (\\ud800 to \\udfff) stands alone, which is no "
+                "character; remove it"
+            ) from None
+        question = row.get(data.question_field)
+        if not isinstance(question, str) or not question.strip():
+            raise UserError(
+                f"{where}: field {data.question_field!r} must be a text that is not empty, got "
+                f"{question!r}"
+            )
+        texts = (row.get(name) for name in (data.id_field, data.rationale_field, data.answer_field))
+        own = ["" if text is None else str(text) for text in texts]
+        records.append(Record(own[0] or str(line), question, *own[1:]))
+        lines.append(where)
+        budgets.append({name: _budget(row, name, where, config) for name in BUDGETS})
+        prefixes.append(_prefix(row, where, config))
+    if not records:
+        raise UserError(f"{path} holds no questions")
+    questions = vocab.encode_batch([record.question for record in records])
+    for where, ids in zip(lines, questions, strict=True):
+        check_question(ids, where, config)
+    _, plan = decode_spec(method, vocab)
+    limits = _limits(budgets, plan, config)
+    forced = _forced(prefixes, lines, limits or plan, vocab)
+    rows = np.arange(len(questions))
+    return Request(questions, rows, limits, forced, records=records), sha256
+
+
+def _fingerprint(path: str | Path) -> str:
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: not UTF-8 text; convert the file") from None
+    return hashlib.sha256(content).hexdigest()
+
+
+def _budget(row: dict, name: str, where: str, config: Config) -> int | list[int] | None:
+    value = row.get(name)
+    if value is None:
+        return None
+    room = getattr(config.decode, name)
+    several = name == "max_segment_tokens"
+    numbers = value if several and isinstance(value, list) else [value]
+    if not numbers or not all(type(n) is int and 1 <= n <= room for n in numbers):
+        more = ", or a list of such, one for each segment" if several else ""
+        raise UserError(
+            f"{where}: field {name!r} must be a whole number from 1 to {room} (decode.{name})"
+            f"{more}; got {value!r}"
+        )
+    if len(numbers) > config.decode.max_rounds:
+        raise UserError(
+            f"{where}: field {name!r} has bounds for {len(numbers)} segments, more than "
+            f"decode.max_rounds={config.decode.max_rounds}"
+        )
+    return numbers if several else value
+
+
+def _limits(budgets: list[dict], plan: Limits, config: Config) -> Limits | None:
+    """The bounds of all rows, [N] and [N, segments]; None where no row has its own."""
+    if not any(value is not None for row in budgets for value in row.values()):
+        return None
+    decode = config.decode
+    chain = [row["max_chain_tokens"] or decode.max_chain_tokens for row in budgets]
+    if plan.max_rounds == 1:
+        return Limits(np.ones(len(chain), int), np.array(chain), np.array(chain))
+    rounds = [min(row["max_rounds"] or plan.max_rounds, plan.max_rounds) for row in budgets]
+    segment = [row["max_segment_tokens"] or [decode.max_segment_tokens] for row in budgets]
+    longest = max(map(len, segment))
+    segment = [row + row[-1:] * (longest - len(row)) for row in segment]
+    return Limits(np.array(rounds), np.array(segment), np.array(chain))
+
+
+def _prefix(row: dict, where: str, config: Config) -> str:
+    prefix: Any = row.get("prefix")
+    if prefix is None:
+        return config.decode.prefix
+    if not isinstance(prefix, str):
+        raise UserError(f"{where}: field 'prefix' must be a text, got {prefix!r}")
+    if prefix and config.decode.beams > 1:
+        raise UserError(f"{where}: field 'prefix': beam search takes none; set decode.beams=1")
+    return prefix
+
+
+def _forced(prefixes, lines, limits: Limits, vocab) -> list[np.ndarray] | None:
+    """The ids each chain begins with, all padded to the longest: one shape for the whole file."""
+    if not any(prefixes):
+        return None
+    segment = np.asarray(limits.max_segment_tokens)
+    first = segment[:, 0] if segment.ndim == 2 else segment
+    room = np.broadcast_to(np.minimum(first, limits.max_chain_tokens), len(lines))
+    ids = [encode_prefix(prefix, vocab, int(most), f"{where}: field 'prefix'")
+           for prefix, where, most in zip(prefixes, lines, room, strict=True)]  # fmt: skip
+    longest = max(map(len, ids))
+    return [np.pad(row, (0, longest - len(row))) for row in ids]

@@ -1,67 +1,30 @@
 """Questions from the command line or from a person, each answered as it comes."""
 
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record, Segment
 from asesjax.evals.predictions import prediction_row
-from asesjax.evals.runner import (
-    check_decode,
-    check_question,
-    make_decoder,
-    stream_answers,
-)
+from asesjax.evals.runner import check_decode, check_question, make_decoder, stream_answers
 from asesjax.methods.method import Request
 from asesjax.run import Run, load_method
 from asesjax.viz.segments import segments_text
 
 
-def answer_one(run: Run, name: str, question: str) -> None:
-    """Answer one question and print the chain, the answer and what was out of order."""
-    _show(_answerer(run, name)(question, 0))
-
-
-def converse(run: Run, name: str) -> None:
-    """Answer questions from standard input, a line each, until it ends. The program is compiled
-    once, for the longest question allowed. What is drawn for a question depends on its number.
+def converse(run: Run, name: str, question: str | None = None) -> None:
+    """Answer a question: print the chain, the answer and what was out of order. Without one, answer
+    questions from standard input, a line each, until it ends. The program is compiled once, for the
+    longest question allowed. What is drawn for a question depends on its number.
     """
-    terminal = sys.stdin.isatty()
-    if hasattr(sys.stdin, "reconfigure"):
-        # Bytes that are no text must not end the conversation.
-        sys.stdin.reconfigure(errors="surrogateescape")
-    answer = _answerer(run, name)
-    if terminal:
-        print("A question a line; Ctrl-D ends. The first answer waits for compiling.")
-    number = 0
-    while True:
-        try:
-            question = input("question> " if terminal else "")
-        except (EOFError, KeyboardInterrupt):
-            if terminal:
-                print()
-            return
-        try:
-            row = answer(question, number)
-        except UserError as error:
-            print(f"asesjax: {error}", file=sys.stderr, flush=True)
-            continue
-        number += 1
-        _show(row)
-
-
-def _answerer(run: Run, name: str) -> Callable[[str, int], dict[str, Any]]:
-    """Load a method and return what answers a question, given its number, with a row."""
     config = run.config
     check_decode(config)
     trained = load_method(run, name)
     longest = max(config.decode.question_buckets)
     decoder = make_decoder(config, (longest,), config.decode.samples)
 
-    def answer(question: str, number: int) -> dict[str, Any]:
+    def answer(question: str, number: int) -> None:
         if not question.strip():
             raise UserError("the question is empty; type one, such as: How much is 2 + 3?")
         try:
@@ -73,19 +36,36 @@ def _answerer(run: Run, name: str) -> Callable[[str, int], dict[str, Any]]:
         request = Request([ids], np.array([number]))
         ((_, chains),) = stream_answers(trained, request, decoder)
         record = Record("question", question, "", "")
-        return prediction_row(record, chains, trained.method, trained.vocab)
+        row = prediction_row(record, chains, trained.method, trained.vocab)
+        segments = [Segment(part["text"], part["label"]) for part in row["segments"]]
+        if segments:
+            print(segments_text(segments, sys.stdout.isatty()))
+        remarks = [] if row["finish_reason"] == "end" else [f"ended by {row['finish_reason']}"]
+        if "votes" in row:
+            votes = ", ".join(f"{answer}: {count}" for answer, count in row["votes"].items())
+            remarks.append(f"votes of {row['samples']} chains: {votes or 'none'}")
+            remarks += ["tied"] * row["tied"]
+        remark = f"  ({'; '.join(remarks)})" if remarks else ""
+        print(f"answer: {row['answer']}{remark}", flush=True)
 
-    return answer
-
-
-def _show(row: dict[str, Any]) -> None:
-    segments = [Segment(part["text"], part["label"]) for part in row["segments"]]
-    if segments:
-        print(segments_text(segments, sys.stdout.isatty()))
-    remarks = [] if row["finish_reason"] == "end" else [f"ended by {row['finish_reason']}"]
-    if "votes" in row:
-        votes = ", ".join(f"{answer}: {count}" for answer, count in row["votes"].items())
-        remarks.append(f"votes of {row['samples']} chains: {votes or 'none'}")
-        remarks += ["tied"] * row["tied"]
-    remark = f"  ({'; '.join(remarks)})" if remarks else ""
-    print(f"answer: {row['answer']}{remark}", flush=True)
+    if question is not None:
+        return answer(question, 0)
+    terminal = sys.stdin.isatty()
+    if hasattr(sys.stdin, "reconfigure"):
+        # Bytes that are no text must not end the conversation.
+        sys.stdin.reconfigure(errors="surrogateescape")
+    if terminal:
+        print("A question a line; Ctrl-D ends. The first answer waits for compiling.")
+    number = 0
+    while True:
+        try:
+            question = input("question> " if terminal else "")
+        except (EOFError, KeyboardInterrupt):
+            if terminal:
+                print()
+            return
+        try:
+            answer(question, number)
+            number += 1
+        except UserError as error:
+            print(f"asesjax: {error}", file=sys.stderr, flush=True)

@@ -121,9 +121,8 @@ def _sigterm_exits() -> Iterator[None]:
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Take ``--config.field=value`` (or ``--config.field value``) out of the arguments.
 
-    Example:
-      >>> split_overrides(["--workdir", "w", "--config.seed=3", "--config.name", "x"])
-      (['--workdir', 'w'], {'seed': '3', 'name': 'x'})
+    >>> split_overrides(["--workdir", "w", "--config.seed=3", "--config.name", "x"])
+    (['--workdir', 'w'], {'seed': '3', 'name': 'x'})
     """
     rest, overrides, arguments = [], {}, iter(argv)
     for argument in arguments:
@@ -142,8 +141,7 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --config, --workdir, --redo and the options that start several processes."""
-    parser.add_argument("--config", metavar="FILE.py[:ARG]",
-                        help="config file; not needed for a workdir that has run before")  # fmt: skip
+    parser.add_argument("--config", metavar="FILE.py[:ARG]", help="config file; for a new run")
     parser.add_argument("--workdir", required=True, help="folder of the run, made when absent")
     parser.add_argument("--redo", action="store_true", help="where the configuration changed, move "
                         "old outputs to WORKDIR/superseded and redo")  # fmt: skip

@@ -37,21 +37,20 @@ def main(args: argparse.Namespace) -> None:
     for option, path in (("--output", args.input and args.output), ("--html", args.html)):
         if path and Path(path).exists():
             raise UserError(f"{path} exists; nothing is overwritten, give another {option}")
-    path = _segment_file(args) if args.input else _segment_run(args)
+    if args.input:
+        path = _segment_file(args)
+    else:
+        from asesjax.experiment import execute, open_run
+        from asesjax.methods.ases.stages import labelled_rows
+
+        if args.strategy:
+            raise UserError("with --workdir the strategy is --config.segment.strategy=NAME")
+        run = open_run(args.config, args.workdir, args.overrides)
+        rows = labelled_rows(run.config)
+        execute(run, tuple(row.needs[0] for row in rows), redo=args.redo)
+        path = run / f"{rows[0].labelling.segments}/train.jsonl"
     if args.show or args.html:
         _show(path, args.show, args.html)
-
-
-def _segment_run(args: argparse.Namespace) -> Path:
-    from asesjax.experiment import execute, open_run
-    from asesjax.methods.ases.stages import labelled_rows
-
-    if args.strategy:
-        raise UserError("with --workdir the strategy is --config.segment.strategy=NAME")
-    run = open_run(args.config, args.workdir, args.overrides)
-    rows = labelled_rows(run.config)
-    execute(run, tuple(row.needs[0] for row in rows), redo=args.redo)
-    return run / f"{rows[0].labelling.segments}/train.jsonl"
 
 
 def _segment_file(args: argparse.Namespace) -> Path:

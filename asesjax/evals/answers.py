@@ -89,6 +89,7 @@ def is_correct(
     >>> is_correct("The answer is 1,000.00.", "1000", "numeric")
     True
     """
+    said = parse_answer(prediction_text, metric, marker)
     if metric == "numeric":
         reference = last_number(reference_answer)
         if reference is None:
@@ -96,15 +97,12 @@ def is_correct(
                 f"the reference answer {reference_answer[:60]!r} holds no number, which evaluate."
                 "metric=numeric needs; use evaluate.metric=exact for answers in words"
             )
-        return answer_number(prediction_text, marker) == reference
+        return said == str(reference)
     if metric == "authors":
-        reference = _authors_answer(reference_answer)
-        return reference is not None and _authors_answer(prediction_text) == reference
-    if metric == "exact":
-        rest = _behind(prediction_text, marker)
-        said = [prediction_text] if rest is None else [rest, _first_sentence(rest)]
-        return _normal(reference_answer) in map(_normal, said)
-    raise unknown("evaluate.metric", metric, METRICS)
+        return said is not None and said == _authors_answer(reference_answer)
+    rest = _behind(prediction_text, marker)
+    whole = prediction_text if rest is None else rest
+    return _normal(reference_answer) in (said or "", _normal(whole))
 
 
 def parse_answer(text: str, metric: str, marker: str = "the answer is") -> str | None:

@@ -23,8 +23,7 @@ class FirstWrong(NamedTuple):
 def first_wrong(generated: str, gold: Sequence[Segment]) -> FirstWrong:
     """Compare a generated chain with the gold one. Both are cut at sentence ends and compared with
     white space normalised, so segments do not matter. A sentence's label is that of most of its
-    characters (``label.gold_labels``). ``gold`` has the closing answer sentence if ``generated``
-    has it.
+    characters (``label.gold_labels``). ``gold`` has a closing answer sentence if ``generated`` has.
 
     >>> gold = [Segment("Ann has 3. ", "ES"), Segment("So 3 + 3 = 6.", "AS")]
     >>> first_wrong("Ann has 3. So 3 + 3 = 7.", gold)

@@ -101,8 +101,7 @@ Outcomes = Mapping[Hashable, bool]  # question -> whether it is answered right
 
 def versus(own: Sequence[Outcomes], other: Sequence[Outcomes]) -> Versus:
     """Compare two methods that answered the same questions, with an item for each seed. The test
-    over questions pools all seeds; the signs of a question's differences flip together, since they
-    depend on each other.
+    over questions pools all seeds; a question's differences, which are dependent, flip together.
     """
     differences, by_question, better, worse = [], Counter(), 0, 0
     for mine, theirs in zip(own, other, strict=True):

@@ -16,40 +16,29 @@ from asesjax.methods.method import Method
 
 
 def prediction_row(
-    record: Record,
-    chains: Sequence[Generated],
-    method: Method,
-    vocab: Vocabulary,
+    record: Record, chains: Sequence[Generated], method: Method, vocab: Vocabulary,
     log_probabilities: bool = False,
-) -> dict[str, Any]:
-    """Write the chains of a question as a row of a predictions file.
-
-    With several, their answers vote (``vote.vote``; a chain whose logits were not finite has no
-    vote), and the row is of the most probable chain with the answer that won. Besides what the
-    names say, ``segments`` have the turn's label (and ``ids`` and ``log_probabilities`` if asked
-    for), ``tokens`` counts the decoder steps of all chains, ``log_probability`` is in nats, and
-    ``votes`` maps answers to numbers of chains, the winner first.
+) -> dict[str, Any]:  # fmt: skip
+    """Write the chains of a question as a row of a predictions file. Several vote (``vote.vote``;
+    not if their logits were not finite): the row is of the most probable chain with the answer that
+    won, and ``votes`` maps answers to numbers of chains, the winner first. ``segments`` have the
+    turn's label (and ``ids`` and ``log_probabilities`` if asked for), ``tokens`` counts the decoder
+    steps of all chains, ``log_probability`` is in nats.
     """
     config, metric = method.config, method.config.evaluate.metric
     texts = [vocab.decode(chain.ids) for chain in chains]
     answers = [parse_answer(text, metric) for text in texts]
-    voters = [
-        None if chain.finish_reason == FinishReason.NONFINITE else answer
-        for answer, chain in zip(answers, chains, strict=True)
-    ]
+    voters = [None if chain.finish_reason == FinishReason.NONFINITE else answer
+              for answer, chain in zip(answers, chains, strict=True)]  # fmt: skip
     elected = vote(voters, [chain.log_probability for chain in chains])
     chain = chains[elected.chain]
     row: dict[str, Any] = {
-        "id": record.id,
-        "question": record.question,
-        "chain": texts[elected.chain],
+        "id": record.id, "question": record.question, "chain": texts[elected.chain],
         "segments": _segments(chain, vocab, log_probabilities),
-        "answer": answers[elected.chain],
-        "finish_reason": chain.finish_reason.name.lower(),
-        "cut_segments": chain.cut_segments,
-        "tokens": sum(each.tokens for each in chains),
+        "answer": answers[elected.chain], "finish_reason": chain.finish_reason.name.lower(),
+        "cut_segments": chain.cut_segments, "tokens": sum(each.tokens for each in chains),
         "log_probability": _plain(chain.log_probability),
-    }
+    }  # fmt: skip
     if len(chains) > 1:
         row |= {"samples": len(chains), "votes": elected.votes, "tied": elected.tied}
     row["reference_answer"] = record.answer

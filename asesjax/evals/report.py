@@ -14,9 +14,7 @@ from asesjax.evals.text import corpus_bleu, rouge
 
 
 def is_right(row: dict[str, Any], metric: str) -> bool:
-    """Say whether a prediction row ends in the right answer; where the reference answer is empty
-    (reports), the whole chain is the answer.
-    """
+    """Say whether a row ends in the right answer: the whole chain if none is given (reports)."""
     return is_correct(row["chain"], row["reference_answer"] or row["reference_chain"], metric)
 
 
@@ -100,22 +98,14 @@ def decode_speed(decode: dict[str, Any]) -> dict[str, float | None]:
 
 
 def build_report(config: Config, workdir: Path, roles: dict[str, Sequence[str]]) -> dict[str, Any]:
-    """Collect what ``report.json`` holds of every row, from the files of a run alone. ``roles``
-    maps methods to their roles, in the order of the table.
-    """
+    """Collect ``report.json`` from a run's files; ``roles`` of methods in the table's order."""
+    places = [f"{name}/{role}" for name, own in roles.items() for role in own]
     return {
-        "name": config.name,
-        "seed": config.seed,
-        "budget": budget(config),
-        "metric": config.evaluate.metric,
-        "against": config.evaluate.against,
-        "metrics_files": {
-            f"{name}/{role}": f"roles/{name}/{role}/metrics.jsonl"
-            for name, own in roles.items()
-            for role in own
-        },
+        "name": config.name, "seed": config.seed, "budget": budget(config),
+        "metric": config.evaluate.metric, "against": config.evaluate.against,
+        "metrics_files": {place: f"roles/{place}/metrics.jsonl" for place in places},
         "rows": [method_row(config, workdir, name, own) for name, own in roles.items()],
-    }
+    }  # fmt: skip
 
 
 def budget(config: Config) -> str:

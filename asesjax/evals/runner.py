@@ -1,7 +1,6 @@
 """From questions to chains: a method's decode plan around the one engine."""
 
 import dataclasses
-import functools
 import time
 from collections.abc import Iterator, Sequence
 
@@ -30,20 +29,12 @@ def decode_spec(method: Method, vocab: Vocabulary) -> tuple[DecodeSpec, Limits]:
     segment = decode.max_chain_tokens if at_once else decode.max_segment_tokens
     rounds = plan.n_turns or decode.max_rounds
     spec = DecodeSpec(
-        vocab_limit=vocab.size,
-        chain_buffer=decode.max_chain_tokens,
-        segment_buffer=segment,
-        round_buffer=rounds,
-        eos_id=vocab.eos_id,
+        vocab.size, decode.max_chain_tokens, segment, rounds, vocab.eos_id,
         sentinel_id=vocab.sentinel(0) if plan.sentinel else -1,
         stop_ids=tuple(vocab.encode(plan.stop_text).tolist()) if plan.stop_text else (),
-        n_turns=plan.n_turns,
-        turns=plan.turns,
-        sampler=SAMPLERS.get(decode.sampler)(decode),
-        repeat_ngram=decode.repeat_ngram,
-        beams=decode.beams,
-        length_penalty=decode.length_penalty,
-    )
+        n_turns=plan.n_turns, turns=plan.turns, sampler=SAMPLERS.get(decode.sampler)(decode),
+        repeat_ngram=decode.repeat_ngram, beams=decode.beams, length_penalty=decode.length_penalty,
+    )  # fmt: skip
     return spec, Limits(rounds, segment, decode.max_chain_tokens)
 
 
@@ -68,17 +59,13 @@ def check_decode(config: Config) -> None:
 
 
 def make_decoder(config: Config, buckets: tuple[int, ...] = (), rows: int = 0) -> Decoder:
-    """Return how questions are run through the device. ``buckets`` and ``rows`` take the place of
-    ``decode.question_buckets`` and ``batch_size``.
-    """
+    """Return how to decode, by default with ``decode.question_buckets`` and ``batch_size``."""
     decode = config.decode
     return Decoder(
-        batch_size=rows or decode.batch_size,
-        buckets=tuple(buckets or decode.question_buckets),
-        encode_rows=decode.encode_rows,
-        context_lengths=tuple(decode.context_lengths),
+        rows or decode.batch_size, tuple(buckets or decode.question_buckets),
+        encode_rows=decode.encode_rows, context_lengths=tuple(decode.context_lengths),
         int8=decode.int8,
-    )
+    )  # fmt: skip
 
 
 def n_compilations() -> int:
@@ -116,18 +103,29 @@ def encode_prefix(
 
 
 def stream_answers(
-    trained: TrainedMethod,
-    request: Request,
-    decoder: Decoder,
-    mesh: Mesh | None = None,
+    trained: TrainedMethod, request: Request, decoder: Decoder, mesh: Mesh | None = None,
     counts: dict[str, int] | None = None,
-) -> Iterator[tuple[int, tuple[Generated, ...]]]:
+) -> Iterator[tuple[int, tuple[Generated, ...]]]:  # fmt: skip
     """Yield the place of a question in ``request`` and its ``decode.samples`` chains in the order
     drawn, as soon as they are all there. Rows are spread over the mesh; ``counts`` gets the
     engine's counts added. Raises UserError before anything is generated.
     """
     spec, limits = decode_spec(trained.method, trained.vocab)
-    generate_fn = functools.partial(_segments_of, trained, decoder, mesh, counts)
+
+    def generate_fn(role: str, questions: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Have a role write one segment for each question, the most probable tokens."""
+        room = trained.method.config.decode.max_chain_tokens
+        spec = DecodeSpec(trained.vocab.size, room, room, 1, trained.vocab.eos_id, n_turns=1)
+        # More may be asked than the question, and what a model wrote has no set length.
+        buckets, longest = decoder.buckets, max(map(len, questions), default=0)
+        while longest > buckets[-1]:
+            buckets += (2 * buckets[-1],)
+        found = predict(
+            trained.model, {Turn().role: trained.params[role]}, questions, Limits(1, room, room),
+            spec, dataclasses.replace(decoder, buckets=buckets), mesh, counts=counts,
+        )  # fmt: skip
+        return [generated.ids for generated in found]
+
     request = trained.method.prepare_requests(trained, request, generate_fn)
     decode, forced = trained.method.config.decode, request.forced
     if forced is None and decode.prefix:
@@ -150,28 +148,6 @@ def stream_answers(
     return _gathered(chains, decode.samples)
 
 
-def _segments_of(
-    trained: TrainedMethod,
-    decoder: Decoder,
-    mesh: Mesh | None,
-    counts: dict[str, int] | None,
-    role: str,
-    questions: Sequence[np.ndarray],
-) -> list[np.ndarray]:
-    """Have a role write one segment for each question, the most probable tokens (GenerateFn)."""
-    room = trained.method.config.decode.max_chain_tokens
-    spec = DecodeSpec(trained.vocab.size, room, room, 1, trained.vocab.eos_id, n_turns=1)
-    # More may be asked than the question, and what a model wrote has no set length.
-    buckets, longest = decoder.buckets, max(map(len, questions), default=0)
-    while longest > buckets[-1]:
-        buckets += (2 * buckets[-1],)
-    decoder = dataclasses.replace(decoder, buckets=buckets)
-    params = {Turn().role: trained.params[role]}
-    limits = Limits(1, room, room)
-    found = predict(trained.model, params, questions, limits, spec, decoder, mesh, counts=counts)
-    return [generated.ids for generated in found]
-
-
 def _gathered(chains, samples: int):
     waiting: dict[int, dict[int, Generated]] = {}
     for index, generated in chains:
@@ -184,12 +160,9 @@ def _gathered(chains, samples: int):
 
 
 def answer_questions(
-    trained: TrainedMethod,
-    records: Sequence[Record | EncodedRecord],
-    mesh: Mesh | None = None,
-    timed: bool = False,
-    counts: dict[str, int] | None = None,
-) -> tuple[list[tuple[Generated, ...]], float]:
+    trained: TrainedMethod, records: Sequence[Record | EncodedRecord], mesh: Mesh | None = None,
+    timed: bool = False, counts: dict[str, int] | None = None,
+) -> tuple[list[tuple[Generated, ...]], float]:  # fmt: skip
     """Return each record's ``decode.samples`` chains (for ``prediction_row``) and the seconds it
     took. With ``timed``, decodes once more where the first pass had to compile. ``counts`` is set
     to the engine's counts of the pass that was timed. Raises UserError for a question without

@@ -20,8 +20,7 @@ class Vote(NamedTuple):
 
 def vote(answers: Sequence[str | None], log_probabilities: Sequence[float]) -> Vote:
     """Let the answers of chains vote; None has no vote. Most votes win; on a tie the answer whose
-    chains are together more probable, then the one drawn first. A log probability that is not a
-    number counts as impossible.
+    chains are together more probable (a NaN is impossible), then the one drawn first.
 
     >>> vote(["5", "7", None, "7"], [-1.0, -3.0, -0.1, -2.0])
     Vote(answer='7', chain=3, votes={'7': 2, '5': 1}, tied=False)

@@ -24,28 +24,13 @@ _FLOAT = seqio.FeatureConverter.FeatureSpec(dtype=tf.float32)
 class PlainVocabulary(seqio.Vocabulary):
     """A vocabulary of ours, run in Python: for ``symbols``, which seqio does not have."""
 
+    # Properties without a value in seqio's class; T5 has no beginning of sequence.
+    bos_id = eos_id = unk_id = _base_vocab_size = None
+
     def __init__(self, vocab: Vocabulary):
-        self._vocab = vocab
         super().__init__(extra_ids=vocab.extra_ids)
-
-    @property
-    def bos_id(self) -> None:
-        """T5 has none."""
-        return None
-
-    @property
-    def eos_id(self) -> int:
-        """End of sequence."""
-        return self._vocab.eos_id
-
-    @property
-    def unk_id(self) -> int:
-        """Unknown."""
-        return self._vocab.unk_id
-
-    @property
-    def _base_vocab_size(self):
-        return self._vocab.n_pieces
+        self._vocab, self._base_vocab_size = vocab, vocab.n_pieces
+        self.eos_id, self.unk_id = vocab.eos_id, vocab.unk_id
 
     def _encode(self, s):
         return self._vocab.encode(s).tolist()

@@ -36,13 +36,9 @@ def get_provider(name: str, split: str | None = None) -> seqio.Task | seqio.Mixt
 
 
 def examples_from_task(
-    name: str,
-    split: str,
-    n_examples: int = 0,
-    sequence_length: Mapping[str, int] | None = None,
-    use_cached: bool = False,
-    seed: int = 0,
-) -> list[Example]:
+    name: str, split: str, n_examples: int = 0,
+    sequence_length: Mapping[str, int] | None = None, use_cached: bool = False, seed: int = 0,
+) -> list[Example]:  # fmt: skip
     """Return the examples of a task or mixture with 1-D features ``inputs`` and ``targets``, and
     optionally ``targets_weights`` (1 otherwise) and ``id`` (``name/split/number`` otherwise).
 

@@ -48,13 +48,12 @@ def register_run(
     features = output_features(seqio_vocabulary(vocab, run / "vocab"))
     files = {split: str(run / f"data/{split}.jsonl") for split in SPLITS}
 
-    def parse(line: bytes) -> tuple[str, str, str]:
+    def parse(line: bytes) -> Record:
         row = json.loads(line)
-        record = Record(row["id"], row["question"], row["rationale"], row["answer"])
-        return _text_row(record, config)
+        return Record(row["id"], row["question"], row["rationale"], row["answer"])
 
     source, name = seqio.TextLineDataSource(files), f"asesjax_{dataset}_text"
-    names = [_register_text(name, source, _parsed(parse), features, config)]
+    names = [_register_text(name, source, _parsed(parse, config), features, config)]
     answers = functools.cache(
         lambda split: {r.id: r.answer for r in read_records(run / f"data/{split}.jsonl")}
     )
@@ -104,10 +103,10 @@ def register_tfds(
 
     def parse(*values):
         row = {field: value.decode() for field, value in zip(fields, values, strict=True)}
-        return _text_row(reader.parse(config.data, row, Path(tfds_name), 0)[0], config)
+        return reader.parse(config.data, row, Path(tfds_name), 0)[0]
 
     source = seqio.TfdsDataSource(tfds_name)
-    return _register_text(name, source, _parsed(parse, fields), features, config)
+    return _register_text(name, source, _parsed(parse, config, fields), features, config)
 
 
 def _register_text(name, source, parse, features, config) -> str:
@@ -115,7 +114,11 @@ def _register_text(name, source, parse, features, config) -> str:
     tokenised = {key: feature for key, feature in features.items() if key != WEIGHTS}
     tokenise = functools.partial(seqio.preprocessors.tokenize, output_features=tokenised)
     close = functools.partial(seqio.preprocessors.append_eos, output_features=tokenised)
-    steps = [parse, tokenise, seqio.CacheDatasetPlaceholder(), close, _ones]
+
+    def weighted(ds: tf.data.Dataset) -> tf.data.Dataset:
+        return ds.map(lambda row: row | {WEIGHTS: tf.ones_like(row["targets"], tf.float32)})
+
+    steps = [parse, tokenise, seqio.CacheDatasetPlaceholder(), close, weighted]
     _add_task(name, source, steps, features, _metrics(config))
     return name
 
@@ -160,37 +163,28 @@ def _dataset(examples: Sequence[Example], answers: Mapping[str, str]) -> tf.data
         return tf.RaggedTensor.from_row_lengths(flat, [len(part) for part in parts])
 
     ids = [example.id for example in examples]
-    return tf.data.Dataset.from_tensor_slices(
-        {
-            "inputs": ragged("inputs", np.int32),
-            "targets": ragged("targets", np.int32),
-            WEIGHTS: ragged("weights", np.float32),
-            "id": tf.constant(ids, tf.string),
-            "answer": tf.constant([answers.get(i, "") for i in ids], tf.string),
-        }
-    )
+    return tf.data.Dataset.from_tensor_slices({
+        "inputs": ragged("inputs", np.int32), "targets": ragged("targets", np.int32),
+        WEIGHTS: ragged("weights", np.float32), "id": tf.constant(ids, tf.string),
+        "answer": tf.constant([answers.get(i, "") for i in ids], tf.string),
+    })  # fmt: skip
 
 
-def _parsed(parse: Callable[..., tuple[str, str, str]], fields: Sequence[str] = ()) -> Callable:
+def _parsed(parse: Callable[..., Record], config: Config, fields: Sequence[str] = ()) -> Callable:
     """Return a preprocessor that calls ``parse`` with a line, or with fields of a row."""
+
+    def texts(*parts):
+        record = parse(*parts)
+        chain = chain_text(record, config.data.answer_template)
+        return [np.array(t.encode(), object) for t in (record.question, chain, record.answer)]
 
     def row(value: Any) -> dict[str, tf.Tensor]:
         values = [value[field] for field in fields] if fields else [value]
-        texts = lambda *parts: [np.array(t.encode(), object) for t in parse(*parts)]  # noqa: E731
         found = tf.numpy_function(texts, values, [tf.string] * 3, stateful=False)
         names = ("inputs", "targets", "answer")
         return {key: tf.ensure_shape(t, []) for key, t in zip(names, found, strict=True)}
 
     return lambda ds: ds.map(row, num_parallel_calls=1)
-
-
-def _text_row(record: Record, config: Config) -> tuple[str, str, str]:
-    return record.question, chain_text(record, config.data.answer_template), record.answer
-
-
-def _ones(ds: tf.data.Dataset) -> tf.data.Dataset:
-    """Give every target the weight 1."""
-    return ds.map(lambda row: row | {WEIGHTS: tf.ones_like(row["targets"], tf.float32)})
 
 
 def _need(run: Run, name: str, what: str) -> None:

@@ -32,16 +32,15 @@ def comparison_text(group: dict[str, Any]) -> str:
         "",
         _means(group),
     ]
+    remark = "A single seed says nothing about the variation between seeds."
     if len(seeds) > 1:
-        lines += [
-            "",
+        remark = (
             "Accuracy is the mean over seeds; its 95 % interval is Student's t with "
             f"{len(seeds) - 1} degree{'s' * (len(seeds) > 2)} of freedom over them, and a seed "
             "changes initialisation, batch order and generated data. Chain right, BLEU, steps and "
-            "training tokens (each method's own) are means, too.",
-        ]
-    else:
-        lines += ["", "A single seed says nothing about the variation between seeds."]
+            "training tokens (each method's own) are means, too."
+        )
+    lines += ["", remark]
     if against:
         lines += ["", _differences(group), "", *_meaning(group)]
     return "\n".join(lines) + "\n"

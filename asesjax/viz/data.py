@@ -13,19 +13,16 @@ _DIM, _BOLD, _END = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 def histogram_text(title: str, lengths: Sequence[int], bins: int = 10, width: int = 40) -> str:
     """Draw a histogram of lengths (0 or more) as text, at most ``bins`` bins of one whole width.
 
-    Example:
-      >>> print(histogram_text("tokens", [1, 2, 2, 9], bins=2, width=4))
-      tokens
-        0..4  3 ####
-        5..9  1 ##
+    >>> print(histogram_text("tokens", [1, 2, 2, 9], bins=2, width=4))
+    tokens
+      0..4  3 ####
+      5..9  1 ##
     """
     values = np.asarray(lengths, np.int64)
     step = max(1, -(-(int(values.max()) + 1) // bins))
     counts = np.bincount(values // step)
-    names = [
-        f"{i * step}..{(i + 1) * step - 1}" if step > 1 else str(i) for i in range(len(counts))
-    ]
-    most = int(counts.max())
+    starts, most = range(0, step * len(counts), step), int(counts.max())
+    names = [f"{start}..{start + step - 1}" if step > 1 else str(start) for start in starts]
     left, right = max(map(len, names)), len(str(most))
     lines = [
         f"  {name:>{left}}  {count:>{right}} {'#' * -(-count * width // most)}".rstrip()

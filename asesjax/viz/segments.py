@@ -27,9 +27,8 @@ def segments_text(segments: Sequence[Segment], colour: bool = True) -> str:
 def segments_html(segments: Sequence[Segment], question: str = "") -> str:
     """Write segments as one HTML paragraph, each a coloured span whose title is its label.
 
-    Example:
-      >>> segments_html([Segment("a < b", "AS")])
-      '<p><span title="AS" style="background:#ffe3a8">a &lt; b</span></p>'
+    >>> segments_html([Segment("a < b", "AS")])
+    '<p><span title="AS" style="background:#ffe3a8">a &lt; b</span></p>'
     """
     spans = "".join(
         f'<span title="{segment.label or "unlabelled"}" '

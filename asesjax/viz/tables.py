@@ -25,11 +25,10 @@ COLUMNS = (
 def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out a Markdown table with aligned columns: the first to the left, others to the right.
 
-    Example:
-      >>> print(format_table(["a", "bb"], [["x", "1"]]))
-      | a | bb |
-      |:--|---:|
-      | x |  1 |
+    >>> print(format_table(["a", "bb"], [["x", "1"]]))
+    | a | bb |
+    |:--|---:|
+    | x |  1 |
     """
     lines = [[str(text) for text in row] for row in [headings, *rows]]
     first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))

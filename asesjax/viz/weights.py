@@ -12,26 +12,20 @@ _TERMINAL = (250, 223, 216, 209, 202, 196)
 def weights_text(tokens: Sequence[str], weights: Sequence[float], colour: bool = True) -> str:
     """Write a rationale with its weights, in [0, 1], as shades of red or as tenths, 0 to 9.
 
-    Example:
-      >>> weights_text(["5", " +", " 3"], [0.91, 0.4, 1.0], colour=False)
-      '5[9] +[4] 3[9]'
+    >>> weights_text(["5", " +", " 3"], [0.91, 0.4, 1.0], colour=False)
+    '5[9] +[4] 3[9]'
     """
-    parts = []
-    for token, weight in zip(tokens, weights, strict=True):
-        if colour:
-            shade = _TERMINAL[_level(weight, len(_TERMINAL))]
-            parts.append(f"\x1b[38;5;{shade}m{token}\x1b[0m")
-        else:
-            parts.append(f"{token}[{_level(weight, 10)}]" if token else "")
-    return "".join(parts)
+    pairs, n = zip(tokens, weights, strict=True), len(_TERMINAL)
+    if colour:
+        return "".join(f"\x1b[38;5;{_TERMINAL[_level(w, n)]}m{token}\x1b[0m" for token, w in pairs)
+    return "".join(f"{token}[{_level(w, 10)}]" for token, w in pairs if token)
 
 
 def weights_html(tokens: Sequence[str], weights: Sequence[float], question: str = "") -> str:
     """Write a rationale as an HTML paragraph; the title of each token is its weight.
 
-    Example:
-      >>> weights_html(["a < b"], [0.5])
-      '<p><span title="0.500" style="background:rgba(255,90,0,0.50)">a &lt; b</span></p>'
+    >>> weights_html(["a < b"], [0.5])
+    '<p><span title="0.500" style="background:rgba(255,90,0,0.50)">a &lt; b</span></p>'
     """
     spans = "".join(
         f'<span title="{weight:.3f}" style="background:rgba(255,90,0,{weight:.2f})">'

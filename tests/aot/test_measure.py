@@ -61,7 +61,7 @@ def test_a_program_fits_up_to_the_last_byte(peak, held, fits):
     """The peak counts: temporaries are not all alive at once."""
     found = measure(program(lambda: compiled(peak), held=held), V5E)
     assert found.fits is fits and found.needed == peak + held
-    assert found.memory.temporaries > V5E.hbm
+    assert found.memory["temporaries"] > V5E.hbm
 
 
 def test_every_program_fits_a_cpu():

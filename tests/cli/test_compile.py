@@ -7,7 +7,7 @@ import pytest
 from asesjax.aot import measure as measuring
 from asesjax.aot import topology
 from asesjax.aot.hlo import Traffic
-from asesjax.aot.measure import Measured, Memory
+from asesjax.aot.measure import Measured
 from asesjax.aot.topology import GIB, Chip
 from asesjax.cli.main import main
 from asesjax.core.errors import UserError
@@ -33,8 +33,9 @@ def compiler(monkeypatch):
         needed = int(needs[program.name](program) * GIB)
         if needed > GIB:
             return Measured(program, 1.0, None, needed, False, refusal="Ran out of memory")
+        memory = dict(arguments=needed, outputs=5, aliased=4, temporaries=3, code=2, peak=needed)
         return Measured(
-            program, 61.0, Memory(needed, 5, 4, 3, 2, needed), needed, True, 5e12,
+            program, 61.0, memory, needed, True, 5e12,
             Traffic({"all-reduce": 3}, {"all-reduce": 3e6}, 4e6, 5e9),
             {"compute": 0.25, "memory": 0.005, "links": 4e-5},
         )  # fmt: skip

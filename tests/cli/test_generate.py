@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import pytest
 
 from asesjax.cli import generate_file
-from asesjax.cli.generate_input import read_questions
 from asesjax.cli.main import main
 from asesjax.config import base_config, finish, save_fields
 from asesjax.core.files import read_json, read_jsonl, write_json
@@ -330,9 +329,9 @@ def test_bad_files_are_named(workdir, tmp_path, capsys):
 def test_bounds_of_a_method_of_one_segment(tmp_path):
     source = write(tmp_path / "in.jsonl", [GOOD, GOOD | {"max_chain_tokens": 3, "max_rounds": 2}])
     config = finish(base_config(), FIELDS)
-    read = read_questions(source, config, make_method("direct", config), VOCAB)
-    assert [value.tolist() for value in read.request.limits] == [[1, 1], [12, 3], [12, 3]]
-    assert read.request.forced is None
+    request, _ = generate_file.read_questions(source, config, make_method("direct", config), VOCAB)
+    assert [value.tolist() for value in request.limits] == [[1, 1], [12, 3], [12, 3]]
+    assert request.forced is None
 
 
 def test_logits_that_are_not_finite_are_reported(workdir, tmp_path, capsys):

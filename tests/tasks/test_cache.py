@@ -50,6 +50,6 @@ def test_no_cache_is_overwritten_or_left_half_written(run, tmp_path, monkeypatch
         raise OSError("disk full")
 
     monkeypatch.setattr(seqio.utils, "dict_to_tfexample", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match="disk full"):
         write_cache("asesjax_small_usm", tmp_path)
     assert [f.name for f in tmp_path.iterdir()] == ["asesjax_small_direct"]
