@@ -78,7 +78,7 @@ def execute(run: Run, until: tuple[str, ...] = ("report",), redo: bool = False) 
         ran = run_stages(
             chosen, run.workdir, redo, run.say,
             before=lambda: (save_fields(run.workdir, run.config), add_run_card(run.workdir)),
-        )
+        )  # fmt: skip
     if "report" in wanted and "report" not in ran:
         run.say("\n" + (run / "report.md").read_text(encoding="utf-8"))
 

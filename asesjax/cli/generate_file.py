@@ -181,9 +181,7 @@ def _rows_there(file: IO[bytes], path: Path, request: Request) -> list[bytes]:
     return lines
 
 
-def _card(
-    run: Run, method: Method, request: Request, sha256: str, log_probabilities: bool
-) -> dict:
+def _card(run: Run, method: Method, request: Request, sha256: str, log_probabilities: bool) -> dict:
     """What an output is made from, as JSON."""
     config = method.config
     kept = reads(config, "decode") | method.reads("decode") | method.reads("train")
