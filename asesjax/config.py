@@ -35,6 +35,7 @@ from asesjax import methods
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, write_json
 from asesjax.core.options import (
+    NOTHING,
     Config,
     all_fields,
     find_field,
@@ -65,6 +66,8 @@ class RunOptions:
         ("answer_only", "direct", "dsm", "usm"), "rows of the results table, in order: methods, or "
         "variants (variants.NAME.method, variants.NAME.section.field)", changes="report",
     )  # fmt: skip
+    students: str = option("", "folder of pretrained students, which runs may share; one in "
+                           "the workdir when empty", changes=NOTHING)  # fmt: skip
     plugins: tuple[str, ...] = option((), "modules, or Python files, that register things of the "
                                       "user's own", changes="report")  # fmt: skip
 
@@ -90,7 +93,7 @@ def base_config() -> ConfigDict:
         if part and part not in config:
             config[part] = ConfigDict()
         (config[part] if part else config)[leaf] = field.default
-    config.variants = ConfigDict()
+    config.variants, config.pretrain = ConfigDict(), ConfigDict()
     return config
 
 
@@ -159,8 +162,11 @@ def finish(
     if fill_start and found.model.init_from:
         # Absolute, so that the workdir finds it from any folder.
         fields = flatten(found) | {"model.init_from": str(Path(found.model.init_from).resolve())}
-        explicit = {name for name, value in fields.items()
-                    if name in overrides or value != getattr(known.get(name), "default", 0)}
+        explicit = {
+            name
+            for name, value in fields.items()
+            if name in overrides or value != getattr(known.get(name), "default", 0)
+        }
         start = describe_start(found.model.init_from)
         found = from_fields(fill(fields, explicit, start), origin)
     return _complete(found)
@@ -208,9 +214,7 @@ def saved_fields(workdir: str | Path) -> dict[str, Any]:
 
 def save_fields(workdir: str | Path, config: Config) -> None:
     """Write the configuration into a workdir."""
-    write_json(
-        Path(workdir) / "config.json", {"workdir_format": WORKDIR_FORMAT} | flatten(config)
-    )
+    write_json(Path(workdir) / "config.json", {"workdir_format": WORKDIR_FORMAT} | flatten(config))
 
 
 def load_file(path: Path) -> ModuleType:
@@ -302,5 +306,3 @@ def _nested(values: Mapping[str, Any]) -> Config:
     for plugin in values.get("plugins", ()):
         load_plugin(plugin)
     return from_fields(values)
-
-

@@ -28,7 +28,7 @@ from asesjax.jobs.data import prepare_data
 from asesjax.jobs.decoding import decode_method, make_report
 from asesjax.jobs.training import train_method
 from asesjax.methods.method import Method, make_method
-from asesjax.run import Run, keep_programs, one_seed
+from asesjax.run import Run, keep_programs, one_seed, student_run
 from asesjax.train.describe import describe_start
 from asesjax.train.duration import length
 from asesjax.train.optim import check
@@ -53,10 +53,13 @@ def open_run(spec: str | None, workdir: str | Path, overrides: dict[str, str] | 
     return Run(load_config(spec, overrides), workdir)
 
 
-def execute(run: Run, until: tuple[str, ...] = ("report",), redo: bool = False) -> None:
-    """Run the stages up to and including ``until``; finished ones are kept. All processes call
-    this. ``redo`` moves aside the outputs of stages whose configuration changed and runs them
-    again. Raises UserError for anything a user can fix; what was written before stays.
+def execute(
+    run: Run, until: tuple[str, ...] = ("report",), redo: bool = False, wait: bool = False
+) -> None:
+    """Run the stages up to and including ``until``, and before them those of the student that rows
+    start from; finished ones are kept. All processes call this. ``redo`` moves aside the outputs of
+    stages whose configuration changed and runs them again; ``wait`` waits for another run in the
+    same folder. Raises UserError for anything a user can fix; what was written before stays.
     """
     one_seed(run)
     stages = {stage.name: stage for stage in make_stages(run)}
@@ -65,12 +68,16 @@ def execute(run: Run, until: tuple[str, ...] = ("report",), redo: bool = False) 
         raise UserError("no method of this configuration uses segments; add usm or dsm to methods")
     for name, stage in reversed(stages.items()):  # each comes after those it needs
         wanted.update(stage.needs if name in wanted else ())
+    same_run(run, until=until, redo=redo)
+    if (student := student_run(run)) is not None:
+        run.say(f"the student that all rows start from: {student.workdir}")
+        execute(student, wait=True)
+        run.say("")
     keep_programs(run)
     chosen = [stage for name, stage in stages.items() if name in wanted]
-    same_run(run, until=until, redo=redo)
     if not is_first():
         return follow([stage.run for stage in chosen])
-    with leading() as together, locked(run.workdir):
+    with leading() as together, locked(run.workdir, wait):
         chosen = [
             dataclasses.replace(stage, run=together(i, stage.run)) if stage.together else stage
             for i, stage in enumerate(chosen)
@@ -131,6 +138,8 @@ def make_stages(run: Run) -> list[Stage]:
 
 def _data_stage(run: Run) -> Stage:
     fields = reads(run.config, "seed", "data", "vocab")
+    if (student := student_run(run)) is not None:  # whose vocabulary it takes
+        fields["pretrain"] = student.workdir.name
     if run.config.data.only_right_chains:
         fields["evaluate.metric"] = run.config.evaluate.metric
     return Stage("data", lambda: prepare_data(run), fields, outputs=("data", "vocab", "corpus"))

@@ -12,7 +12,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 
 from asesjax.core.errors import UserError
-from asesjax.core.options import Config
+from asesjax.core.options import Config, fingerprint, flatten, from_fields, reads
 from asesjax.core.processes import say
 from asesjax.core.types import Params
 from asesjax.data.corpus import read_corpus
@@ -60,6 +60,37 @@ def keep_programs(run: Run) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     # Without a reset, jax would write a second run of this process into the first one's folder.
     compilation_cache.reset_cache()
+
+
+def student_run(run: Run) -> Run | None:
+    """Return the run that trains the student which all rows start from: that of this run with the
+    fields of ``pretrain`` and with training options of its own, in a folder named by all that makes
+    it. None where nothing is pretrained, or ``model.init_from`` names a checkpoint instead.
+    """
+    config = run.config
+    if not config.pretrain or config.model.init_from:
+        return None
+    fields = {name: value for name, value in flatten(config).items()
+              if name.split(".")[0] not in ("train", "variants", "pretrain")}  # fmt: skip
+    own = dict(config.pretrain)
+    name = own.pop("method", "direct")
+    fields |= own | {"name": f"student of {config.name}", "methods": (name,)}
+    config = from_fields(fields, "pretrain")
+    method = make_method(name, config)
+    made_by = reads(config, "seed", "data", "vocab", "model", "train") | method.reads("train")
+    for stage in method.stages(dataclasses.replace(run, config=config)):
+        made_by |= stage.reads
+    shared = Path(config.students) if config.students else (run.shared or run.workdir) / "students"
+    return Run(config, shared / f"{name}-{fingerprint(made_by)}", run.say)
+
+
+def start_place(run: Run) -> str:
+    """Return the checkpoint that roles start from: ``model.init_from``, the student, or none."""
+    student = student_run(run)
+    if student is None:
+        return run.config.model.init_from
+    method = make_method(student.config.methods[0], student.config)
+    return str(role_folder(student, method.name, method.roles[0]))
 
 
 def model_config(run: Run, vocab: Vocabulary) -> T5Config:
@@ -111,12 +142,13 @@ def untouched(run: Run, model: T5Config) -> Params:
 
 
 def load_start(run: Run, model: T5Config) -> Params | None:
-    """Load the parameters of ``model.init_from``, None where it is empty. Raises UserError if it is
+    """Load the parameters of ``start_place``, None where there is none. Raises UserError if it is
     no checkpoint or Hugging Face folder, or has another vocabulary or shape.
     """
-    if not run.config.model.init_from:
+    place = start_place(run)
+    if not place:
         return None
-    start = describe_start(run.config.model.init_from)
+    start = describe_start(place)
     start.check_start(model, load_saved(run / "vocab"))
     shapes = placed_shapes(run, model, run_mesh(run))
     if start.is_hf:

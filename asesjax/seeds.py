@@ -80,7 +80,7 @@ def compare_runs(workdirs: Sequence[Path]) -> dict[str, Any]:
     """Compare the methods of finished runs that differ in their seed alone. ``rows`` are those of
     ``evals.paired.compare``, with means over seeds of ``chain_accuracy`` (None without gold
     chains), ``bleu``, ``train_tokens`` and ``train_steps``. Raises UserError for reports of
-    different methods or missing predictions.
+    different methods or missing predictions. ``made_by`` is the last line of ``run.jsonl``.
     """
     reports = [read_json(folder / "report.json") for folder in workdirs]
     names = [row["method"] for row in reports[0]["rows"]]
@@ -91,20 +91,19 @@ def compare_runs(workdirs: Sequence[Path]) -> dict[str, Any]:
                 "configuration"
             )
     by_method = [{row["method"]: row for row in report["rows"]} for report in reports]
-    first = reports[0]
-    metric, against = first["metric"], first["against"]
+    first, made_by = reports[0], [row for _, row in read_jsonl(workdirs[-1] / "run.jsonl")][-1]
+    metric = first["metric"]
     outcomes = {name: [_outcomes(folder, name, metric) for folder in workdirs] for name in names}
-    against = against if against in names and len(names) > 1 else None
-    rows = compare(outcomes, against)
+    rows = compare(outcomes, first["against"])
     for row in rows:
         own = [one[row["method"]] for one in by_method]
-        for field in ("chain_accuracy", "bleu", "train_tokens", "train_steps"):
+        for field in ("chain_accuracy", "bleu", "train_tokens", "train_steps", "train_seconds"):
             values = [one[field] for one in own]
             row[field] = None if None in values else sum(values) / len(values)
     return {
-        **{name: first[name] for name in ("name", "budget", "metric")},
-        "against": against,
-        "runs": [str(folder) for folder in workdirs],
+        **{name: first[name] for name in ("name", "budget", "metric", "against")},
+        "made_by": made_by,
+        "runs": [folder.name for folder in workdirs],
         "seeds": [report["seed"] for report in reports],
         "questions": [report["rows"][0]["questions"] for report in reports],
         "rows": rows,

@@ -83,7 +83,7 @@ def train_program(config: Config, on: Slice, vocab_rows: int) -> Program:
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=whole)
 
     def lower() -> jax.stages.Lowered:
-        step = make_train_step(model, train, _STEPS, optimizer, target, rows_on)
+        step = make_train_step(model, train, optimizer, target, rows_on)
         return step.lower(target, batch, key)
 
     of_source, of_target = token_flops(model, source, decoder)

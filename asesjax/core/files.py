@@ -83,8 +83,8 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
 
 
 @contextlib.contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
-    """Hold a folder for this process alone; a second process gets a UserError at once."""
+def locked(folder: str | Path, wait: bool = False) -> Iterator[None]:
+    """Hold a folder for this process alone; a second process waits, or gets a UserError at once."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def locked(folder: str | Path) -> Iterator[None]:
         raise UserError(f"cannot write to workdir {folder}: {error.strerror}") from None
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError:
             file.seek(0)
             raise UserError(

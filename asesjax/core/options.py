@@ -63,13 +63,20 @@ def section(name: str) -> Callable[[type], type]:
 
 class Config:
     """All options of a run: a dataclass for each section, and the run's own fields beside them.
-    ``variants`` holds the dotted fields of rows with options of their own.
+    ``variants`` holds the dotted fields of rows with options of their own, ``pretrain`` those in
+    which the training of a student differs (``asesjax/student.py``).
     """
 
-    def __init__(self, sections: Mapping[str, Any], variants: Mapping[str, dict[str, Any]]):
+    def __init__(
+        self,
+        sections: Mapping[str, Any],
+        variants: Mapping[str, dict[str, Any]],
+        pretrain: Mapping[str, Any],
+    ):
         own = {field.name: getattr(sections[""], field.name)
                for field in dataclasses.fields(sections[""])}  # fmt: skip
-        self.__dict__.update(sections | own, variants=dict(variants), _sections=dict(sections))
+        self.__dict__.update(sections | own, variants=dict(variants), pretrain=dict(pretrain),
+                             _sections=dict(sections))  # fmt: skip
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"a configuration does not change; use config.changed({name}=...)")
@@ -87,7 +94,7 @@ def flatten(config: Config) -> dict[str, Any]:
         out.update({f"{lead}{f.name}": getattr(part, f.name) for f in dataclasses.fields(part)})
     for row, fields in config.variants.items():
         out.update({f"variants.{row}.{name}": value for name, value in fields.items()})
-    return out
+    return out | {f"pretrain.{name}": value for name, value in config.pretrain.items()}
 
 
 def all_fields() -> dict[str, dataclasses.Field]:
@@ -107,24 +114,38 @@ def from_fields(values: Mapping[str, Any], origin: str = "config") -> Config:
     known = all_fields()
     own: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
     variants: dict[str, dict[str, Any]] = {}
+    pretrain: dict[str, Any] = {}
     for name, value in values.items():
         field = find_field(name, known, origin)
         if name.startswith("variants."):
             _, row, inner = name.split(".", 2)
             variants.setdefault(row, {})[inner] = checked(name, value, field)
+        elif name.startswith("pretrain."):
+            pretrain[name.removeprefix("pretrain.")] = checked(name, value, field)
         else:
             part, _, leaf = name.rpartition(".")
             own[part][leaf] = checked(name, value, field)
-    return Config({name: SECTIONS.get(name)(**own[name]) for name in SECTIONS}, variants)
+    sections = {name: SECTIONS.get(name)(**own[name]) for name in SECTIONS}
+    return Config(sections, variants, pretrain)
 
 
 def find_field(
     name: str, known: Mapping[str, dataclasses.Field], origin: str = ""
 ) -> dataclasses.Field | None:
-    """Return the field of a dotted name; None for the method of a variant. Raises UserError with
-    the nearest names if there is none.
+    """Return the field of a dotted name; None for the method of a variant or of the student. Raises
+    UserError with the nearest names if there is none.
     """
     inner = name
+    if name.startswith("pretrain."):
+        inner = name.removeprefix("pretrain.")
+        if inner == "method":
+            return None
+        if inner.split(".")[0] not in _OF_STUDENT:
+            raise UserError(
+                f"{name}: the student has the run's model and vocabulary; of its own are "
+                f"pretrain.method and fields of {', '.join(_OF_STUDENT)}, such as "
+                "pretrain.data.max_steps"
+            )
     if name.startswith("variants."):
         inner = name.split(".", 2)[2] if name.count(".") > 1 else ""
         if inner == "method":
@@ -141,6 +162,7 @@ def find_field(
 
 
 _SHARED = ("data", "vocab", "evaluate", "mesh")
+_OF_STUDENT = ("seed", "data", "train", "decode")
 
 
 def checked(name: str, value: Any, field: dataclasses.Field | None) -> Any:
@@ -157,9 +179,7 @@ def checked(name: str, value: Any, field: dataclasses.Field | None) -> Any:
     elif isinstance(default, float) and type(value) is int:
         value = float(value)
     elif type(value) is not type(default):
-        raise UserError(
-            f"{name} must be {_kind(field)}, got {value!r} ({type(value).__name__})"
-        )
+        raise UserError(f"{name} must be {_kind(field)}, got {value!r} ({type(value).__name__})")
     for item in value if isinstance(value, tuple) else (value,):
         if facts["choices"] is not None and item not in facts["choices"]:
             raise unknown(name, item, facts["choices"])

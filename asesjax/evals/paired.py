@@ -7,7 +7,7 @@ over questions says whether these trained models differ, and nothing about other
 import math
 import statistics
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,20 +122,32 @@ def versus(own: Sequence[Outcomes], other: Sequence[Outcomes]) -> Versus:
     )  # fmt: skip
 
 
+def compared_with(name: str, against: str, names: Collection[str]) -> str | None:
+    """Return the row that a row is compared with: ``against`` with the longest end of the row's own
+    name that makes another row, or None.
+
+    >>> compared_with("usm_entropy_200", "direct", ["direct_200", "usm_entropy_200"])
+    'direct_200'
+    """
+    parts = name.split("_")
+    others = ("_".join([against, *parts[i:]]) for i in range(1, len(parts) + 1))
+    return next((other for other in others if other in names and other != name), None)
+
+
 def compare(
     outcomes: Mapping[str, Sequence[Outcomes]], against: str | None
 ) -> list[dict[str, Any]]:
-    """Compare all methods over their seeds, and with the method ``against``, if any. Returns a row
-    a method: ``method``, ``accuracies`` (of the seeds), the fields of ``Mean``, and ``versus``:
-    None for ``against`` itself, else the fields of ``Versus`` and Holm's ``p_seeds_holm`` and
+    """Compare all methods over their seeds, and with the row of ``compared_with``, if any. Returns
+    a row a method: ``method``, ``accuracies`` (of the seeds), the fields of ``Mean``, and
+    ``versus``: None, or ``row``, the fields of ``Versus``, and Holm's ``p_seeds_holm`` and
     ``p_questions_holm``.
     """
     rows = []
     for method, own in outcomes.items():
         accuracies = [sum(right.values()) / len(right) for right in own]
         row = {"method": method, "accuracies": accuracies, **mean_interval(accuracies)._asdict()}
-        compared = against in outcomes and method != against
-        row["versus"] = versus(own, outcomes[against])._asdict() if compared else None
+        other = compared_with(method, against, outcomes) if against else None
+        row["versus"] = other and {"row": other, **versus(own, outcomes[other])._asdict()}
         rows.append(row)
     compared = [row["versus"] for row in rows if row["versus"]]
     for name in ("p_seeds", "p_questions"):

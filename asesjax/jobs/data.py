@@ -13,9 +13,15 @@ from asesjax.data.examples import chain_text
 from asesjax.data.options import VocabOptions
 from asesjax.data.sources import SPLITS, load_records, write_records
 from asesjax.data.symbols import ALPHABET
-from asesjax.data.vocab import Vocabulary, load_vocabulary, train_vocabulary, with_symbols
+from asesjax.data.vocab import (
+    Vocabulary,
+    load_saved,
+    load_vocabulary,
+    train_vocabulary,
+    with_symbols,
+)
 from asesjax.evals.answers import is_correct
-from asesjax.run import Run
+from asesjax.run import Run, student_run
 
 
 def prepare_data(run: Run) -> None:
@@ -26,7 +32,11 @@ def prepare_data(run: Run) -> None:
     texts = [record.question for record in train]
     texts += [chain_text(record, template) for record in train]
     further = _further(train, texts)
-    vocab = _vocabulary(run.config.vocab, [*texts, *further])
+    student = student_run(run)
+    if student is None:
+        vocab = _vocabulary(run.config.vocab, [*texts, *further])
+    else:
+        vocab = load_saved(student / "vocab")
     losses, ids = [], []
     for split, own in records.items():
         encoded = [encode_record(vocab, record, template) for record in own]

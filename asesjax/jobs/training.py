@@ -92,7 +92,12 @@ def role_examples(
     vocab, template = load_saved(run / "vocab"), method.config.data.answer_template
     files = method.annotations if annotations is None else annotations
     records = read_corpus(run.workdir, split, template, files)
-    method.prepare(records if split == "train" else read_corpus(run.workdir, "train", template))
+    shown = method.config.train.records or None
+    if split == "train":
+        records = records[:shown]
+        method.prepare(records)
+    else:
+        method.prepare(read_corpus(run.workdir, "train", template)[:shown])
     out: dict[str, list[Example]] = {role: [] for role in method.roles}
     for record in records:
         for role, examples in method.examples(record, vocab).items():

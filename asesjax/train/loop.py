@@ -5,6 +5,7 @@ and the saved state is that after exactly ``step`` updates, so a killed run resu
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -30,6 +31,7 @@ from asesjax.train import checkpoint
 from asesjax.train.checkpoint import Checkpoints
 from asesjax.train.describe import Description
 from asesjax.train.duration import (
+    UNITS,
     best_step,
     check_early_stopping,
     evaluation_steps,
@@ -41,13 +43,14 @@ from asesjax.train.meter import Clock, Meter, mesh_peak_flops
 from asesjax.train.objective import Objective, as_objective
 from asesjax.train.optim import check, make_optimizer
 from asesjax.train.state import (
+    TrainState,
     check_identity,
     identity,
     init_state,
     state_from_params,
     state_target,
 )
-from asesjax.train.step import check_batch_size, make_eval_step, make_train_step
+from asesjax.train.step import PerShape, check_batch_size, make_eval_step, make_train_step
 from asesjax.train.validation import validate, validation_batches
 from asesjax.train.watch import Profile, watching
 
@@ -111,9 +114,10 @@ def train(
     profile = Profile(workdir / "profile", train_config)
 
     optimizer = make_optimizer(train_config, n_steps)
-    shapes = jax.eval_shape(objective.init, jax.random.key(0))
-    on = param_shardings(mesh, rules, objective.logical_axes(), shapes)
-    target = state_target(optimizer, shapes, on, mesh)
+    # Rows that differ in these alone share what is compiled.
+    of_programs = dataclasses.replace(train_config, records=0, **dict.fromkeys(UNITS, 0))
+    target, step_fn, eval_fn = _programs(objective, of_programs, mesh, tuple(rules.items()))
+    compiled_before = len(step_fn.programs), step_fn.compile_seconds
     mine = identity(train_config, n_steps, len(examples), seed)
 
     restored = checkpoint.restore_newest(
@@ -141,8 +145,6 @@ def train(
         train_config.target_buckets, seed, packed_length=train_config.packed_length,
         n_steps=n_steps,
     )  # fmt: skip
-    step_fn = make_train_step(objective, train_config, n_steps, optimizer, target, batches_on)
-    eval_fn = make_eval_step(objective, train_config, target, batches_on)
     checked = validation_batches(train_config, validation)
 
     def diverged(step: int, what: str) -> UserError:
@@ -243,8 +245,24 @@ def train(
                 f"evaluations; stopped early, the best was at step {result.best_step}"
             )
     return dataclasses.replace(
-        result, n_programs=len(step_fn.programs), compile_seconds=step_fn.compile_seconds
+        result,
+        n_programs=len(step_fn.programs) - compiled_before[0],
+        compile_seconds=step_fn.compile_seconds - compiled_before[1],
     )
+
+
+@functools.lru_cache(maxsize=2)
+def _programs(
+    objective: Objective, train_config: Any, mesh: Mesh, rules: tuple
+) -> tuple[TrainState, PerShape, PerShape]:
+    """Return the state's description, the training step and the evaluation step."""
+    optimizer = make_optimizer(train_config, 1)
+    shapes = jax.eval_shape(objective.init, jax.random.key(0))
+    on = param_shardings(mesh, dict(rules), objective.logical_axes(), shapes)
+    target = state_target(optimizer, shapes, on, mesh)
+    rows_on = sharding_of_batches(mesh)
+    step_fn = make_train_step(objective, train_config, optimizer, target, rows_on)
+    return target, step_fn, make_eval_step(objective, train_config, target, rows_on)
 
 
 def _newest(folder: Path) -> str:

@@ -1,17 +1,15 @@
 """Optimizers and learning-rate schedules from the ``train`` section of the configuration."""
 
 import re
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from asesjax.core.errors import UserError
 from asesjax.core.types import Params
-
-Schedule = Callable[[jax.Array], jax.Array]
 
 
 def check(train: Any) -> None:
@@ -24,30 +22,52 @@ def check(train: Any) -> None:
     rate_factors(train)
 
 
-def make_schedule(train: Any, total_steps: int) -> Schedule:
-    """Return the learning rate as a function of the steps finished before the update (traced).
-    Linear warm-up over ``warmup_share`` of the steps to ``learning_rate``, then: "cosine" falls to
-    ``final_share`` of it at the last step; "inverse_square_root" falls as ``sqrt(warmup / step)``;
-    "constant" stays. The first step's rate is not 0.
+def horizon(train: Any, total_steps: int) -> np.ndarray:
+    """Return the steps of the warm-up and of the whole training, float32 [2]."""
+    return np.array([max(1, round(train.warmup_share * total_steps)), total_steps], np.float32)
+
+
+def learning_rate(train: Any, step: jax.Array, horizon: jax.Array) -> jax.Array:
+    """Return the learning rate of the update after so many finished steps. Linear warm-up to
+    ``learning_rate``, then: "cosine" falls to ``final_share`` of it at the last step;
+    "inverse_square_root" falls as ``sqrt(warmup / step)``; "constant" stays. The first step's rate
+    is not 0.
     """
-    warmup = max(1, round(train.warmup_share * total_steps))
-    peak, last = train.learning_rate, train.final_share
+    warmup, total = horizon
+    update = jnp.asarray(step, jnp.float32) + 1.0
+    if train.schedule == "cosine":
+        done = jnp.clip((update - warmup) / jnp.maximum(1.0, total - warmup), 0.0, 1.0)
+        last = train.final_share
+        shape = last + (1.0 - last) * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
+    elif train.schedule == "inverse_square_root":
+        shape = jnp.sqrt(warmup / jnp.maximum(update, warmup))
+    else:
+        shape = 1.0
+    return train.learning_rate * jnp.minimum(1.0, update / warmup) * shape
 
-    def cosine(update):
-        done = jnp.clip((update - warmup) / max(1, total_steps - warmup), 0.0, 1.0)
-        return last + (1.0 - last) * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
 
-    shape = {
-        "cosine": cosine,
-        "inverse_square_root": lambda update: jnp.sqrt(warmup / jnp.maximum(update, warmup)),
-        "constant": jnp.ones_like,
-    }[train.schedule]
+class Scheduled(NamedTuple):
+    """State of ``scale_by_schedule``. The horizon is data and no constant of the program, so that
+    one program trains for any number of steps.
+    """
 
-    def schedule(step):
-        update = jnp.asarray(step, jnp.float32) + 1.0
-        return peak * jnp.minimum(1.0, update / warmup) * shape(update)
+    count: jax.Array  # int32 scalar, updates so far
+    horizon: jax.Array  # float32 [2], as from the function
+    learning_rate: jax.Array  # float32 scalar, of the last update
 
-    return schedule
+
+def scale_by_schedule(train: Any, total_steps: int) -> optax.GradientTransformation:
+    """Multiply updates by minus the learning rate."""
+
+    def init(params):
+        return Scheduled(jnp.int32(0), jnp.asarray(horizon(train, total_steps)), jnp.float32(0.0))
+
+    def update(updates, state, params=None):
+        rate = learning_rate(train, state.count, state.horizon)
+        updates = jax.tree.map(lambda u: -rate * u, updates)
+        return updates, Scheduled(state.count + 1, state.horizon, rate)
+
+    return optax.GradientTransformation(init, update)
 
 
 def decay_mask(params: Params) -> Params:
@@ -119,9 +139,7 @@ class Averaged(NamedTuple):
     inner: Any  # state of the optimizer
 
 
-def average(
-    optimizer: optax.GradientTransformation, decay: float
-) -> optax.GradientTransformation:
+def average(optimizer: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
     """Make the parameters the running average of weights that the optimizer trains. Evaluation,
     decoding and conversion so read the average; gradients are taken at the weights
     (``training_weights``). The average keeps ``min(decay, (1 + n) / (10 + n))`` of itself at update
@@ -175,7 +193,7 @@ def make_optimizer(train: Any, total_steps: int) -> optax.GradientTransformation
         chain.insert(0, optax.clip_by_global_norm(train.clip_norm))
     if train.weight_decay:
         chain.append(optax.add_decayed_weights(train.weight_decay, mask=decay_mask))
-    chain.append(optax.scale_by_learning_rate(make_schedule(train, total_steps)))
+    chain.append(scale_by_schedule(train, total_steps))
     if factors := rate_factors(train):
         scale = lambda path, u: u * _factor(factors, path)  # noqa: E731
         chain.append(optax.stateless(lambda updates, _: jax.tree.map_with_path(scale, updates)))

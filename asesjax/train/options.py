@@ -23,6 +23,8 @@ class TrainOptions:
         4_000_000, "length of training in real (not padding) source and target tokens of a method, "
         "shared by its roles: it matches compute", least=0,
     )  # fmt: skip
+    records: int = option(0, "train on the first so many training records, 0 for all: rows of one "
+                          "run may so learn from different numbers", least=0)  # fmt: skip
     optimizer: str = option("adafactor", "the optimizer",
                             choices=("adamw", "adafactor", "lion", "sgd"))  # fmt: skip
     learning_rate: float = option(

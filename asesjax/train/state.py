@@ -30,11 +30,6 @@ class TrainState(NamedTuple):
     opt_state: Any  # of optax; with ``train.ema_decay`` ``optim.Averaged``, with trained parameters
 
 
-def create(optimizer: optax.GradientTransformation, params: Params) -> TrainState:
-    """Return the state before the first step. Pure; jit it with ``out_shardings``."""
-    return TrainState(jnp.int32(0), params, optimizer.init(params))
-
-
 def state_target(
     optimizer: optax.GradientTransformation, shapes: Params, param_shardings: Params, mesh: Mesh
 ) -> TrainState:
@@ -42,7 +37,8 @@ def state_target(
     Optimizer arrays that mirror a parameter lie where it lies; the rest is replicated, which is
     small (Adafactor's factored moments are 0.3 % of T5-small's parameters).
     """
-    abstract = jax.eval_shape(lambda p: create(optimizer, p), shapes)
+    create = lambda p: TrainState(jnp.int32(0), p, optimizer.init(p))  # noqa: E731
+    abstract = jax.eval_shape(create, shapes)
     params = {
         path: (leaf.shape, on)
         for (path, leaf), on in zip(
@@ -73,8 +69,9 @@ def init_state(
     key: jax.Array,
 ) -> TrainState:
     """Draw parameters and make the first state; each device makes only its own shards."""
-    first = jax.jit(lambda k: create(optimizer, init_fn(k)), out_shardings=shardings(target))
-    return first(key)
+    out = shardings(target)
+    params = jax.jit(init_fn, out_shardings=out.params)(key)
+    return _first(optimizer, out, params)
 
 
 def state_from_params(
@@ -84,7 +81,10 @@ def state_from_params(
     # Training donates the state, so it must not share memory with what the caller holds.
     place = lambda leaf, want: jax.device_put(leaf, want.sharding, may_alias=False)  # noqa: E731
     params = jax.tree.map(place, params, target.params)
-    out = shardings(target)
+    return _first(optimizer, shardings(target), params)
+
+
+def _first(optimizer: optax.GradientTransformation, out: TrainState, params: Params) -> TrainState:
     opt_state = jax.jit(optimizer.init, out_shardings=out.opt_state)(params)
     return TrainState(jax.device_put(np.int32(0), out.step), params, opt_state)
 

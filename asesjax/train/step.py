@@ -21,7 +21,7 @@ from asesjax.core.types import Batch, Params
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.place import on_mesh, replicated
 from asesjax.train.objective import Objective, as_objective
-from asesjax.train.optim import make_schedule, training_weights, without_frozen
+from asesjax.train.optim import training_weights, without_frozen
 from asesjax.train.state import TrainState, shardings
 
 # What the vector of a training step holds. The sums run over the whole batch; source and target
@@ -121,7 +121,6 @@ def loss_and_gradients(
 def make_train_step(
     model: T5Config | Objective,
     train: Any,
-    total_steps: int,
     optimizer: optax.GradientTransformation,
     target: TrainState,
     batch_sharding: NamedSharding,
@@ -132,16 +131,13 @@ def make_train_step(
     """
     mesh = batch_sharding.mesh
     objective = as_objective(model)
-    schedule = make_schedule(train, total_steps)
     parts_sharding = NamedSharding(mesh, PartitionSpec(None, *batch_sharding.spec))
     split = functools.partial(jax.lax.with_sharding_constraint, shardings=parts_sharding)
 
     def step(state: TrainState, batch: Batch, key: jax.Array):
         step_key = jax.random.fold_in(key, state.step) if objective.draws else None
         weights = training_weights(state.params, state.opt_state)
-        sums, divisor, grads = loss_and_gradients(
-            objective, train, weights, batch, step_key, split
-        )
+        sums, divisor, grads = loss_and_gradients(objective, train, weights, batch, step_key, split)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         source, decoder = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
@@ -150,7 +146,7 @@ def make_train_step(
             normalizer=divisor,
             grad_norm=optax.tree.norm(grads),
             update_norm=optax.tree.norm(updates),
-            learning_rate=schedule(state.step),
+            learning_rate=optax.tree.get(opt_state, "learning_rate"),
             source_tokens=jnp.sum(source != 0),
             target_tokens=jnp.sum(decoder != 0),
             examples=losses.count_examples(batch),

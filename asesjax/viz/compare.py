@@ -23,7 +23,7 @@ def rows_table(reports: dict[str, dict[str, Any]]) -> str:
 
 def comparison_text(group: dict[str, Any]) -> str:
     """Write the results of ``seeds.compare_runs`` as Markdown, with what the numbers mean."""
-    seeds, against = group["seeds"], group["against"]
+    seeds = group["seeds"]
     questions = sorted(set(group["questions"]))
     lines = [
         f"{group['name']}: seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}; "
@@ -41,7 +41,7 @@ def comparison_text(group: dict[str, Any]) -> str:
             "training tokens (each method's own) are means, too."
         )
     lines += ["", remark]
-    if against:
+    if any(row["versus"] for row in group["rows"]):
         lines += ["", _differences(group), "", *_meaning(group)]
     return "\n".join(lines) + "\n"
 
@@ -64,13 +64,13 @@ def _means(group: dict[str, Any]) -> str:
 
 def _differences(group: dict[str, Any]) -> str:
     several = len(group["seeds"]) > 1
-    headings = [f"against {group['against']}", "difference"]
+    headings = ["row", "against", "difference"]
     headings += ["95 % interval", "p, seeds", "Holm"] * several
     headings += ["p, questions", "Holm", "better", "worse"]
     cells = []
     for row in group["rows"]:
         if found := row["versus"]:
-            own = [row["method"], cell(found["difference"], "{:+.1%}")]
+            own = [row["method"], found["row"], cell(found["difference"], "{:+.1%}")]
             if several:
                 own.append(cell(found["interval"], INTERVAL))
             names = ["p_seeds", "p_seeds_holm"] * several + ["p_questions", "p_questions_holm"]
@@ -80,11 +80,10 @@ def _differences(group: dict[str, Any]) -> str:
 
 
 def _meaning(group: dict[str, Any]) -> list[str]:
-    against = group["against"]
     compared = sum(bool(row["versus"]) for row in group["rows"])
     lines = [
-        f"Every method answers the questions that {against} does, seed by seed; the difference is "
-        "in points of accuracy.",
+        "Every row answers the questions that the other does, seed by seed; the difference is in "
+        "points of accuracy.",
         "p, questions: exact test over questions, those of all seeds together, of which better and "
         "worse are the ones that only one of the two gets right (signs flip by question; McNemar's "
         "test where seeds have questions of their own). It compares these trained models and says "

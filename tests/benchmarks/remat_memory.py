@@ -56,7 +56,7 @@ def main() -> None:
         train.scan_layers, train.remat, train.optimizer = scanned, remat, args.optimizer
         optimizer = optim.make_optimizer(train, 10)
         target = state.state_target(optimizer, shapes, on, mesh)
-        run = step.make_train_step(model, train, 10, optimizer, target, batch_sharding(mesh))
+        run = step.make_train_step(model, train, optimizer, target, batch_sharding(mesh))
         key = jax.device_put(jax.random.key(0), replicated(mesh))
         start = time.process_time()
         lowered = run.lower(target, batch, key)

@@ -100,9 +100,7 @@ class Ours:
         copied = jax.tree.map(np.array, params)  # the step gives its buffers away
         self.state = state.state_from_params(optimizer, target, copied)
         self.key = jax.device_put(jax.random.key(0), target.step.sharding)
-        self.run = step.make_train_step(
-            config, train, 1000, optimizer, target, batch_sharding(self.mesh)
-        )
+        self.run = step.make_train_step(config, train, optimizer, target, batch_sharding(self.mesh))
 
     def step(self, batch: dict) -> jax.Array:
         """Start training on one batch and return its metrics."""

@@ -12,14 +12,13 @@ from asesjax.train import duration, optim
 
 
 def rates(tiny, total, **fields):
-    schedule = optim.make_schedule(tiny.config(**fields), total)
-    return [float(schedule(jnp.int32(step))) for step in range(total)]
+    train = tiny.config(**fields)
+    horizon = optim.horizon(train, total)
+    return [float(optim.learning_rate(train, jnp.int32(k), horizon)) for k in range(total)]
 
 
 def test_cosine_by_hand(tiny):
-    got = rates(
-        tiny, 10, schedule="cosine", learning_rate=2.0, warmup_share=0.2, final_share=0.1
-    )
+    got = rates(tiny, 10, schedule="cosine", learning_rate=2.0, warmup_share=0.2, final_share=0.1)
     down = [0.1 + 0.9 * (1 + np.cos(np.pi * k / 8)) / 2 for k in range(1, 9)]
     np.testing.assert_allclose(got, [1.0, 2.0] + [2 * d for d in down], rtol=1e-6)
     assert got[-1] == pytest.approx(0.2)
@@ -37,11 +36,12 @@ def test_without_warmup_the_first_step_has_the_full_rate(tiny):
     assert rates(tiny, 5, schedule="constant", warmup_share=0.0) == pytest.approx([1e-2] * 5)
 
 
-def test_new_steps_do_not_compile_the_schedule_again(tiny):
-    schedule = jax.jit(optim.make_schedule(tiny.config(), 10))
+def test_neither_steps_nor_another_length_compile_the_schedule_again(tiny):
+    train = tiny.config()
+    rate = jax.jit(lambda step, horizon: optim.learning_rate(train, step, horizon))
     for step in range(10):
-        schedule(jnp.int32(step))
-    assert schedule._cache_size() == 1
+        rate(jnp.int32(step), optim.horizon(train, 10 + step))
+    assert rate._cache_size() == 1
 
 
 def test_adamw_step_by_hand(tiny):

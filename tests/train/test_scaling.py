@@ -87,9 +87,7 @@ def lively():
 def expected(lively):
     (source, targets, weights), _ = make_examples()
     args = source, targets, weights
-    return reference.loss_and_gradient(
-        MODEL, lively, args, LOSS["z_loss"], LOSS["label_smoothing"]
-    )
+    return reference.loss_and_gradient(MODEL, lively, args, LOSS["z_loss"], LOSS["label_smoothing"])
 
 
 def set_up(model, sizes, preset, optimizer="adamw", **fields):
@@ -185,7 +183,7 @@ def test_packed_tokens_have_the_losses_of_their_own_rows(lively):
 def compiled_step(model, sizes, preset, batch, **fields):
     rows = len(batch["example_index"])
     mesh, train, chosen, target = set_up(model, sizes, preset, batch_size=rows, **fields)
-    run = step.make_train_step(model, train, 10, chosen, target, batch_sharding(mesh))
+    run = step.make_train_step(model, train, chosen, target, batch_sharding(mesh))
     key = jax.device_put(jax.random.key(0), target.step.sharding)
     return run.lower(target, put_batch(mesh, batch), key).compile(), target
 
@@ -244,7 +242,7 @@ def test_a_step_keeps_the_shardings_of_the_rules(optimizer):
         MODEL, (1, 4, 2), "fsdp_tp", optimizer, batch_size=ROWS, **fields
     )
     now = state.init_state(chosen, target, lambda k: t5.init(MODEL, k), jax.random.key(1))
-    run = step.make_train_step(MODEL, train, 10, chosen, target, batch_sharding(mesh))
+    run = step.make_train_step(MODEL, train, chosen, target, batch_sharding(mesh))
     key = jax.device_put(jax.random.key(5), target.step.sharding)
     now, metrics = run(now, put_batch(mesh, batch), key)
     assert np.isfinite(metrics).all()

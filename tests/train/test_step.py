@@ -35,7 +35,7 @@ def set_up(tiny, model, preset="dp", sizes=None, **fields):
     on = param_shardings(mesh, rules(preset), t5.logical_axes(model), shapes)
     target = state.state_target(optimizer, shapes, on, mesh)
     first = state.init_state(optimizer, target, lambda k: t5.init(model, k), jax.random.key(1))
-    run = step.make_train_step(model, train, 10, optimizer, target, batch_sharding(mesh))
+    run = step.make_train_step(model, train, optimizer, target, batch_sharding(mesh))
     return mesh, target, first, run
 
 
@@ -51,9 +51,7 @@ def train_two_steps(tiny, model, *args, **fields):
 
 def compute(tiny, train, params, batch):
     """Sums, divisor and gradients, compiled."""
-    return jax.jit(lambda p, b: step.loss_and_gradients(tiny.DRY, train, p, b, None))(
-        params, batch
-    )
+    return jax.jit(lambda p, b: step.loss_and_gradients(tiny.DRY, train, p, b, None))(params, batch)
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +125,7 @@ def test_every_mesh_trains_alike_and_shards_by_the_rules(tiny, alone, preset):
             assert other[name] == pytest.approx(one[name], rel=2e-5), name
     # Two Adam steps turn rounding of the smallest gradients into a share of the rate (1e-2).
     for name, value in tiny.leaves(alone.params).items():
-        np.testing.assert_allclose(
-            tiny.leaves(spread.params)[name], value, atol=2e-4, err_msg=name
-        )
+        np.testing.assert_allclose(tiny.leaves(spread.params)[name], value, atol=2e-4, err_msg=name)
     wi = spread.params["encoder"]["layers_0"]["mlp"]["wi"]["kernel"]
     want = {
         "dp": (None, None), "fsdp": ("fsdp", None), "tp": (None, "tensor"),
@@ -140,10 +136,9 @@ def test_every_mesh_trains_alike_and_shards_by_the_rules(tiny, alone, preset):
         wanted = dict(jax.tree.leaves_with_path(target))[path].sharding
         assert leaf.sharding.is_equivalent_to(wanted, leaf.ndim), jax.tree_util.keystr(path)
     mirrored = [
-        leaf.sharding.spec for path, leaf in jax.tree.leaves_with_path(spread.opt_state)
-        if jax.tree_util.keystr(path).endswith(
-            "['encoder']['layers_0']['mlp']['wi']['kernel']"
-        )
+        leaf.sharding.spec
+        for path, leaf in jax.tree.leaves_with_path(spread.opt_state)
+        if jax.tree_util.keystr(path).endswith("['encoder']['layers_0']['mlp']['wi']['kernel']")
     ]
     assert mirrored == [PartitionSpec(*want)] * 2  # both moments of Adam
 
