@@ -66,9 +66,9 @@ def test_means_and_differences():
                       "1,234"]  # fmt: skip
     assert usm[:6] == ["usm", "75.0", "0.0", "75.0..75.0", "75.0", "75.0"]
     head, _, row = cells(differences)
-    assert head == ["against direct", "difference", "95 % interval", "p, seeds", "Holm",
+    assert head == ["row", "against", "difference", "95 % interval", "p, seeds", "Holm",
                     "p, questions", "Holm", "better", "worse"]  # fmt: skip
-    assert row == ["usm", "+37.5", "-121.3..196.3", "0.205", "0.205", "0.250", "0.250", "3", "0"]
+    assert row == ["usm", "direct", "+37.5", "-121.3..196.3", "0.205", "0.205", "0.250", "0.250", "3", "0"]
     assert "corrected for 1 comparison." in text and "1 degree of freedom" in text
 
 
