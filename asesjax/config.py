@@ -32,7 +32,7 @@ import asesjax.segment.options
 import asesjax.sharding.options
 import asesjax.train.options  # noqa: F401
 from asesjax import methods
-from asesjax.core.errors import UserError
+from asesjax.core.errors import UserError, unknown
 from asesjax.core.files import read_json, write_json
 from asesjax.core.options import (
     NOTHING,
@@ -46,7 +46,7 @@ from asesjax.core.options import (
     section,
 )
 from asesjax.core.registry import Registry
-from asesjax.methods.method import method_class
+from asesjax.methods.method import METHODS, method_class
 from asesjax.train.describe import describe_start, fill
 
 __all__ = ["base_config", "load_config", "finish", "flatten", "Config"]
@@ -173,11 +173,13 @@ def finish(
 
 
 def _complete(config: Config) -> Config:
-    """Check that every row of the table and every variant is a method or a variant of one."""
+    """Check that every row of the table, every variant and the student is of a method."""
     if not config.methods:
         raise UserError("methods is empty; name the rows of the results table, such as direct,usm")
     for name in (*config.methods, *config.variants):
         method_class(name, config)
+    if config.pretrain and config.pretrain.get("method") not in METHODS:
+        raise unknown("pretrain.method", config.pretrain.get("method"), METHODS)
     return config
 
 

@@ -73,7 +73,7 @@ def student_run(run: Run) -> Run | None:
     fields = {name: value for name, value in flatten(config).items()
               if name.split(".")[0] not in ("train", "variants", "pretrain")}  # fmt: skip
     own = dict(config.pretrain)
-    name = own.pop("method", "direct")
+    name = own.pop("method")
     fields |= own | {"name": f"student of {config.name}", "methods": (name,)}
     config = from_fields(fields, "pretrain")
     method = make_method(name, config)

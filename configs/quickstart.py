@@ -11,6 +11,9 @@ sees a chain of two. Then every row starts from it and learns problems of two to
 one budget of training tokens; ``start`` is the student as it is. USM and DSM learn from segments
 that are labelled by the entropy of ``direct``.
 
+Argument "epochs" matches passes over each role's own examples instead of tokens, as the papers'
+scripts do; USM and DSM then compute several times as much as the others.
+
 With a real checkpoint, --config.model.init_from=FOLDER takes the student's place.
 
 tests/benchmarks/learnability.py tries other settings and prints how fast each is learned.
@@ -21,13 +24,16 @@ from asesjax.core.errors import unknown
 
 
 def get_config(arg: str = ""):
-    if arg:
-        raise unknown("argument of configs/quickstart.py", arg, ("",))
+    if arg not in ("", "epochs"):
+        raise unknown("argument of configs/quickstart.py", arg, ("epochs",))
     c = base_config()  # the embedded task is what its defaults are made for
     c.vocab.size, c.vocab.extra_ids = 248, 8  # every word and number is one piece; 256 ids in all
+    c.pretrain.method = "direct"
     c.pretrain.data = {"min_steps": 1, "max_steps": 1, "n_distractors": 1, "n_train": 20_000}
     c.pretrain.train = {"tokens": 1_500_000}
     c.methods = ("start", "answer_only", "direct", "dsm", "usm")
     c.data.n_train = 200
     c.train.tokens, c.train.learning_rate = 2_000_000, 0.02
+    if arg == "epochs":
+        c.train.tokens, c.train.epochs = 0, 20.0
     return c

@@ -55,8 +55,6 @@ def loss_curves(metrics: dict[str, Path], path: str | Path) -> Path:
     """Draw the training loss of each role against training tokens, from its metrics.jsonl."""
     with _plot(path, "training tokens", "loss, nats a target token") as axes:
         for (name, file), colour in _coloured(metrics.items()):
-            if not file.exists():  # nothing was trained
-                continue
             points = read_metrics(file, "train")
             x, y = ([point[key] for point in points] for key in ("tokens", "loss"))
             axes.plot(x, y, color=colour, label=name)

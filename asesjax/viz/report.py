@@ -12,12 +12,14 @@ from asesjax.viz.tables import results_table
 def write_report(workdir: Path, report: dict[str, Any], parts: Sequence[Any] = ()) -> str:
     """Write ``figures/``, ``report.md`` and ``report.json``; return the text to print."""
     rows, folder = report["rows"], workdir / "figures"
-    metrics = {role: workdir / path for role, path in report["metrics_files"].items()}
+    metrics = {role: workdir / path for role, path in report["metrics_files"].items()
+               if (workdir / path).exists()}  # fmt: skip
     figures = [
         learning_curves(rows, folder / "accuracy_by_tokens.png", "tokens"),
         learning_curves(rows, folder / "accuracy_by_seconds.png", "seconds"),
-        loss_curves(metrics, folder / "training_loss.png"),
     ]
+    if metrics:  # something was trained
+        figures.append(loss_curves(metrics, folder / "training_loss.png"))
     if all(row["first_wrong"] for row in rows):
         figures.append(error_kinds(rows, folder / "first_wrong_sentence.png"))
     for part in parts:

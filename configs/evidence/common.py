@@ -8,6 +8,7 @@ def student_config():
     c = base_config()
     c.seeds = (0, 1, 2, 3, 4)
     c.vocab.size, c.vocab.extra_ids = 248, 8
+    c.pretrain.method = "direct"
     c.pretrain.data = {"min_steps": 1, "max_steps": 1, "n_distractors": 1, "n_train": 20_000}
     c.pretrain.train = {"tokens": 1_500_000}
     c.pretrain.decode = {"curve_questions": 0}

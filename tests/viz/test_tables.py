@@ -14,7 +14,8 @@ from asesjax.viz.tables import results_table
 def report(seed, accuracies, strategy="entropy"):
     rows = [
         {"method": method, "seed": seed, "accuracy": accuracy, "chain_accuracy": None,
-         "bleu": 50.0, "train_tokens": 1000, "train_steps": 10, "questions": 4}
+         "bleu": 50.0, "train_tokens": 1000, "train_steps": 10, "train_seconds": 1.0,
+         "questions": 4}
         for method, accuracy in accuracies.items()
     ]  # fmt: skip
     own = {"segmentation": {"strategy": strategy}} if strategy else {}
@@ -68,7 +69,8 @@ def test_means_and_differences():
     head, _, row = cells(differences)
     assert head == ["row", "against", "difference", "95 % interval", "p, seeds", "Holm",
                     "p, questions", "Holm", "better", "worse"]  # fmt: skip
-    assert row == ["usm", "direct", "+37.5", "-121.3..196.3", "0.205", "0.205", "0.250", "0.250", "3", "0"]
+    assert row == ["usm", "direct", "+37.5", "-121.3..196.3", "0.205", "0.205", "0.250", "0.250",
+                   "3", "0"]  # fmt: skip
     assert "corrected for 1 comparison." in text and "1 degree of freedom" in text
 
 
@@ -117,6 +119,7 @@ def test_comparing_takes_no_configuration(tmp_path, capsys, more):
         ))  # fmt: skip
         row = {"id": "1", "question": "q", "chain": "It is 3.", "reference_answer": "3"}
         (folder / "predictions/usm/test.jsonl").write_text(json.dumps(row))
+        (folder / "run.jsonl").write_text(json.dumps({"command": "asesjax run"}))
     folders = [str(tmp_path / name) for name in "ab"]
     assert main(["report", "--workdir", *folders]) == 0
     assert "| usm    |      100.0 | 0.0 |  100.0..100.0 |" in capsys.readouterr().out
