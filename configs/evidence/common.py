@@ -15,8 +15,8 @@ def student_config():
     c.students = "runs/evidence/students"
     c.segment.strategy = "location"
     c.train.tokens, c.train.learning_rate = 2_000_000, 0.02
-    c.train.keep_best = "answer_accuracy"
-    c.data.n_validation = c.decode.curve_questions = 100
+    c.train.keep_best = "validation_accuracy"
+    c.data.n_validation, c.decode.curve_questions = 100, 0
     return c
 
 
@@ -27,6 +27,6 @@ def tiny(c) -> None:
     c.model.n_encoder_layers = c.model.n_decoder_layers = 1
     c.pretrain.data.n_train, c.pretrain.data.n_validation, c.pretrain.data.n_test = 64, 8, 8
     c.pretrain.train.tokens = 20_000
-    c.data.n_test = c.data.n_validation = c.decode.curve_questions = 8
+    c.data.n_test = c.data.n_validation = 8
     c.train.tokens = 20_000 if c.train.tokens else 0
     c.train.epochs = 1.0 if c.train.epochs else 0.0

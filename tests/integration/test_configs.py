@@ -14,7 +14,7 @@ from asesjax.run import Run
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+CONFIGS = [path for path in sorted((ROOT / "configs").rglob("*.py")) if path.stem != "common"]
 ARGUMENTS = {
     "answer_only": ["", "gsm8k"],
     "baselines": ["", "gsm8k"],
@@ -26,6 +26,7 @@ ARGUMENTS = {
     "tpu": ["", "t5-xl", "t5-xxl"],
     "quickstart": ["", "epochs"],
     "cpet": ["", "tiny"],
+    "data_efficiency": ["", "controls", "epochs", "tiny"],
     "svamp": ["", "equations"],
     "symbolic": ["", "coin_flip", "date_understanding", "tracking_shuffled_objects"],
 }
@@ -34,10 +35,10 @@ CASES = [(p, a) for p in CONFIGS for a in ARGUMENTS.get(p.stem, [""])]
 
 @pytest.mark.parametrize("path, argument", CASES, ids=lambda x: getattr(x, "stem", x))
 def test_every_config_builds(path, argument, tmp_path):
-    config = load_config(f"{path}:{argument}" if argument else str(path))
+    config = load_config(f"{path}:{argument}" if argument else str(path), {"seeds": ""})
     names = [stage.name for stage in make_stages(Run(config, tmp_path))]
     assert names[0] == "data" and names[-1] == "report"
-    assert f"asesjax run --config configs/{path.name}" in path.read_text()
+    assert f"asesjax run --config {path.relative_to(ROOT)}" in path.read_text()
 
 
 def test_unknown_arguments_are_explained():
