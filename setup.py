@@ -17,6 +17,7 @@ CORE = [
     "numpy>=2.0",
     "sentencepiece>=0.2.3",  # return_type="offset_mapping": offsets of pieces as characters
     "safetensors>=0.5",  # bfloat16 through numpy
+    "protobuf>=7.36.1",  # sentencepiece 0.2.3's generated code needs it and does not say so
     "tensorboardX>=2.6.4",  # TensorBoard files without TensorFlow
     "tqdm>=4.66",  # progress bars
 ]
@@ -26,7 +27,6 @@ EXTRAS = {
         "tensorflow-datasets>=4.9.10",
         "tensorflow>=2.21,<2.22",
         "tensorflow-text>=2.21,<2.22",  # seqio imports it; must match TensorFlow
-        "protobuf>=7.36.1",  # sentencepiece 0.2.3's generated code needs it and does not say so
     ],
     "hf": ["transformers>=5.17,<6"],  # 5.17: T5 tokenizers load from a folder
     "eval": ["sacrebleu>=2.5"],  # corpus BLEU, the zh tokenizer included

@@ -120,11 +120,7 @@ class Peers:
 
 
 def meet(
-    address: str,
-    processes: int,
-    process: int,
-    seconds: float,
-    say: Callable[[str], None] = warn,
+    address: str, processes: int, process: int, seconds: float, say: Callable[[str], None] = warn
 ) -> Peers:
     """Wait until all processes of a run have connected at ``address``, ``host:port`` of process 0.
     ``say`` gets a line when there is a wait. Raises the same UserError in all that have connected

@@ -7,25 +7,17 @@ trained here are byte-pair models, which it would silently cut differently; they
 
 import base64
 import shutil
-import struct
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from asesjax.core.files import read_json, write_json
-from asesjax.data.vocab import (
-    SentencePieceVocabulary,
-    SymbolVocabulary,
-    Vocabulary,
-    load_vocabulary,
-)
+from asesjax.data.vocab import SentencePieceVocabulary, Vocabulary, load_vocabulary
 
 # What a folder of transformers may hold of a tokenizer.
 FILES = (
     "spiece.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json",
 )  # fmt: skip
-_UNIGRAM, _BPE = 1, 2  # TrainerSpec.ModelType
-_BYTE_PIECE = 6  # ModelProto.SentencePiece.Type
 _SPECIAL = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
@@ -52,20 +44,21 @@ def copy_tokenizer(source: Path, folder: Path) -> bool:
 def write_hf_tokenizer(vocab: Vocabulary, folder: Path) -> str:
     """Write the files of a tokenizer; return what it cannot do that ``vocab`` does, or ""."""
     note = ""
-    if isinstance(vocab, SymbolVocabulary):
+    if vocab.symbols:
         vocab = vocab.plain
-        note = (
-            "texts must be escaped by asesjax.data.symbols before this tokenizer, and unescaped "
-            "after it: transformers knows no escapes"
-        )
+        note = ("texts must be escaped by asesjax.data.symbols before this tokenizer, and "
+                "unescaped after it: transformers knows no escapes")  # fmt: skip
     if not isinstance(vocab, SentencePieceVocabulary):
         return f"no tokenizer is written: transformers has none for a vocabulary of {vocab.kind}s"
-    model = _read_model(vocab.model)
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto  # only needed here
+
+    model = ModelProto.FromString(vocab.model)
+    kind = model.trainer_spec.model_type
     config: dict[str, Any] = dict(_SPECIAL)
-    if model.kind == _UNIGRAM:
+    if kind == model.trainer_spec.UNIGRAM:
         (folder / "spiece.model").write_bytes(vocab.model)
         config |= {"tokenizer_class": "T5Tokenizer", "extra_ids": vocab.extra_ids}
-    elif model.kind == _BPE:
+    elif kind == model.trainer_spec.BPE:
         sentinels = [f"<extra_id_{k}>" for k in range(vocab.extra_ids)]
         write_json(folder / "tokenizer.json", _bpe_json(model, vocab))
         config |= {"tokenizer_class": "PreTrainedTokenizerFast",
@@ -76,20 +69,21 @@ def write_hf_tokenizer(vocab: Vocabulary, folder: Path) -> str:
     return note
 
 
-def _bpe_json(model: "_Model", vocab: SentencePieceVocabulary) -> dict:
+def _bpe_json(model: Any, vocab: SentencePieceVocabulary) -> dict:
     """Return the ``tokenizer.json`` of a byte-pair model."""
-    ids = {piece: i for i, (piece, _, _) in enumerate(model.pieces)}
+    ids = {entry.piece: i for i, entry in enumerate(model.pieces)}
     merges = []
-    for piece, score, _ in model.pieces[3:]:
+    for entry in model.pieces[3:]:
+        piece = entry.piece
         cuts = [(piece[:i], piece[i:]) for i in range(1, len(piece))]
-        merges += [(-score, ids[piece], a, b) for a, b in cuts if a in ids and b in ids]
+        merges += [(-entry.score, ids[piece], a, b) for a, b in cuts if a in ids and b in ids]
     tokens = list(enumerate(_SPECIAL.values()))
     tokens += [(vocab.sentinel(k), f"<extra_id_{k}>") for k in range(vocab.extra_ids)]
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     space = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always",
              "split": True}  # fmt: skip
-    if model.charsmap:
-        charsmap = base64.b64encode(model.charsmap).decode()
+    if charsmap := model.normalizer_spec.precompiled_charsmap:
+        charsmap = base64.b64encode(charsmap).decode()
         normalizer = {"type": "Precompiled", "precompiled_charsmap": charsmap}
         words = {"type": "WhitespaceSplit"}
     else:  # nothing is normalised but runs of spaces: line breaks are text
@@ -102,9 +96,8 @@ def _bpe_json(model: "_Model", vocab: SentencePieceVocabulary) -> dict:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            {"id": i, "content": text, **plain, "special": True} for i, text in sorted(tokens)
-        ],
+        "added_tokens": [{"id": i, "content": text, **plain, "special": True}
+                         for i, text in sorted(tokens)],
         "normalizer": normalizer,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [words, space]},
         "post_processor": {
@@ -115,56 +108,8 @@ def _bpe_json(model: "_Model", vocab: SentencePieceVocabulary) -> dict:
         "model": {
             "type": "BPE", "dropout": None, "unk_token": "<unk>", "fuse_unk": True,
             "continuing_subword_prefix": None, "end_of_word_suffix": None, "ignore_merges": False,
-            "byte_fallback": any(kind == _BYTE_PIECE for _, _, kind in model.pieces),
+            "byte_fallback": any(entry.type == entry.BYTE for entry in model.pieces),
             "vocab": ids,
             "merges": [list(merge[2:]) for merge in sorted(merges, key=lambda merge: merge[:2])],
         },
     }  # fmt: skip
-
-
-class _Model(NamedTuple):
-    """What matters of a serialised ModelProto: pieces are (text, score, type)."""
-
-    pieces: list[tuple[str, float, int]]
-    kind: int
-    charsmap: bytes
-
-
-def _read_model(data: bytes) -> _Model:
-    """Parse a ModelProto without the protobuf package."""
-    parts = list(_fields(data))
-    pieces = [dict(_fields(value)) for number, value in parts if number == 1]
-    trainer, normalizer = (
-        dict(_fields(next((value for number, value in parts if number == wanted), b"")))
-        for wanted in (2, 3)
-    )
-    return _Model(
-        [(piece[1].decode(), struct.unpack("<f", piece.get(2, bytes(4)))[0], piece.get(3, 1))
-         for piece in pieces],
-        trainer.get(3, _UNIGRAM), normalizer.get(2, b""),
-    )  # fmt: skip
-
-
-def _fields(data: bytes):
-    """Yield (number, value) of a protobuf message: int for varints, bytes for the rest."""
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-
-    while at < len(data):
-        key = varint()
-        if key & 7 == 0:
-            yield key >> 3, varint()
-            continue
-        size = {1: 8, 5: 4}.get(key & 7) or varint()
-        yield key >> 3, data[at : at + size]
-        at += size

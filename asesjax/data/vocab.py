@@ -5,7 +5,6 @@ All have T5's layout: pad 0, end of sequence 1, unknown 2, then pieces, then the
 before SentencePiece's NFKC normalisation and before escapes (``data/symbols.py``).
 """
 
-import abc
 import hashlib
 import io
 import os
@@ -17,18 +16,20 @@ import numpy as np
 import sentencepiece
 
 from asesjax.core.errors import UserError, unknown
-from asesjax.core.files import read_json, write_json
+from asesjax.core.files import read_json, write_bytes, write_json
 from asesjax.data.symbols import ALPHABET, escape, unescape
 
-KINDS = ("sentencepiece", "byte")
 _SENTINEL = re.compile(r"<extra_id_(0|[1-9][0-9]*)>")
 _BYTE_OFFSET = 3  # ByT5: byte b has id b + 3
 
 Encoded = tuple[np.ndarray, np.ndarray, np.ndarray]  # ids, starts, ends, each int32 [N]
 
 
-class Vocabulary(abc.ABC):
-    """Text to ids and back; ``size`` ids, sentinels included, while a model may have more rows."""
+class Vocabulary:
+    """Text to ids and back; ``size`` ids, sentinels included, while a model may have more rows.
+    Each kind has ``_encode_plain`` (texts to ids), ``_encode_plain_with_offsets`` (text to ids,
+    starts, ends) and ``_decode_plain``, all without sentinels.
+    """
 
     pad_id = 0
     eos_id = 1  # closes every input and target; ``encode`` does not add it
@@ -76,7 +77,7 @@ class Vocabulary(abc.ABC):
         """Return ids and the characters ``text[start:end]`` that each covers, int32 [N] each, with
         starts that never decrease. A piece made by normalisation, as a leading space, covers none.
         """
-        parts = []
+        parts = [((), (), ())]
         for stretch, start in self._stretches(text):
             if isinstance(stretch, int):
                 end = start + len(f"<extra_id_{self.size - 1 - stretch}>")
@@ -84,8 +85,6 @@ class Vocabulary(abc.ABC):
             else:
                 ids, starts, ends = self._encode_plain_with_offsets(stretch)
                 parts.append((ids, np.add(starts, start), np.add(ends, start)))
-        if not parts:
-            return tuple(np.zeros(0, np.int32) for _ in range(3))
         return tuple(np.concatenate(column).astype(np.int32) for column in zip(*parts, strict=True))
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -106,16 +105,10 @@ class Vocabulary(abc.ABC):
 
     def save(self, folder: str | os.PathLike) -> None:
         """Write the vocabulary into a folder, from which ``load_saved`` reads it again."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        if self.model:
-            part = folder / f".spiece.model.{os.getpid()}.tmp"
-            part.write_bytes(self.model)
-            os.replace(part, folder / "spiece.model")  # where transformers' T5 tokenizers look
+        if self.model:  # under the name that transformers' T5 tokenizers look for
+            write_bytes(Path(folder) / "spiece.model", self.model)
         facts = {"version": 1, "kind": self.kind, "extra_ids": self.extra_ids}
-        if self.symbols:
-            facts["symbols"] = True
-        write_json(folder / "vocab.json", facts)
+        write_json(Path(folder) / "vocab.json", facts | ({"symbols": True} if self.symbols else {}))
 
     def _stretches(self, text):
         """Yield (sentinel id or plain text, first character) pairs that tile the text."""
@@ -128,18 +121,6 @@ class Vocabulary(abc.ABC):
                 position = match.end()
         if position < len(text):
             yield text[position:], position
-
-    @abc.abstractmethod
-    def _encode_plain(self, texts):
-        """Return the ids of texts without sentinels, int32 each."""
-
-    @abc.abstractmethod
-    def _encode_plain_with_offsets(self, text):
-        """Return ids, starts and ends of a text without sentinels."""
-
-    @abc.abstractmethod
-    def _decode_plain(self, ids):
-        """Return the text of ids that are no sentinels."""
 
 
 class SentencePieceVocabulary(Vocabulary):
@@ -189,9 +170,8 @@ class ByteVocabulary(Vocabulary):
         super().__init__(_BYTE_OFFSET + 256, extra_ids)
 
     def _encode_plain(self, texts):
-        return [
-            np.frombuffer(text.encode(), np.uint8).astype(np.int32) + _BYTE_OFFSET for text in texts
-        ]
+        data = [np.frombuffer(text.encode(), np.uint8) for text in texts]
+        return [own.astype(np.int32) + _BYTE_OFFSET for own in data]
 
     def _encode_plain_with_offsets(self, text):
         widths = [len(character.encode()) for character in text]
@@ -280,18 +260,17 @@ def with_symbols(vocab: Vocabulary) -> Vocabulary:
 
 def load_vocabulary(kind: str, path: str = "", extra_ids: int = 100) -> Vocabulary:
     """Load a "sentencepiece" vocabulary from a file, or "byte". T5 has 100 sentinels, ByT5 125."""
-    if kind not in KINDS:
-        raise unknown("kind of vocabulary", kind, KINDS)
     if extra_ids < 0:
         raise UserError(f"vocab.extra_ids must not be negative, got {extra_ids}")
     if kind == "byte":
         return ByteVocabulary(extra_ids)
-    file = Path(path)
-    if not path or not file.is_file():
+    if kind != "sentencepiece":
+        raise unknown("kind of vocabulary", kind, ("sentencepiece", "byte"))
+    if not Path(path).is_file():
         raise UserError(
             f"vocab.path: no SentencePiece model at {path!r}; give the path of a spiece.model"
         )
-    return SentencePieceVocabulary(file.read_bytes(), extra_ids, origin=str(file))
+    return SentencePieceVocabulary(Path(path).read_bytes(), extra_ids, origin=path)
 
 
 def load_saved(folder: str | os.PathLike) -> Vocabulary:
@@ -300,8 +279,7 @@ def load_saved(folder: str | os.PathLike) -> Vocabulary:
     if not file.is_file():
         raise UserError(f"{folder} holds no vocabulary: {file} does not exist")
     facts = read_json(file)
-    model = str(Path(folder) / "spiece.model")
-    vocab = load_vocabulary(facts["kind"], model, facts["extra_ids"])
+    vocab = load_vocabulary(facts["kind"], str(file.parent / "spiece.model"), facts["extra_ids"])
     return with_symbols(vocab) if facts.get("symbols") else vocab
 
 
