@@ -55,6 +55,11 @@ def file_source(
     return register
 
 
+def in_folder(names: dict[str, str]) -> Files:
+    """Return ``files`` of ``file_source``: those of such names in the folder ``data.path``."""
+    return lambda settings: {split: Path(settings.path) / name for split, name in names.items()}
+
+
 def get_reader(source: str) -> Reader:
     """Return the reader of ``data.source``; UserError where it is unknown or generates records."""
     reader = SOURCES.get(source)

@@ -13,19 +13,16 @@ from asesjax.core.errors import UserError
 from asesjax.core.types import Record, Segment
 from asesjax.data.rows import stable_hash
 
-_SHARES = (("train", 70), ("validation", 10), ("test", 20))  # percent of all problems
+# Of 100 problems 70 are for training, 10 for validation and 20 for tests.
+_ENDS = (("train", 70), ("validation", 80), ("test", 100))
 _TRIES = {"train": 12, "validation": 20000, "test": 20000}  # draws for one new problem
 
 
 def generate(
-    kind: str,
-    settings: Any,
-    split: str,
-    n: int,
-    seed: int,
+    kind: str, settings: Any, split: str, n: int, seed: int,
     draw: Callable[[Any, random.Random, int], Hashable],
     write: Callable[[Any, random.Random, Any, bool], Record],
-) -> list[Record]:
+) -> list[Record]:  # fmt: skip
     """Draw ``n`` problems of one split; the counts of steps take turns.
 
     ``draw(settings, rng, n_steps)`` returns a problem that is equal where only names, wording or
@@ -69,21 +66,16 @@ def labelled_record(
     name: str, question: str, sentences: Sequence[tuple[str, str]], answer: str, **fields: Any
 ) -> Record:
     """Make a record with gold segments of (sentence, label), joined by spaces."""
-    last = len(sentences) - 1
-    gold = tuple(
-        Segment(text + " " * (i < last), label) for i, (text, label) in enumerate(sentences)
-    )
-    return Record(name, question, "".join(s.text for s in gold), answer, gold, **fields)
+    gold = [Segment(f"{text} ", label) for text, label in sentences]
+    gold[-1] = Segment(*sentences[-1])
+    rationale = " ".join(text for text, _ in sentences)
+    return Record(name, question, rationale, answer, tuple(gold), **fields)
 
 
 def split_of(problem: Hashable) -> str:
     """Return the split of a problem, the same in every process and for every seed."""
     percent = stable_hash(repr(problem)) % 100
-    for split, share in _SHARES:
-        percent -= share
-        if percent < 0:
-            return split
-    raise AssertionError("shares are percentages")
+    return next(split for split, end in _ENDS if percent < end)
 
 
 def pick(rng: random.Random, n: int) -> int:
@@ -100,9 +92,9 @@ def template(settings: Any, rng: random.Random, choices: Sequence[str], test: bo
     """Choose the wording of a fact by data.wording and data.held_out_templates."""
     if settings.wording == "plain":
         return choices[0]
-    if settings.held_out_templates:
-        return choices[-1] if test else choices[pick(rng, len(choices) - 1)]
-    return choices[pick(rng, len(choices))]
+    if settings.held_out_templates and test:
+        return choices[-1]
+    return choices[pick(rng, len(choices) - settings.held_out_templates)]
 
 
 def check_settings(settings: Any, **unused: Any) -> None:

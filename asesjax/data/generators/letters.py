@@ -25,10 +25,8 @@ N_WORDS = 300
 @SOURCES.register("synthetic_letters")
 def make_letters(settings: Any, split: str, n: int, seed: int) -> list[Record]:
     """Make last-letter problems as ``draw.generate`` does; min_steps and max_steps count words."""
-    check_settings(
-        settings, n_distractors=0, n_fillers=0, n_rationales=1, wording="plain",
-        fact_order="in_order",
-    )  # fmt: skip
+    check_settings(settings, n_distractors=0, n_fillers=0, n_rationales=1, wording="plain",
+                   fact_order="in_order")  # fmt: skip
     return generate("letters", settings, split, n, seed, _draw, _write)
 
 

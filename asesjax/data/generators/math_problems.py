@@ -77,9 +77,8 @@ def make_math(settings: Any, split: str, n: int, seed: int) -> list[Record]:
     n_people = settings.max_steps + 1 + settings.n_distractors
     if n_people > len(NAMES):
         raise UserError(
-            f"data.max_steps {settings.max_steps} and data.n_distractors "
-            f"{settings.n_distractors} need {n_people} names and there are {len(NAMES)}; "
-            "lower one of them"
+            f"data.max_steps {settings.max_steps} and data.n_distractors {settings.n_distractors} "
+            f"need {n_people} names and there are {len(NAMES)}; lower one of them"
         )
     if settings.n_rationales > len(COMPUTATIONS):
         raise UserError(
@@ -98,14 +97,13 @@ def _draw(settings, rng: random.Random, n_steps: int) -> tuple:
     values = [1 + draw.pick(rng, limit)]
     steps = [("base", None, values[0])]
     for _ in range(n_steps):
-        others = []
-        if settings.wording == "varied":
-            others = [j for j in range(len(values) - 1) if values[j] + values[-1] <= limit]
+        others = [j for j, value in enumerate(values[:-1])
+                  if settings.wording == "varied" and value + values[-1] <= limit]  # fmt: skip
         relation, k = _relation(rng, values[-1], limit, bool(others))
         other = others[draw.pick(rng, len(others))] if relation == "sum" else None
         steps.append((relation, other, k))
         term = None if other is None else values[other]
-        values.append(_computation(relation, values[-1], k, term)[-1])
+        values.append(_COMPUTE[relation](values[-1], k, term)[-1])
     distractors = []
     for _ in range(settings.n_distractors):
         if rng.random() < 0.5:
@@ -129,17 +127,14 @@ def _relation(rng, value: int, limit: int, may_sum: bool) -> tuple[str, int]:
     return relation, 1 + draw.pick(rng, bound) if bound else 0
 
 
-def _computation(relation: str, value: int, k: int, other: int | None) -> tuple[int, str, int, int]:
-    """Return a, sign, b, c of the computation ``a sign b = c`` of a relation."""
-    if relation == "more":
-        return value, "+", k, value + k
-    if relation == "fewer":
-        return value, "-", k, value - k
-    if relation == "twice":
-        return 2, "*", value, 2 * value
-    if relation == "half":
-        return value, "/", 2, value // 2
-    return value, "+", other, value + other
+# a, sign, b, c of the computation ``a sign b = c`` of each relation.
+_COMPUTE = {
+    "more": lambda value, k, other: (value, "+", k, value + k),
+    "fewer": lambda value, k, other: (value, "-", k, value - k),
+    "twice": lambda value, k, other: (2, "*", value, 2 * value),
+    "half": lambda value, k, other: (value, "/", 2, value // 2),
+    "sum": lambda value, k, other: (value, "+", other, value + other),
+}
 
 
 def _write(settings, rng: random.Random, problem: tuple, test: bool) -> Record:
@@ -165,13 +160,11 @@ def _write(settings, rng: random.Random, problem: tuple, test: bool) -> Record:
         if relation == "base":
             values.append(k)
             continue
-        a, sign, b, value = _computation(relation, values[-1], k, term)
+        a, sign, b, value = _COMPUTE[relation](values[-1], k, term)
         values.append(value)
         count = f"{value} {item(value)}"
-        computations[i] = [
-            text.format(x=names[i], a=a, b=b, sign=sign, value=value, count=count)
-            for text in COMPUTATIONS
-        ]
+        computations[i] = [text.format(x=names[i], a=a, b=b, sign=sign, value=value, count=count)
+                           for text in COMPUTATIONS]  # fmt: skip
     order = list(range(n))
     for j, (relation, whom, k) in enumerate(distractors):
         facts.append(fact(relation, names[n + j], names[whom], None, k))
@@ -181,20 +174,16 @@ def _write(settings, rng: random.Random, problem: tuple, test: bool) -> Record:
     if settings.fact_order == "shuffled":
         order = draw.shuffled(rng, order)
     question = " ".join([*(facts[i] for i in order), asked(n - 1)])
-    others = tuple(
-        " ".join(f"{facts[i]} {texts[style]}" for i, texts in computations.items())
-        for style in range(1, settings.n_rationales)
-    )
+    others = tuple(" ".join(f"{facts[i]} {texts[style]}" for i, texts in computations.items())
+                   for style in range(1, settings.n_rationales))  # fmt: skip
     # (step, sentence, label)
-    solution = [
-        part for i in range(1, n) for part in ((i, facts[i], ES), (i, computations[i][0], AS))
-    ]
+    solution = [part for i, texts in computations.items()
+                for part in ((i, facts[i], ES), (i, texts[0], AS))]  # fmt: skip
     for _ in range(settings.n_fillers):
         text = FILLERS[draw.pick(rng, len(FILLERS))].format(x=names[draw.pick(rng, n)], s=many)
         place = draw.pick(rng, len(solution))  # never behind the last sentence
         solution.insert(place, (solution[place][0], text, FILLER))
-    pairs = tuple(
-        (asked(i), " ".join(text for step, text, _ in solution if step == i)) for i in range(1, n)
-    )
+    pairs = tuple((asked(i), " ".join(text for step, text, _ in solution if step == i))
+                  for i in range(1, n))  # fmt: skip
     solution, answer = [(text, label) for _, text, label in solution], str(values[-1])
     return draw.labelled_record("", question, solution, answer, steps=pairs, others=others)

@@ -56,9 +56,8 @@ def make_reports(settings: Any, split: str, n: int, seed: int) -> list[Record]:
         )
     if settings.max_steps + settings.n_distractors > len(SITES):
         raise UserError(
-            f"data.max_steps {settings.max_steps} and data.n_distractors "
-            f"{settings.n_distractors} need more than the {len(SITES)} sites there are; "
-            "lower one of them"
+            f"data.max_steps {settings.max_steps} and data.n_distractors {settings.n_distractors} "
+            f"need more than the {len(SITES)} sites there are; lower one of them"
         )
     return draw.generate("report", settings, split, n, seed, _draw, _write)
 
@@ -69,21 +68,19 @@ def make_reports(settings: Any, split: str, n: int, seed: int) -> list[Record]:
 def _draw(settings, rng: random.Random, n_findings):
     sites = draw.shuffled(rng, range(len(SITES)))
     findings = []
-    for i, site in enumerate(sites[: n_findings + settings.n_distractors]):
-        if i < n_findings:
-            kind = KINDS[draw.pick(rng, len(KINDS))]
-            size = 2 + draw.pick(rng, settings.max_value - 1)
-            findings.append((site, kind, size, UPTAKES[draw.pick(rng, 2)]))
-        else:
-            findings.append((site, None, 0, None))
+    for site in sites[:n_findings]:
+        kind = KINDS[draw.pick(rng, len(KINDS))]
+        size = 2 + draw.pick(rng, settings.max_value - 1)
+        findings.append((site, kind, size, UPTAKES[draw.pick(rng, 2)]))
+    normal = sites[n_findings : n_findings + settings.n_distractors]
+    findings += [(site, None, 0, None) for site in normal]
     return tuple(sorted(findings, key=lambda finding: finding[0]))
 
 
 def _write(settings, rng, problem, test):
     texts, impression = [], []
     for site, kind, size, uptake in problem:
-        choices = FINDINGS if kind else NORMAL
-        text = draw.template(settings, rng, choices, test)
+        text = draw.template(settings, rng, FINDINGS if kind else NORMAL, test)
         texts.append(text.format(site=SITES[site], kind=kind, size=size, uptake=uptake))
         if kind:
             result = conclusion(kind, size, uptake)

@@ -36,8 +36,8 @@ def asked(day: datetime.date, phrase: str) -> datetime.date | None:
 def add_months(day: datetime.date, months: int) -> datetime.date:
     """Return the same day some months later, or the last of that month."""
     year, month = divmod(day.year * 12 + day.month - 1 + months, 12)
-    last = calendar.monthrange(year, month + 1)[1]
-    return datetime.date(year, month + 1, min(day.day, last))
+    last = _last_day(year, month + 1)
+    return last.replace(day=min(day.day, last.day))
 
 
 _MONTHS_LATER = {"a month ago": -1, "one year ago from today": -12}

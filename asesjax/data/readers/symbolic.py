@@ -13,7 +13,7 @@ from asesjax.core.files import read_json
 from asesjax.core.types import AS, ES, Record
 from asesjax.data.generators.draw import labelled_record
 from asesjax.data.readers import dates
-from asesjax.data.registry import Files, file_source
+from asesjax.data.registry import file_source, in_folder
 from asesjax.data.rows import BadRow, Row, read_rows, text_field
 
 Chain = list[tuple[str, str]]  # sentences and their labels
@@ -103,10 +103,6 @@ RULES: dict[str, Callable[[str], tuple[Chain, str]]] = {
 }
 
 
-def _files(name: str) -> Files:
-    return lambda settings: dict.fromkeys(("train", "test"), Path(settings.path) / f"{name}.json")
-
-
 def _rows(file: Path, split: str) -> Iterator[tuple[int, Row | BadRow]]:
     """Yield the rows whose places, from 0, <name>__default.json gives to a split."""
     places = set(read_json(file.with_name(f"{file.stem}__default.json"))[split])
@@ -124,4 +120,5 @@ def parse_question(settings, row: Row, file: Path, number: int) -> tuple[Record,
 
 
 for _task in RULES:
-    file_source(_task, _files(_task), "json", _rows)(parse_question)
+    _files = in_folder(dict.fromkeys(("train", "test"), f"{_task}.json"))
+    file_source(_task, _files, "json", _rows)(parse_question)
