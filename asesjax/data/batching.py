@@ -23,9 +23,7 @@ from asesjax.core.types import Batch, Example
 from asesjax.data.packing import Packing, deal, fill_packed, pack
 from asesjax.data.shapes import choose_shapes
 
-# Batches that are ordered by shape together. More: less padding; fewer: the order is closer to a
-# plain permutation.
-WINDOW = 32
+WINDOW = 32  # batches ordered by shape together; more: less padding, fewer: more like a permutation
 _PERMUTATION, _BATCH_ORDER, _DEAL = 0, 1, 1 << 63  # streams of random numbers
 _NEXT_GROUP = 0x9E3779B97F4A7C15  # between the seeds of two groups
 
@@ -35,16 +33,12 @@ class Plan:
     """What ``batch_at`` needs besides the examples."""
 
     batch_size: int  # rows of a batch, all processes together
-    # the (S, T) that batches may have, smallest first; each is a compilation
-    shapes: tuple[tuple[int, int], ...]
-    # [R] int32, by which the rows of a window are ordered (``shapes.choose_shapes``)
-    rank: np.ndarray
+    shapes: tuple[tuple[int, int], ...]  # (S, T) of batches, smallest first; each is a compilation
+    rank: np.ndarray  # [R] int32, orders the rows of a window (``shapes.choose_shapes``)
     lengths: np.ndarray  # [R, 2] int32, source and target length of each row
     seed: int  # of the order
     packing: Packing | None = None  # which lengths share a row; None where row i is example i
-    # of the training, for examples that change with its progress; 0 in evaluation, where training
-    # is over
-    n_steps: int = 0
+    n_steps: int = 0  # of the training, whose progress changes examples; 0 where it is over
     groups: tuple[np.ndarray, ...] = ()  # rows of each group, int64, where there are several
     parts: tuple["Plan", ...] = ()  # the plan of each group, which counts its own rows and steps
 
@@ -66,23 +60,16 @@ class Plan:
     @functools.cached_property
     def padding_share(self) -> float:
         """Share of the source and target positions of the first epoch that is padding."""
-        real = total = 0
-        for step in range(self.epoch_start(1)):
-            rows = _places(self, step) % len(self.lengths)
-            real += int(self.lengths[rows].sum())
-            total += sum(self.shape_of(rows)) * self.batch_size
-        return 1 - real / total
+        steps = range(self.epoch_start(1))
+        rows = [_places(self, step) % len(self.lengths) for step in steps]
+        real = int(self.lengths[np.concatenate(rows)].sum(dtype=np.int64))
+        return 1 - real / (self.batch_size * sum(sum(self.shape_of(own)) for own in rows))
 
 
 def make_plan(
-    examples: Sequence[Example],
-    batch_size: int,
-    source_buckets: Sequence[int],
-    target_buckets: Sequence[int],
-    seed: int,
-    packed_length: int = 0,
-    n_steps: int = 0,
-) -> Plan:
+    examples: Sequence[Example], batch_size: int, source_buckets: Sequence[int],
+    target_buckets: Sequence[int], seed: int, packed_length: int = 0, n_steps: int = 0,
+) -> Plan:  # fmt: skip
     """Decide the shapes and the order of the batches of a training run.
 
     ``batch_size`` rows are of all processes together, and a batch is padded to one of the buckets
@@ -130,25 +117,21 @@ def batch_at(
     """Return the batch of a step (0, 1, ...), with segment ids where the plan packs. Its shape is
     the same in every process; process p of P gets rows ``[p*B/P, (p+1)*B/P)``.
     """
-    places = _places(plan, step)
+    places, progress = _places(plan, step), plan.progress(step)
     mine = _share(plan.batch_size, process_index, process_count)
-    if plan.packing is not None:
-        members = [_members(plan, place) for place in places[mine].tolist()]
-        return fill_packed(
-            examples, members, plan.packing.shape, plan.packing.most, plan.progress(step)
-        )
-    rows = places % len(plan.lengths)
-    return _fill(examples, rows[mine], plan.shape_of(rows), plan.progress(step))
+    epochs, rows = np.divmod(places, len(plan.lengths))
+    if plan.packing is None:
+        return _fill(examples, rows[mine], plan.shape_of(rows), progress)
+    starts = plan.packing.starts
+    members = [_dealt(plan, int(epoch))[starts[row] : starts[row + 1]]
+               for epoch, row in zip(epochs[mine], rows[mine], strict=True)]  # fmt: skip
+    return fill_packed(examples, members, plan.packing.shape, plan.packing.most, progress)
 
 
 def eval_batches(
-    examples: Sequence[Example],
-    batch_size: int,
-    source_buckets: Sequence[int],
-    target_buckets: Sequence[int],
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Iterator[Batch]:
+    examples: Sequence[Example], batch_size: int, source_buckets: Sequence[int],
+    target_buckets: Sequence[int], process_index: int = 0, process_count: int = 1,
+) -> Iterator[Batch]:  # fmt: skip
     """Yield every example once, ordered by shape. The last batch is filled up with empty rows whose
     ``example_index`` is -1. UserErrors are those of ``make_plan``, raised at the call.
     """
@@ -167,12 +150,9 @@ def eval_batches(
 
 
 def map_batches(
-    function: Callable[[Batch], Any],
-    examples: Sequence[Example],
-    source_buckets: Sequence[int],
-    target_buckets: Sequence[int],
-    batch_size: int = 64,
-) -> list[Any]:
+    function: Callable[[Batch], Any], examples: Sequence[Example], source_buckets: Sequence[int],
+    target_buckets: Sequence[int], batch_size: int = 64,
+) -> list[Any]:  # fmt: skip
     """Apply a compiled function of a batch to examples; return for each, in order, its row of the
     result, a tree of arrays [B, ...]. Too long an example is a UserError.
     """
@@ -187,8 +167,7 @@ def map_batches(
 
 def token_counts(examples: Sequence[Example]) -> np.ndarray:
     """Return the source and target tokens that each example has at most, int32 [N, 2]."""
-    counts = [example.most_tokens for example in examples]
-    return np.asarray(counts, np.int32).reshape(-1, 2)
+    return np.array([example.most_tokens for example in examples], np.int32).reshape(-1, 2)
 
 
 def examples_per_row(examples: Sequence[Example], packed_length: int) -> float:
@@ -238,13 +217,6 @@ def _window(plan: Plan, start: int, end: int) -> np.ndarray:
     by_rank = np.argsort(plan.rank[rows], kind="stable")
     places = (rows + stream // n * n)[by_rank].reshape(end - start, size)
     return places[_shuffled(plan.seed, _BATCH_ORDER, start, end - start)]
-
-
-def _members(plan: Plan, place: int) -> np.ndarray:
-    """Return the examples of a packed row, int64."""
-    epoch, row = divmod(place, len(plan.lengths))
-    start, end = plan.packing.starts[row : row + 2]
-    return _dealt(plan, epoch)[start:end]
 
 
 @functools.lru_cache(maxsize=4)

@@ -68,27 +68,23 @@ class EncodedRecord(NamedTuple):
     def rationale_and_answer(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the ids of the rationale and those of the answer sentence, which may be none."""
         start = len(self.record.rationale.rstrip())
-        n = self.chain.cuts([Piece(0, start), Piece(start, len(self.chain.text))])[1] \
-            if start < len(self.chain.text) else len(self.chain.ids)
+        n, end = len(self.chain.ids), len(self.chain.text)
+        if start < end:
+            n = self.chain.cuts([Piece(0, start), Piece(start, end)])[1]
         return self.chain.ids[:n], self.chain.ids[n:]
 
 
 def encode_text(vocab: Vocabulary, text: str) -> EncodedText:
     """Encode a text once."""
-    ids, starts, _ = vocab.encode_with_offsets(text)
-    return EncodedText(text, ids, starts)
+    return EncodedText(text, *vocab.encode_with_offsets(text)[:2])
 
 
 def encode_record(
-    vocab: Vocabulary,
-    record: Record,
-    answer_template: str,
-    annotations: Mapping[str, np.ndarray] | None = None,
+    vocab: Vocabulary, record: Record, answer_template: str, notes: Mapping[str, np.ndarray] = {}
 ) -> EncodedRecord:
     """Encode a record's question and chain."""
-    question, chain = (encode_text(vocab, t)
-                       for t in (record.question, chain_text(record, answer_template)))  # fmt: skip
-    return EncodedRecord(record, question, chain, annotations or {})
+    texts = (record.question, chain_text(record, answer_template))
+    return EncodedRecord(record, *(encode_text(vocab, text) for text in texts), notes)
 
 
 def write_corpus(folder: str | Path, encoded: Sequence[EncodedRecord]) -> None:
@@ -131,15 +127,14 @@ def read_corpus(
     notes: dict[str, Ragged] = {}
     for path in annotations:
         notes |= read_annotations(workdir / path.format(split=split), ids)
-    rows = zip(*(ragged.rows() for ragged in notes.values()), strict=True) if notes \
-        else ((),) * len(ids)
-    out = []
-    for record, chain, own, *parts in zip(records, chains, rows, *columns.values(), strict=True):
-        out.append(EncodedRecord(
-            record, EncodedText(record.question, *parts[:2]), EncodedText(chain, *parts[2:]),
-            dict(zip(notes, own, strict=True)),
-        ))  # fmt: skip
-    return out
+    own = [ragged.rows() for ragged in notes.values()]
+    return [
+        EncodedRecord(
+            record, EncodedText(record.question, *parts[:2]), EncodedText(chain, *parts[2:4]),
+            dict(zip(notes, parts[4:], strict=True)),
+        )
+        for record, chain, *parts in zip(records, chains, *columns.values(), *own, strict=True)
+    ]  # fmt: skip
 
 
 def need_tokens(ids: np.ndarray, record: Record, field: str, text: str) -> None:

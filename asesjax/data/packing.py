@@ -73,12 +73,9 @@ def deal(packing: Packing, order: np.ndarray) -> np.ndarray:
 
 
 def fill_packed(
-    examples: Sequence[Example],
-    rows: Sequence[Sequence[int]],
-    shape: tuple[int, int],
-    most: int,
+    examples: Sequence[Example], rows: Sequence[Sequence[int]], shape: tuple[int, int], most: int,
     progress: float = 1.0,
-) -> Batch:
+) -> Batch:  # fmt: skip
     """Place the examples of each row (``rows`` has their indices) one behind the other. The batch
     has segment ids, targets shifted right within their segment, and ``most`` columns of
     ``example_index``; ``progress`` is the share of training that is over.
@@ -119,8 +116,7 @@ def _row_shape(examples, lengths: np.ndarray, packed_length: int) -> tuple[int, 
     totals = lengths.sum(0, dtype=np.int64)
     long = int(totals.argmax())
     ratio = totals[1 - long] / totals[long]
-    longest = lengths.max(0)
-    options = []
+    longest, options = lengths.max(0), []
     limit = packed_length // _MULTIPLE * _MULTIPLE
     for side in range(limit, int(_SHORTEST_SHARE * limit) - 1, -_MULTIPLE):
         wanted = side * ratio
@@ -143,10 +139,7 @@ def _too_long(examples, lengths, long: int, ratio: float, packed_length: int) ->
     wanted, note = lengths[i, side], ""
     if side != long:  # this side may be rounded down by less than one multiple
         wanted = (wanted + _MULTIPLE) / ratio
-        note = (
-            f"; the {_SIDES[side]} side of a row gets {ratio:.2f} of that, as in the whole of the "
-            "data"
-        )
+        note = f"; the {_SIDES[side]} side of a row gets {ratio:.2f} of that, as in all of the data"
     return UserError(
         f"example {examples[i].id} has {lengths[i, side]} {_SIDES[side]} tokens, too many for rows "
         f"of train.packed_length {packed_length}{note}; make train.packed_length at least "

@@ -37,9 +37,7 @@ class Reader:
 SOURCES: Registry[Generator | Reader] = Registry("data source")
 
 
-def file_source(
-    name: str, files: Files, form: str, rows: Rows | None = None
-) -> Callable[[Parse], Parse]:
+def file_source(name: str, files: Files, form: str, rows: Rows | None = None) -> Callable:
     """Register a reader of files under a name; decorates its parse function.
 
     That is ``(settings, row, file, number) -> (record, chain)``, with the chain as its author

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +62,9 @@ def text_field(row: Row, name: str, empty: bool = False) -> str:
     empty (unless ``empty``), or no valid Unicode.
     """
     if name not in row:
-        raise BadRow(
-            f"field {name!r} is missing; the row has {', '.join(map(repr, row)) or 'none'}"
-        )
-    value = row[name]
-    if type(value) in (int, float):
-        value = str(value)
+        there = ", ".join(map(repr, row)) or "none"
+        raise BadRow(f"field {name!r} is missing; the row has {there}")
+    value = str(row[name]) if type(row[name]) in (int, float) else row[name]
     if not isinstance(value, str):
         raise BadRow(f"field {name!r} must be text, got {type(value).__name__}")
     if not value.strip() and not empty:
@@ -92,14 +89,18 @@ def text_list(row: Row, name: str) -> list[str]:
 
 def step_pairs(value: Any) -> tuple[tuple[str, str], ...] | None:
     """Return the pairs (subquestion, step) of a field that may be None. Raises BadRow."""
-    if value is None:
-        return None
-    if not isinstance(value, list) or not all(
-        isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, str) for x in pair)
-        for pair in value
-    ):
+    if value is not None and not are_pairs(value):
         raise BadRow("steps must be a list of [subquestion, text]")
-    return tuple((question, text) for question, text in value)
+    return None if value is None else tuple(map(tuple, value))
+
+
+def are_pairs(value: Any, firsts: Sequence | None = None) -> bool:
+    """Tell whether a value is a list of pairs of texts, their first parts among ``firsts``."""
+    return isinstance(value, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and isinstance(pair[1], str)
+        and (isinstance(pair[0], str) if firsts is None else pair[0] in firsts)
+        for pair in value
+    )  # fmt: skip
 
 
 def stable_hash(text: str) -> int:
@@ -140,11 +141,11 @@ def _csv_rows(path, file):
         if not header:
             raise UserError(f"{path} must begin with a line of column names")
         for values in reader:
-            if len(values) == len(header):
-                rows.append((number, dict(zip(header, values, strict=True))))
-            elif values:  # else a blank line
-                bad = BadRow(f"a row of {len(header)} columns is needed, got {len(values)}")
-                rows.append((number, bad))
+            row: Row | BadRow = dict(zip(header, values, strict=False))
+            if len(values) != len(header):
+                row = BadRow(f"a row of {len(header)} columns is needed, got {len(values)}")
+            if values:  # else a blank line
+                rows.append((number, row))
             number = reader.line_num + 1
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: not CSV: {error}") from None

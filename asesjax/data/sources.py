@@ -2,6 +2,7 @@
 decide splits and limits, so neither the order of a file nor that of Python's sets matters.
 """
 
+import collections
 import dataclasses
 import importlib
 import os
@@ -15,7 +16,7 @@ from asesjax.core.files import read_jsonl, write_jsonl
 from asesjax.core.types import FILLER, LABELS, Record, Segment
 from asesjax.data import generators, readers
 from asesjax.data.registry import SOURCES, SPLITS, Reader
-from asesjax.data.rows import BadRow, Row, place, stable_hash, step_pairs, text_field
+from asesjax.data.rows import BadRow, Row, are_pairs, place, stable_hash, step_pairs, text_field
 
 Skipped = list[tuple[str, str]]
 IsRight = Callable[[str, str], bool]
@@ -59,11 +60,9 @@ def load_records(
         )
     records = [record for _, record, _ in rows]
     if settings.only_right_chains and split != "test":
-        right = [_right_chains(record, chain, is_right) for _, record, chain in rows]
-        skipped += [
-            (row[0], WRONG_CHAIN) for row, kept in zip(rows, right, strict=True) if kept is None
-        ]
-        records = [record for record in right if record is not None]
+        right = {where: _right_chains(record, chain, is_right) for where, record, chain in rows}
+        skipped += [(where, WRONG_CHAIN) for where, record in right.items() if record is None]
+        records = [record for record in right.values() if record is not None]
         if not records:
             raise UserError(
                 f"no {split} record of {files[part]} has a chain that ends in its answer; check "
@@ -120,9 +119,8 @@ def _right_chains(record: Record, chain: str, is_right: IsRight) -> Record | Non
 
 def _shares(settings, files: dict[str, Path]) -> dict[str, float]:
     """Return the shares of the training file, or of the only file, that go to other splits."""
-    shares = {
-        split: getattr(settings, f"{split}_share") for split in SPLITS[1:] if split not in files
-    }
+    shares = {split: getattr(settings, f"{split}_share")
+              for split in SPLITS[1:] if split not in files}  # fmt: skip
     if sum(shares.values()) >= 1:
         raise UserError(
             "data.validation_share and data.test_share must leave something to train on, got "
@@ -144,10 +142,8 @@ def _read_rows(
             good.append((where, *reader.parse(settings, row, file, number)))
         except BadRow as error:
             if not settings.max_skipped_share:
-                raise UserError(
-                    f"{where}: {error}; fix the row, or set data.max_skipped_share to "
-                    "leave out bad rows"
-                ) from None
+                raise UserError(f"{where}: {error}; fix the row, or set data.max_skipped_share to "
+                                "leave out bad rows") from None  # fmt: skip
             skipped.append((where, str(error)))
     total = len(good) + len(skipped)
     if len(skipped) > settings.max_skipped_share * total:
@@ -164,13 +160,7 @@ def _gold(row: Row) -> tuple[Segment, ...] | None:
     gold = row.get("gold")
     if gold is None:
         return None
-    if not isinstance(gold, list) or not all(
-        isinstance(pair, list)
-        and len(pair) == 2
-        and pair[0] in (*LABELS, FILLER, None)
-        and isinstance(pair[1], str)
-        for pair in gold
-    ):
+    if not are_pairs(gold, (*LABELS, FILLER, None)):
         raise BadRow('field \'gold\' must be a list of ["ES", "AS" or "FILLER", text]')
     if "".join(text for _, text in gold) != row["rationale"]:
         raise BadRow("field 'gold': its texts joined are not the rationale")
@@ -178,11 +168,9 @@ def _gold(row: Row) -> tuple[Segment, ...] | None:
 
 
 def _check_ids(records: list[Record], path: str | os.PathLike) -> None:
-    seen = set()
-    for record in records:
-        if record.id in seen:
-            raise UserError(f"{path}: two rows have the id {record.id!r}; ids must be unique")
-        seen.add(record.id)
+    for name, n in collections.Counter(record.id for record in records).items():
+        if n > 1:
+            raise UserError(f"{path}: two rows have the id {name!r}; ids must be unique")
 
 
 def _split_of(record: Record, split_by: str, shares: dict[str, float], rest: str) -> str:

@@ -12,26 +12,18 @@ from asesjax.data.vocab import Vocabulary
 
 def length_stats(lengths: Sequence[int]) -> dict[str, float]:
     """Return ``n``, ``total``, ``mean``, ``median``, ``p95`` and ``max`` of some lengths."""
-    values = np.asarray(lengths, np.int64)
-    some = values if len(values) else np.zeros(1, np.int64)
-    return {
-        "n": len(values),
-        "total": int(some.sum()),
-        "mean": float(some.mean()),
-        "median": float(np.median(some)),
-        "p95": float(np.percentile(some, 95)),
-        "max": int(some.max()),
-    }
+    some = np.asarray(lengths if len(lengths) else [0], np.int64)
+    median, p95 = np.percentile(some, [50, 95]).tolist()
+    return {"n": len(lengths), "total": int(some.sum()), "mean": float(some.mean()),
+            "median": median, "p95": p95, "max": int(some.max())}  # fmt: skip
 
 
 def batch_stats(examples: Sequence[Example], train: Any, packed_length: int = 0) -> dict[str, Any]:
     """Return how full the batches of an epoch are: their ``shapes`` (S, T), the ``padding_share``
     of all positions, the ``steps`` of an epoch. Raises UserError where an example does not fit.
     """
-    plan = make_plan(
-        examples, train.batch_size, train.source_buckets, train.target_buckets, 0,
-        packed_length=packed_length,
-    )  # fmt: skip
+    buckets = train.source_buckets, train.target_buckets
+    plan = make_plan(examples, train.batch_size, *buckets, 0, packed_length)
     return {
         "shapes": [list(shape) for shape in plan.shapes],
         "padding_share": plan.padding_share,
