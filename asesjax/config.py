@@ -130,50 +130,42 @@ def load_config(spec: str, overrides: Mapping[str, str] | None = None) -> Config
     if own not in plugins and Registry.registrations > before:
         plugins += (own,)  # a later process finds what it registers
     config.plugins = plugins
-    return finish(config, overrides, str(path), fill_start=True)
+    found = _checked(_flat(config), overrides, str(path))
+    if not found.model.init_from:
+        return found
+    # Absolute, so that the workdir finds it from any folder.
+    fields = flatten(found) | {"model.init_from": str(Path(found.model.init_from).resolve())}
+    defaults = {name: field.default for name, field in all_fields().items()}
+    explicit = set(overrides) | {k for k, v in fields.items() if v != defaults.get(k, 0)}
+    return from_fields(fill(fields, explicit, describe_start(found.model.init_from)), str(path))
 
 
-def finish(
-    config: ConfigDict | Config,
-    overrides: Mapping[str, str] | None = None,
-    origin: str = "config",
-    fill_start: bool = False,
-) -> Config:
+def finish(config: ConfigDict | Config, overrides: Mapping[str, str] | None = None) -> Config:
     """Apply overrides (dotted field to text, a Python literal unless a string) and check every
-    field. ``origin`` is named in errors about fields of ``config``; ``fill_start`` takes the model
-    and vocabulary sections from what ``model.init_from`` names. Raises UserError for unknown
-    fields, wrong values and fields that contradict ``model.init_from``.
+    field. Raises UserError for unknown fields and wrong values.
 
     >>> finish(base_config(), {"segment.beta": "1.0"}).segment.beta
     1.0
     """
-    _load_rooms()
     values = flatten(config) if isinstance(config, Config) else _flat(config)
-    overrides = overrides or {}
-    if "plugins" in overrides:
-        values["plugins"] = _named_plugins(overrides["plugins"])
+    return _checked(values, overrides or {}, "config")
+
+
+def _checked(values: dict[str, Any], overrides: Mapping[str, str], origin: str) -> Config:
+    """Apply overrides to dotted fields, load the plug-ins, and check every field, row of the table,
+    variant and the student. ``origin`` is named in errors about fields.
+    """
+    _load_rooms()
+    if "plugins" in overrides:  # first, because they may register sections
+        names = parsed("plugins", overrides["plugins"], all_fields()["plugins"])
+        values["plugins"] = tuple(_resolved(name, Path()) for name in names)
     for plugin in values.get("plugins", ()):
         load_plugin(plugin)
     known = all_fields()
     for name, text in overrides.items():
         if name != "plugins":
             values[name] = parsed(name, text, find_field(name, known))
-    found = from_fields(values, origin)
-    if fill_start and found.model.init_from:
-        # Absolute, so that the workdir finds it from any folder.
-        fields = flatten(found) | {"model.init_from": str(Path(found.model.init_from).resolve())}
-        explicit = {
-            name
-            for name, value in fields.items()
-            if name in overrides or value != getattr(known.get(name), "default", 0)
-        }
-        start = describe_start(found.model.init_from)
-        found = from_fields(fill(fields, explicit, start), origin)
-    return _complete(found)
-
-
-def _complete(config: Config) -> Config:
-    """Check that every row of the table, every variant and the student is of a method."""
+    config = from_fields(values, origin)
     if not config.methods:
         raise UserError("methods is empty; name the rows of the results table, such as direct,usm")
     for name in (*config.methods, *config.variants):
@@ -187,13 +179,7 @@ def read_workdir(workdir: str | Path, overrides: Mapping[str, str] | None = None
     """Return the configuration that a workdir remembers, its plug-ins loaded. Raises UserError if
     there is no run, or one of another format.
     """
-    _load_rooms()
-    values = saved_fields(workdir)
-    for name, value in values.items():
-        values[name] = tuple(value) if isinstance(value, list) else value
-    if overrides and "plugins" in overrides:  # where the old ones may be gone
-        values["plugins"] = _named_plugins(overrides["plugins"])
-    return finish(_nested(values), overrides, str(Path(workdir) / "config.json"))
+    return _checked(saved_fields(workdir), overrides or {}, str(Path(workdir) / "config.json"))
 
 
 def saved_fields(workdir: str | Path) -> dict[str, Any]:
@@ -247,12 +233,11 @@ def _mistakes_in(path: Path) -> Iterator[None]:
     except SyntaxError as error:
         raise UserError(f"{error.filename}:{error.lineno}: {error.msg}") from error
     except Exception as error:
-        own = [at for at in traceback.extract_tb(error.__traceback__)
-               if Path(at.filename).resolve() == path.resolve()]  # fmt: skip
-        last = traceback.extract_tb(error.__traceback__)[-1]
+        calls = traceback.extract_tb(error.__traceback__)
+        own = [at for at in calls if Path(at.filename).resolve() == path.resolve()]
         where = f"{path}:{own[-1].lineno}" if own else str(path)
-        if not own and last.filename != __file__:
-            where += f" ({last.filename}:{last.lineno})"
+        if not own and calls[-1].filename != __file__:
+            where += f" ({calls[-1].filename}:{calls[-1].lineno})"
         raise UserError(f"{where}: {type(error).__name__}: {str(error).strip()}") from error
 
 
@@ -281,11 +266,6 @@ def load_plugin(name: str) -> None:
         ) from error
 
 
-def _named_plugins(text: str) -> tuple[str, ...]:
-    names = parsed("plugins", text, all_fields()["plugins"])
-    return tuple(_resolved(name, Path()) for name in names)
-
-
 def _resolved(name: str, folder: Path) -> str:
     """The plug-in's absolute path, where it is a file here or beside the config file."""
     for path in (Path(name), folder / name, folder / f"{name}.py"):
@@ -302,9 +282,3 @@ def _flat(config: ConfigDict, lead: str = "") -> dict[str, Any]:
         else:
             out[f"{lead}{key}"] = value
     return out
-
-
-def _nested(values: Mapping[str, Any]) -> Config:
-    for plugin in values.get("plugins", ()):
-        load_plugin(plugin)
-    return from_fields(values)

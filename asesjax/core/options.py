@@ -12,6 +12,7 @@ import ast
 import dataclasses
 import hashlib
 import json
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -23,17 +24,10 @@ NOTHING = "nothing"  # a field that changes how a run is watched, saved or place
 
 
 def option(
-    default: Any,
-    help: str,
-    *,
-    least: float | None = None,
-    most: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    choices: Iterable[str] | None = None,
-    changes: str = "train",
-    items: type = str,
-) -> Any:
+    default: Any, help: str, *, least: float | None = None, most: float | None = None,
+    above: float | None = None, below: float | None = None, choices: Iterable[str] | None = None,
+    changes: str = "train", items: type = str,
+) -> Any:  # fmt: skip
     """Declare a field of a section; the type of the default is that of the field.
 
     ``least``, ``most``, ``above`` and ``below`` bound it, or each item of a tuple; ``choices`` may
@@ -68,13 +62,10 @@ class Config:
     """
 
     def __init__(
-        self,
-        sections: Mapping[str, Any],
-        variants: Mapping[str, dict[str, Any]],
+        self, sections: Mapping[str, Any], variants: Mapping[str, dict[str, Any]],
         pretrain: Mapping[str, Any],
-    ):
-        own = {field.name: getattr(sections[""], field.name)
-               for field in dataclasses.fields(sections[""])}  # fmt: skip
+    ):  # fmt: skip
+        own = vars(sections[""])
         self.__dict__.update(sections | own, variants=dict(variants), pretrain=dict(pretrain),
                              _sections=dict(sections))  # fmt: skip
 
@@ -90,20 +81,16 @@ def flatten(config: Config) -> dict[str, Any]:
     """Return dotted field names and values, those of variants included."""
     out = {}
     for name, part in config._sections.items():
-        lead = f"{name}." if name else ""
-        out.update({f"{lead}{f.name}": getattr(part, f.name) for f in dataclasses.fields(part)})
+        out |= {f"{name}.{field}".lstrip("."): value for field, value in vars(part).items()}
     for row, fields in config.variants.items():
-        out.update({f"variants.{row}.{name}": value for name, value in fields.items()})
+        out |= {f"variants.{row}.{name}": value for name, value in fields.items()}
     return out | {f"pretrain.{name}": value for name, value in config.pretrain.items()}
 
 
 def all_fields() -> dict[str, dataclasses.Field]:
     """Return every field of every section by its dotted name."""
-    return {
-        (f"{name}." if name else "") + field.name: field
-        for name in SECTIONS
-        for field in dataclasses.fields(SECTIONS.get(name))
-    }
+    return {f"{name}.{field.name}".lstrip("."): field
+            for name in SECTIONS for field in dataclasses.fields(SECTIONS.get(name))}  # fmt: skip
 
 
 def from_fields(values: Mapping[str, Any], origin: str = "config") -> Config:
@@ -147,7 +134,7 @@ def find_field(
                 "pretrain.data.max_steps"
             )
     if name.startswith("variants."):
-        inner = name.split(".", 2)[2] if name.count(".") > 1 else ""
+        inner = ".".join(name.split(".")[2:])
         if inner == "method":
             return None
         if inner.split(".")[0] in _SHARED or "." not in inner:
@@ -185,16 +172,13 @@ def checked(name: str, value: Any, field: dataclasses.Field | None) -> Any:
             raise unknown(name, item, facts["choices"])
         if isinstance(item, float) and item != item:
             raise UserError(f"{name} must be a number, got {item!r}")
-        if facts["bounds"] and not all(_HOLDS[words](item, bound)
-                                       for words, bound in facts["bounds"].items()):  # fmt: skip
+        if not all(_HOLDS[words](item, bound) for words, bound in facts["bounds"].items()):
             raise UserError(f"{name} must be {range_text(field)}, got {item!r}")
     return value
 
 
-_HOLDS = {
-    "at least": lambda x, bound: x >= bound, "at most": lambda x, bound: x <= bound,
-    "above": lambda x, bound: x > bound, "below": lambda x, bound: x < bound,
-}  # fmt: skip
+_HOLDS = {"at least": operator.ge, "at most": operator.le,
+          "above": operator.gt, "below": operator.lt}  # fmt: skip
 
 
 def range_text(field: dataclasses.Field) -> str:
