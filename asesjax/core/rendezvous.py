@@ -30,6 +30,31 @@ def warn(line: str) -> None:
     print(f"asesjax: {line}", file=sys.stderr, flush=True)
 
 
+class _Line:
+    """A connection that carries JSON objects, one a line."""
+
+    def __init__(self, connection: socket.socket):
+        self.connection, self._buffer = connection, b""
+        self.fileno, self.close = connection.fileno, connection.close
+
+    def receive(self) -> list[dict]:
+        """Return the objects that have come whole. Raises ConnectionError with the reason where
+        the connection is closed or carries anything else.
+        """
+        data = b""
+        with contextlib.suppress(OSError):
+            data = self.connection.recv(1 << 16)
+        if not data:
+            raise ConnectionError("has stopped; what it printed says why")
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        try:
+            if len(self._buffer) > _LONGEST_LINE:
+                raise ValueError
+            return [dict(json.loads(line)) for line in lines]
+        except (ValueError, TypeError):
+            raise ConnectionError("is not a run of ours") from None
+
+
 class _Wait:
     """A wait of so many seconds that says now and then what it is for."""
 
@@ -45,14 +70,14 @@ class _Wait:
         """Return the seconds until the end, at least 0.01."""
         return max(self._end - time.monotonic(), 0.01)
 
-    def tell(self, text: str, others: Sequence[socket.socket] = ()) -> None:
+    def tell(self, text: str, others: Sequence[_Line] = ()) -> None:
         """Say what is waited for, here and as ``{"waits": text}`` to others, if it is time."""
         if time.monotonic() - self._told >= _SAY_SECONDS:
             self._told = time.monotonic()
             self._say(f"{text}; {self.left():.0f} s left")
             _send(others, {"waits": text})
 
-    def ready(self, lines: Sequence[socket.socket]) -> list[socket.socket]:
+    def ready(self, lines: Sequence[Any]) -> list[Any]:
         """Return the connections that can be read, or none after a moment."""
         return select.select(lines, [], [], min(_POLL_SECONDS, self.left()))[0]
 
@@ -63,7 +88,7 @@ class Peers:
 
     process: int  # number of this process
     hosts: tuple[str, ...]  # names of the machines of all, in order; elsewhere only of process 0
-    lines: tuple[socket.socket, ...]  # connections to all others; elsewhere to process 0
+    lines: tuple[_Line, ...]  # connections to all others; elsewhere to process 0
 
     def compare(
         self, facts: Mapping[str, Any], seconds: float, say: Callable[[str], None] = warn
@@ -75,12 +100,12 @@ class Peers:
         wait = _Wait(seconds, say)
         if self.process:
             _send(self.lines, {"facts": dict(facts)})
-            answer = _follow(self.lines[0], wait, say)
-            if answer != "go":
-                raise UserError(f"process 0 at {self.hosts[0]} did not confirm: it {answer}")
-            return
+            try:
+                return _follow(self.lines[0], wait, say)
+            except ConnectionError as why:
+                text = f"process 0 at {self.hosts[0]} did not confirm: it {why}"
+                raise UserError(text) from None
         told: dict[int, Mapping[str, Any]] = {}
-        buffers = {line: b"" for line in self.lines}
         while len(told) < len(self.lines):
             absent = [i for i in range(1, len(self.hosts)) if i not in told]
             late = f"process 0 ({self.hosts[0]}) waits for the settings of {self._names(absent)}"
@@ -89,14 +114,11 @@ class Peers:
             wait.tell(late, self.lines)
             for line in wait.ready([self.lines[i - 1] for i in absent]):
                 number = self.lines.index(line) + 1
-                data = _receive(line)
-                buffers[line] += data
-                if b"\n" in buffers[line]:
-                    told[number] = json.loads(buffers[line])["facts"]
-                elif not data:
-                    raise self._stop(
-                        f"{self._names([number])} has stopped; what it printed says why"
-                    )
+                try:
+                    for message in line.receive():
+                        told[number] = message["facts"]
+                except ConnectionError as why:
+                    raise self._stop(f"{self._names([number])} {why}") from None
         rows = [json.loads(json.dumps(dict(facts))), *(told[i] for i in sorted(told))]
         if lines := differences(rows, self.hosts):
             shown = lines[:20] + [f"and {len(lines) - 20} more"] * (len(lines) > 20)
@@ -154,8 +176,8 @@ def differences(facts: Sequence[Mapping[str, Any]], hosts: Sequence[str]) -> lis
 
 
 def _gather(address: str, mine: dict, seconds: float, say: Callable) -> Peers:
-    came: dict[int, tuple[socket.socket, str]] = {}
-    unnamed: dict[socket.socket, bytes] = {}
+    came: dict[int, tuple[_Line, str]] = {}  # by number: connection and host
+    unnamed: set[_Line] = set()
     wait = _Wait(seconds, say)
 
     def missing() -> str:
@@ -184,31 +206,25 @@ def _gather(address: str, mine: dict, seconds: float, say: Callable) -> Peers:
             wait.tell(f"process 0 ({mine['host']}) waits {missing()}", lines)
             for ready in wait.ready([server, *unnamed, *lines]):
                 if ready is server:
-                    unnamed[server.accept()[0]] = b""
+                    unnamed.add(_Line(server.accept()[0]))
                     continue
-                data = _receive(ready)
-                if ready in lines:  # a process that sends nothing yet, so it has closed
-                    for i in [i for i, (line, _) in came.items() if line is ready]:
-                        came.pop(i)[0].close()
-                    continue
-                unnamed[ready] += data
-                theirs = _parse_hello(unnamed[ready])
-                if theirs is None:
-                    if not data or b"\n" in unnamed[ready] or len(unnamed[ready]) > _LONGEST_LINE:
-                        del unnamed[ready]  # another program
-                        ready.close()
-                elif wrong := _unfit(theirs, mine, came):
-                    raise stop(wrong)
-                else:
-                    del unnamed[ready]
-                    came[theirs["process"]] = ready, theirs["host"]
-        for line in unnamed:
-            line.close()
-    _send([line for line, _ in came.values()], {"go": True})
-    numbers = sorted(came)
-    return Peers(
-        0, (mine["host"], *(came[i][1] for i in numbers)), tuple(came[i][0] for i in numbers)
-    )
+                try:
+                    for hello in ready.receive():
+                        if ready not in unnamed or not _is_hello(hello):
+                            raise ConnectionError
+                        if wrong := _unfit(hello, mine, came):
+                            raise stop(wrong)
+                        unnamed.remove(ready)
+                        came[hello["process"]] = ready, hello["host"]
+                except ConnectionError:  # another program, or a process that has ended
+                    ready.close()
+                    unnamed.discard(ready)
+                    came = {i: own for i, own in came.items() if own[0] is not ready}
+    for line in unnamed:
+        line.close()
+    lines, hosts = zip(*(came[i] for i in sorted(came)), strict=True)
+    _send(lines, {"go": True})
+    return Peers(0, (mine["host"], *hosts), lines)
 
 
 def _unfit(theirs: dict, mine: dict, came: Mapping[int, tuple[Any, str]]) -> str:
@@ -233,15 +249,14 @@ def _answer(host: str, port: int, hello: dict, seconds: float, say: Callable) ->
         wait.tell(f"{me} waits for process 0 at {host}:{port} ({why})")
         with contextlib.ExitStack() as stack:
             try:
-                line = socket.create_connection((host, port), min(5.0, wait.left()))
-                stack.enter_context(line)
+                connection = socket.create_connection((host, port), min(5.0, wait.left()))
+                line = stack.enter_context(contextlib.closing(_Line(connection)))
                 _send([line], hello)
-                why = _follow(line, wait, say)
-            except OSError as error:
-                why = error.strerror or str(error)
-            if why == "go":
+                _follow(line, wait, say)
                 stack.pop_all()
                 return Peers(hello["process"], (host,), (line,))
+            except OSError as error:
+                why = error.strerror or str(error)
         time.sleep(_RETRY_SECONDS)
     raise UserError(
         f"{me} waited {seconds:.0f} s for process 0 at {host}:{port} ({why}). Look at what process "
@@ -250,44 +265,26 @@ def _answer(host: str, port: int, hello: dict, seconds: float, say: Callable) ->
     )
 
 
-def _follow(line: socket.socket, wait: _Wait, say: Callable) -> str:
-    """Read until process 0 says go; returns "go" or why it did not."""
-    buffer, why = b"", "is silent"
+def _follow(line: _Line, wait: _Wait, say: Callable) -> None:
+    """Read until process 0 says go. Raises ConnectionError with the reason if it does not."""
+    why = "is silent"
     while not wait.over(slack=2.0):  # process 0's own message at the end comes first
-        if not wait.ready([line]):
-            continue
-        if not (data := _receive(line)):
-            return "has stopped; what it printed says why"
-        buffer += data
-        while b"\n" in buffer:
-            text, _, buffer = buffer.partition(b"\n")
-            try:
-                (kind, what), *_ = dict(json.loads(text)).items()
-            except (ValueError, TypeError):
-                return "is not a run of ours"
-            if kind == "go":
-                return "go"
-            if kind == "stop":
-                raise UserError(what)
-            if kind == "waits":
-                say(what)
-                why = f"says: {what}"
-        if len(buffer) > _LONGEST_LINE:
-            return "is not a run of ours"
-    return why
+        for message in line.receive() if wait.ready([line]) else ():
+            if "go" in message:
+                return
+            if "stop" in message:
+                raise UserError(message["stop"])
+            if "waits" in message:
+                say(message["waits"])
+                why = f"says: {message['waits']}"
+    raise ConnectionError(why)
 
 
-def _parse_hello(text: bytes) -> dict | None:
-    """Read the introduction of a process; None for anything else, or less than a line."""
-    try:
-        message = json.loads(text) if text.endswith(b"\n") else None
-    except ValueError:
-        return None
+def _is_hello(message: dict) -> bool:
+    """Tell whether a message is the introduction of a process."""
     types = {"process": int, "of": int, "host": str}
-    fits = isinstance(message, dict) and all(
-        isinstance(message.get(name), kind) for name, kind in types.items()
-    )
-    return message if fits and message["process"] > 0 else None
+    fits = all(isinstance(message.get(name), kind) for name, kind in types.items())
+    return fits and message["process"] > 0
 
 
 def _ranges(numbers: Sequence[int]) -> str:
@@ -313,16 +310,8 @@ def _listen(address: str) -> socket.socket:
         ) from None
 
 
-def _send(lines: Sequence[socket.socket], message: dict) -> None:
+def _send(lines: Sequence[_Line], message: dict) -> None:
     for line in lines:
         with contextlib.suppress(OSError):
-            line.settimeout(5.0)
-            line.sendall(json.dumps(message).encode() + b"\n")
-
-
-def _receive(line: socket.socket) -> bytes:
-    """Read what has come; nothing from a closed connection."""
-    try:
-        return line.recv(1 << 16)
-    except OSError:
-        return b""
+            line.connection.settimeout(5.0)
+            line.connection.sendall(json.dumps(message).encode() + b"\n")
