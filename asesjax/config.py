@@ -98,9 +98,7 @@ def base_config() -> ConfigDict:
 
 
 def load_config(spec: str, overrides: Mapping[str, str] | None = None) -> Config:
-    """Load ``path.py`` or ``path.py:arg`` and apply overrides (dotted field to text). Raises
-    UserError for a missing file or ``get_config``, an unknown field or a wrong value.
-    """
+    """Load ``path.py[:arg]`` and apply overrides (dotted field to text), or raise UserError."""
     path, _, arg = spec.partition(".py:")
     path = Path(path + ".py" if arg else spec)
     if not path.is_file():
@@ -176,9 +174,7 @@ def _checked(values: dict[str, Any], overrides: Mapping[str, str], origin: str) 
 
 
 def read_workdir(workdir: str | Path, overrides: Mapping[str, str] | None = None) -> Config:
-    """Return the configuration that a workdir remembers, its plug-ins loaded. Raises UserError if
-    there is no run, or one of another format.
-    """
+    """Return the configuration of a workdir, its plug-ins loaded; UserError where there is none."""
     return _checked(saved_fields(workdir), overrides or {}, str(Path(workdir) / "config.json"))
 
 
@@ -206,9 +202,7 @@ def save_fields(workdir: str | Path, config: Config) -> None:
 
 
 def load_file(path: Path) -> ModuleType:
-    """Run a Python file of the user's as a module. Raises UserError if it is missing or
-    not valid.
-    """
+    """Run a Python file of the user's as a module; UserError if it is missing or not valid."""
     if not path.is_file():
         raise UserError(
             f"{path} does not exist; it registers things that this run uses; put it back, or give "

@@ -118,9 +118,7 @@ class _Board:
 
 
 def truncate(path: str | Path, last_step: int) -> None:
-    """Remove the lines of a metrics file whose step is above ``last_step``, atomically, and a last
-    line that a killed process left incomplete.
-    """
+    """Remove, atomically, lines of steps above ``last_step`` and a last line that is incomplete."""
     path = Path(path)
     if not path.exists():
         return

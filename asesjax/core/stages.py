@@ -33,9 +33,7 @@ class Stage:
 
 
 def in_order(stages: Sequence[Stage]) -> list[Stage]:
-    """Put every stage behind those it needs; several of one name become one. Raises UserError if
-    these read different values.
-    """
+    """Put every stage behind those it needs; those of one name, which must agree, become one."""
     left: dict[str, Stage] = {}
     for stage in stages:
         there = left.setdefault(stage.name, stage)

@@ -10,10 +10,12 @@ own, and their batches take turns in proportion to the examples. So a batch is a
 one group, and no example is dropped or repeated within an epoch of its group.
 """
 
+import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -21,11 +23,14 @@ import numpy as np
 from asesjax.core.errors import UserError
 from asesjax.core.types import Batch, Example
 from asesjax.data.packing import Packing, deal, fill_packed, pack
-from asesjax.data.shapes import choose_shapes
 
 WINDOW = 32  # batches ordered by shape together; more: less padding, fewer: more like a permutation
+MAX_SHAPES = 6
+_MERGE_SHARE = 0.02  # a shape that saves less padding than this is not worth a compilation
 _PERMUTATION, _BATCH_ORDER, _DEAL = 0, 1, 1 << 63  # streams of random numbers
 _NEXT_GROUP = 0x9E3779B97F4A7C15  # between the seeds of two groups
+_END = object()
+Item = TypeVar("Item")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,7 +39,7 @@ class Plan:
 
     batch_size: int  # rows of a batch, all processes together
     shapes: tuple[tuple[int, int], ...]  # (S, T) of batches, smallest first; each is a compilation
-    rank: np.ndarray  # [R] int32, orders the rows of a window (``shapes.choose_shapes``)
+    rank: np.ndarray  # [R] int32, orders the rows of a window (``choose_shapes``)
     lengths: np.ndarray  # [R, 2] int32, source and target length of each row
     seed: int  # of the order
     packing: Packing | None = None  # which lengths share a row; None where row i is example i
@@ -153,9 +158,7 @@ def map_batches(
     function: Callable[[Batch], Any], examples: Sequence[Example], source_buckets: Sequence[int],
     target_buckets: Sequence[int], batch_size: int = 64,
 ) -> list[Any]:  # fmt: skip
-    """Apply a compiled function of a batch to examples; return for each, in order, its row of the
-    result, a tree of arrays [B, ...]. Too long an example is a UserError.
-    """
+    """Apply a compiled function of a batch to examples; return each one's row of the result."""
     out: list = [None] * len(examples)
     for batch in eval_batches(examples, batch_size, source_buckets, target_buckets):
         leaves, tree = jax.tree.flatten(jax.device_get(function(batch)))
@@ -252,3 +255,75 @@ def _fill(examples, rows: np.ndarray, shape: tuple[int, int], progress: float) -
     batch["decoder_input_tokens"][:, 1:] = batch["decoder_target_tokens"][:, :-1]
     batch["example_index"] = batch["example_index"][:, 0]
     return batch
+
+
+def choose_shapes(
+    examples: Sequence[Example], lengths: np.ndarray, source_buckets: Sequence[int],
+    target_buckets: Sequence[int],
+) -> tuple[tuple[tuple[int, int], ...], np.ndarray]:  # fmt: skip
+    """Choose the shapes of batches, smallest first, and the rank of each example, [N] int32.
+
+    Starts from every pair of buckets that an example needs and drops, one at a time, the pair whose
+    examples are cheapest to pad further, while there are too many or it costs next to nothing.
+    Ranks are equal where the shape is the same, and neighbours where a batch mixing two shapes is
+    padded little. Raises UserError for wrong buckets, or an example longer than the largest.
+    """
+    source = _bucket_of(examples, lengths[:, 0], source_buckets, "source")
+    target = _bucket_of(examples, lengths[:, 1], target_buckets, "target")
+    pairs, pair_of, counts = np.unique(
+        np.stack([source, target], 1), axis=0, return_inverse=True, return_counts=True
+    )
+    largest = pairs.max(0)
+    kept = np.unique(np.concatenate([pairs, largest[None]]), axis=0)
+
+    def cost(shapes):
+        """Return the padded tokens of all examples."""
+        fits = (shapes[None] >= pairs[:, None]).all(-1)
+        return (counts * np.where(fits, shapes.sum(-1)[None], 1 << 40).min(1)).sum()
+
+    while len(kept) > 1:
+        options = [np.delete(kept, i, 0) for i in range(len(kept)) if (kept[i] < largest).any()]
+        best = min(options, key=cost)
+        if len(kept) <= MAX_SHAPES and cost(best) > (1 + _MERGE_SHARE) * cost(kept):
+            break
+        kept = best
+    kept = kept[np.lexsort((kept[:, 1], kept[:, 0], kept.sum(1)))]
+    # Shapes of one source length follow each other, their targets rising and falling in turn, so
+    # that neighbours share a side.
+    row = np.unique(kept[:, 0], return_inverse=True)[1]
+    rank = np.argsort(np.lexsort((np.where(row % 2, -kept[:, 1], kept[:, 1]), row)))
+    smallest = (kept[None] >= pairs[:, None]).all(-1).argmax(1)  # shape of each pair
+    ranks = rank[smallest][pair_of.reshape(-1)].astype(np.int32)
+    return tuple((int(s), int(t)) for s, t in kept), ranks
+
+
+def _bucket_of(examples, lengths: np.ndarray, buckets: Sequence[int], side: str) -> np.ndarray:
+    """Return the smallest bucket of one side that holds each length."""
+    field = f"train.{side}_buckets"
+    buckets = np.asarray(buckets, np.int64)
+    if not len(buckets) or buckets.min() < 1 or (np.diff(buckets) <= 0).any():
+        raise UserError(f"{field} must be rising lengths, got {tuple(buckets.tolist())}")
+    worst = int(lengths.argmax())
+    if lengths[worst] > buckets[-1]:
+        n_over = int((lengths > buckets[-1]).sum())
+        raise UserError(
+            f"example {examples[worst].id} has {lengths[worst]} {side} tokens, more than the "
+            f"largest of {field} {tuple(buckets.tolist())} ({n_over} of {len(lengths)} examples "
+            f"do not fit); add a bucket of at least {lengths[worst]} to {field}"
+        )
+    return buckets[np.searchsorted(buckets, lengths)]
+
+
+def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
+    """Yield items that a background thread prepares ahead, in order, at most ``depth``. An
+    exception of ``items`` is raised here in its place. The thread ends when the consumer stops.
+    """
+    source = iter(items)
+    pool = ThreadPoolExecutor(1, "prefetch")
+    try:
+        ready = collections.deque(pool.submit(next, source, _END) for _ in range(depth))
+        while (item := ready.popleft().result()) is not _END:
+            ready.append(pool.submit(next, source, _END))
+            yield item
+    finally:
+        pool.shutdown(cancel_futures=True)

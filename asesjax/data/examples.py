@@ -12,9 +12,7 @@ from asesjax.data.vocab import Vocabulary
 
 
 def answer_sentence(record: Record, answer_template: str) -> str:
-    """Return what closes the chain, ``""`` without an answer or a template ("The answer is
-    {answer}."); UserError for a template without ``{answer}``.
-    """
+    """Return what closes the chain, ``""`` without an answer or a template."""
     if not answer_template or not record.answer:
         return ""
     if "{answer}" not in answer_template:

@@ -63,9 +63,7 @@ def pack(examples: Sequence[Example], lengths: np.ndarray, packed_length: int) -
 
 
 def deal(packing: Packing, order: np.ndarray) -> np.ndarray:
-    """Return the example of each slot, [N] int64, a permutation as ``order`` is: examples of one
-    kind come by their place in it.
-    """
+    """Return the example of each slot, [N] int64: those of one kind come as in ``order``, [N]."""
     members = np.empty(len(order), np.int64)
     slots = np.argsort(packing.kind_of_slot, kind="stable")
     members[slots] = order[np.argsort(packing.kind_of_example[order], kind="stable")]

@@ -58,9 +58,7 @@ def read_rows(path: Path, form: str) -> Iterator[tuple[int, Row | BadRow]]:
 
 
 def text_field(row: Row, name: str, empty: bool = False) -> str:
-    """Return a field as text; numbers are written out. Raises BadRow where it is missing, no text,
-    empty (unless ``empty``), or no valid Unicode.
-    """
+    """Return a field as text, numbers written out; BadRow where it is missing, empty or no text."""
     if name not in row:
         there = ", ".join(map(repr, row)) or "none"
         raise BadRow(f"field {name!r} is missing; the row has {there}")

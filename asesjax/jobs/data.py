@@ -7,11 +7,11 @@ from typing import Any
 from asesjax.core.errors import UserError
 from asesjax.core.files import write_json
 from asesjax.core.types import Record
-from asesjax.data.audit import audit, unknown_share
 from asesjax.data.corpus import encode_record, write_corpus
 from asesjax.data.examples import chain_text
 from asesjax.data.options import VocabOptions
 from asesjax.data.sources import SPLITS, load_records, write_records
+from asesjax.data.summary import audit, unknown_share
 from asesjax.data.symbols import ALPHABET
 from asesjax.data.vocab import (
     Vocabulary,

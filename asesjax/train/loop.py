@@ -20,8 +20,7 @@ from asesjax.core.metric_log import MetricLog
 from asesjax.core.processes import is_first
 from asesjax.core.progress import Progress
 from asesjax.core.types import Example, Params
-from asesjax.data.batching import batch_at, make_plan
-from asesjax.data.loader import prefetch
+from asesjax.data.batching import batch_at, make_plan, prefetch
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.place import batch_sharding as sharding_of_batches

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from asesjax.data.loader import prefetch
+from asesjax.data.batching import prefetch
 
 
 def threads():

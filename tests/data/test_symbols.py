@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
-from asesjax.data.audit import audit, unknown_share
 from asesjax.data.corpus import encode_text
+from asesjax.data.summary import audit, unknown_share
 from asesjax.data.symbols import ALPHABET, NAMES, escape, escape_of, unescape
 from asesjax.data.vocab import (
     ByteVocabulary,

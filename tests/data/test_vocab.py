@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asesjax.core.errors import UserError
-from asesjax.data.audit import unknown_share
+from asesjax.data.summary import unknown_share
 from asesjax.data.vocab import (
     ByteVocabulary,
     SentencePieceVocabulary,

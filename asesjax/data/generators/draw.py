@@ -98,9 +98,7 @@ def template(settings: Any, rng: random.Random, choices: Sequence[str], test: bo
 
 
 def check_settings(settings: Any, **unused: Any) -> None:
-    """Raise UserError where two settings contradict each other, or where a setting without a use
-    differs from its default, which ``unused`` gives.
-    """
+    """Refuse settings that contradict each other, or are not the default that ``unused`` gives."""
     if settings.min_steps > settings.max_steps:
         raise UserError(
             "data.min_steps must be at most data.max_steps, got "
