@@ -8,6 +8,7 @@ methods, data sources, scores, samplers and sections of its own, or name modules
 """
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import importlib
@@ -36,6 +37,7 @@ from asesjax.core.errors import UserError, unknown
 from asesjax.core.files import read_json, write_json
 from asesjax.core.options import (
     NOTHING,
+    SECTIONS,
     Config,
     all_fields,
     find_field,
@@ -57,8 +59,7 @@ WORKDIR_FORMAT = 2  # of everything a run writes; other formats are refused
 class RunOptions:
     """Fields of the run itself."""
 
-    name: str = option("", "shown in reports; the config file's name when empty",
-                       changes="report")  # fmt: skip
+    name: str = option("", "shown in reports; the config file's name when empty", changes="report")
     seed: int = option(0, "of initialisation, batch order and generated data", least=0)
     seeds: tuple[int, ...] = option((), "the whole job for each, in WORKDIR/seed-N, and then all "
                                     "compared", items=int, least=0)  # fmt: skip
@@ -87,14 +88,9 @@ def _load_rooms() -> None:
 def base_config() -> ConfigDict:
     """Return the defaults of every field. Config files change what they need and no more."""
     _load_rooms()
-    config = ConfigDict()
-    for name, field in all_fields().items():
-        part, _, leaf = name.rpartition(".")
-        if part and part not in config:
-            config[part] = ConfigDict()
-        (config[part] if part else config)[leaf] = field.default
-    config.variants, config.pretrain = ConfigDict(), ConfigDict()
-    return config
+    sections = {name: {f.name: f.default for f in dataclasses.fields(SECTIONS.get(name))}
+                for name in SECTIONS}  # fmt: skip
+    return ConfigDict(sections.pop("") | sections | {"variants": {}, "pretrain": {}})
 
 
 def load_config(spec: str, overrides: Mapping[str, str] | None = None) -> Config:
@@ -271,8 +267,6 @@ def _resolved(name: str, folder: Path) -> str:
 def _flat(config: ConfigDict, lead: str = "") -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, value in config.items():
-        if isinstance(value, ConfigDict):
-            out |= _flat(value, f"{lead}{key}.")
-        else:
-            out[f"{lead}{key}"] = value
+        inner = isinstance(value, ConfigDict)
+        out |= _flat(value, f"{lead}{key}.") if inner else {f"{lead}{key}": value}
     return out

@@ -76,9 +76,8 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
             except json.JSONDecodeError as error:
                 raise UserError(f"{path}:{number}: not JSON: {error.msg}") from None
             if not isinstance(row, dict):
-                raise UserError(
-                    f"{path}:{number}: expected a JSON object, got {type(row).__name__}"
-                )
+                kind = type(row).__name__
+                raise UserError(f"{path}:{number}: expected a JSON object, got {kind}")
             yield number, row
 
 

@@ -22,7 +22,7 @@ from asesjax.core.files import read_jsonl, write_text
 class MetricLog:
     """Append metrics of one role to ``<folder>/metrics.jsonl`` and ``<folder>/tensorboard``."""
 
-    def __init__(self, folder: str | Path, resume_step: int = 0, tensorboard: bool = True):
+    def __init__(self, folder: str | Path, resume_step: int = 0):
         """Open the files and remove lines of steps above ``resume_step``. Raises UserError for a
         damaged line before the last, or, as all methods do, files that cannot be written.
         """
@@ -31,7 +31,7 @@ class MetricLog:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             truncate(self.path, resume_step)
             self._file = open(self.path, "a", encoding="utf-8", newline="\n")
-            self._board = _Board(Path(folder) / "tensorboard", resume_step) if tensorboard else None
+            self._board = _Board(Path(folder) / "tensorboard", resume_step)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """Write a line of JSON values, NaN as null, and its numbers to TensorBoard."""
@@ -40,27 +40,21 @@ class MetricLog:
             # One write call a line: a killed process leaves at most the last line torn.
             self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
             self._file.flush()
-            if self._board is not None:
-                numbers = {f"{kind}/{name}": value for name, value in row.items()
-                           if name != "step" and isinstance(value, int | float)}  # fmt: skip
-                self._board.write(int(step), numbers)
+            numbers = {f"{kind}/{name}": value for name, value in row.items()
+                       if name != "step" and isinstance(value, int | float)}  # fmt: skip
+            self._board.write(int(step), numbers)
 
     def sync(self) -> None:
         """Flush the lines to disk, before a checkpoint that relies on them is written."""
         with self._writing():
             self._file.flush()
             os.fsync(self._file.fileno())
-            if self._board is not None:
-                self._board.flush()
+            self._board.flush()
 
     def close(self) -> None:
         """Close the files."""
-        with self._writing():
-            try:
-                self._file.close()
-            finally:
-                if self._board is not None:
-                    self._board.close()
+        with self._writing(), contextlib.closing(self._board):
+            self._file.close()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -97,6 +91,7 @@ class _Board:
         # TensorBoard reads files in the order of their names; the end makes quick restarts differ.
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
         self._records = RecordWriter(str(folder / f"{name}.{resume_step}"))
+        self.flush, self.close = self._records.flush, self._records.close
         self._add(file_version="brain.Event:2")
         # Makes TensorBoard drop later steps of earlier files.
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -105,12 +100,6 @@ class _Board:
     def write(self, step: int, numbers: dict[str, float]) -> None:
         values = [self._summary.Value(tag=name, simple_value=x) for name, x in numbers.items()]
         self._add(step=step, summary=self._summary(value=values))
-
-    def flush(self) -> None:
-        self._records.flush()
-
-    def close(self) -> None:
-        self._records.close()
 
     def _add(self, **what: Any) -> None:
         event = self._event(wall_time=time.time(), **what)

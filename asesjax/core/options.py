@@ -103,15 +103,15 @@ def from_fields(values: Mapping[str, Any], origin: str = "config") -> Config:
     variants: dict[str, dict[str, Any]] = {}
     pretrain: dict[str, Any] = {}
     for name, value in values.items():
-        field = find_field(name, known, origin)
+        value = checked(name, value, find_field(name, known, origin))
         if name.startswith("variants."):
             _, row, inner = name.split(".", 2)
-            variants.setdefault(row, {})[inner] = checked(name, value, field)
+            variants.setdefault(row, {})[inner] = value
         elif name.startswith("pretrain."):
-            pretrain[name.removeprefix("pretrain.")] = checked(name, value, field)
+            pretrain[name.removeprefix("pretrain.")] = value
         else:
             part, _, leaf = name.rpartition(".")
-            own[part][leaf] = checked(name, value, field)
+            own[part][leaf] = value
     sections = {name: SECTIONS.get(name)(**own[name]) for name in SECTIONS}
     return Config(sections, variants, pretrain)
 
@@ -199,21 +199,18 @@ def parsed(name: str, text: str, field: dataclasses.Field | None) -> Any:
     default = "" if field is None else field.default
     if isinstance(default, str):
         return text
-    if isinstance(default, tuple) and field.metadata["items"] is str:
+    several = isinstance(default, tuple)
+    if several and field.metadata["items"] is str:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if isinstance(default, bool):
-        if text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        raise UserError(f"{name} must be true or false, got {text!r}")
-    if isinstance(default, tuple) and not text:
-        return ()
+        if text.lower() not in ("true", "false"):
+            raise UserError(f"{name} must be true or false, got {text!r}")
+        return text.lower() == "true"
     try:
-        value = ast.literal_eval(text)
+        value = ast.literal_eval("()" if several and not text else text)
     except (ValueError, SyntaxError):
         raise UserError(f"{name} must be {_kind(field)}, got {text!r}") from None
-    if isinstance(default, tuple) and not isinstance(value, list | tuple):
-        value = (value,)
-    return value
+    return (value,) if several and not isinstance(value, list | tuple) else value
 
 
 def reads(config: Config, *what: str) -> dict[str, Any]:
@@ -228,13 +225,14 @@ def reads(config: Config, *what: str) -> dict[str, Any]:
     out = {}
     for name in what:
         part, _, kind = name.partition(":")
+        own = getattr(config, part)
         if part not in SECTIONS:
-            out[part] = getattr(config, part)
+            out[part] = own
             continue
-        for field in dataclasses.fields(SECTIONS.get(part)):
+        for field in dataclasses.fields(own):
             changes = field.metadata["changes"]
             if changes != NOTHING and kind in ("", changes):
-                out[f"{part}.{field.name}"] = getattr(getattr(config, part), field.name)
+                out[f"{part}.{field.name}"] = getattr(own, field.name)
     return out
 
 

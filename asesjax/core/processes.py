@@ -21,11 +21,9 @@ _END, _FAILED = -1, -2
 
 
 def start(
-    coordinator: str,
-    processes: int | None = None,
-    process: int | None = None,
+    coordinator: str, processes: int | None = None, process: int | None = None,
     timeout: float = START_TIMEOUT,
-) -> None:
+) -> None:  # fmt: skip
     """Join the processes of a run, before anything asks jax for its devices.
 
     ``coordinator`` is ``host:port`` of process 0; "auto" on TPU pods, SLURM and Open MPI, where jax
@@ -57,15 +55,14 @@ def start(
         if coordinator == "auto":
             coordinator, processes, process = _find_out(timeout)
         left = max(end - time.monotonic(), 1.0)
-        with contextlib.ExitStack() as stack:
-            peers = stack.enter_context(
-                contextlib.closing(meet(coordinator, processes, process, left))
-            )
+        _peers["open"] = peers = meet(coordinator, processes, process, left)
+        try:
             peers.compare(source_facts(), START_TIMEOUT)
             # All are there, so only a handshake is left.
             jax.distributed.initialize(coordinator, processes, process, initialization_timeout=120)
-            stack.pop_all()
-        _peers["open"] = peers
+        except BaseException:
+            _hang_up()
+            raise
         # Runs before jax's own exit handler, which waits for the others: they must learn of it.
         atexit.register(_hang_up)
     except (RuntimeError, ValueError) as error:
@@ -101,13 +98,15 @@ def check_same(facts: Mapping[str, Any]) -> None:
     process calls this first. It does not use jax, which would wait in silence for a process that
     has stopped. The error, in every process, names processes and fields.
     """
-    if (peers := _peers.pop("open", None)) is not None:
-        with contextlib.closing(peers):
+    try:
+        if peers := _peers.get("open"):
             peers.compare(facts, START_TIMEOUT)
+    finally:
+        _hang_up()
 
 
 def _hang_up() -> None:
-    if (peers := _peers.pop("open", None)) is not None:
+    if peers := _peers.pop("open", None):
         peers.close()
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -19,16 +20,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def add_run_card(workdir: str | Path) -> None:
-    """Append the facts of this start to ``workdir/run.jsonl``."""
-    with open(Path(workdir) / "run.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(run_card()) + "\n")
-
-
-def run_card() -> dict[str, Any]:
-    """Collect time, command, versions, source state and devices."""
+    """Append time, command, versions, source state and devices to ``workdir/run.jsonl``."""
     import jax
 
-    return {
+    card = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
         "python": platform.python_version(),
@@ -38,18 +33,23 @@ def run_card() -> dict[str, Any]:
         "devices": [device.device_kind for device in jax.devices()],
         "processes": jax.process_count(),
     }
+    with open(Path(workdir) / "run.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(card) + "\n")
 
 
 def source_facts() -> dict[str, str | None]:
     """Collect what must be the same in all processes of a run: versions, commit (None outside a
     checkout) and a hash of this package's files, so that uncommitted changes count too.
     """
-    state = _git_state(ROOT) or {}
+    sums, folder = hashlib.sha256(), ROOT / "asesjax"
+    for path in sorted(folder.rglob("*.py")):
+        sums.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+        sums.update(hashlib.sha256(path.read_bytes()).digest())
     return {
         "python": platform.python_version(),
         **{f"package {name}": version for name, version in _versions().items()},
-        "commit": state.get("commit"),
-        "source": _source_hash(ROOT / "asesjax"),
+        "commit": (_git_state(ROOT) or {}).get("commit"),
+        "source": sums.hexdigest()[:16],
     }
 
 
@@ -61,26 +61,16 @@ def _versions() -> dict[str, str | None]:
     return versions
 
 
-def _source_hash(folder: Path) -> str:
-    sums = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        sums.update(f"{path.relative_to(folder).as_posix()}\0".encode())
-        sums.update(hashlib.sha256(path.read_bytes()).digest())
-    return sums.hexdigest()[:16]
-
-
 def _git_state(folder: Path) -> dict[str, Any] | None:
     if not (folder / ".git").exists():
         # launch/Containerfile copies only the files, and sets the commit they are of.
         commit = os.environ.get("ASESJAX_COMMIT")
         return {"commit": commit, "changed": False} if commit else None
 
-    def git(*command: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(folder), *command], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
+    git = functools.partial(subprocess.check_output, cwd=folder, text=True,
+                            stderr=subprocess.DEVNULL)  # fmt: skip
     try:
-        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
+        return {"commit": git(["git", "rev-parse", "HEAD"]).strip(),
+                "changed": bool(git(["git", "status", "--porcelain"]))}  # fmt: skip
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -7,6 +7,7 @@ when asked to redo, moves the old outputs aside first.
 """
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,13 +24,10 @@ class Stage:
 
     name: str  # unique; also the name of its record
     run: Callable[[], None]  # does the work; must be able to continue after being killed
-    # configuration fields that its result depends on, with their values (``options.reads``)
-    reads: Mapping[str, Any]
+    reads: Mapping[str, Any]  # fields that its result depends on, and values (``options.reads``)
     needs: tuple[str, ...] = ()  # names of the stages whose results it reads
-    # files and folders below the workdir that are its own, moved aside when redone
-    outputs: tuple[str, ...] = ()
-    # takes the devices of all processes (``core/processes.py``); process 0 does the others alone
-    together: bool = False
+    outputs: tuple[str, ...] = ()  # its own paths below the workdir, moved aside when redone
+    together: bool = False  # on the devices of all processes; process 0 does the others alone
 
 
 def in_order(stages: Sequence[Stage]) -> list[Stage]:
@@ -80,7 +78,12 @@ def run_stages(
         if record and record["fingerprint"] != wanted[stage.name]["fingerprint"]:
             stale[stage.name] = _changes(record, wanted[stage.name])
     if stale and not redo:
-        raise UserError(_explain(stale, workdir))
+        changed = "".join(f"  stage {name}: {changes}\n" for name, changes in stale.items())
+        raise UserError(
+            f"workdir {workdir} holds results of another configuration:\n{changed}give another "
+            "--workdir, restore those fields, or add --redo to move these stages' old outputs to "
+            f"{workdir / 'superseded'} and run them again"
+        )
     before()
     ran = []
     for stage in stages:
@@ -121,11 +124,8 @@ def _wanted(stages: Sequence[Stage]) -> dict[str, dict]:
         fields = {name: list(value) if isinstance(value, tuple) else value
                   for name, value in stage.reads.items()}  # fmt: skip
         needs = {name: wanted[name]["fingerprint"] for name in stage.needs}
-        wanted[stage.name] = {
-            "fingerprint": fingerprint({"fields": fields, "needs": needs}),
-            "fields": fields,
-            "needs": needs,
-        }
+        facts = {"fields": fields, "needs": needs}
+        wanted[stage.name] = {"fingerprint": fingerprint(facts)} | facts
     return wanted
 
 
@@ -134,36 +134,19 @@ def _read(workdir: Path, name: str) -> dict | None:
     return read_json(path) if path.exists() else None
 
 
-def _changes(record: dict, wanted: dict) -> list[str]:
-    old, new = record["fields"], wanted["fields"]
-    lines = [
-        f"{name}: {old.get(name, 'absent')!r} -> {new.get(name, 'absent')!r}"
-        for name in sorted(old | new)
-        if old.get(name, None) != new.get(name, None) or (name in old) != (name in new)
-    ]
-    lines += [
-        f"result of stage {name}"
-        for name in sorted(record["needs"] | wanted["needs"])
-        if record["needs"].get(name) != wanted["needs"].get(name)
-    ]
-    return lines
+def _changes(record: dict, wanted: dict) -> str:
+    def differing(part: str) -> list[tuple[str, Any, Any]]:
+        old, new = record[part], wanted[part]
+        pairs = [(name, old.get(name, "absent"), new.get(name, "absent")) for name in old | new]
+        return sorted(row for row in pairs if row[1] != row[2])
 
-
-def _explain(stale: dict[str, list[str]], workdir: Path) -> str:
-    lines = [f"workdir {workdir} holds results of another configuration:"]
-    for name, changes in stale.items():
-        lines.append(f"  stage {name}: " + "; ".join(changes))
-    lines.append(
-        "give another --workdir, restore those fields, or add --redo to move these stages' old "
-        f"outputs to {workdir / 'superseded'} and run them again"
-    )
-    return "\n".join(lines)
+    fields = [f"{name}: {old!r} -> {new!r}" for name, old, new in differing("fields")]
+    return "; ".join(fields + [f"result of stage {name}" for name, *_ in differing("needs")])
 
 
 def _set_aside(stage: Stage, workdir: Path, say: Callable[[str], None]) -> None:
-    number = 1
-    while (target := workdir / "superseded" / f"{stage.name}-{number}").exists():
-        number += 1
+    targets = (workdir / "superseded" / f"{stage.name}-{i}" for i in itertools.count(1))
+    target = next(path for path in targets if not path.exists())
     target.mkdir(parents=True)
     for output in (*stage.outputs, f"stages/{stage.name}.json"):
         source = workdir / output

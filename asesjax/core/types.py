@@ -47,10 +47,8 @@ class Record:
     id: str  # unique in its data set, and stable from run to run
     question: str  # what the model is given
     rationale: str  # the chain of thought, without the closing answer sentence
-    # the final answer, as text; empty where the rationale is itself the answer (reports)
-    answer: str
-    # labelled segments whose texts joined are ``rationale``; None for real data
-    gold: tuple[Segment, ...] | None = None
+    answer: str  # final answer, as text; empty where the rationale is itself the answer (reports)
+    gold: tuple[Segment, ...] | None = None  # texts joined are ``rationale``; None for real data
     # the rationale as pairs (subquestion, text), if any; the last text may be the answer itself
     steps: tuple[tuple[str, str], ...] | None = None
     others: tuple[str, ...] = ()  # further rationales of the same question, each as ``rationale``
@@ -77,9 +75,8 @@ class Example:
     @property
     def most_tokens(self) -> tuple[int, int]:
         """Source and target tokens that it has at most, at any time of training."""
-        moved = 0
-        if self.prefix_in_encoder and self.loss_from is not None:
-            moved = int((self.loss_from > 0).sum())
+        moves = self.prefix_in_encoder and self.loss_from is not None
+        moved = int((self.loss_from > 0).sum()) if moves else 0
         return len(self.inputs) + moved, len(self.targets)
 
     def at(self, progress: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -112,11 +112,8 @@ def read_corpus(
     ids = [record.id for record in records]
     chains = [chain_text(record, answer_template) for record in records]
     texts = (record.question + chain for record, chain in zip(records, chains, strict=True))
-    try:
-        same = (workdir / f"corpus/{split}/texts.sha256").read_text() == _sha256(texts)
-    except OSError:
-        same = False
-    if not same:
+    digest = workdir / f"corpus/{split}/texts.sha256"
+    if not digest.is_file() or digest.read_text() != _sha256(texts):
         raise UserError(f"{workdir}/corpus/{split} is of other records; run again with --redo")
     columns = {}
     for name in _TEXTS:
@@ -147,10 +144,8 @@ def need_tokens(ids: np.ndarray, record: Record, field: str, text: str) -> None:
 
 
 def _sha256(texts: Iterable[str]) -> str:
-    total = hashlib.sha256()
-    for text in texts:
-        total.update(text.encode(errors="surrogatepass") + b"\0")
-    return total.hexdigest()
+    total = "".join(f"{text}\0" for text in texts)
+    return hashlib.sha256(total.encode(errors="surrogatepass")).hexdigest()
 
 
 def _mapped(path: Path) -> np.ndarray:

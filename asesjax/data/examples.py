@@ -23,9 +23,8 @@ def answer_sentence(record: Record, answer_template: str) -> str:
 def chain_text(record: Record, answer_template: str) -> str:
     """Return the chain: the rationale and the answer sentence.
 
-    Example:
-      >>> chain_text(Record("1", "q", "40 + 2 = 42. ", "42"), "The answer is {answer}.")
-      '40 + 2 = 42. The answer is 42.'
+    >>> chain_text(Record("1", "q", "40 + 2 = 42. ", "42"), "The answer is {answer}.")
+    '40 + 2 = 42. The answer is 42.'
     """
     closing = answer_sentence(record, answer_template)
     return f"{record.rationale.rstrip()} {closing}" if closing else record.rationale
@@ -37,23 +36,14 @@ def join_ids(*parts: Sequence[int] | np.ndarray) -> np.ndarray:
 
 
 def make_example(
-    vocab: Vocabulary,
-    name: str,
-    context: Sequence[Sequence[int] | np.ndarray],
-    target: Sequence[Sequence[int] | np.ndarray],
-    kind: str = "",
-    end: int | None = None,
+    vocab: Vocabulary, name: str, context: Sequence[Sequence[int] | np.ndarray],
+    target: Sequence[Sequence[int] | np.ndarray], kind: str = "", end: int | None = None,
     weights: np.ndarray | float = 1.0,
-) -> Example:
+) -> Example:  # fmt: skip
     """Put an example together from runs of ids, as decoding puts its contexts together. End of
     sequence follows the source, and ``end`` (end of sequence when None) the target; ``weights`` are
     one for all targets, or one for each, the end mark included.
     """
     targets = join_ids(*target, [vocab.eos_id if end is None else end])
-    return Example(
-        id=name,
-        inputs=join_ids(*context, [vocab.eos_id]),
-        targets=targets,
-        weights=np.broadcast_to(np.float32(weights), targets.shape).copy(),
-        kind=kind,
-    )
+    weights = np.broadcast_to(np.float32(weights), targets.shape).copy()
+    return Example(name, join_ids(*context, [vocab.eos_id]), targets, weights, kind)

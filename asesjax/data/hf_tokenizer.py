@@ -14,10 +14,8 @@ from asesjax.core.files import read_json, write_json
 from asesjax.data.vocab import SentencePieceVocabulary, Vocabulary, load_vocabulary
 
 # What a folder of transformers may hold of a tokenizer.
-FILES = (
-    "spiece.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json",
-)  # fmt: skip
+FILES = ("spiece.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+         "added_tokens.json")  # fmt: skip
 _SPECIAL = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
@@ -93,9 +91,7 @@ def _bpe_json(model: Any, vocab: SentencePieceVocabulary) -> dict:
     end = {"SpecialToken": {"id": "</s>", "type_id": 0}}
     a, b = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
     return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
+        "version": "1.0", "truncation": None, "padding": None,
         "added_tokens": [{"id": i, "content": text, **plain, "special": True}
                          for i, text in sorted(tokens)],
         "normalizer": normalizer,

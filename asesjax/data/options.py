@@ -32,9 +32,8 @@ class DataOptions:
         "The answer is {answer}.", "sentence that closes a chain; empty where answers are empty"
     )
     strip_calculator: bool = option(True, "remove calculator marks such as <<48/2=24>>")
-    max_skipped_share: float = option(
-        0.0, "stop when a larger share of the rows cannot be used", least=0, most=1
-    )
+    max_skipped_share: float = option(0.0, "stop when a larger share of the rows cannot be used",
+                                      least=0, most=1)  # fmt: skip
     only_right_chains: bool = option(
         False, "leave out chains that do not end in the right answer, except in the test split"
     )
@@ -42,13 +41,10 @@ class DataOptions:
     max_steps: int = option(4, "synthetic sources: most computed values in a problem", least=1)
     max_value: int = option(20, "synthetic sources: largest given or computed number", least=1)
     n_distractors: int = option(0, "synthetic sources: facts that nobody needs", least=0)
-    wording: str = option(
-        "plain", "synthetic sources: one wording, or one of several templates",
-        choices=("plain", "varied"),
-    )  # fmt: skip
-    fact_order: str = option(
-        "in_order", "synthetic sources: order of the facts", choices=("in_order", "shuffled")
-    )
+    wording: str = option("plain", "synthetic sources: one wording, or one of several templates",
+                          choices=("plain", "varied"))  # fmt: skip
+    fact_order: str = option("in_order", "synthetic sources: order of the facts",
+                             choices=("in_order", "shuffled"))  # fmt: skip
     held_out_templates: bool = option(
         False, "synthetic sources: test questions use templates that training never shows"
     )

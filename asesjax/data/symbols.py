@@ -35,9 +35,8 @@ def escape(text: str, writes: Callable[[str], bool]) -> tuple[str, dict[int, int
     r"""Replace every character that ``writes`` says a vocabulary cannot write and read. Return the
     text, and the length of each escape by the place of its character in the old ``text``.
 
-    Example:
-      >>> escape("a<\nb", lambda c: c != "<")
-      ('a[less][line] b', {1: 6, 2: 7})
+    >>> escape("a<\nb", lambda c: c != "<")
+    ('a[less][line] b', {1: 6, 2: 7})
     """
     lost = sorted(c for c in set(text) if c not in " \n" and not writes(c))
     pattern = f"{_ALWAYS}|[\n{re.escape(''.join(lost))}]"
@@ -56,9 +55,8 @@ def escape(text: str, writes: Callable[[str], bool]) -> tuple[str, dict[int, int
 def unescape(text: str) -> str:
     """Turn every escape back into its character; all other text stays.
 
-    Example:
-      >>> unescape("[left]less] [less]x [#14d] [#d800] [more]")
-      '[less] <x ō [#d800] [more]'
+    >>> unescape("[left]less] [less]x [#14d] [#d800] [more]")
+    '[less] <x ō [#d800] [more]'
     """
 
     def character(match: re.Match) -> str:

@@ -131,34 +131,29 @@ class SentencePieceVocabulary(Vocabulary):
     def __init__(self, model: bytes, extra_ids: int, origin: str = "the model"):
         """Load the content of a ``spiece.model``; ``origin`` names it in errors."""
         try:
-            self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+            self.pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
         except (RuntimeError, OSError) as error:
             raise UserError(f"{origin} is not a SentencePiece model: {error}") from None
-        got = (self._pieces.pad_id(), self._pieces.eos_id(), self._pieces.unk_id())
+        got = (self.pieces.pad_id(), self.pieces.eos_id(), self.pieces.unk_id())
         if got != (0, 1, 2):
             raise UserError(
                 f"{origin} has pad, eos, unk ids {got}; T5's 0, 1, 2 are needed: train it with "
                 "pad_id=0, eos_id=1, unk_id=2, bos_id=-1"
             )
         self.model = model
-        super().__init__(self._pieces.get_piece_size(), extra_ids)
+        super().__init__(self.pieces.get_piece_size(), extra_ids)
 
     def _encode_plain(self, texts):
         # Copies: what sentencepiece returns is read-only.
-        return [ids.copy() for ids in self._pieces.encode(texts, return_type="numpy")]
+        return [ids.copy() for ids in self.pieces.encode(texts, return_type="numpy")]
 
     def _encode_plain_with_offsets(self, text):
-        found = self._pieces.encode(text, return_type="offset_mapping")
+        found = self.pieces.encode(text, return_type="offset_mapping")
         offsets = np.asarray(found["offsets"], np.int32).reshape(-1, 2)
         return np.asarray(found["ids"], np.int32), offsets[:, 0], offsets[:, 1]
 
     def _decode_plain(self, ids):
-        return self._pieces.decode(ids)
-
-    def spells(self, character: str) -> bool:
-        """Whether there is a piece for a character, or bytes for any, whatever stands beside it."""
-        found = self._pieces.piece_to_id([character, "<0x00>"])
-        return any(i != self.unk_id for i in found)
+        return self.pieces.decode(ids)
 
 
 class ByteVocabulary(Vocabulary):
@@ -207,12 +202,11 @@ class SymbolVocabulary(Vocabulary):
     def _writes(self, character):
         """Whether a character survives wherever it stands, but for marks that join others."""
         if character not in self._known:
-            ids = self.plain._encode_plain([f"x{character}x"])[0]
-            self._known[character] = (
-                self.unk_id not in ids
-                and self.plain.spells(character)
-                and self.plain._decode_plain(ids.tolist()) == f"x{character}x"
-            )
+            # A piece for it alone, or bytes for any, whatever stands beside it.
+            pieces = self.plain.pieces.piece_to_id([character, "<0x00>"])
+            ids = self.plain._encode_plain([f"x{character}x"])[0].tolist()
+            again = self.unk_id in ids or self.plain._decode_plain(ids)
+            self._known[character] = set(pieces) != {self.unk_id} and again == f"x{character}x"
         return self._known[character]
 
     def _escaped(self, texts):
@@ -284,12 +278,9 @@ def load_saved(folder: str | os.PathLike) -> Vocabulary:
 
 
 def train_vocabulary(
-    texts: Iterable[str],
-    size: int,
-    split_digits: bool = True,
-    extra_ids: int = 100,
+    texts: Iterable[str], size: int, split_digits: bool = True, extra_ids: int = 100,
     byte_fallback: bool = False,
-) -> SentencePieceVocabulary:
+) -> SentencePieceVocabulary:  # fmt: skip
     """Train a SentencePiece model of at most ``size`` pieces without sentinels; the same texts and
     settings give the same bytes, and every character of the texts is covered.
 
@@ -302,24 +293,14 @@ def train_vocabulary(
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=lines,
-            model_writer=model,
-            model_type="bpe",
-            vocab_size=size,
-            hard_vocab_limit=False,
-            character_coverage=1.0,
-            split_digits=split_digits,
-            byte_fallback=byte_fallback,
+            sentence_iterator=lines, model_writer=model, model_type="bpe", vocab_size=size,
+            hard_vocab_limit=False, character_coverage=1.0, split_digits=split_digits,
+            byte_fallback=byte_fallback, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
             # T5's NFKC would write ， as , and there is nothing that bytes cannot spell.
             normalization_rule_name="identity" if byte_fallback else "nmt_nfkc",
-            pad_id=0,
-            eos_id=1,
-            unk_id=2,
-            bos_id=-1,
             num_threads=1,  # several threads sum in no fixed order
             max_sentence_length=1 << 20,  # bytes; longer ones would be left out silently
-            minloglevel=2,
-        )
+        )  # fmt: skip
     except RuntimeError as error:
         needed = re.search(r"required_chars\. \d+ vs (\d+)", str(error))
         if needed:

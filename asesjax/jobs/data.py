@@ -2,7 +2,6 @@
 
 import functools
 from collections import Counter
-from typing import Any
 
 from asesjax.core.errors import UserError
 from asesjax.core.files import write_json
@@ -70,7 +69,7 @@ def _load(run: Run) -> dict[str, list[Record]]:
             is_right("", record.answer or chain_text(record, config.data.answer_template))
     for reason, n in Counter(skipped.values()).most_common():
         run.say(f"  skipped {n} rows: {reason}")
-    counts: dict[str, Any] = {split: len(records) for split, records in out.items()}
+    counts = {split: len(records) for split, records in out.items()}
     write_json(run / "data/counts.json", {"records": counts, "skipped": skipped})
     return out
 
@@ -78,9 +77,8 @@ def _load(run: Run) -> dict[str, list[Record]]:
 def _vocabulary(options: VocabOptions, texts: list[str]) -> Vocabulary:
     if options.kind == "train":
         corpus = [*texts, ALPHABET] if options.symbols else texts
-        vocab = train_vocabulary(
-            corpus, options.size, options.split_digits, options.extra_ids, options.byte_fallback
-        )
+        settings = options.split_digits, options.extra_ids, options.byte_fallback
+        vocab = train_vocabulary(corpus, options.size, *settings)
     else:
         vocab = load_vocabulary(options.kind, options.path, options.extra_ids)
     return with_symbols(vocab) if options.symbols else vocab

@@ -18,20 +18,20 @@ def decode_method(run: Run, method: Method) -> None:
     """Answer the test questions, and validation questions with each kept checkpoint."""
     config = run.config
     vocab = load_saved(run / "vocab")
-    results = [read_json(role_folder(run, method.name, r) / "result.json") for r in method.roles]
+    folders = [role_folder(run, method.name, role) for role in method.roles]
     folder = run / f"predictions/{method.name}"
     curve = []
     template = config.data.answer_template
     records = read_corpus(run.workdir, "validation", template)[: config.decode.curve_questions]
-    steps = [result["kept_steps"] for result in results]
+    steps = [read_json(own / "result.json")["kept_steps"] for own in folders]
     # A role that stopped early keeps its last checkpoint while the other trains on.
     longest = max(map(len, steps))
     steps = [own + own[-1:] * (longest - len(own)) for own in steps]
     for kept in zip(*steps, strict=True) if records else ():
-        at = [(role, step) for role, step in zip(method.roles, kept, strict=True)]
-        params = {role: load_role(run, method, role, step, decoding=True) for role, step in at}
+        params = {role: load_role(run, method, role, step, decoding=True)
+                  for role, step in zip(method.roles, kept, strict=True)}  # fmt: skip
         rows, _ = _predictions(run, trained(run, method, params, vocab), records)
-        cursors = [read_cursor(role_folder(run, method.name, role), step) for role, step in at]
+        cursors = [read_cursor(own, step) for own, step in zip(folders, kept, strict=True)]
         name = f"curve-{len(curve)}.jsonl"
         write_jsonl(folder / name, rows)
         curve.append({
@@ -43,9 +43,8 @@ def decode_method(run: Run, method: Method) -> None:
     write_json(folder / "curve.json", curve)
     counts: dict[str, int] = {}
     records = read_corpus(run.workdir, "test", template)
-    rows, seconds = _predictions(
-        run, load_method(run, method.name), records, timed=True, counts=counts
-    )
+    using = load_method(run, method.name)
+    rows, seconds = _predictions(run, using, records, timed=True, counts=counts)
     write_jsonl(folder / "test.jsonl", rows)
     decode = {"questions": len(records), "seconds": seconds} | counts
     write_json(folder / "decode.json", decode)
@@ -62,10 +61,8 @@ def _predictions(
     run: Run, using: TrainedMethod, records: list[EncodedRecord], **options: Any
 ) -> tuple[list[dict], float]:
     answers, seconds = answer_questions(using, records, own_mesh(run), **options)
-    rows = [
-        prediction_row(record.record, chains, using.method, using.vocab)
-        for record, chains in zip(records, answers, strict=True)
-    ]
+    rows = [prediction_row(record.record, chains, using.method, using.vocab)
+            for record, chains in zip(records, answers, strict=True)]  # fmt: skip
     return rows, seconds
 
 

@@ -16,12 +16,12 @@ def steps(folder):
 
 
 def test_lines_after_the_restored_step_are_removed_and_nothing_else(tmp_path):
-    with MetricLog(tmp_path, tensorboard=False) as log:
+    with MetricLog(tmp_path) as log:
         for step in (10, 20, 30):
             log.write("train", step, loss=1.0 / step)
         log.write("validation", 30, validation_loss=2.0)
     before = read_metrics(tmp_path / "metrics.jsonl")
-    with MetricLog(tmp_path, resume_step=20, tensorboard=False) as log:
+    with MetricLog(tmp_path, resume_step=20) as log:
         assert steps(tmp_path) == [10, 20]
         log.write("train", 30, loss=before[2]["loss"])
         log.write("validation", 30, validation_loss=2.0)
@@ -31,19 +31,19 @@ def test_lines_after_the_restored_step_are_removed_and_nothing_else(tmp_path):
 
 def test_a_fresh_start_removes_the_lines_of_an_earlier_run(tmp_path):
     for _ in range(2):
-        with MetricLog(tmp_path, tensorboard=False) as log:
+        with MetricLog(tmp_path) as log:
             log.write("train", 1, loss=1.0)
     assert steps(tmp_path) == [1]
 
 
 @pytest.mark.parametrize("torn", ['{"kind": "train", "step": 3', '{"kind": "train", "step": 3}'])
 def test_an_incomplete_last_line_is_removed(tmp_path, torn):
-    with MetricLog(tmp_path, tensorboard=False) as log:
+    with MetricLog(tmp_path) as log:
         log.write("train", 1, loss=1.0)
         log.write("train", 2, loss=1.0)
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(path.read_bytes() + torn.encode())
-    with MetricLog(tmp_path, resume_step=9, tensorboard=False) as log:
+    with MetricLog(tmp_path, resume_step=9) as log:
         log.write("train", 4, loss=1.0)
     assert steps(tmp_path) == [1, 2, 4]
 
@@ -59,7 +59,7 @@ def test_a_bad_line_inside_is_named_and_the_file_kept(tmp_path, bad):
 
 
 def test_lines_are_plain_json_whatever_goes_in(tmp_path):
-    with MetricLog(tmp_path, tensorboard=False) as log:
+    with MetricLog(tmp_path) as log:
         log.write("train", np.int64(5), loss=np.float32(0.5), bad=math.nan, worse=np.inf, n=3)
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line) == {
@@ -71,7 +71,7 @@ def test_a_full_disk_is_reported_once(tmp_path):
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     with pytest.raises(UserError, match=r"metrics.jsonl or the files beside it: No space left"):
-        with MetricLog(tmp_path, tensorboard=False) as log:
+        with MetricLog(tmp_path) as log:
             log._file.close()
             log._file = open("/dev/full", "w")
             log.write("train", 1, loss=1.0)

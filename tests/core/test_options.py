@@ -1,5 +1,7 @@
 """Sections of typed options: ranges, choices, tuples, variants, and what a stage reads."""
 
+from unittest import mock
+
 import pytest
 
 from asesjax.cli.main import main
@@ -25,23 +27,22 @@ from asesjax.run import Run
 @pytest.fixture
 def fields():
     """A section of every kind of field, for one test."""
-    there = dict(SECTIONS._found)
+    with mock.patch.dict(SECTIONS):
 
-    @section("made_up")
-    class Options:
-        """Made up."""
+        @section("made_up")
+        class Options:
+            """Made up."""
 
-        share: float = option(0.5, "a share", least=0, below=1)
-        count: int = option(2, "a number", above=0, most=9, changes="decode")
-        kind: str = option("a", "a choice", choices=("a", "b"), changes=NOTHING)
-        on: bool = option(False, "a switch")
-        sizes: tuple[int, ...] = option((4, 8), "some sizes", least=1)
-        names: tuple[str, ...] = option((), "some names")
-        seeds: tuple[int, ...] = option((), "some numbers", items=int)
+            share: float = option(0.5, "a share", least=0, below=1)
+            count: int = option(2, "a number", above=0, most=9, changes="decode")
+            kind: str = option("a", "a choice", choices=("a", "b"), changes=NOTHING)
+            on: bool = option(False, "a switch")
+            sizes: tuple[int, ...] = option((4, 8), "some sizes", least=1)
+            names: tuple[str, ...] = option((), "some names")
+            seeds: tuple[int, ...] = option((), "some numbers", items=int)
 
-    yield {name.removeprefix("made_up."): field for name, field in all_fields().items()
-           if name.startswith("made_up.")}  # fmt: skip
-    SECTIONS._found = there
+        yield {name.removeprefix("made_up."): field for name, field in all_fields().items()
+               if name.startswith("made_up.")}  # fmt: skip
 
 
 @pytest.mark.parametrize(

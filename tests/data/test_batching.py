@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asesjax.core.errors import UserError
 from asesjax.core.types import Example
-from asesjax.data import batching, shapes
+from asesjax.data import batching
 from asesjax.data.batching import batch_at, eval_batches, make_plan, token_counts
 
 SOURCE, TARGET = (4, 8, 16), (3, 6, 12)
@@ -211,7 +211,7 @@ def test_shapes_are_few_and_padding_small(monkeypatch):
     lengths = [(int(rng.integers(1, 17)), int(rng.integers(1, 13))) for _ in range(2000)]
     examples = examples_of(lengths)
     for most in (1, 2, 4, 9):
-        monkeypatch.setattr(shapes, "MAX_SHAPES", most)
+        monkeypatch.setattr(batching, "MAX_SHAPES", most)
         plan = make_plan(examples, 16, SOURCE, TARGET, 0)
         assert len(plan.shapes) <= most and plan.shapes[-1] == (16, 12)
     real = sum(s + t for s, t in lengths)
@@ -221,7 +221,7 @@ def test_shapes_are_few_and_padding_small(monkeypatch):
     monkeypatch.setattr(batching, "WINDOW", 125)
     share = make_plan(examples, 16, SOURCE, TARGET, 0).padding_share
     assert 1 - real / alone < share < 1 - real / alone + 0.03
-    monkeypatch.setattr(shapes, "MAX_SHAPES", 1)
+    monkeypatch.setattr(batching, "MAX_SHAPES", 1)
     single = make_plan(examples, 16, SOURCE, TARGET, 0)
     assert single.padding_share == pytest.approx(1 - real / (28 * 2000), abs=1e-9)
 

@@ -1,6 +1,7 @@
 """What each data set's rows say, by hand, and their bad rows."""
 
 import json
+from unittest import mock
 
 import pytest
 
@@ -47,9 +48,8 @@ def test_built_in_sources_are_registered_and_names_are_unique():
         get_reader("synthetic_math")
 
 
-def test_a_source_of_the_users_own_module(tmp_path, monkeypatch):
-    monkeypatch.setattr(SOURCES, "_found", dict(SOURCES._found))
-
+@mock.patch.dict(SOURCES)
+def test_a_source_of_the_users_own_module(tmp_path):
     @SOURCES.register("mine")
     def make_mine(settings, split, n, seed):
         return [Record(f"{split}-{i}", f"q{seed}", "r", "a") for i in range(n)]
@@ -95,8 +95,13 @@ def test_svamp(tmp_path):
     records, _ = load_records(data, "train", 0)
     assert sorted(records, key=lambda r: r.id) == [
         Record("b", "He had 6. How many?", "It is 8.", "8", steps=(("How many?", "It is 8."),)),
-        Record("chal-1", "He had 6. How many?", "3 + 2.5 = 5.5. 6 - 5.5 = 0.5.", "0.5",
-               steps=(("How much is 3 + 2.5?", "3 + 2.5 = 5.5."), ("How many?", "6 - 5.5 = 0.5."))),
+        Record(
+            "chal-1",
+            "He had 6. How many?",
+            "3 + 2.5 = 5.5. 6 - 5.5 = 0.5.",
+            "0.5",
+            steps=(("How much is 3 + 2.5?", "3 + 2.5 = 5.5."), ("How many?", "6 - 5.5 = 0.5.")),
+        ),
     ]
     for bad, message in (
         ({"Answer": 1.0}, "'Equation' does not come to field 'Answer'"),

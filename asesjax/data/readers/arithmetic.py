@@ -16,9 +16,8 @@ def work_out(text: str) -> tuple[Fraction, list[str]] | None:
     """Compute a sum of numbers, brackets and ``+ - * /``: its value, and a line ``a + b = c`` for
     every operation, innermost first. None where the text is no such sum or divides by 0.
 
-    Example:
-      >>> work_out("( 6.0 - ( 3.0 + 2.0 ) )")
-      (Fraction(1, 1), ['3 + 2 = 5', '6 - 5 = 1'])
+    >>> work_out("( 6.0 - ( 3.0 + 2.0 ) )")
+    (Fraction(1, 1), ['3 + 2 = 5', '6 - 5 = 1'])
     """
     if len(text) > _LONGEST or not set(text) <= set("0123456789.()+-*/ "):
         return None

@@ -16,9 +16,8 @@ _DATE = r"((?:[A-Z][a-z]+\.? \d{1,2}(?:st|nd|rd|th)?, \d{4}|\d{1,2}/\d{1,2}/\d{4
 def today(premise: str) -> datetime.date | None:
     """Return what day a premise says it is; None where no rule knows its wording.
 
-    Example:
-      >>> today("The deadline is Jun 1, 2021, which is 2 days away from now.").isoformat()
-      '2021-05-30'
+    >>> today("The deadline is Jun 1, 2021, which is 2 days away from now.").isoformat()
+    '2021-05-30'
     """
     for pattern, rule in _RULES:
         if found := re.search(pattern, premise):
