@@ -205,8 +205,11 @@ class SymbolVocabulary(Vocabulary):
             # A piece for it alone, or bytes for any, whatever stands beside it.
             pieces = self.plain.pieces.piece_to_id([character, "<0x00>"])
             ids = self.plain._encode_plain([f"x{character}x"])[0].tolist()
-            again = self.unk_id in ids or self.plain._decode_plain(ids)
-            self._known[character] = set(pieces) != {self.unk_id} and again == f"x{character}x"
+            self._known[character] = (
+                self.unk_id not in ids
+                and set(pieces) != {self.unk_id}
+                and self.plain._decode_plain(ids) == f"x{character}x"
+            )
         return self._known[character]
 
     def _escaped(self, texts):
