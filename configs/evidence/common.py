@@ -10,11 +10,14 @@ def student_config():
     c.vocab.size, c.vocab.extra_ids = 248, 8
     c.pretrain.method = "direct"
     c.pretrain.data = {"min_steps": 1, "max_steps": 1, "n_distractors": 1, "n_train": 20_000}
-    c.pretrain.train = {"tokens": 1_500_000}
+    c.pretrain.train = {"tokens": 1_500_000, "source_buckets": (32,), "target_buckets": (24,)}
     c.pretrain.decode = {"curve_questions": 0}
     c.students = "runs/evidence/students"
     c.segment.strategy = "location"
     c.train.tokens, c.train.learning_rate = 2_000_000, 0.02
+    # At most six shapes of these are compiled for a role.
+    c.train.source_buckets = (32, 40, 48, 56, 64, 72, 80, 96, 112, 128)
+    c.train.target_buckets = (12, 16, 24, 32, 48, 64, 80)
     c.train.keep_best = "validation_accuracy"
     c.data.n_validation, c.decode.curve_questions = 100, 0
     return c
