@@ -28,9 +28,9 @@ import asesjax.data.options
 import asesjax.data.sources
 import asesjax.decode.options
 import asesjax.evals.options
-import asesjax.models.options
+import asesjax.models.presets
 import asesjax.segment.options
-import asesjax.sharding.options
+import asesjax.sharding.mesh
 import asesjax.train.options  # noqa: F401
 from asesjax import methods
 from asesjax.core.errors import UserError, unknown

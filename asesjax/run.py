@@ -20,12 +20,11 @@ from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.methods.method import Method, TrainedMethod, make_method
 from asesjax.models import t5
 from asesjax.models.hf_io import load_params
-from asesjax.models.int8 import MATRICES
+from asesjax.models.layers import MATRICES
 from asesjax.models.presets import configured
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import make_mesh
-from asesjax.sharding.place import param_shardings
-from asesjax.sharding.rules import rules
+from asesjax.sharding.place import param_shardings, rules
 from asesjax.train.checkpoint import restore_params
 from asesjax.train.describe import describe_start
 

@@ -23,9 +23,9 @@ from asesjax.decode.predict import make_slots, share
 from asesjax.decode.spec import make_input
 from asesjax.evals.runner import decode_spec, make_decoder
 from asesjax.methods.method import make_method
-from asesjax.models.flops import token_flops
-from asesjax.models.int8 import quantize
+from asesjax.models.layers import quantize
 from asesjax.models.presets import configured
+from asesjax.models.t5_config import token_flops
 from asesjax.run import Run, decoding_shapes, own_mesh, placed_shapes
 from asesjax.sharding.mesh import AXES, make_mesh
 from asesjax.sharding.place import batch_sharding, on_mesh, replicated

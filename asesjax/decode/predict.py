@@ -22,7 +22,7 @@ from asesjax.decode.spec import (
     make_input,
     row_keys,
 )
-from asesjax.models.int8 import quantize
+from asesjax.models.layers import quantize
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.place import batch_sharding, on_mesh, replicated
 
@@ -49,7 +49,7 @@ class Decoder:
     buckets: tuple[int, ...]  # lengths to pad questions to, rising; the engine pads all to one
     encode_rows: int = 0  # contexts the engine encodes at once; 0 for an eighth of the slots
     context_lengths: tuple[int, ...] = (64, 128, 192)  # to pad contexts to, besides the longest
-    int8: bool = False  # round weights to int8 first (``models.int8``)
+    int8: bool = False  # round weights to int8 first (``models.layers``)
     plain: bool = False  # use the plain loop of ``iterative``, as tests do, and beam search always
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from asesjax.data.vocab import load_saved
 from asesjax.methods.method import Method, make_method
 from asesjax.models.t5_config import T5Config
 from asesjax.run import Run, load_role, load_start, model_config, role_folder, run_mesh
-from asesjax.sharding.rules import rules
+from asesjax.sharding.place import rules
 from asesjax.train.describe import Description
 from asesjax.train.duration import n_steps
 from asesjax.train.loop import TrainResult, train

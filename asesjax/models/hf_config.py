@@ -15,26 +15,25 @@ from asesjax.core.files import read_json
 from asesjax.models.t5_config import T5Config
 
 MODEL_TYPES = ("t5", "mt5")
-# What files call a field, our name, and the value that transformers assumes where it is absent.
-_NEEDED = object()
-_FIELDS = (
-    ("vocab_size", "vocab_size", _NEEDED),
-    ("d_model", "d_model", _NEEDED),
-    ("d_kv", "d_kv", _NEEDED),
-    ("d_ff", "d_ff", _NEEDED),
-    ("num_heads", "n_heads", _NEEDED),
-    ("num_layers", "n_encoder_layers", _NEEDED),
-    ("num_decoder_layers", "n_decoder_layers", None),  # as many as the encoder has
-    ("dropout_rate", "dropout", 0.1),
-    ("relative_attention_num_buckets", "relpos_buckets", 32),
-    ("relative_attention_max_distance", "relpos_max_distance", 128),
-    ("layer_norm_epsilon", "layer_norm_epsilon", 1e-6),
-)
+# What files call a field and our name; then the values that transformers assumes where a field is
+# absent, None for as many layers as the encoder has.
+_NAMES = {
+    "vocab_size": "vocab_size", "d_model": "d_model", "d_kv": "d_kv", "d_ff": "d_ff",
+    "num_heads": "n_heads", "num_layers": "n_encoder_layers",
+    "num_decoder_layers": "n_decoder_layers", "dropout_rate": "dropout",
+    "relative_attention_num_buckets": "relpos_buckets",
+    "relative_attention_max_distance": "relpos_max_distance",
+    "layer_norm_epsilon": "layer_norm_epsilon",
+}  # fmt: skip
+_ASSUMED = {
+    "num_decoder_layers": None, "dropout_rate": 0.1, "relative_attention_num_buckets": 32,
+    "relative_attention_max_distance": 128, "layer_norm_epsilon": 1e-6,
+}  # fmt: skip
 # feed_forward_proj -> what transformers derives from it, which a file may repeat.
 _ACTIVATIONS = {"relu": ("relu", False), "gated-gelu": ("gelu_new", True)}
 _DEFAULT_MLP = {"t5": "relu", "mt5": "gated-gelu"}
 # Ids that this package requires.
-_IDS = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+IDS = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
 _MUST_BE_OFF = ("tie_encoder_decoder", "quantization_config")
 
 
@@ -61,13 +60,20 @@ def _config(fields: Mapping[str, Any]) -> T5Config:
     model_type = fields.get("model_type")
     if model_type not in MODEL_TYPES:
         raise unknown("model_type", str(model_type), MODEL_TYPES)
-    values = {ours: _number(fields, theirs, default) for theirs, ours, default in _FIELDS}
-    if values["n_decoder_layers"] is None:
-        values["n_decoder_layers"] = values["n_encoder_layers"]
+    values = {}
+    for theirs, ours in _NAMES.items():
+        if theirs not in fields and theirs not in _ASSUMED:
+            raise UserError(f"field {theirs!r} is missing")
+        value = fields.get(theirs, _ASSUMED.get(theirs))
+        if value is None and theirs == "num_decoder_layers":
+            value = values["n_encoder_layers"]
+        if type(value) not in (int, float):
+            raise UserError(f"{theirs} must be a number, got {value!r}")
+        values[ours] = value
     for name in _MUST_BE_OFF:
         if fields.get(name):
             raise UserError(f"{name} {fields[name]!r} is not supported; it must be absent")
-    for name, needed in _IDS.items():
+    for name, needed in IDS.items():
         if fields.get(name, needed) not in (needed, None):
             raise UserError(
                 f"{name} is {fields[name]!r}; asesjax works with {needed} only, as in every "
@@ -87,7 +93,7 @@ def config_to_hf(config: T5Config, model_type: str = "t5", dtype: str = "float32
     return {
         "architectures": [f"{name}ForConditionalGeneration"],
         "model_type": model_type,
-        **{theirs: getattr(config, ours) for theirs, ours, _ in _FIELDS},
+        **{theirs: getattr(config, ours) for theirs, ours in _NAMES.items()},
         "feed_forward_proj": config.mlp,
         "dense_act_fn": activation,
         "is_gated_act": gated,
@@ -95,18 +101,9 @@ def config_to_hf(config: T5Config, model_type: str = "t5", dtype: str = "float32
         "is_encoder_decoder": True,
         "initializer_factor": 1.0,
         "use_cache": True,
-        **_IDS,
+        **IDS,
         "dtype": dtype,
     }
-
-
-def _number(fields: Mapping[str, Any], name: str, default: Any) -> Any:
-    value = fields.get(name, default)
-    if value is _NEEDED:
-        raise UserError(f"field {name!r} is missing")
-    if type(value) not in (int, float) and not (value is None and default is None):
-        raise UserError(f"{name} must be a number, got {value!r}")
-    return value
 
 
 def _mlp(fields: Mapping[str, Any], model_type: str) -> str:

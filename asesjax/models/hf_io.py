@@ -16,8 +16,9 @@ from asesjax.core.errors import UserError
 from asesjax.core.files import write_json
 from asesjax.core.types import Params
 from asesjax.models import hf_names, t5
-from asesjax.models.hf_config import config_from_hf, config_to_hf, read_config
+from asesjax.models.hf_config import IDS, config_from_hf, config_to_hf, read_config
 from asesjax.models.hf_files import DTYPES, SAFE, TensorFiles, write_safetensors
+from asesjax.models.layers import path_name
 from asesjax.models.t5_config import T5Config
 
 
@@ -44,7 +45,7 @@ def load_params(
     tensors, places = hf_names.tensors(config), _flat(shardings)
 
     def read(path: tuple, shape: jax.ShapeDtypeStruct) -> jax.Array:
-        name = _name(path)
+        name = path_name(path)
         value = np.empty(shape.shape, np.float32)
         theirs = tensors[name].turn(value)  # the same memory
         files.fill(source_of[name], theirs)
@@ -95,17 +96,15 @@ def save_hf(
     shards = _shards(layout, max_shard_bytes)
     weight_map = {}
     for number, shard in enumerate(shards, 1):
-        file = SAFE
-        if len(shards) > 1:
-            file = SAFE.replace(".", f"-{number:05}-of-{len(shards):05}.")
+        place = f"-{number:05}-of-{len(shards):05}" if len(shards) > 1 else ""
+        file = SAFE.replace(".", f"{place}.")
         write_safetensors(folder / file, shard, value)
         weight_map |= dict.fromkeys(shard, file)
     if len(shards) > 1:
         metadata = {"total_size": sum(map(_size, layout.values()))}
         write_json(folder / f"{SAFE}.index.json", {"metadata": metadata, "weight_map": weight_map})
     write_json(folder / "config.json", config_to_hf(config, model_type, dtype))
-    ids = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
-    write_json(folder / "generation_config.json", ids)
+    write_json(folder / "generation_config.json", IDS)
 
 
 def _resize_rows(table: np.ndarray, n_rows: int) -> np.ndarray:
@@ -217,8 +216,4 @@ def _on_host(leaf: Any) -> np.ndarray:
 
 
 def _flat(tree: Any) -> dict[str, Any]:
-    return {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
-
-
-def _name(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    return {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}

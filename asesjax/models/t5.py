@@ -1,6 +1,6 @@
 """The T5 encoder-decoder (Raffel et al. 2020) as pure functions of a config and parameters.
 
-``T5`` holds the parameters under T5X's names; everything outside this folder calls the functions
+``_T5`` holds the parameters under T5X's names; everything outside this folder calls the functions
 behind it with parameters from ``init`` or a checkpoint. For the letters of shapes see
 ``core/types.py``; the id 0 is padding.
 """
@@ -20,21 +20,21 @@ from asesjax.models.t5_config import T5Config
 Cache = dict[str, Any]
 
 
-class T5(nn.Module):
-    """Token embedding, encoder and decoder; for the other fields see ``stack.run_layers``."""
+class _T5(nn.Module):
+    """Token embedding, encoder and decoder, with methods for the functions of the same names below;
+    for the other fields see ``blocks.run_layers``.
+    """
 
     config: T5Config
     remat: str = "none"
     scan_layers: bool = False
 
     def setup(self) -> None:
-        """Declare the three parts."""
         self.token_embedder = Embed(self.config)
         self.encoder = Stack(self.config, False, self.remat, self.scan_layers)
         self.decoder = Stack(self.config, True, self.remat, self.scan_layers)
 
     def encode(self, tokens, segment_ids=None, deterministic=True, embeddings=None):
-        """See the functions ``encode`` and ``forward``."""
         if segment_ids is None:
             mask = (tokens != 0)[:, None, None, :]
         else:
@@ -44,7 +44,6 @@ class T5(nn.Module):
         return self.encoder(embeddings, (mask,), deterministic)
 
     def forward(self, batch, deterministic):
-        """See the function ``forward``."""
         source, sources = batch["encoder_input_tokens"], batch.get("encoder_segment_ids")
         encoded = self.encode(source, sources, deterministic, batch.get("encoder_embeddings"))
         tokens, targets = batch["decoder_input_tokens"], batch.get("decoder_segment_ids")
@@ -59,18 +58,15 @@ class T5(nn.Module):
         return self.decoder(x, (encoded, self_mask, cross_mask), deterministic)
 
     def logits(self, hidden):
-        """See the function ``logits``."""
         if self.config.tied:
             return self.token_embedder.attend(hidden * self.config.d_model**-0.5)
         return self.decoder.logits_dense(hidden)
 
     def start_cache(self, encoded, encoder_tokens, max_length):
-        """See the function ``start_cache``."""
         layers, bias = self.decoder.start(encoded, max_length)
         return {"layers": layers, "bias": bias, "cross_mask": encoder_tokens != 0}
 
     def decode_step(self, cache, ids, positions):
-        """See the function ``decode_step``."""
         x, cache = self.decoder.step(self.token_embedder(ids[:, None]), cache, positions)
         return self.logits(x[:, 0]), cache
 
@@ -85,11 +81,11 @@ def _boxed_init(config: T5Config, key: jax.Array) -> Params:
     one = jnp.ones((1, 1), jnp.int32)
     batch = {"encoder_input_tokens": one, "decoder_input_tokens": one}
     everything = lambda model: model.logits(model.forward(batch, True))  # noqa: E731
-    return T5(config).init(key, method=everything)["params"]
+    return _T5(config).init(key, method=everything)["params"]
 
 
 def _apply(config: T5Config, params: Params, method, *args):
-    return T5(config).apply({"params": params}, *args, method=method)
+    return _T5(config).apply({"params": params}, *args, method=method)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -108,12 +104,12 @@ def logical_axes(config: T5Config) -> Params:
 
 def encode(config: T5Config, params: Params, tokens: jax.Array) -> jax.Array:
     """Encode int32 [B, S] as [B, S, D] in the config's dtype; padding gives meaningless numbers."""
-    return _apply(config, params, T5.encode, tokens)
+    return _apply(config, params, _T5.encode, tokens)
 
 
 def logits(config: T5Config, params: Params, hidden: jax.Array) -> jax.Array:
     """Scores of every id: hidden [..., D] -> float32 [..., V]."""
-    return _apply(config, params, T5.logits, hidden)
+    return _apply(config, params, _T5.logits, hidden)
 
 
 def forward(
@@ -128,11 +124,11 @@ def forward(
 
     With ``encoder_embeddings`` [B, S, D] in the batch the encoder reads these, and its tokens only
     mark padding. Without ``dropout_key`` there is no dropout; ``remat`` and ``scan_layers`` change
-    no number (see ``stack.run_layers``).
+    no number (see ``blocks.run_layers``).
     """
     rngs = None if dropout_key is None else {"dropout": dropout_key}
-    model = T5(config, remat, scan_layers)
-    return model.apply({"params": params}, batch, dropout_key is None, method=T5.forward, rngs=rngs)
+    apply = functools.partial(_T5(config, remat, scan_layers).apply, method=_T5.forward, rngs=rngs)
+    return apply({"params": params}, batch, dropout_key is None)
 
 
 def start_cache(
@@ -147,7 +143,7 @@ def start_cache(
     [B, H, S, K], self_key, self_value [B, H, L, K]}; ``bias`` [L, H] float32 by distance;
     ``cross_mask`` [B, S] bool.
     """
-    return _apply(config, params, T5.start_cache, encoded, encoder_tokens, max_length)
+    return _apply(config, params, _T5.start_cache, encoded, encoder_tokens, max_length)
 
 
 def decode_step(
@@ -157,4 +153,4 @@ def decode_step(
     cache. The id 0 starts a sequence. What stood at a position is replaced and later ones are never
     read, so a row that returns to position 0 starts a new sequence.
     """
-    return _apply(config, params, T5.decode_step, cache, ids, positions)
+    return _apply(config, params, _T5.decode_step, cache, ids, positions)

@@ -9,8 +9,22 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from asesjax.core.errors import UserError
+from asesjax.core.options import NOTHING, option, section
 
 AXES = ("data", "fsdp", "tensor")
+
+
+@section("mesh")
+class MeshOptions:
+    """How devices are arranged and what is split over them; results do not depend on it."""
+
+    preset: str = option("dp", "what is split: the batch alone, or parameters as well",
+                         choices=("dp", "fsdp", "tp", "fsdp_tp"), changes=NOTHING)  # fmt: skip
+    data: int = option(-1, "size of the data axis; one of the three may be -1: the other devices",
+                       changes=NOTHING)  # fmt: skip
+    fsdp: int = option(1, "size of the fsdp axis", changes=NOTHING)
+    tensor: int = option(1, "size of the tensor axis", changes=NOTHING)
+    slices: int = option(1, "TPU slices that the data axis goes over", least=1, changes=NOTHING)
 
 
 def make_mesh(
@@ -51,18 +65,17 @@ def make_mesh(
             f"mesh.slices={slices} must divide mesh.data, which is {sizes[0]} ({given}): the data "
             "axis is the one that goes over the slices"
         )
-    if slices > 1:
-        return Mesh(_over_slices(sizes, slices, devices), AXES, axis_types=(AxisType.Auto,) * 3)
-    if devices is None:
+    types = (AxisType.Auto,) * 3
+    if slices == 1 and devices is None:
         # Lets jax place the axes along the machine's real connections.
-        return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
-    return Mesh(np.asarray(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
+        return jax.make_mesh(tuple(sizes), AXES, axis_types=types)
+    return Mesh(_over_slices(sizes, slices, devices), AXES, axis_types=types)
 
 
 def _over_slices(sizes: list[int], slices: int, devices: Sequence[jax.Device] | None) -> np.ndarray:
     devices = jax.devices() if devices is None else list(devices)
     known = {getattr(device, "slice_index", None) for device in devices}
-    if None in known:
+    if slices == 1 or None in known:
         return np.asarray(devices).reshape(sizes)
     if len(known) != slices:
         raise UserError(f"mesh.slices={slices}, but the devices are of {len(known)} slices")

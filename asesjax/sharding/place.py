@@ -1,7 +1,7 @@
 """Shardings for parameters and batches on a mesh."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,7 +10,26 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from asesjax.core.errors import UserError
 from asesjax.core.types import BATCH_AXES, Batch
-from asesjax.sharding.rules import Rules
+
+Rules = Mapping[str, str | None]
+
+# Fully sharded data parallelism cuts every kernel along the width; tensor parallelism cuts heads,
+# MLP and vocabulary, so that a layer needs one sum across devices for each block.
+_FSDP = {"embed": "fsdp"}
+_TENSOR = {"heads": "tensor", "joined_kv": "tensor", "mlp": "tensor", "vocab": "tensor"}
+PRESETS: dict[str, Rules] = {
+    "dp": {},
+    "fsdp": _FSDP,
+    "tp": _TENSOR,
+    "fsdp_tp": _FSDP | _TENSOR,
+}
+
+
+def rules(preset: str) -> Rules:
+    """Return the mesh axis of each logical axis of the parameters, such as {"embed": "fsdp"}; other
+    axes are not sharded.
+    """
+    return PRESETS[preset]
 
 
 def on_mesh(mesh: Mesh, function: Callable) -> Callable:

@@ -25,7 +25,7 @@ from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.place import batch_sharding as sharding_of_batches
 from asesjax.sharding.place import param_shardings, put_batch, replicated
-from asesjax.sharding.rules import rules as rules_of
+from asesjax.sharding.place import rules as rules_of
 from asesjax.train import checkpoint
 from asesjax.train.checkpoint import Checkpoints
 from asesjax.train.describe import Description

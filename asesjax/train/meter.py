@@ -1,5 +1,6 @@
 """The log lines of training: metrics of a window of steps, read while the device works on."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -75,30 +76,27 @@ class Clock:
             self._paused_at = None
 
 
+@dataclasses.dataclass
 class Meter:
     """Collects steps, writes a line every ``log_every`` of them, and detects diverged losses.
 
-    ``totals`` holds source_tokens, target_tokens and examples since step 0.
+    ``carried`` is what ``carry`` returned before an interruption. ``totals`` holds source_tokens,
+    target_tokens and examples since step 0.
     """
 
-    def __init__(
-        self,
-        log: MetricLog | None,
-        clock: Clock,
-        log_every: int,
-        total_steps: int,
-        carried: dict[str, Any] | None,
-        on_divergence: Callable[[int, str], Exception],
-        progress: Progress,
-        token_flops: Callable[[int, int], tuple[float, float]] = lambda s, t: (0.0, 0.0),
-        peak_flops: float | None = None,
-        device: jax.Device | None = None,
-    ):
-        """Start, or resume from what ``carry`` returned. ``log`` is None on all processes but the
-        first; ``on_divergence`` is (step from 1, what) -> the exception to raise; ``token_flops``
-        (S, T) -> forward FLOPs of a source and of a target token; ``peak_flops`` is that of all
-        devices together; ``device`` the one whose peak memory is logged.
-        """
+    log: MetricLog | None  # None on all processes but the first
+    clock: Clock
+    log_every: int
+    total_steps: int
+    carried: dataclasses.InitVar[dict[str, Any] | None]
+    on_divergence: Callable[[int, str], Exception]  # of a step, from 1, and what it found: raised
+    progress: Progress
+    # (S, T) -> forward FLOPs of a source and of a target token
+    token_flops: Callable[[int, int], tuple[float, float]] = lambda s, t: (0.0, 0.0)
+    peak_flops: float | None = None  # of all devices together
+    device: jax.Device | None = None  # whose peak memory is logged
+
+    def __post_init__(self, carried: dict[str, Any] | None) -> None:
         carried = carried or {}
         self.totals = carried.get("totals") or dict.fromkeys(
             ("source_tokens", "target_tokens", "examples"), 0
@@ -107,10 +105,6 @@ class Meter:
         self._since = carried.get("since", 0.0)
         self._skipped = carried.get("skipped_in_a_row", 0)
         self._pending: list[tuple[int, jax.Array, int, int]] = []
-        self._token_flops, self._peak_flops, self._device = token_flops, peak_flops, device
-        self._log, self._clock, self._progress = log, clock, progress
-        self._log_every, self._total = log_every, total_steps
-        self._on_divergence = on_divergence
 
     def add(
         self, step: int, metrics: jax.Array, source_length: int = 0, target_length: int = 0
@@ -121,7 +115,7 @@ class Meter:
         """
         metrics.copy_to_host_async()
         self._pending.append((step, metrics, source_length, target_length))
-        if (step - 1) % self._log_every == 0:
+        if (step - 1) % self.log_every == 0:
             self._read(step - 1)
 
     def flush(self) -> None:
@@ -135,7 +129,7 @@ class Meter:
             "window": dict(self._window),
             "since": self._since,
             "skipped_in_a_row": self._skipped,
-            "seconds": self._clock.seconds(),
+            "seconds": self.clock.seconds(),
         }
 
     def _read(self, last: float) -> None:
@@ -143,7 +137,7 @@ class Meter:
         self._pending = self._pending[len(ready) :]
         for step, metrics, *lengths in ready:
             values = named(np.asarray(metrics))
-            source, target = self._token_flops(*lengths)
+            source, target = self.token_flops(*lengths)
             # The backward pass costs twice the forward pass.
             flops = source * values["source_tokens"] + target * values["target_tokens"]
             self._count(step, values | {"flops": 3 * flops})
@@ -151,12 +145,12 @@ class Meter:
     def _count(self, step: int, values: dict[str, float]) -> None:
         self._skipped = self._skipped + 1 if values["skipped"] else 0
         if self._skipped == _MOST_SKIPPED:
-            raise self._on_divergence(
+            raise self.on_divergence(
                 step, f"loss or gradients are not finite for the {_MOST_SKIPPED}th time in a row"
             )
         for name, what in (("loss_sum", "loss"), ("grad_norm", "gradient norm")):
             if not math.isfinite(values[name]):
-                raise self._on_divergence(step, f"{what} is {values[name]}")
+                raise self.on_divergence(step, f"{what} is {values[name]}")
         for name in self.totals:
             self.totals[name] += int(values[name])
         window = self._window
@@ -164,15 +158,15 @@ class Meter:
             window[name] += values[name]
         window["steps"] += 1
         window["learning_rate"] = values["learning_rate"]
-        if step % self._log_every == 0 or step == self._total:
+        if step % self.log_every == 0 or step == self.total_steps:
             self._write(step)
 
     def _write(self, step: int) -> None:
-        w, seconds = self._window, self._clock.seconds()
+        w, seconds = self._window, self.clock.seconds()
         real = w["source_tokens"] + w["target_tokens"]
         elapsed = max(seconds - self._since, 1e-9)
         updates = max(w["steps"] - w["skipped"], 1)
-        peak, memory = self._peak_flops, (self._device and self._device.memory_stats()) or {}
+        peak, memory = self.peak_flops, (self.device and self.device.memory_stats()) or {}
         row = {
             "loss": w["loss_sum"] / w["normalizer"] if w["normalizer"] else 0.0,
             "nll": w["nll_sum"] / w["weight_sum"] if w["weight_sum"] else 0.0,
@@ -193,12 +187,12 @@ class Meter:
             "device_memory_bytes": memory.get("peak_bytes_in_use"),
         }
         if w["skipped"]:
-            self._progress.say(
+            self.progress.say(
                 f"step {step}: {w['skipped']:.0f} of {w['steps']:.0f} updates skipped, not finite"
             )
-        if self._log is not None:
-            self._log.write("train", step, **row)
-        self._progress.show(
+        if self.log is not None:
+            self.log.write("train", step, **row)
+        self.progress.show(
             step,
             f"loss {row['loss']:.4f}, lr {row['learning_rate']:.2e}, "
             f"{row['tokens_per_second']:.0f} tokens/s, {row['seconds']:.0f} s",

@@ -14,8 +14,7 @@ import jax
 from asesjax import losses
 from asesjax.core.types import Batch, Params
 from asesjax.models import t5
-from asesjax.models.flops import token_flops
-from asesjax.models.t5_config import T5Config
+from asesjax.models.t5_config import T5Config, token_flops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Objective:
     loss: Callable[[Params, Batch, jax.Array | None, Any], losses.LossSums]
     evaluate: Callable[[Params, Batch, Any], losses.LossSums]  # deterministic
     draws: bool  # whether the training loss uses random numbers
-    token_flops: Callable[[int, int], tuple[float, float]]  # (S, T) -> as ``models.flops``
+    token_flops: Callable[[int, int], tuple[float, float]]  # as ``t5_config.token_flops``
 
 
 def as_objective(model: T5Config | Objective) -> Objective:

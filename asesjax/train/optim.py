@@ -10,6 +10,7 @@ import optax
 
 from asesjax.core.errors import UserError
 from asesjax.core.types import Params
+from asesjax.models.layers import path_name
 
 
 def check(train: Any) -> None:
@@ -102,16 +103,12 @@ def rate_factors(train: Any) -> list[tuple[re.Pattern, float]]:
 
 
 def _factor(factors: list[tuple[re.Pattern, float]], path: tuple) -> float:
-    return next((factor for pattern, factor in factors if pattern.search(_name(path))), 1.0)
-
-
-def _name(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    return next((factor for pattern, factor in factors if pattern.search(path_name(path))), 1.0)
 
 
 def _labels(factors: list[tuple[re.Pattern, float]], params: Params) -> Params:
     """Label the parameters "trained" or "frozen"; every pattern must be found in some name."""
-    names = [_name(path) for path, _ in jax.tree.leaves_with_path(params)]
+    names = [path_name(path) for path, _ in jax.tree.leaves_with_path(params)]
     for pattern, _ in factors:
         if not any(map(pattern.search, names)):
             raise UserError(

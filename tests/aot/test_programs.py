@@ -21,7 +21,7 @@ from asesjax.methods.method import METHODS, make_method
 from asesjax.models import t5
 from asesjax.models.presets import configured
 from asesjax.run import Run, placed_shapes, run_mesh
-from asesjax.sharding.rules import rules
+from asesjax.sharding.place import rules
 from asesjax.train.loop import train
 from asesjax.train.step import PerShape
 

@@ -30,8 +30,7 @@ def main() -> None:
     from asesjax.config import base_config
     from asesjax.models import t5
     from asesjax.sharding.mesh import make_mesh
-    from asesjax.sharding.place import batch_sharding, param_shardings, put_batch, replicated
-    from asesjax.sharding.rules import rules
+    from asesjax.sharding.place import batch_sharding, param_shardings, put_batch, replicated, rules
     from asesjax.train import optim, state, step
 
     width, layers = args.width, args.layers

@@ -38,8 +38,7 @@ from asesjax.models.hf_io import save_hf
 from asesjax.models.presets import preset
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import make_mesh
-from asesjax.sharding.place import batch_sharding, param_shardings, put_batch
-from asesjax.sharding.rules import rules
+from asesjax.sharding.place import batch_sharding, param_shardings, put_batch, rules
 from asesjax.train import optim, state, step
 
 MODELS = {

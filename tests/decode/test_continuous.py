@@ -14,8 +14,7 @@ from asesjax.decode.predict import Decoder, stream
 from asesjax.decode.spec import FinishReason, Limits
 from asesjax.models import t5
 from asesjax.sharding.mesh import make_mesh
-from asesjax.sharding.place import on_mesh, param_shardings
-from asesjax.sharding.rules import rules
+from asesjax.sharding.place import on_mesh, param_shardings, rules
 
 _spec = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("toy.py"))
 toy = importlib.util.module_from_spec(_spec)

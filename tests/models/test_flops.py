@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from asesjax.models import t5
-from asesjax.models.flops import token_flops
-from asesjax.models.t5_config import T5Config
+from asesjax.models.t5_config import T5Config, token_flops
 
 SMALL = T5Config(512, 128, 32, 256, 4, 3, 2)
 

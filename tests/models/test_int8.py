@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from asesjax.models import t5
-from asesjax.models.int8 import Int8, quantize
+from asesjax.models.layers import Int8, quantize
 from asesjax.models.t5_config import T5Config
 
 MODEL = T5Config(

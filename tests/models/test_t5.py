@@ -20,8 +20,7 @@ from asesjax.models.attention import (
     overwrite,
     relative_position_buckets,
 )
-from asesjax.models.options import ModelOptions
-from asesjax.models.presets import configured
+from asesjax.models.presets import ModelOptions, configured
 from asesjax.models.t5_config import T5Config
 
 _spec = importlib.util.spec_from_file_location("numpy_t5", Path(__file__).with_name("numpy_t5.py"))

@@ -12,8 +12,7 @@ from asesjax.models import t5
 from asesjax.models.hf_io import load_params, save_hf
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import make_mesh
-from asesjax.sharding.place import param_shardings
-from asesjax.sharding.rules import rules
+from asesjax.sharding.place import param_shardings, rules
 from asesjax.train.checkpoint import restore_params, save_params
 from asesjax.train.describe import Description, describe_hf, describe_start
 

@@ -15,8 +15,7 @@ import pytest
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import make_mesh
-from asesjax.sharding.place import param_shardings
-from asesjax.sharding.rules import PRESETS, rules
+from asesjax.sharding.place import PRESETS, param_shardings, rules
 
 MODEL = T5Config(
     384, d_model=64, d_kv=16, d_ff=128, n_heads=4, n_encoder_layers=1, n_decoder_layers=2,

@@ -13,16 +13,16 @@ from asesjax.core.errors import UserError
 from asesjax.core.options import from_fields
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
-from asesjax.sharding.mesh import _over_slices, make_mesh
-from asesjax.sharding.options import MeshOptions
+from asesjax.sharding.mesh import MeshOptions, _over_slices, make_mesh
 from asesjax.sharding.place import (
+    PRESETS,
     batch_sharding,
     on_mesh,
     param_shardings,
     put_batch,
     replicated,
+    rules,
 )
-from asesjax.sharding.rules import PRESETS, rules
 
 MODEL = T5Config(64, d_model=16, d_kv=8, d_ff=32, n_heads=4, mlp="gated-gelu", tied=False)
 

@@ -12,8 +12,7 @@ from asesjax.core.errors import UserError
 from asesjax.data.vocab import ByteVocabulary
 from asesjax.models import t5
 from asesjax.sharding.mesh import make_mesh
-from asesjax.sharding.place import param_shardings
-from asesjax.sharding.rules import rules
+from asesjax.sharding.place import param_shardings, rules
 from asesjax.train import checkpoint, optim, state
 from asesjax.train.describe import Description, describe_start
 
@@ -238,9 +237,7 @@ def test_adafactor_state_is_restored(tiny, tmp_path):
     saves = checkpoint.Checkpoints(tmp_path)
     saves.save(made, {"step": 3})
     saves.close()
-    alone = target_on(
-        tiny, make_mesh(devices=jax.devices()[:1]), model=wide, optimizer="adafactor"
-    )
+    alone = target_on(tiny, make_mesh(devices=jax.devices()[:1]), model=wide, optimizer="adafactor")
     same(checkpoint.restore_newest(tmp_path, alone)[0], made)
 
 

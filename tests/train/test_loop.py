@@ -19,7 +19,7 @@ from asesjax.core.metric_log import read_metrics
 from asesjax.losses import LossSums
 from asesjax.models import t5
 from asesjax.sharding.mesh import make_mesh
-from asesjax.sharding.rules import rules
+from asesjax.sharding.place import rules
 from asesjax.train import checkpoint, duration, loop, meter, objective, validation
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")

@@ -18,8 +18,14 @@ import pytest
 from asesjax import losses
 from asesjax.models import t5
 from asesjax.sharding.mesh import make_mesh
-from asesjax.sharding.place import batch_sharding, on_mesh, param_shardings, put_batch, replicated
-from asesjax.sharding.rules import rules
+from asesjax.sharding.place import (
+    batch_sharding,
+    on_mesh,
+    param_shardings,
+    put_batch,
+    replicated,
+    rules,
+)
 from asesjax.train import optim, state, step
 
 _PATH = Path(__file__).with_name("reference_t5.py")

@@ -11,8 +11,7 @@ from jax.sharding import PartitionSpec
 from asesjax.data.batching import batch_at, make_plan
 from asesjax.models import t5
 from asesjax.sharding.mesh import make_mesh
-from asesjax.sharding.place import batch_sharding, param_shardings, put_batch
-from asesjax.sharding.rules import rules
+from asesjax.sharding.place import batch_sharding, param_shardings, put_batch, rules
 from asesjax.train import objective, optim, state, step
 
 MESHES = {"dp": (8, 1, 1), "fsdp": (2, 4, 1), "tp": (4, 1, 2), "fsdp_tp": (2, 2, 2)}

@@ -121,7 +121,7 @@ if __name__ == "__main__":
 
         start(f"localhost:{given.pop('port')}", given.pop("processes"), given.pop("process"))
         from asesjax.sharding.mesh import make_mesh
-        from asesjax.sharding.rules import rules
+        from asesjax.sharding.place import rules
 
         options = {"mesh": make_mesh(fsdp=given.pop("fsdp", 1)), "rules": rules("fsdp")}
     import asesjax.train.loop  # noqa: F401  (before the line that tests wait for)
