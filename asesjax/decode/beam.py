@@ -1,14 +1,12 @@
 """Beam search over one segment, compiled as one loop, with the semantics of transformers 5.
 
 Hypotheses, scores and the moment a row stops are those of ``generate(num_beams=K, do_sample=False,
-length_penalty=..., early_stopping=..., max_new_tokens=...)`` with ``suppress_tokens`` for the ids
-that may not be written. But a row's beams share the cross keys and values of their question, which
-are neither copied nor moved.
+length_penalty=..., max_new_tokens=...)`` with ``suppress_tokens`` for ids that may not be written.
+But a row's beams share the cross keys and values of their question, never copied nor moved.
 
-Shapes: B rows, K beams, S source length, T the buffer for new tokens, V vocabulary rows.
+Shapes: B rows, K = ``spec.beams``, S source length, T = ``spec.segment_buffer``, V vocabulary rows.
 """
 
-import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -16,9 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asesjax.core.errors import UserError
 from asesjax.core.types import Params
-from asesjax.decode.segment import SegmentState, own_cache, turn_named, with_own
+from asesjax.decode.segment import SegmentState, own_cache, where_rows, with_own
 from asesjax.decode.spec import PAD, DecodeSpec
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
@@ -26,30 +23,6 @@ from asesjax.models.t5_config import T5Config
 # Score of what does not exist yet. Not -inf: where a vocabulary has too few ids for all beams,
 # transformers fills up with it, and so do we.
 NOTHING = -1e9
-
-
-@dataclasses.dataclass(frozen=True)
-class BeamSpec:
-    """What is compiled into the search; a change compiles it again."""
-
-    n_beams: int  # K; with 1 the search is greedy, whatever ``early_stopping`` says
-    vocab_limit: int  # ids from here on are never chosen, and padding neither
-    buffer: int  # T, new tokens there is room for, the end mark included
-    # A hypothesis of n tokens, its end mark included, scores its log probability divided by
-    # ``n ** length_penalty``: above 0 favours long ones, below 0 short ones.
-    length_penalty: float = 1.0
-    # When a row with K finished hypotheses stops: True at once, False when its best open beam
-    # scores below all of them, "never" when it would at its most favourable further length too.
-    early_stopping: bool | str = False
-    end_ids: tuple[int, ...] = (1,)  # each ends a hypothesis
-
-    def __post_init__(self) -> None:
-        if not np.isfinite(self.length_penalty):
-            raise UserError(f"decode.length_penalty must be finite, got {self.length_penalty}")
-        if type(self.early_stopping) is not bool and self.early_stopping != "never":
-            raise UserError(
-                f'early_stopping must be False, True or "never", got {self.early_stopping!r}'
-            )
 
 
 class Hypotheses(NamedTuple):
@@ -63,11 +36,6 @@ class Hypotheses(NamedTuple):
     end: jax.Array  # [B, K] int32, the end mark; 0 where the bound cut it
     nonfinite: jax.Array  # [B] bool, the logits were: all hypotheses of the row are empty
     steps: jax.Array  # [B] int32, decoder steps until the row stopped
-
-    @property
-    def done(self) -> jax.Array:
-        """[B, K] bool, ended by an end mark."""
-        return self.end != 0
 
 
 class _Best(NamedTuple):
@@ -93,24 +61,19 @@ class _Search(NamedTuple):
     steps: jax.Array  # [B]
 
 
-def n_compilations() -> int:
-    """Programs compiled by ``beam_search`` alone in this process, for tests and timing."""
-    return beam_search._cache_size()
-
-
 @functools.partial(jax.jit, static_argnames=("config", "spec"))
 def beam_search(
-    config: T5Config, params: Params, source: jax.Array, bound: jax.Array, spec: BeamSpec
+    config: T5Config, params: Params, source: jax.Array, bound: jax.Array, spec: DecodeSpec
 ) -> Hypotheses:
     """Search the best targets of a batch of sources; a row does not depend on the others.
     ``source`` is int32 [B, S] with end of sequence, 0 after it; rows of padding alone stop at once,
-    with empty hypotheses. ``bound``, one number or [B], is the longest target with its end mark.
+    with empty hypotheses. ``bound``, one number or [B], is the longest target with its end mark. A
+    hypothesis of n tokens, its end mark included, scores its log probability divided by
+    ``n ** length_penalty``. With one beam the search is greedy.
     """
     bound = jnp.broadcast_to(bound, source.shape[:1])
-    b, k, room = source.shape[0], spec.n_beams, spec.buffer
-    n_kept = max(2, 1 + len(spec.end_ids)) * k
-    never = spec.early_stopping == "never" and k > 1
-    at_once = spec.early_stopping is True or k == 1
+    b, k, room = source.shape[0], spec.beams, spec.segment_buffer
+    n_kept = (1 + len(spec.end_ids)) * k
     # Divisors of lengths 0 .. T, as Python computes them and not as the device would.
     lengths = np.arange(1, room + 1, dtype=np.float64)
     divisor = jnp.asarray([1.0, *(lengths**spec.length_penalty)], jnp.float32)
@@ -138,9 +101,7 @@ def beam_search(
         gained = score - _pick(s.score, parent)
         gained = jnp.where(here, gained[:, :, None], _pick(s.log_p, parent))
         n = s.step + 1
-        ends = (n >= bound)[:, None]
-        for end_id in spec.end_ids:
-            ends |= token == end_id
+        ends = (n >= bound)[:, None] | spec.ends(token)
         # NaN counts as the highest score, so it would be among these.
         nonfinite = s.nonfinite | (~s.over & jnp.isnan(score).any(axis=1))
 
@@ -161,13 +122,12 @@ def beam_search(
         both = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), s.best, new)
         _, kept = jax.lax.top_k(both.score, k)
         best = jax.tree.map(lambda x: _pick(x, kept), both)
-        rows = lambda x: s.over.reshape(-1, *[1] * (x.ndim - 1))  # noqa: E731
-        best = jax.tree.map(lambda old, new: jnp.where(rows(new), old, new), s.best, best)
+        best = where_rows(s.over, s.best, best)
 
-        longest = bound if never and spec.length_penalty > 0 else n
+        # A row stops when its best open beam scores below K finished hypotheses.
         worst = jnp.where(best.finished.all(axis=1), best.score.min(axis=1), NOTHING)
-        over = s.over | nonfinite | (n >= bound) | ~(running[:, 0] / divisor[longest] > worst)
-        if at_once:
+        over = s.over | nonfinite | (n >= bound) | ~(running[:, 0] / divisor[n] > worst)
+        if k == 1:
             over |= best.finished.all(axis=1)
         return _Search(
             step=n,
@@ -203,9 +163,7 @@ def beam_search(
     there = best.finished & ~s.nonfinite[:, None]
     length = jnp.where(there, best.length, 0)
     last = jnp.take_along_axis(best.ids, jnp.maximum(length - 1, 0)[:, :, None], axis=2)[:, :, 0]
-    done = jnp.zeros_like(there)
-    for end_id in spec.end_ids:
-        done |= there & (last == end_id)
+    done = there & spec.ends(last)
     text = length - done
     score = jnp.where(there, best.score, 0.0)
     in_text = jnp.arange(room) < text[:, :, None]
@@ -236,20 +194,15 @@ def write_segment(
         params,
         jnp.where(segment.over[:, None], PAD, context),
         jnp.where(segment.over, 1, segment.bound),
-        BeamSpec(
-            spec.beams, spec.vocab_limit, spec.segment_buffer, spec.length_penalty,
-            end_ids=spec.end_ids,
-        ),  # fmt: skip
+        spec,
     )
-    end, live = found.end[:, 0], ~segment.over
+    live = ~segment.over
     return segment._replace(
         step=jnp.where(live, found.steps, 0),
         ids=found.ids[:, 0],
         log_probabilities=found.token_log_probability[:, 0],
         over=jnp.ones_like(live),
-        by_sentinel=live & (end == spec.sentinel_id),
-        next_turn=jnp.where(live, turn_named(end, spec), -1),
-        cut=live & (end == 0) & ~found.nonfinite,
+        end=jnp.where(live, found.end[:, 0], PAD),
         nonfinite=live & found.nonfinite,
         log_probability=jnp.where(live, found.log_probability[:, 0], 0.0),
     )

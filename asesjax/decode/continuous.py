@@ -1,15 +1,11 @@
 """The decode engine (ours): slots that do not wait for each other. Same chains as ``iterative``.
 
 A table of N questions lies on the device, and pools of slots, one for each role, hold those that
-are being written. When some slots of a pool have finished their segments, the loop joins these to
-their chains, and the questions that wait for that role are encoded a few at a time and take the
-free slots. All of it is one compiled program: the host only takes ended chains out of the table and
-puts new questions in, while the caches stay on the device.
-
-- The pool with the most to do writes. With two roles in turn a question changes pools with every
-segment, and both pools stay full. - Only questions that take a slot are encoded, ``encode_rows`` at
-a time, padded to the shortest of a few lengths that holds them; a pool reads its caches only up to
-the shortest that holds all.
+are being written. The pool with the most to do writes. When some of its slots have finished their
+segments, these are joined to their chains, and the questions that wait for that role are encoded,
+``encode_rows`` at a time, and take the free slots. Contexts are padded to the shortest of a few
+lengths that holds them, and caches read only so far. All of it is one compiled program: the host
+takes ended chains out of the table and puts new questions in.
 
 Shapes: N table entries, B slots of a pool, E rows encoded at once, S source length; others as in
 ``spec``.
@@ -35,7 +31,7 @@ from asesjax.decode.segment import (
     waiting_for,
     with_own,
 )
-from asesjax.decode.spec import NO_COUNTS, PAD, Counts, DecodeInput, DecodeSpec, Limits
+from asesjax.decode.spec import NO_COUNTS, PAD, Counts, DecodeInput, DecodeSpec
 from asesjax.models import t5
 from asesjax.models.layers import replicate, shard_rows
 from asesjax.models.t5_config import T5Config
@@ -50,21 +46,17 @@ class Slots:
     n_slots: int  # B, questions a pool writes at once
     n_entries: int  # N, several times B, so that slots need not wait for the host
     encode_rows: int  # E, contexts encoded at once
-    question_length: int  # Q
-    forced_shape: tuple[int, int] = (0, 0)  # (P, F) of ``DecodeInput.forced``
-    extra_length: int = 0  # second axis of ``DecodeInput.extra_input``
-    n_bounds: int = 1  # second axis of ``DecodeInput.limits.max_segment_tokens``
+    row: DecodeInput  # shapes and dtypes of a question, ``jax.ShapeDtypeStruct`` leaves
     # Rising, lengths that contexts are padded to and caches are read to; the longest, S, is added.
     context_lengths: tuple[int, ...] = ()
 
     def lengths(self, spec: DecodeSpec) -> tuple[int, ...]:
         """The lengths of contexts, the longest possible last."""
-        longest = spec.context_room(self.question_length, self.extra_length)
+        longest = spec.context_room(*self.row.question.shape, *self.row.extra_input.shape)
         return (*(length for length in self.context_lengths if length < longest), longest)
 
 
 class _Pool(NamedTuple):
-
     entry: jax.Array  # [B] whose segment a slot writes; N where it is free
     context_length: jax.Array  # [B]
     segment: SegmentState  # [B, ...]
@@ -81,16 +73,12 @@ class State(NamedTuple):
     counts: Counts  # of the last call of ``run``
 
 
-def n_compilations() -> int:
-    """Programs compiled by ``run`` in this process, for tests."""
-    return run._cache_size()
-
-
 @functools.partial(jax.jit, static_argnames=("config", "spec", "slots"))
 def start(config: T5Config, params: dict[str, Params], spec: DecodeSpec, slots: Slots) -> State:
     """Return an empty table and free slots."""
     n, b = slots.n_entries, slots.n_slots
-    inputs, nothing = _no_inputs(n, slots), _no_inputs(b, slots)
+    inputs = jax.tree.map(lambda x: jnp.zeros((n, *x.shape), x.dtype), slots.row)
+    nothing = jax.tree.map(lambda x: x[:b], inputs)
     source = jnp.zeros((b, slots.lengths(spec)[-1]), jnp.int32)
 
     def pool(role):
@@ -120,9 +108,7 @@ def put(state: State, entries: jax.Array, inputs: DecodeInput, spec: DecodeSpec)
     return _placed(state._replace(inputs=write(state.inputs, inputs), rows=fresh))
 
 
-@functools.partial(
-    jax.jit, static_argnames=("config", "spec", "slots"), donate_argnames=("state",)
-)
+@functools.partial(jax.jit, static_argnames=("config", "spec", "slots"), donate_argnames=("state",))
 def run(
     config: T5Config,
     params: dict[str, Params],
@@ -180,7 +166,7 @@ def _write(config, params, spec, slots, role, active, state: State) -> State:
 
     def writing(length: int):
         def write(own, segment):
-            near = _up_to(pool.cache, length)
+            near = _of_length(pool.cache, length)
 
             def one(carry):
                 steps, own, segment = carry
@@ -232,7 +218,7 @@ def _fill(config, params, spec, slots, role, state: State) -> State:
             near = context[:, :size]
             encoded = t5.encode(config, params, near)
             cache = t5.start_cache(config, params, encoded, near, spec.segment_buffer)
-            return _padded(cache, lengths[-1])
+            return _of_length(cache, lengths[-1])
 
         return encode
 
@@ -301,35 +287,17 @@ def _ready(state: State, role: str, spec: DecodeSpec) -> jax.Array:
     return waiting_for(state.rows, role, spec) & ~state.in_slot
 
 
-def _up_to(cache: t5.Cache, length: int) -> t5.Cache:
-    """The contexts' keys and values [B, H, S, K], and the mask, up to a length."""
-    layers = tuple(
-        layer | {key: layer[key][:, :, :length] for key in _CROSS} for layer in cache["layers"]
-    )
-    return {**cache, "layers": layers, "cross_mask": cache["cross_mask"][:, :length]}
+def _of_length(cache: t5.Cache, length: int) -> t5.Cache:
+    """The contexts' keys and values [B, H, S, K], and the mask [B, S], cut or filled up with zeros,
+    unseen, to a length.
+    """
 
+    def one(x, axis):
+        ends = [(0, length - n if i == axis else 0, 0) for i, n in enumerate(x.shape)]
+        return jax.lax.pad(x, jnp.zeros((), x.dtype), ends)
 
-def _padded(cache: t5.Cache, length: int) -> t5.Cache:
-    """The contexts' keys and values filled up with zeros, unseen, to a length."""
-    more = length - cache["cross_mask"].shape[1]
-    at_end = ((0, 0), (0, 0), (0, more), (0, 0))
-    layers = tuple(
-        layer | {key: jnp.pad(layer[key], at_end) for key in _CROSS} for layer in cache["layers"]
-    )
-    mask = jnp.pad(cache["cross_mask"], ((0, 0), (0, more)))
-    return {**cache, "layers": layers, "cross_mask": mask}
-
-
-def _no_inputs(rows: int, slots: Slots) -> DecodeInput:
-    one = jnp.ones(rows, jnp.int32)
-    return DecodeInput(
-        question=jnp.zeros((rows, slots.question_length), jnp.int32),
-        limits=Limits(one, jnp.ones((rows, slots.n_bounds), jnp.int32), one),
-        key=jnp.zeros((rows, 2), jnp.uint32),
-        forced=jnp.zeros((rows, *slots.forced_shape), jnp.int32),
-        extra_input=jnp.zeros((rows, slots.extra_length), jnp.int32),
-        turn=jnp.zeros(rows, jnp.int32),
-    )
+    layers = tuple(layer | {key: one(layer[key], 2) for key in _CROSS} for layer in cache["layers"])
+    return {**cache, "layers": layers, "cross_mask": one(cache["cross_mask"], 1)}
 
 
 def _take(tree, entries: jax.Array):

@@ -3,10 +3,9 @@
     context = question
     repeat: write a segment from the context; append its ids to the context
 
-All rows of a batch that wait for the same role write a segment, and the next round begins when the
-last of them has. ``continuous`` gives the same chains faster; beam search uses this loop, and the
-tests compare the engine with it. The authors tokenise the text anew for every segment; here ids are
-appended as they are (ours). Shapes as in ``spec``.
+The rows that wait for the same role write a segment, and the next round begins when the last of
+them has. ``continuous`` gives the same chains faster; beam search uses this loop. The authors
+tokenise the text anew for every segment; here ids are appended as they are (ours).
 """
 
 import functools
@@ -31,19 +30,13 @@ from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
 
 
-def n_compilations() -> int:
-    """Programs compiled by ``generate`` in this process, for tests."""
-    return generate._cache_size()
-
-
 @functools.partial(jax.jit, static_argnames=("config", "spec"))
 def generate(
     config: T5Config, params: dict[str, Params], inputs: DecodeInput, spec: DecodeSpec
 ) -> tuple[DecodeOutput, Counts]:
     """Generate the chains of a batch of questions; a row does not depend on the others."""
-    b, s = len(inputs.question), spec.context_room(
-        inputs.question.shape[1], inputs.extra_input.shape[1]
-    )
+    b, length = inputs.question.shape
+    s = spec.context_room(length, inputs.extra_input.shape[1])
 
     def writing(role: str):
         def write(carry):
@@ -90,6 +83,6 @@ def _write_segment(
         logits, cache = t5.decode_step(config, params, cache, segment.last, segment.step)
         return steps + 1, cache, advance(segment, logits, spec)
 
-    first = (jnp.int32(0), cache, segment)
-    steps, _, segment = jax.lax.while_loop(lambda carry: ~carry[2].over.all(), write, first)
+    goes_on = lambda carry: ~carry[2].over.all()  # noqa: E731
+    steps, _, segment = jax.lax.while_loop(goes_on, write, (jnp.int32(0), cache, segment))
     return segment, steps

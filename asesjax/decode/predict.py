@@ -131,16 +131,12 @@ def share(rows: int, mesh: Mesh | None) -> int:
 
 def make_slots(inputs: DecodeInput, decoder: Decoder, mesh: Mesh | None) -> continuous.Slots:
     """Return the sizes of the engine for some questions, arrays or descriptions of such."""
-    n, length = inputs.question.shape
-    n_slots = share(min(decoder.batch_size, n), mesh)
+    n_slots = share(min(decoder.batch_size, len(inputs.question)), mesh)
     return continuous.Slots(
         n_slots=n_slots,
         n_entries=4 * n_slots,
         encode_rows=min(n_slots, share(decoder.encode_rows or max(1, n_slots // 8), mesh)),
-        question_length=length,
-        forced_shape=inputs.forced.shape[1:],
-        extra_length=inputs.extra_input.shape[1],
-        n_bounds=inputs.limits.max_segment_tokens.shape[1],
+        row=jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), inputs),
         context_lengths=decoder.context_lengths,
     )
 

@@ -36,11 +36,9 @@ class SegmentState(NamedTuple):
     ids: jax.Array  # [B, L], those written, 0 after the end
     log_probabilities: jax.Array  # [B, L] float32, of ``ids``
     over: jax.Array  # [B] bool
-    by_sentinel: jax.Array  # [B] bool, how it ended, and so the next three
-    cut: jax.Array
-    looping: jax.Array
-    nonfinite: jax.Array
-    next_turn: jax.Array  # [B] int32, the turn that its end mark names, -1 for none
+    end: jax.Array  # [B] int32, the end mark; 0 for none
+    looping: jax.Array  # [B] bool, it repeats itself, and so was cut
+    nonfinite: jax.Array  # [B] bool, the logits were
     log_probability: jax.Array  # [B] float32, of all steps that were not forced
     bound: jax.Array  # [B] int32, most ids
     before: jax.Array  # [B] int32, decoder steps of the row before this segment
@@ -130,11 +128,9 @@ def begin(inputs: DecodeInput, rows: RowState, spec: DecodeSpec) -> SegmentState
         ids=jnp.zeros((b, room), jnp.int32),
         log_probabilities=jnp.zeros((b, room), jnp.float32),
         over=rows.ended,
-        by_sentinel=no,
-        cut=no,
+        end=zeros,
         looping=no,
         nonfinite=no,
-        next_turn=jnp.full(b, -1),
         log_probability=jnp.zeros(b, jnp.float32),
         bound=jnp.minimum(bound, inputs.limits.max_chain_tokens - rows.output.length),
         before=rows.output.generated_tokens,
@@ -157,32 +153,26 @@ def advance(segment: SegmentState, logits: jax.Array, spec: DecodeSpec) -> Segme
         is_forced = (s.step < n_forced) & (wanted != PAD)
         token = jnp.where(is_forced, wanted, token)
         log_p = jnp.where(is_forced, 0.0, log_p)
-    by_sentinel = ~nonfinite & (token == spec.sentinel_id)
-    next_turn = turn_named(token, spec)
-    keep = ~nonfinite & ~by_sentinel & (token != spec.eos_id) & (next_turn < 0)
+    ends = ~nonfinite & spec.ends(token)
+    keep = ~nonfinite & ~ends
     at_step = keep[:, None] & (jnp.arange(s.ids.shape[1]) == s.step[:, None])
     written = jnp.where(at_step, token[:, None], s.ids)
     looping = keep & _again(written, s.step, spec.repeat_ngram)
-    cut = keep & ~looping & (s.step + 1 >= s.bound)
     new = s._replace(
         step=s.step + 1,
         last=token,
         ids=written,
         log_probabilities=jnp.where(at_step, log_p[:, None], s.log_probabilities),
-        over=~keep | looping | cut,
-        by_sentinel=by_sentinel,
-        cut=cut,
+        over=~keep | looping | (s.step + 1 >= s.bound),
+        end=jnp.where(ends, token, PAD),
         looping=looping,
         nonfinite=nonfinite,
-        next_turn=jnp.where(nonfinite, -1, next_turn),
         log_probability=s.log_probability + jnp.where(nonfinite, 0.0, log_p),
     )
     return where_rows(s.over, s, new)
 
 
-def judge(
-    rows: RowState, segment: SegmentState, inputs: DecodeInput, spec: DecodeSpec
-) -> RowState:
+def judge(rows: RowState, segment: SegmentState, inputs: DecodeInput, spec: DecodeSpec) -> RowState:
     """Append each row's finished segment to its chain where it is kept, and see which chains end.
 
     In this order: logits that are not finite end the chain without the segment (NONFINITE); the
@@ -193,7 +183,9 @@ def judge(
     output = rows.output
     n_ids = (segment.ids != PAD).sum(axis=1)
     is_last = rows.turn >= spec.n_turns - 1 if spec.n_turns else jnp.zeros_like(segment.over)
-    end = segment.by_sentinel | _holds(segment.ids, spec.stop_ids) | (is_last & ~segment.cut)
+    cut = (segment.end == PAD) & ~segment.looping & ~segment.nonfinite
+    by_sentinel = segment.end == spec.sentinel_id
+    end = by_sentinel | _holds(segment.ids, spec.stop_ids) | (is_last & ~cut)
     end &= ~segment.nonfinite & ~segment.looping
     again = jnp.zeros_like(end)
     if not spec.n_turns:
@@ -210,7 +202,11 @@ def judge(
     length = output.length + jnp.where(keep, n_ids, 0)
     here = keep[:, None] & (jnp.arange(spec.round_buffer) == output.n_segments[:, None])
     rounds = rows.rounds + 1
-    full = keep & (length >= inputs.limits.max_chain_tokens) | (is_last & segment.cut)
+    full = keep & (length >= inputs.limits.max_chain_tokens) | (is_last & cut)
+    next_turn = rows.turn + 1
+    for number, turn in enumerate(spec.turns):
+        if turn.mark >= 0:
+            next_turn = jnp.where(segment.end == turn.mark, number, next_turn)
     reasons = {
         FinishReason.NONFINITE: segment.nonfinite,
         FinishReason.END: end,
@@ -220,7 +216,7 @@ def judge(
     }
     return RowState(
         rounds=rounds,
-        turn=jnp.where(segment.next_turn >= 0, segment.next_turn, rows.turn + 1),
+        turn=next_turn,
         previous=segment.ids,
         output=DecodeOutput(
             ids=joined(output.ids, segment.ids),
@@ -231,7 +227,7 @@ def judge(
             segment_ends=jnp.where(here, length[:, None], output.segment_ends),
             segment_turns=jnp.where(here, rows.turn[:, None], output.segment_turns),
             n_segments=output.n_segments + keep,
-            cut_segments=output.cut_segments + segment.cut,
+            cut_segments=output.cut_segments + cut,
             finish_reason=jnp.select(
                 list(reasons.values()), [jnp.int32(reason) for reason in reasons],
                 jnp.int32(FinishReason.RUNNING),
@@ -240,15 +236,6 @@ def judge(
             log_probability=output.log_probability + segment.log_probability,
         ),
     )  # fmt: skip
-
-
-def turn_named(token: jax.Array, spec: DecodeSpec) -> jax.Array:
-    """Return the turn that an end mark names, int32 [B] of ids [B]; -1 for none."""
-    named = jnp.full(token.shape, -1)
-    for number, turn in enumerate(spec.turns):
-        if turn.mark >= 0:
-            named = jnp.where(token == turn.mark, number, named)
-    return named
 
 
 def where_rows(mask: jax.Array, yes: Any, no: Any) -> Any:

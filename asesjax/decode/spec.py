@@ -12,6 +12,7 @@ import enum
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from asesjax.core.errors import UserError
@@ -76,6 +77,10 @@ class DecodeSpec:
     beams: int = 1  # above 1, segments are the best of a beam search, in the plain loop
     length_penalty: float = 1.0  # of the search, as in transformers
 
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.length_penalty):
+            raise UserError(f"decode.length_penalty must be finite, got {self.length_penalty}")
+
     @property
     def roles(self) -> tuple[str, ...]:
         """The parameter sets that write, in the order of their first turns."""
@@ -86,6 +91,10 @@ class DecodeSpec:
         """The ids that end a segment."""
         marks = (turn.mark for turn in self.turns)
         return tuple(i for i in (self.eos_id, self.sentinel_id, *marks) if i >= 0)
+
+    def ends(self, ids: jax.Array) -> jax.Array:
+        """Whether each id ends a segment, bool of their shape."""
+        return (ids[..., None] == jnp.asarray(self.end_ids)).any(axis=-1)
 
     def context_room(self, question_length: int, extra_length: int) -> int:
         """Return the length of the longest encoder input there can be."""

@@ -12,7 +12,7 @@ from asesjax.core.options import Config
 from asesjax.core.types import Record
 from asesjax.data.corpus import EncodedRecord, encode_record
 from asesjax.data.vocab import Vocabulary
-from asesjax.decode import beam, continuous, iterative
+from asesjax.decode import continuous, iterative
 from asesjax.decode.predict import Decoder, Generated, predict, stream
 from asesjax.decode.sampling import SAMPLERS
 from asesjax.decode.spec import DecodeSpec, Limits, Turn, row_keys
@@ -70,7 +70,7 @@ def make_decoder(config: Config, buckets: tuple[int, ...] = (), rows: int = 0) -
 
 def n_compilations() -> int:
     """Programs compiled by all engines in this process."""
-    return sum(engine.n_compilations() for engine in (iterative, continuous, beam))
+    return iterative.generate._cache_size() + continuous.run._cache_size()
 
 
 def check_question(ids: np.ndarray, where: str, config: Config) -> None:

@@ -284,7 +284,7 @@ def main() -> None:
             line["encoded_rows_used"] = own["useful_rows"] / own["encoded_rows"]
         print(json.dumps(line), flush=True)
     print(json.dumps(floor(args, config, params)), flush=True)
-    print(json.dumps({"compilations": continuous.n_compilations()}), flush=True)
+    print(json.dumps({"compilations": continuous.run._cache_size()}), flush=True)
 
 
 if __name__ == "__main__":

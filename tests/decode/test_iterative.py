@@ -48,7 +48,7 @@ def compare(decoder):
 
 
 def n_compilations():
-    return iterative.n_compilations() + continuous.n_compilations()
+    return iterative.generate._cache_size() + continuous.run._cache_size()
 
 
 @pytest.mark.parametrize("n_roles", [1, 2], ids=["USM", "DSM"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from asesjax.decode import beam
+from asesjax.decode.spec import DecodeSpec, Turn
 from asesjax.models.hf_io import load_params
 
 if os.environ.get("ASESJAX_REQUIRE_DATA") == "1":  # CI: a skip would be a failure
@@ -55,14 +56,14 @@ def cut(row, ends):
     return row[:n]
 
 
-def search_theirs(model, sources, n, k, penalty, early, ends):
+def search_theirs(model, sources, n, k, penalty, ends):
     """Ids of all hypotheses up to their end mark, and their scores where there is a search."""
     tokens = torch.from_numpy(sources).long()
     out = model.generate(
         tokens, attention_mask=(tokens != 0).long(), do_sample=False, num_beams=k,
         num_return_sequences=k, max_new_tokens=n, return_dict_in_generate=True, output_scores=True,
         suppress_tokens=[0, *range(LIMIT, V)], eos_token_id=list(ends),
-        **({"length_penalty": penalty, "early_stopping": early} if k > 1 else {}),
+        **({"length_penalty": penalty} if k > 1 else {}),
     )  # fmt: skip
     # What follows an end mark is filled with padding by the greedy search, with end marks by this.
     rows = [cut(row[1:], ends) for row in out.sequences.tolist()]
@@ -70,16 +71,14 @@ def search_theirs(model, sources, n, k, penalty, early, ends):
     return [rows[i : i + k] for i in range(0, len(rows), k)], scores
 
 
-def search_ours(config, params, sources, n, k, penalty, early, ends):
-    spec = beam.BeamSpec(k, LIMIT, T, penalty, early, ends)
+def search_ours(config, params, sources, n, k, penalty, ends):
+    turns = tuple(Turn(mark=mark) for mark in ends[1:]) or (Turn(),)
+    spec = DecodeSpec(LIMIT, T, T, 1, turns=turns, beams=k, length_penalty=penalty)
     found = beam.beam_search(config, params, sources, n, spec)
     ids, length, end = (np.asarray(x) for x in (found.ids, found.length, found.end))
     assert not ids[np.arange(T) >= length[:, :, None]].any()
     rows = [
-        [
-            ids[b, i, : length[b, i]].tolist() + [end[b, i]] * int(end[b, i] > 0)
-            for i in range(k)
-        ]
+        [ids[b, i, : length[b, i]].tolist() + [end[b, i]] * int(end[b, i] > 0) for i in range(k)]
         for b in range(len(ids))
     ]
     return rows, found
@@ -87,27 +86,27 @@ def search_ours(config, params, sources, n, k, penalty, early, ends):
 
 # Every value of every setting, and those that act together, spread over the two models.
 @pytest.mark.parametrize(
-    "tied,k,penalty,early,ends",
+    "tied,k,penalty,ends",
     [
-        (True, 1, 1.0, False, (1,)),
-        (True, 2, 0.0, True, (1,)),
-        (True, 4, 1.0, False, (1,)),
-        (True, 5, 0.6, "never", (1,)),
-        (False, 1, 1.0, "never", (1,)),
-        (False, 2, -1.0, "never", (1,)),
-        (False, 4, 2.0, True, (1,)),
-        (False, 5, 2.0, False, (1,)),
-        (False, 5, 0.0, False, (1,)),
-        (False, 4, 1.0, False, (1, 5)),
-        (True, 3, 0.6, True, (1, 5, 7)),
+        (True, 1, 1.0, (1,)),
+        (True, 2, 0.0, (1,)),
+        (True, 4, 1.0, (1,)),
+        (True, 5, 0.6, (1,)),
+        (False, 1, 1.0, (1,)),
+        (False, 2, -1.0, (1,)),
+        (False, 4, 2.0, (1,)),
+        (False, 5, 2.0, (1,)),
+        (False, 5, 0.0, (1,)),
+        (False, 4, 1.0, (1, 5)),
+        (True, 3, 0.6, (1, 5, 7)),
     ],
 )
-def test_hypotheses_and_scores_are_those_of_transformers(hf, tied, k, penalty, early, ends):
+def test_hypotheses_and_scores_are_those_of_transformers(hf, tied, k, penalty, ends):
     theirs, config, params = models(tied)
     sources = hf.prompts(k, ROWS, S, LIMIT)
     for bound in (T, 5):
-        want, scores = search_theirs(theirs, sources, bound, k, penalty, early, ends)
-        got, found = search_ours(config, params, sources, bound, k, penalty, early, ends)
+        want, scores = search_theirs(theirs, sources, bound, k, penalty, ends)
+        got, found = search_ours(config, params, sources, bound, k, penalty, ends)
         assert got == want
         if k > 1:
             np.testing.assert_allclose(found.score, scores, rtol=1e-4, atol=1e-5)
