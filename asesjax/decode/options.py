@@ -1,47 +1,45 @@
 """Options of decoding."""
 
-from asesjax.core.options import option, section
+import functools
+
+from asesjax.core import options
 from asesjax.decode.sampling import SAMPLERS
 
+option = functools.partial(options.option, changes="decode")
 
-@section("decode")
+
+@options.section("decode")
 class DecodeOptions:
     """How chains are written; all of it may change what is written, if only in last bits."""
 
-    batch_size: int = option(100, "questions written at once", least=1, changes="decode")
-    max_rounds: int = option(12, "most segments of a chain ([code]: 5 rounds of two)", least=1,
-                             changes="decode")  # fmt: skip
-    max_segment_tokens: int = option(64, "most new tokens of a segment ([code]: 100)", least=1,
-                                     changes="decode")  # fmt: skip
+    batch_size: int = option(100, "questions written at once", least=1)
+    max_rounds: int = option(12, "most segments of a chain ([code]: 5 rounds of two)", least=1)
+    max_segment_tokens: int = option(64, "most new tokens of a segment ([code]: 100)", least=1)
     max_chain_tokens: int = option(96, "most new tokens of a chain, direct's single segment too",
-                                   least=1, changes="decode")  # fmt: skip
-    beams: int = option(1, "above 1: beam search of each segment", least=1, changes="decode")
+                                   least=1)  # fmt: skip
+    beams: int = option(1, "above 1: beam search of each segment", least=1)
     length_penalty: float = option(1.0, "of beam search, as in transformers: above 0 favours long "
-                                   "chains", changes="decode")  # fmt: skip
+                                   "chains")  # fmt: skip
     sampler: str = option("greedy", "greedy: the most probable token; or sample, or another that "
-                          "is registered", choices=SAMPLERS, changes="decode")  # fmt: skip
-    temperature: float = option(1.0, "sampler sample: logits are divided by it", above=0,
-                                changes="decode")  # fmt: skip
-    top_k: int = option(0, "sampler sample: the k most probable tokens alone; 0: all", least=0,
-                        changes="decode")  # fmt: skip
+                          "is registered", choices=SAMPLERS)  # fmt: skip
+    temperature: float = option(1.0, "sampler sample: logits are divided by it", above=0)
+    top_k: int = option(0, "sampler sample: the k most probable tokens alone; 0: all", least=0)
     top_p: float = option(1.0, "sampler sample: of those the fewest that reach this share; 1: all",
-                          above=0, most=1, changes="decode")  # fmt: skip
-    seed: int = option(0, "of what is drawn", least=0, changes="decode")
+                          above=0, most=1)  # fmt: skip
+    seed: int = option(0, "of what is drawn", least=0)
     samples: int = option(1, "chains drawn for a question; above 1 their answers vote "
-                          "(self-consistency)", least=1, changes="decode")  # fmt: skip
-    prefix: str = option("", "text that every chain begins with", changes="decode")
+                          "(self-consistency)", least=1)  # fmt: skip
+    prefix: str = option("", "text that every chain begins with")
     repeat_ngram: int = option(0, "n: a segment that writes n tokens in a row again ends there; "
-                               "0: never", least=0, changes="decode")  # fmt: skip
+                               "0: never", least=0)  # fmt: skip
     question_buckets: tuple[int, ...] = option(
-        (64, 128, 256, 512), "lengths that questions are padded to", changes="decode"
+        (64, 128, 256, 512), "lengths that questions are padded to"
     )
-    encode_rows: int = option(0, "contexts encoded at once; 0: batch_size / 8", least=0,
-                              changes="decode")  # fmt: skip
+    encode_rows: int = option(0, "contexts encoded at once; 0: batch_size / 8", least=0)
     context_lengths: tuple[int, ...] = option(
-        (64, 128, 192), "lengths that contexts are padded to, besides the longest", items=int,
-        changes="decode",
-    )  # fmt: skip
+        (64, 128, 192), "lengths that contexts are padded to, besides the longest", items=int
+    )
     int8: bool = option(False, "round weights to int8 with a scale a channel: less to read, other "
-                        "ids", changes="decode")  # fmt: skip
+                        "ids")  # fmt: skip
     curve_questions: int = option(100, "validation questions decoded at each kept checkpoint; 0: "
-                                  "no curves", least=0, changes="decode")  # fmt: skip
+                                  "no curves", least=0)  # fmt: skip

@@ -15,9 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from asesjax.core.errors import UserError
 from asesjax.core.registry import Registry
 
 Sampler = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -31,29 +29,15 @@ def greedy(logits: jax.Array, keys: jax.Array, steps: jax.Array) -> jax.Array:
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
-@SAMPLERS.register("greedy")
-def _greedy(decode: Any) -> Sampler:
-    return greedy
-
-
 @dataclasses.dataclass(frozen=True)
 class RandomSampler:
-    """Draws an id at random, with the options in transformers' order."""
+    """Draws an id at random, with the options in transformers' order; ``DecodeOptions`` has their
+    ranges.
+    """
 
     temperature: float = 1.0  # logits are divided by it; above 0
     top_k: int = 0  # only the k most probable ids, and those as probable as the k-th; 0 for all
     top_p: float = 1.0  # of those, only the most probable that together reach this share; 1 for all
-
-    def __post_init__(self) -> None:
-        if not (np.isfinite(self.temperature) and self.temperature > 0):
-            raise UserError(
-                f"decode.temperature must be above 0, got {self.temperature}; decode.sampler="
-                "greedy always takes the most probable id"
-            )
-        if self.top_k < 0:
-            raise UserError(f"decode.top_k must be 0 or more, got {self.top_k}")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"decode.top_p must be above 0 and at most 1, got {self.top_p}")
 
     def __call__(self, logits: jax.Array, keys: jax.Array, steps: jax.Array) -> jax.Array:
         """See the head of this file."""
@@ -71,9 +55,8 @@ class RandomSampler:
         return _inverse_cdf(p, jax.vmap(uniform)(keys, steps))
 
 
-@SAMPLERS.register("sample")
-def _sample(decode: Any) -> Sampler:
-    return RandomSampler(decode.temperature, decode.top_k, decode.top_p)
+SAMPLERS.register("greedy")(lambda decode: greedy)
+SAMPLERS.register("sample")(lambda d: RandomSampler(d.temperature, d.top_k, d.top_p))
 
 
 def log_probability(logits: jax.Array, ids: jax.Array) -> jax.Array:
@@ -111,10 +94,7 @@ def _first_above(weights: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.
 
 def _keep_top_k(scores: jax.Array, k: int) -> jax.Array:
     """-inf for all scores [B, V] below the k-th highest of their row."""
-
-    def enough(threshold):
-        return jnp.sum(scores >= threshold[:, None], axis=-1) >= k
-
+    enough = lambda least: jnp.sum(scores >= least[:, None], axis=-1) >= k  # noqa: E731
     lowest = _highest_that_holds(enough, scores.shape[0])
     return jnp.where(scores >= lowest[:, None], scores, -jnp.inf)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from asesjax.config import base_config
+from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.decode.sampling import SAMPLERS, RandomSampler, greedy, log_probability
 from asesjax.decode.spec import FinishReason, Limits, row_keys
@@ -114,10 +114,11 @@ def test_log_probabilities_tell_logits_that_are_not_finite():
     assert np.isfinite(log_probability(jnp.asarray(logits), ids)).tolist() == [False, True]
 
 
-def test_settings_that_make_no_sense_are_refused():
-    for wrong in ((0.0,), (float("nan"),), (1.0, -1), (1.0, 0, 0.0), (1.0, 0, 1.1)):
-        with pytest.raises(UserError, match=r"decode\.(temperature|top_k|top_p)"):
-            RandomSampler(*wrong)
+@pytest.mark.parametrize("field", ["temperature=0.0", "top_k=-1", "top_p=0.0", "top_p=1.1"])
+def test_settings_that_make_no_sense_are_refused(field):
+    name, _, value = field.partition("=")
+    with pytest.raises(UserError, match=rf"decode\.{name}"):
+        finish(base_config(), {f"decode.{name}": value})
 
 
 @pytest.fixture(scope="module")
