@@ -180,11 +180,7 @@ def beam_search(
 
 
 def write_segment(
-    config: T5Config,
-    params: Params,
-    context: jax.Array,
-    segment: SegmentState,
-    spec: DecodeSpec,
+    config: T5Config, params: Params, context: jax.Array, segment: SegmentState, spec: DecodeSpec
 ) -> SegmentState:
     """Write the best segment of every row that is not over: what ``segment.advance`` does a token
     at a time. ``context`` is int32 [B, S], with end of sequence.

@@ -189,8 +189,7 @@ def _write(config, params, spec, slots, role, active, state: State) -> State:
     branches = [writing(length) for length in lengths]
     steps, own, segment = jax.lax.switch(branch, branches, own_cache(pool.cache), pool.segment)
     counts = state.counts.plus(
-        slot_steps=steps * slots.n_slots,
-        useful_steps=(segment.step - pool.segment.step).sum(),
+        slot_steps=steps * slots.n_slots, useful_steps=(segment.step - pool.segment.step).sum()
     )
     pool = pool._replace(segment=segment, cache=with_own(pool.cache, own))
     state = state._replace(pools={**state.pools, role: pool}, counts=counts)
@@ -236,9 +235,7 @@ def _fill(config, params, spec, slots, role, state: State) -> State:
         cache={**pool.cache, **per_row},
     )
     counts = state.counts.plus(
-        encoded_rows=e,
-        useful_rows=both.sum(),
-        encoded_positions=e * jnp.asarray(lengths)[branch],
+        encoded_rows=e, useful_rows=both.sum(), encoded_positions=e * jnp.asarray(lengths)[branch]
     )
     return state._replace(
         in_slot=state.in_slot.at[entry].set(True, mode="drop"),

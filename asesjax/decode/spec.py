@@ -173,11 +173,8 @@ def make_input(
     """
     b = questions.shape[0]
     bounds = []
-    for (name, value), room in zip(
-        limits._asdict().items(),
-        (spec.round_buffer, spec.segment_buffer, spec.chain_buffer),
-        strict=True,
-    ):
+    rooms = spec.round_buffer, spec.segment_buffer, spec.chain_buffer
+    for name, value, room in zip(Limits._fields, limits, rooms, strict=True):
         value = np.asarray(value, np.int64)
         wrong = np.argwhere((value < 1) | (value > room))
         if len(wrong):

@@ -135,6 +135,11 @@ def _opened(path: Path) -> Iterator[Any]:
         raise UserError(f"{path} is damaged or not a safetensors file: {error}") from None
 
 
+def n_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """Return the bytes of a tensor."""
+    return math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
+
+
 def write_safetensors(
     path: Path, layout: dict[str, tuple[str, tuple[int, ...]]], value: Callable[[str], np.ndarray]
 ) -> None:
@@ -145,7 +150,7 @@ def write_safetensors(
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, (dtype, shape) in layout.items():
-        start, end = end, end + math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
+        start, end = end, end + n_bytes(dtype, shape)
         entries[name] = {"dtype": TAGS[dtype], "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

@@ -5,7 +5,6 @@ is read. Files are float32, bfloat16 or float16; parameters here are float32.
 """
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from asesjax.core.files import write_json
 from asesjax.core.types import Params
 from asesjax.models import hf_names, t5
 from asesjax.models.hf_config import IDS, config_from_hf, config_to_hf, read_config
-from asesjax.models.hf_files import DTYPES, SAFE, TensorFiles, write_safetensors
+from asesjax.models.hf_files import DTYPES, SAFE, TensorFiles, n_bytes, write_safetensors
 from asesjax.models.layers import path_name
 from asesjax.models.t5_config import T5Config
 
@@ -101,7 +100,7 @@ def save_hf(
         write_safetensors(folder / file, shard, value)
         weight_map |= dict.fromkeys(shard, file)
     if len(shards) > 1:
-        metadata = {"total_size": sum(map(_size, layout.values()))}
+        metadata = {"total_size": sum(n_bytes(*entry) for entry in layout.values())}
         write_json(folder / f"{SAFE}.index.json", {"metadata": metadata, "weight_map": weight_map})
     write_json(folder / "config.json", config_to_hf(config, model_type, dtype))
     write_json(folder / "generation_config.json", IDS)
@@ -183,22 +182,16 @@ def _file_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _size(entry: tuple[str, tuple[int, ...]]) -> int:
-    """Bytes of a tensor of some dtype and shape."""
-    dtype, shape = entry
-    return math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
-
-
 def _shards(layout: dict[str, Any], max_bytes: int) -> list[dict[str, Any]]:
     """Cut a layout, in order, into parts within a size, a larger tensor alone in its part."""
     shards: list[dict[str, Any]] = [{}]
     room = max_bytes
     for name, entry in layout.items():
-        if shards[-1] and _size(entry) > room:
+        if shards[-1] and n_bytes(*entry) > room:
             shards.append({})
             room = max_bytes
         shards[-1][name] = entry
-        room -= _size(entry)
+        room -= n_bytes(*entry)
     return shards
 
 

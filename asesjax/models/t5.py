@@ -132,11 +132,7 @@ def forward(
 
 
 def start_cache(
-    config: T5Config,
-    params: Params,
-    encoded: jax.Array,
-    encoder_tokens: jax.Array,
-    max_length: int,
+    config: T5Config, params: Params, encoded: jax.Array, encoder_tokens: jax.Array, max_length: int
 ) -> Cache:
     """Make the state that ``decode_step`` carries, with room for L = ``max_length`` positions, from
     ``encoded`` [B, S, D] and its tokens [B, S]: ``layers``, a tuple of {cross_key, cross_value

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from asesjax.core.errors import UserError
 from asesjax.core.types import BATCH_AXES, Batch
 
 Rules = Mapping[str, str | None]
@@ -17,12 +16,7 @@ Rules = Mapping[str, str | None]
 # MLP and vocabulary, so that a layer needs one sum across devices for each block.
 _FSDP = {"embed": "fsdp"}
 _TENSOR = {"heads": "tensor", "joined_kv": "tensor", "mlp": "tensor", "vocab": "tensor"}
-PRESETS: dict[str, Rules] = {
-    "dp": {},
-    "fsdp": _FSDP,
-    "tp": _TENSOR,
-    "fsdp_tp": _FSDP | _TENSOR,
-}
+PRESETS: dict[str, Rules] = {"dp": {}, "fsdp": _FSDP, "tp": _TENSOR, "fsdp_tp": _FSDP | _TENSOR}
 
 
 def rules(preset: str) -> Rules:
@@ -73,19 +67,10 @@ def param_shardings(mesh: Mesh, rules: Rules, axes_tree: Any, shapes: Any) -> An
 
 
 def put_batch(mesh: Mesh, batch: Batch) -> dict[str, jax.Array]:
-    """Spread the rows of a batch over the devices; several processes each give their own rows.
-    Raises UserError for rows that the data and fsdp axes do not divide.
+    """Spread the rows of a batch over the devices; several processes each give their own, and
+    the data and fsdp axes divide all of them (``train.step.check_batch_size``).
     """
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
     sharding = batch_sharding(mesh)
-    for name, array in batch.items():
-        rows = len(array) * len({device.process_index for device in mesh.devices.flat})
-        if rows % parts:
-            raise UserError(
-                f"a batch of {rows} rows ({name}) cannot be spread over mesh.data * mesh.fsdp = "
-                f"{parts} devices; make train.batch_size / train.microbatches and "
-                f"decode.batch_size multiples of {parts}"
-            )
     return {
         name: jax.make_array_from_process_local_data(sharding, np.asarray(array))
         for name, array in batch.items()

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from asesjax import losses
 from asesjax.core.errors import UserError
@@ -35,13 +35,12 @@ METRICS = (
 
 
 class PerShape:
-    """A jitted function ``f(state, batch, ...)``, compiled ahead once for each batch shape.
-
-    Arrays of another type or sharding than at compile time raise instead of compiling again.
+    """A function ``f(state, batch, ...)`` on a mesh, with options of ``jax.jit``, compiled once for
+    each batch shape. Arrays of another type or sharding raise instead of compiling again.
     """
 
-    def __init__(self, jitted: Any):
-        self._jitted = jitted
+    def __init__(self, mesh: Mesh, function: Callable, **options: Any):
+        self._jitted = jax.jit(on_mesh(mesh, function), **options)
         self.programs: dict[tuple[int, int], Any] = {}  # by batch shape (S, T)
         self.compile_seconds = 0.0
 
@@ -166,13 +165,9 @@ def make_train_step(
 
     where = shardings(target)
     return PerShape(
-        jax.jit(
-            on_mesh(mesh, step),
-            in_shardings=(where, batch_sharding, replicated(mesh)),
-            out_shardings=(where, replicated(mesh)),
-            donate_argnums=0,
-        )
-    )
+        mesh, step, in_shardings=(where, batch_sharding, replicated(mesh)),
+        out_shardings=(where, replicated(mesh)), donate_argnums=0,
+    )  # fmt: skip
 
 
 def make_eval_step(
@@ -185,13 +180,8 @@ def make_eval_step(
     def evaluate(params: Params, batch: Batch):
         return jnp.stack(objective.evaluate(params, batch, train))
 
-    return PerShape(
-        jax.jit(
-            on_mesh(mesh, evaluate),
-            in_shardings=(shardings(target).params, batch_sharding),
-            out_shardings=replicated(mesh),
-        )
-    )
+    on = shardings(target).params, batch_sharding
+    return PerShape(mesh, evaluate, in_shardings=on, out_shardings=replicated(mesh))
 
 
 def named(metrics: np.ndarray) -> dict[str, float]:
