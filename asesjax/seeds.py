@@ -78,9 +78,8 @@ def same_but_for_seed(workdirs: Sequence[Path]) -> list[list[Path]]:
 
 def compare_runs(workdirs: Sequence[Path]) -> dict[str, Any]:
     """Compare the methods of finished runs that differ in their seed alone. ``rows`` are those of
-    ``evals.paired.compare``, with means over seeds of ``chain_accuracy`` (None without gold
-    chains), ``bleu``, ``train_tokens`` and ``train_steps``. Raises UserError for reports of
-    different methods or missing predictions. ``made_by`` is the last line of ``run.jsonl``.
+    ``evals.paired.compare``, with the means over seeds of the numbers in the reports' rows (None
+    where one has none). Raises UserError for reports of different methods or missing predictions.
     """
     reports = [read_json(folder / "report.json") for folder in workdirs]
     names = [row["method"] for row in reports[0]["rows"]]
@@ -97,9 +96,7 @@ def compare_runs(workdirs: Sequence[Path]) -> dict[str, Any]:
     rows = compare(outcomes, first["against"])
     for row in rows:
         own = [one[row["method"]] for one in by_method]
-        for field in ("chain_accuracy", "bleu", "train_tokens", "train_steps", "train_seconds"):
-            values = [one[field] for one in own]
-            row[field] = None if None in values else sum(values) / len(values)
+        row |= {name: _mean([one[name] for one in own]) for name in own[0] if name not in row}
     return {
         **{name: first[name] for name in ("name", "budget", "metric", "against")},
         "made_by": made_by,
@@ -108,6 +105,15 @@ def compare_runs(workdirs: Sequence[Path]) -> dict[str, Any]:
         "questions": [report["rows"][0]["questions"] for report in reports],
         "rows": rows,
     }
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """Return the mean of numbers, or of those of each name in dictionaries; None for others."""
+    if all(isinstance(value, dict) for value in values):
+        names = dict.fromkeys(name for value in values for name in value)
+        return {name: _mean([value.get(name, 0) for value in values]) for name in names}
+    known = all(isinstance(value, int | float) for value in values)
+    return sum(values) / len(values) if known else None
 
 
 def _outcomes(workdir: Path, method: str, metric: str) -> Outcomes:

@@ -33,9 +33,16 @@ def quick_compiles():
     For tests of whole runs, which compile much and compute little.
     """
     jax.config.update("jax_disable_most_optimizations", True)
-    jax.clear_caches()  # the two kinds of programs differ in last bits
+    _forget_programs()  # the two kinds of programs differ in last bits
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    _forget_programs()
+
+
+def _forget_programs():
+    from asesjax.train import loop
+
+    loop._programs.cache_clear()
     jax.clear_caches()
 
 

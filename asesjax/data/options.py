@@ -39,6 +39,8 @@ class DataOptions:
     )
     min_steps: int = option(2, "synthetic sources: fewest computed values in a problem", least=1)
     max_steps: int = option(4, "synthetic sources: most computed values in a problem", least=1)
+    test_max_steps: int = option(0, "synthetic sources: most computed values in a test problem; 0: "
+                                 "max_steps", least=0)  # fmt: skip
     max_value: int = option(20, "synthetic sources: largest given or computed number", least=1)
     n_distractors: int = option(0, "synthetic sources: facts that nobody needs", least=0)
     wording: str = option("plain", "synthetic sources: one wording, or one of several templates",

@@ -7,7 +7,7 @@ from typing import Any
 
 from asesjax.core.files import read_json, read_jsonl
 from asesjax.core.options import Config
-from asesjax.core.types import Segment
+from asesjax.core.types import AS, Segment
 from asesjax.evals.answers import is_correct
 from asesjax.evals.chains import first_wrong, wilson_interval
 from asesjax.evals.text import corpus_bleu, rouge
@@ -28,10 +28,11 @@ def summary(rows: Sequence[dict], evaluate: Config) -> dict[str, Any]:
     """Measure one file of predictions with references; ``evaluate`` is that section.
 
     Besides counts: ``accuracy`` with its 95 % interval over questions, ``accuracy_authors`` (the
-    released code's rule), ``chain_accuracy`` (share of chains right sentence by sentence) and
-    ``first_wrong`` (chains by the kind of their first wrong sentence), both None without gold
-    chains, BLEU and ROUGE from 0 to 100, and the shares of chains that were cut off at a limit,
-    stopped on a repetition, and ended properly.
+    released code's rule), ``chain_accuracy`` (share of chains right sentence by sentence),
+    ``first_wrong`` (chains by the kind of their first wrong sentence) and ``accuracy_by_steps`` (by
+    the abstractive sentences of the gold chain), all None without gold chains, BLEU and ROUGE from
+    0 to 100, and the shares of chains that were cut off at a limit, stopped on a repetition, and
+    ended properly.
     """
     n = len(rows)
     share, interval = accuracy(rows, evaluate.metric)
@@ -39,10 +40,12 @@ def summary(rows: Sequence[dict], evaluate: Config) -> dict[str, Any]:
     references = [row["reference_chain"] for row in rows]
     with_gold = [row for row in rows if row.get("gold")]
     kinds: Counter[str] = Counter()
+    by_steps: dict[int, list[dict]] = {}
     ends = {"truncated": ("length",), "done": ("end",), "repeated": ("repeated", "looping")}
     for row in with_gold:
         wrong = first_wrong(row["chain"], [Segment(*pair) for pair in row["gold"]])
         kinds["right" if wrong.is_right else wrong.kind or "unlabelled"] += 1
+        by_steps.setdefault(sum(label == AS for _, label in row["gold"]), []).append(row)
     return {
         "questions": n,
         "accuracy": share,
@@ -50,6 +53,9 @@ def summary(rows: Sequence[dict], evaluate: Config) -> dict[str, Any]:
         "accuracy_authors": sum(is_right(row, "authors") for row in rows) / n,
         "chain_accuracy": kinds["right"] / len(with_gold) if with_gold else None,
         "first_wrong": dict(kinds) if with_gold else None,
+        "accuracy_by_steps": {
+            str(steps): accuracy(own, evaluate.metric)[0] for steps, own in sorted(by_steps.items())
+        } or None,
         "bleu": corpus_bleu(chains, references, evaluate.language),
         **rouge(chains, references, evaluate.language),
         "segments_per_chain": sum(len(row["segments"]) for row in rows) / n,

@@ -9,48 +9,40 @@ student. Arguments, each a run of its own:
     controls  the same, what explains it: direct with four times the tokens, direct with USM's
               number of steps, USM and DSM with entropy labels; at 200 and 800 problems
     epochs    passes instead of tokens, ended by early stopping; at 200 and 800 problems
-    tiny      models too small to learn anything, one seed: it shows that every stage works
+    tiny      with or without one of these: models too small to learn anything
 """
 
 from pathlib import Path
 
 from asesjax.config import load_file
-from asesjax.core.errors import unknown
 
 common = load_file(Path(__file__).with_name("common.py"))
 
 SIZES = (50, 100, 200, 400, 800, 1600)
-WORDS = ("tokens", "controls", "epochs", "tiny")
+WORDS = ("tokens", "controls", "epochs")
 
 
 def get_config(arg: str = ""):
-    words = [word for word in arg.split(",") if word]
-    for word in words:
-        if word not in WORDS:
-            raise unknown("argument of configs/evidence/data_efficiency.py", word, WORDS)
-    c = common.student_config()
-    sizes = SIZES if words in ([], ["tokens"]) else (200, 800)
+    what, c = common.first_word(arg, WORDS, __file__), common.student_config(arg)
+    sizes = SIZES if what == "tokens" else (200, 800)
     rows = {}
     for n in sizes:
         own = {"records": n}
         rows[f"direct_{n}"] = {"method": "direct", "train": own}
-        if "controls" in words:
-            rows[f"direct_4x_{n}"] = {"method": "direct", "train": own | {"tokens": 8_000_000}}
-            # USM takes so many steps with 2 M tokens.
-            rows[f"direct_steps_{n}"] = {"method": "direct",
-                                         "train": own | {"tokens": 0, "steps": 1100}}  # fmt: skip
+        if what == "controls":
+            longer = {"tokens": 4 * c.train.tokens}
+            rows[f"direct_4x_{n}"] = {"method": "direct", "train": own | longer}
+            # USM takes about so many steps with 2 M tokens.
+            steps = {"tokens": 0, "steps": 820}
+            rows[f"direct_steps_{n}"] = {"method": "direct", "train": own | steps}
             label = {"strategy": "entropy", "scorer": f"direct_{n}"}
             for method in ("usm", "dsm"):
                 rows[f"{method}_entropy_{n}"] = {"method": method, "train": own, "segment": label}
         for method in ("usm", "dsm"):
             rows[f"{method}_{n}"] = {"method": method, "train": own}
-    for name, fields in rows.items():
-        c.variants[name] = fields
-    c.methods = ("start", *rows)
+    c.methods = ("start", *common.add_variants(c, rows))
     c.data.n_train = max(sizes)
-    if "epochs" in words:
-        c.train.tokens, c.train.epochs = 0, 60.0
+    if what == "epochs":
+        c.train.tokens, c.train.epochs = 0, common.scaled(arg, 60.0, 1.0)
         c.train.evaluate_every_share, c.train.patience = 1 / 12, 3
-    if "tiny" in words:
-        common.tiny(c)
     return c

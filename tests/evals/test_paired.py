@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from asesjax.core.errors import UserError
-from asesjax.evals.paired import compare, holm, mean_interval, paired_t, sign_flip, versus
+from asesjax.evals.paired import (
+    compare,
+    compared_with,
+    holm,
+    mean_interval,
+    paired_t,
+    sign_flip,
+    versus,
+)
 
 SHARES = st.lists(st.integers(0, 50).map(lambda n: n / 50), min_size=2, max_size=8)
 DIFFERENCES = st.lists(st.integers(-3, 3), min_size=1, max_size=9)
@@ -138,3 +146,12 @@ def test_rows_of_a_comparison():
     single = compare({name: own[:1] for name, own in methods.items()}, "direct")
     assert single[1]["interval"] is None and single[1]["versus"]["p_seeds_holm"] is None
     assert all(row["versus"] is None for row in compare(methods, None))
+
+
+def test_rows_are_compared_with_the_row_of_their_ending():
+    names = ["direct_200", "direct_4x_200", "usm_200", "usm_entropy_200", "usm_400", "step_by_200"]
+    found = {name: compared_with(name, "direct", names) for name in names}
+    assert found == {"direct_200": None, "direct_4x_200": "direct_200", "usm_200": "direct_200",
+                     "usm_entropy_200": "direct_200", "usm_400": None,
+                     "step_by_200": "direct_200"}  # fmt: skip
+    assert compared_with("step_by_step", "direct", ["direct", "step_by_step"]) == "direct"

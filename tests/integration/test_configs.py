@@ -27,6 +27,7 @@ ARGUMENTS = {
     "quickstart": ["", "epochs"],
     "cpet": ["", "tiny"],
     "data_efficiency": ["", "controls", "epochs", "tiny"],
+    "segmentation": ["", "beta", "gamma", "tiny"],
     "svamp": ["", "equations"],
     "symbolic": ["", "coin_flip", "date_understanding", "tracking_shuffled_objects"],
 }

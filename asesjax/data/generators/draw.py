@@ -37,8 +37,10 @@ def generate(
     # Python version.
     rng = random.Random(f"{kind}/{split}/{seed}")
     problems, questions, records = set(), set(), []
+    most = settings.test_max_steps if split == "test" else 0
+    most = most or settings.max_steps
     for i in range(n):
-        n_steps = settings.min_steps + i % (settings.max_steps - settings.min_steps + 1)
+        n_steps = settings.min_steps + i % (most - settings.min_steps + 1)
         found = None
         for _ in range(_TRIES[split]):
             problem = draw(settings, rng, n_steps)
@@ -99,11 +101,12 @@ def template(settings: Any, rng: random.Random, choices: Sequence[str], test: bo
 
 def check_settings(settings: Any, **unused: Any) -> None:
     """Refuse settings that contradict each other, or are not the default that ``unused`` gives."""
-    if settings.min_steps > settings.max_steps:
-        raise UserError(
-            "data.min_steps must be at most data.max_steps, got "
-            f"{settings.min_steps} and {settings.max_steps}"
-        )
+    for most in ("max_steps", "test_max_steps"):
+        if settings.min_steps > (getattr(settings, most) or settings.max_steps):
+            raise UserError(
+                f"data.min_steps must be at most data.{most}, got {settings.min_steps} and "
+                f"{getattr(settings, most)}"
+            )
     if settings.held_out_templates and settings.wording != "varied":
         raise UserError('data.held_out_templates needs data.wording "varied"')
     for name, default in unused.items():

@@ -74,10 +74,11 @@ def make_math(settings: Any, split: str, n: int, seed: int) -> list[Record]:
     draw.check_settings(settings)
     if settings.max_value < 4:
         raise UserError(f"data.max_value must be at least 4, got {settings.max_value}")
-    n_people = settings.max_steps + 1 + settings.n_distractors
+    most = max(settings.max_steps, settings.test_max_steps)
+    n_people = most + 1 + settings.n_distractors
     if n_people > len(NAMES):
         raise UserError(
-            f"data.max_steps {settings.max_steps} and data.n_distractors {settings.n_distractors} "
+            f"data.max_steps {most} and data.n_distractors {settings.n_distractors} "
             f"need {n_people} names and there are {len(NAMES)}; lower one of them"
         )
     if settings.n_rationales > len(COMPUTATIONS):

@@ -54,9 +54,10 @@ def make_reports(settings: Any, split: str, n: int, seed: int) -> list[Record]:
             f"data.max_value must be at least {LARGE_MM} for reports (sizes in mm on both sides "
             f"of the rule's {LARGE_MM}), got {settings.max_value}"
         )
-    if settings.max_steps + settings.n_distractors > len(SITES):
+    most = max(settings.max_steps, settings.test_max_steps)
+    if most + settings.n_distractors > len(SITES):
         raise UserError(
-            f"data.max_steps {settings.max_steps} and data.n_distractors {settings.n_distractors} "
+            f"data.max_steps {most} and data.n_distractors {settings.n_distractors} "
             f"need more than the {len(SITES)} sites there are; lower one of them"
         )
     return draw.generate("report", settings, split, n, seed, _draw, _write)
