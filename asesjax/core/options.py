@@ -58,7 +58,7 @@ def section(name: str) -> Callable[[type], type]:
 class Config:
     """All options of a run: a dataclass for each section, and the run's own fields beside them.
     ``variants`` holds the dotted fields of rows with options of their own, ``pretrain`` those in
-    which the training of a student differs (``asesjax/student.py``).
+    which the training of a student differs (``run.student_run``).
     """
 
     def __init__(

@@ -347,6 +347,6 @@ def test_test_problems_may_be_longer():
     for split, most in (("train", 3), ("validation", 3), ("test", 6)):
         steps = [record.rationale.count("=") for record in make_math(own, split, 10, seed=0)]
         assert set(steps) == set(range(2, most + 1))
-    short = dataclasses.replace(own, test_max_steps=1)
+    short = settings_of(max_steps=3, test_max_steps=1)
     with pytest.raises(UserError, match="at most data.test_max_steps, got 2 and 1"):
         make_math(short, "train", 1, seed=0)

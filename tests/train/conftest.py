@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from asesjax.train import loop
+
 
 @pytest.fixture(scope="session")
 def tiny():
@@ -13,3 +15,9 @@ def tiny():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(autouse=True)
+def programs_of_this_test_alone():
+    """Compile anew, because tests count programs."""
+    loop._programs.cache_clear()
