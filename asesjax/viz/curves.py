@@ -27,8 +27,8 @@ def load_pyplot() -> Any:
 
 def learning_curves(rows: Sequence[dict], path: str | Path, axis: str = "tokens") -> Path:
     """Plot validation accuracy over ``"tokens"`` or ``"seconds"`` of training, a line a method."""
-    with _plot(path, f"training {axis}", "accuracy on validation, % (band: 95 % interval)") as axes:
-        for row, colour in _coloured(rows):
+    with plot(path, f"training {axis}", "accuracy on validation, % (band: 95 % interval)") as axes:
+        for row, colour in coloured(rows):
             x = [point[axis] for point in row["curve"]]
             y = [100 * point["accuracy"] for point in row["curve"]]
             axes.plot(x, y, "o-", color=colour, label=row["method"])
@@ -40,8 +40,8 @@ def learning_curves(rows: Sequence[dict], path: str | Path, axis: str = "tokens"
 
 def accuracy_by_length(rows: Sequence[dict], path: str | Path) -> Path:
     """Draw accuracy on test questions against the tokens written for one, a point a report row."""
-    with _plot(path, "tokens written for a question", "accuracy, % (bar: 95 % interval)") as axes:
-        for row, colour in _coloured(rows):
+    with plot(path, "tokens written for a question", "accuracy, % (bar: 95 % interval)") as axes:
+        for row, colour in coloured(rows):
             x, y = row["tokens_per_question"], 100 * row["accuracy"]
             low, high = (100 * end for end in row["accuracy_interval"])
             axes.errorbar(x, y, [[y - low], [high - y]], fmt="o", color=colour, capsize=3,
@@ -53,8 +53,8 @@ def accuracy_by_length(rows: Sequence[dict], path: str | Path) -> Path:
 
 def loss_curves(metrics: dict[str, Path], path: str | Path) -> Path:
     """Draw the training loss of each role against training tokens, from its metrics.jsonl."""
-    with _plot(path, "training tokens", "loss, nats a target token") as axes:
-        for (name, file), colour in _coloured(metrics.items()):
+    with plot(path, "training tokens", "loss, nats a target token") as axes:
+        for (name, file), colour in coloured(metrics.items()):
             points = read_metrics(file, "train")
             x, y = ([point[key] for point in points] for key in ("tokens", "loss"))
             axes.plot(x, y, color=colour, label=name)
@@ -89,16 +89,18 @@ def save_figure(figure: Any, path: str | Path) -> Path:
 
 
 @contextlib.contextmanager
-def _plot(path: str | Path, xlabel: str, ylabel: str) -> Iterator[Any]:
+def plot(path: str | Path, xlabel: str, ylabel: str) -> Iterator[Any]:
     """Yield the axes of a plot with grid and legend, and save it afterwards."""
     figure, axes = load_pyplot().subplots(figsize=(6.4, 4.0), layout="constrained")
     yield axes
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.grid(alpha=0.3)
-    axes.legend()
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()
     save_figure(figure, path)
 
 
-def _coloured(items: Iterable) -> Iterator[tuple[Any, str]]:
+def coloured(items: Iterable) -> Iterator[tuple[Any, str]]:
+    """Yield each item with a colour of its own."""
     return zip(items, COLOURS * 9, strict=False)

@@ -1,0 +1,91 @@
+"""Figures of result files (``notebooks/collect.py``): means over seeds with their intervals."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from asesjax.viz.curves import coloured, plot
+
+_INTERVAL = "accuracy, % (95 % interval over seeds)"
+
+
+def against_size(result: Mapping[str, Any], path: str | Path) -> Path:
+    """Draw accuracy against the number of problems, of rows named ``<method>_<number>``."""
+    lines: dict[str, list] = {}
+    for row in result["rows"]:
+        if found := re.fullmatch(r"(.+)_(\d+)", row["method"]):
+            lines.setdefault(found[1], []).append((int(found[2]), row))
+    with plot(path, "training problems", _INTERVAL) as axes:
+        for (name, points), colour in coloured(lines.items()):
+            points.sort(key=lambda point: point[0])
+            _errorbar(axes, [n for n, _ in points], [row for _, row in points], name, colour)
+        axes.set_xscale("log")
+        axes.set_ylim(0, 100)
+    return Path(path)
+
+
+def against_value(result: Mapping[str, Any], name: str, path: str | Path) -> Path:
+    """Draw accuracy and, on an axis of its own, BLEU against the value of rows that are named
+    ``<method>_<name>_<value>``, with p for the decimal point (AS-ES paper, Figure 3).
+    """
+    rows = [(float(found[1].replace("p", ".")), row) for row in result["rows"]
+            if (found := re.fullmatch(rf".+_{name}_([\dp]+)", row["method"]))]  # fmt: skip
+    rows.sort(key=lambda pair: pair[0])
+    values = [value for value, _ in rows]
+    with plot(path, name, _INTERVAL) as axes:
+        _errorbar(axes, values, [row for _, row in rows], "accuracy", "#0072b2")
+        other = axes.twinx()
+        other.plot(values, [row["bleu"] for _, row in rows], "s--", color="#d55e00", label="BLEU")
+        other.set_ylabel("BLEU")
+        other.legend(loc="lower right")
+    return Path(path)
+
+
+def by_steps(result: Mapping[str, Any], path: str | Path) -> Path:
+    """Draw accuracy against the computed steps of a problem, a line a row."""
+    with plot(path, "steps of the problem", "accuracy, %") as axes:
+        for row, colour in coloured(result["rows"]):
+            shares = {int(n): 100 * share for n, share in row["accuracy_by_steps"].items()}
+            axes.plot(list(shares), list(shares.values()), "o-", color=colour, label=row["method"])
+        axes.set_ylim(0, 100)
+    return Path(path)
+
+
+def bars(result: Mapping[str, Any], path: str | Path) -> Path:
+    """Draw the accuracy of every row as a bar."""
+    rows = result["rows"]
+    with plot(path, _INTERVAL, "") as axes:
+        for place, row in enumerate(rows):
+            low, high = row["interval"] or (row["mean"], row["mean"])
+            error = [[100 * (row["mean"] - low)], [100 * (high - row["mean"])]]
+            axes.barh(place, 100 * row["mean"], xerr=error, color="#56b4e9", capsize=3)
+        axes.set_yticks(range(len(rows)), [row["method"] for row in rows])
+        axes.invert_yaxis()
+        axes.set_xlim(0, 100)
+    return Path(path)
+
+
+def losses(
+    result: Mapping[str, Any], roles: Mapping[str, str], path: str | Path, best: bool = False
+) -> Path:
+    """Draw the training loss of some roles (``row/role`` to the name shown) of the first seed
+    against tokens, or, where ``best``, the lowest so far against seconds (AS-ES paper, Figure 4).
+    """
+    axis = "training seconds" if best else "training tokens"
+    with plot(path, axis, "lowest loss so far, nats" if best else "loss, nats a token") as axes:
+        for (role, label), colour in coloured(roles.items()):
+            tokens, seconds, loss = zip(*result["losses"][role], strict=True)
+            lowest = [min(loss[: i + 1]) for i in range(len(loss))]
+            axes.plot(seconds if best else tokens, lowest if best else loss, color=colour,
+                      label=label)  # fmt: skip
+        axes.set_yscale("log")
+    return Path(path)
+
+
+def _errorbar(axes, x: list, rows: list, label: str, colour: str) -> None:
+    means = [100 * row["mean"] for row in rows]
+    ends = [row["interval"] or (row["mean"], row["mean"]) for row in rows]
+    error = [[m - 100 * low for m, (low, _) in zip(means, ends, strict=True)],
+             [100 * high - m for m, (_, high) in zip(means, ends, strict=True)]]  # fmt: skip
+    axes.errorbar(x, means, error, fmt="o-", color=colour, capsize=3, label=label)
