@@ -8,13 +8,14 @@ Everything a run knows lies in its workdir:
     compiled/  stages/                compiled programs; what ran with which fields
     data/  vocab/  corpus/            records of each split; the vocabulary; records in ids
     roles/<row>/<role>/               checkpoints, metrics.jsonl, TensorBoard files
-    predictions/<row>/                chains for the test split and for the learning curve
+    predictions/<row>/  curves/<row>/ chains for the test split, and at each evaluation
     report.json  report.md  figures/  what came out
 and a folder for what each method's own stages find out.
 """
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from asesjax.config import WORKDIR_FORMAT, load_config, read_workdir, save_fields, saved_fields
 from asesjax.core.errors import UserError
@@ -24,6 +25,7 @@ from asesjax.core.processes import check_same, follow, is_first, leading
 from asesjax.core.run_card import add_run_card
 from asesjax.core.stages import Stage, in_order, run_stages
 from asesjax.evals.runner import check_decode
+from asesjax.jobs.curve import FOLDER, check_selection
 from asesjax.jobs.data import prepare_data
 from asesjax.jobs.decoding import decode_method, make_report
 from asesjax.jobs.training import train_method
@@ -32,6 +34,7 @@ from asesjax.run import Run, keep_programs, one_seed, student_run
 from asesjax.train.describe import describe_start
 from asesjax.train.duration import length
 from asesjax.train.optim import check
+from asesjax.train.options import DECODED
 
 
 def open_run(spec: str | None, workdir: str | Path, overrides: dict[str, str] | None = None) -> Run:
@@ -113,6 +116,7 @@ def make_stages(run: Run) -> list[Stage]:
             continue
         check(method.config.train)
         length(method.config.train)
+        check_selection(method.config)
         trained.add(method.name)
         own = [_train_stage(run, method), *method.stages(run)]
         stages += own
@@ -149,17 +153,28 @@ def _train_stage(run: Run, method: Method) -> Stage:
     own = dataclasses.replace(run, config=method.config)
     work = method.train or (lambda run: train_method(run, method))
     before = (f"train-{method.start_from}",) if method.start_from else ()
-    return Stage(
-        f"train-{method.name}", lambda: work(own),
-        reads(method.config, "seed", "model", "train") | method.reads("train"),
-        ("data", *method.needs, *before), (f"roles/{method.name}", *method.outputs), together=True,
-    )  # fmt: skip
+    fields = reads(method.config, "seed", "model", "train") | method.reads("train")
+    outputs = (f"roles/{method.name}", *method.outputs)
+    if method.config.train.keep_best in DECODED:
+        fields |= _decode_fields(method)
+        read = "language" if method.config.train.keep_best == "bleu" else "metric"
+        fields[f"evaluate.{read}"] = getattr(method.config.evaluate, read)
+        outputs += (FOLDER.format(row=method.name),)
+    return Stage(f"train-{method.name}", lambda: work(own), fields,
+                 ("data", *method.needs, *before), outputs, together=True)  # fmt: skip
+
+
+def _decode_fields(method: Method) -> dict[str, Any]:
+    fields = reads(method.config, "decode") | method.reads("decode")
+    if method.config.decode.samples > 1:  # chains vote with their answers
+        fields["evaluate.metric"] = method.config.evaluate.metric
+    return fields
 
 
 def _decode_stage(run: Run, method: Method) -> Stage:
     own = dataclasses.replace(run, config=method.config)
-    fields = reads(method.config, "decode") | method.reads("decode")
-    if method.config.decode.samples > 1:  # chains vote with their answers
-        fields["evaluate.metric"] = method.config.evaluate.metric
-    return Stage(f"decode-{method.name}", lambda: decode_method(own, method), fields,
-                 (f"train-{method.name}",), (f"predictions/{method.name}",))  # fmt: skip
+    outputs = (f"predictions/{method.name}",)
+    if method.config.train.keep_best not in DECODED:
+        outputs += (FOLDER.format(row=method.name),)
+    return Stage(f"decode-{method.name}", lambda: decode_method(own, method),
+                 _decode_fields(method), (f"train-{method.name}",), outputs)  # fmt: skip

@@ -142,7 +142,7 @@ def leading() -> Iterator[Callable[[int, Callable[[], None]], Callable[[], None]
         def run() -> None:
             nonlocal inside
             inside = True
-            _tell(index)
+            from_first(index)
             work()
             inside = False
 
@@ -152,24 +152,24 @@ def leading() -> Iterator[Callable[[int, Callable[[], None]], Callable[[], None]
         yield together
     except BaseException:
         if not inside:
-            _tell(_FAILED)
+            from_first(_FAILED)
         raise
-    _tell(_END)
+    from_first(_END)
 
 
 def follow(work: Sequence[Callable[[], None]]) -> None:
     """Do the ``work`` that process 0 calls for, by index, until it ends or raises."""
-    while (index := _tell(0)) >= 0:
+    while (index := from_first(0)) >= 0:
         work[index]()
     if index == _FAILED:
         raise UserError("process 0 stopped; its message says why")
 
 
-def _tell(index: int) -> int:
-    """Return the index of process 0 in every process; waits for all."""
+def from_first(number: int) -> int:
+    """Return the number of process 0 in every process; waits for all."""
     if not several():
-        return index
+        return number
     import numpy as np
     from jax.experimental import multihost_utils
 
-    return int(multihost_utils.broadcast_one_to_all(np.int32(index)))
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))

@@ -1,20 +1,25 @@
 """The examples of a method's roles, and their training."""
 
+import dataclasses
+from collections.abc import Callable
+
 from asesjax.core.errors import UserError
 from asesjax.core.files import write_json
-from asesjax.core.processes import is_first
+from asesjax.core.processes import from_first, is_first
 from asesjax.core.types import Example, Params
 from asesjax.data.batching import examples_per_row, token_counts
 from asesjax.data.corpus import read_corpus
 from asesjax.data.vocab import load_saved
+from asesjax.jobs.curve import curve_records, decoded_measures
 from asesjax.methods.method import Method, make_method
 from asesjax.models.t5_config import T5Config
 from asesjax.run import Run, load_role, load_start, model_config, role_folder, run_mesh
 from asesjax.sharding.place import rules
 from asesjax.train.describe import Description
-from asesjax.train.duration import n_steps
+from asesjax.train.duration import best_step, evaluation_steps, gave_up, n_steps
 from asesjax.train.loop import TrainResult, train
 from asesjax.train.objective import Objective
+from asesjax.train.options import DECODED
 
 
 def train_method(run: Run, method: Method) -> None:
@@ -23,15 +28,69 @@ def train_method(run: Run, method: Method) -> None:
     model = model_config(run, load_saved(run / "vocab"))
     start = start_params(run, method, model)
     for role in method.roles:
-        mine = examples["train"][role]
-        if not mine:
+        if not examples["train"][role]:
             raise UserError(
                 f"method {method.name}: nothing in the training rationales is for role {role}; "
                 "look at the data, or at segment.beta and segment.strategy"
             )
-        steps = role_steps(run, mine, 1 / len(method.roles))
-        held_out = examples["validation"][role]
-        train_role(run, method.name, role, model, mine, held_out, steps, start)
+    steps = {
+        role: role_steps(run, examples["train"][role], 1 / len(method.roles))
+        for role in method.roles
+    }
+
+    def train_to(role: str, until: int) -> TrainResult:
+        own, held_out = (examples[split][role] for split in ("train", "validation"))
+        return train_role(run, method.name, role, model, own, held_out, steps[role], start, until)
+
+    train_roles(run, method, steps, train_to)
+
+
+def train_roles(
+    run: Run, method: Method, steps: dict[str, int], train_to: Callable[[str, int], TrainResult]
+) -> dict[str, TrainResult]:
+    """Train all roles of a method for their ``steps``, select their checkpoints, write their
+    results and return them without parameters. ``train_to(role, until)`` trains or resumes a role,
+    saves it after so many of its steps, and returns at once where that is done.
+
+    Where chains are the measure (``train.keep_best`` of ``DECODED``), process 0 decodes validation
+    questions with the roles' checkpoints of each evaluation, and the best evaluation is selected
+    for all roles. With ``train.patience``, the roles are trained in turn up to each evaluation,
+    and stop together. Raises UserError if there are no questions.
+    """
+    config = run.config
+    decoded = config.train.keep_best in DECODED
+    if decoded and not curve_records(run):
+        raise UserError(
+            f"train.keep_best={config.train.keep_best} decodes validation questions, and there are "
+            "none; look at data.n_validation, or set train.keep_best=''"
+        )
+    share = config.train.evaluate_every_share
+    of_roles = (evaluation_steps(n, share) for n in steps.values())
+    evaluations = list(dict.fromkeys(zip(*of_roles, strict=True)))
+    last, measured = len(evaluations) - 1, []
+    for i in range(last + 1) if decoded and config.train.patience else [last]:
+        results = {
+            role: dataclasses.replace(train_to(role, until), params=None)
+            for role, until in zip(steps, evaluations[i], strict=True)
+        }
+        if decoded:
+            if is_first():
+                measured = decoded_measures(run, method, evaluations[: i + 1])
+            if from_first(gave_up(measured, config.train)):
+                break
+    if measured:
+        best = best_step(measured, config.train.keep_best)
+        run.say(
+            f"  {config.train.keep_best} of validation questions: "
+            + ", ".join(f"{row[config.train.keep_best]:.3f}" for row in measured)
+            + f"; selected: evaluation {best + 1}, after steps "
+            + ", ".join(map(str, evaluations[best]))
+        )
+        for role, step in zip(steps, evaluations[best], strict=True):
+            results[role] = dataclasses.replace(results[role], best_step=step)
+    for role, result in results.items():
+        write_result(run, method.name, role, result)
+    return results
 
 
 def start_params(run: Run, method: Method, model: T5Config) -> Params | None:
@@ -58,29 +117,32 @@ def train_role(
     validation: list[Example],
     steps: int,
     start: Params | None,
-    until: int | None = None,
+    until: int,
 ) -> TrainResult:
-    """Train one parameter set of a row in its folder, and write the result there. ``model`` is the
-    shape of a T5 or another objective, ``start`` None draws from the seed, and ``until`` stops,
-    saved, after so many steps (see ``loop.train``).
+    """Train one parameter set of a row in its folder. ``model`` is the shape of a T5 or another
+    objective, ``start`` None draws from the seed, and ``until`` stops, saved, after so many of the
+    ``steps`` (see ``loop.train``).
     """
     folder = role_folder(run, row, role)
     description = None
     if isinstance(model, T5Config):
         description = Description(model, load_saved(run / "vocab"), row, role)
-    result = train(
+    return train(
         run.config.train, model, examples, validation, folder, run.config.seed,
         mesh=run_mesh(run), rules=rules(run.config.mesh.preset), init_params=start, n_steps=steps,
         until=until, role=f"{row}/{role}", description=description,
     )  # fmt: skip
-    if is_first() and (until is None or until >= steps):
+
+
+def write_result(run: Run, row: str, role: str, result: TrainResult) -> None:
+    """Write what came out of the training of a role, once it has ended."""
+    if is_first():
         write_json(
-            folder / "result.json",
-            {"examples": len(examples), "steps": result.steps, "tokens": result.tokens,
+            role_folder(run, row, role) / "result.json",
+            {"examples": result.n_examples, "steps": result.steps, "tokens": result.tokens,
              "seconds": result.seconds, "kept_steps": list(result.kept_steps),
              "best_step": result.best_step},
         )  # fmt: skip
-    return result
 
 
 def role_examples(

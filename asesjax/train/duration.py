@@ -11,6 +11,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from asesjax.core.errors import UserError
+from asesjax.train.options import DECODED, OF_ROLES
 
 UNITS = ("steps", "examples", "epochs", "tokens")
 
@@ -60,24 +61,26 @@ def length(train: Any) -> tuple[str, float]:
 
 def evaluation_steps(total_steps: int, share: float) -> list[int]:
     """Return the steps of evaluations and of checkpoints that are never deleted, ``share`` of the
-    run apart; the last step is one of them, step 0 is not.
+    run apart, the last step included. How many depends on the share alone, so that those of all
+    roles of a method are at the same shares of training; in a very short run, steps repeat.
 
     >>> evaluation_steps(10, 0.25), evaluation_steps(2, 0.25), evaluation_steps(10, 0.4)
-    ([2, 5, 8, 10], [1, 2], [4, 8, 10])
+    ([2, 5, 8, 10], [1, 1, 2, 2], [4, 8, 10])
     """
     # The small term makes ten times 0.1 equal 1.
-    steps = {round(total_steps * share * k) for k in range(1, int(1 / share + 1e-9) + 1)}
-    return sorted(step for step in steps | {total_steps} if 0 < step <= total_steps)
+    n = int(1 / share + 1e-9)
+    steps = [max(1, round(total_steps * share * k)) for k in range(1, n + 1)]
+    return steps if n * share > 1 - 1e-9 else [*steps, total_steps]
 
 
 def check_early_stopping(train: Any, n_validation: int) -> None:
-    """Refuse ``patience`` without ``keep_best``, or ``keep_best`` without validation examples."""
+    """Refuse ``patience`` without ``keep_best``, or a role's measure without its examples."""
     if train.patience and not train.keep_best:
         raise UserError(
-            f"train.patience {train.patience} needs train.keep_best=validation_loss or "
-            "validation_accuracy, and 0 turns it off"
+            f"train.patience {train.patience} needs a train.keep_best, one of "
+            f"{', '.join((*OF_ROLES, *DECODED))}, and 0 turns it off"
         )
-    if train.keep_best and not n_validation:
+    if train.keep_best in OF_ROLES and not n_validation:
         raise UserError(
             f"train.keep_best {train.keep_best!r} needs validation examples; look at "
             "data.n_validation, or set train.keep_best=''"
@@ -85,17 +88,19 @@ def check_early_stopping(train: Any, n_validation: int) -> None:
 
 
 def best_step(evaluations: Sequence[dict[str, Any]], metric: str) -> int:
-    """Return the step of the best evaluation by "validation_loss" (less is better) or
-    "validation_accuracy", the first of equals; NaN is the worst.
+    """Return the step of the best evaluation by a measure of ``train.keep_best`` (of
+    "validation_loss" less is better), the first of equals; NaN is the worst.
     """
-    sign = -1.0 if metric == "validation_accuracy" else 1.0
+    sign = 1.0 if metric == "validation_loss" else -1.0
     cost = lambda row: math.inf if math.isnan(row[metric]) else sign * row[metric]  # noqa: E731
     return min(evaluations, key=cost)["step"]
 
 
 def gave_up(evaluations: Sequence[dict[str, Any]], train: Any) -> bool:
-    """Tell whether the last ``train.patience`` evaluations were no better than an earlier one."""
-    if not train.patience or not evaluations:
+    """Tell whether the last ``train.patience`` evaluations were no better than an earlier one, by a
+    measure that they have.
+    """
+    if not train.patience or not evaluations or train.keep_best not in evaluations[-1]:
         return False
     best = best_step(evaluations, train.keep_best)
     return sum(row["step"] > best for row in evaluations) >= train.patience

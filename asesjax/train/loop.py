@@ -41,6 +41,7 @@ from asesjax.train.duration import (
 from asesjax.train.meter import Clock, Meter, mesh_peak_flops
 from asesjax.train.objective import Objective, as_objective
 from asesjax.train.optim import check, make_optimizer
+from asesjax.train.options import OF_ROLES
 from asesjax.train.state import (
     TrainState,
     check_identity,
@@ -63,8 +64,10 @@ class TrainResult:
     tokens: int  # real source and target tokens
     examples: int  # examples, repetitions counted
     seconds: float  # of training, without compiling, evaluating and saving
-    kept_steps: tuple[int, ...]  # of checkpoints kept for learning curves, the last included
-    best_step: int  # step of the selected checkpoint: the best by ``train.keep_best``, or the last
+    kept_steps: tuple[int, ...]  # of checkpoints kept for learning curves, one for each evaluation
+    # step of the selected checkpoint: the best by ``train.keep_best`` of ``OF_ROLES``, or the last
+    best_step: int
+    n_examples: int  # different ones
     n_programs: int = 0  # training programs that this call compiled, one for each batch shape
     compile_seconds: float = 0.0  # that this call took to compile them
 
@@ -127,7 +130,7 @@ def train(
     finished = lambda: step >= last or (step in kept and gave_up(evaluations, train_config))  # noqa: E731
     step = first = int(cursor.get("step", 0))
     if restored and finished():
-        return _result(restored[0].params, cursor, kept, train_config)
+        return _result(restored[0].params, cursor, kept, train_config, len(examples))
 
     # Made on the mesh, because a process may see only some of the devices.
     make_keys = jax.jit(lambda: jax.random.split(jax.random.key(seed)), out_shardings=whole)
@@ -237,7 +240,7 @@ def train(
             with clock.paused():
                 profile.after(step, metrics)
         saves.wait()
-        result = _result(state.params, cursor, kept, train_config)
+        result = _result(state.params, cursor, kept, train_config, len(examples))
         if step < last:
             progress.say(
                 f"step {step}: {train_config.keep_best} has not gained for {train_config.patience} "
@@ -270,11 +273,11 @@ def _newest(folder: Path) -> str:
 
 
 def _result(
-    params: Params, cursor: dict[str, Any], kept: Sequence[int], train_config: Any
+    params: Params, cursor: dict[str, Any], kept: Sequence[int], train_config: Any, n_examples: int
 ) -> TrainResult:
     totals, step = cursor["totals"], cursor["step"]
     best = step
-    if train_config.keep_best and cursor.get("evaluations"):
+    if train_config.keep_best in OF_ROLES and cursor.get("evaluations"):
         best = best_step(cursor["evaluations"], train_config.keep_best)
     return TrainResult(
         params=params,
@@ -284,4 +287,5 @@ def _result(
         seconds=cursor["seconds"],
         kept_steps=tuple(k for k in kept if k <= step),
         best_step=best,
+        n_examples=n_examples,
     )

@@ -3,6 +3,8 @@
 from asesjax.core.options import NOTHING, option, section
 
 _INF = float("inf")
+# Measures of a role alone on its validation examples, and of the chains that all roles write.
+OF_ROLES, DECODED = ("validation_loss", "validation_accuracy"), ("answer_accuracy", "bleu")
 
 
 @section("train")
@@ -72,8 +74,10 @@ class TrainOptions:
         most=1,
     )  # fmt: skip
     keep_best: str = option(
-        "", "select the best evaluated checkpoint by this instead of the last one",
-        choices=("", "validation_loss", "validation_accuracy"),
+        "", "select the best evaluated checkpoint by this instead of the last one: of each role by "
+        "loss or token accuracy on its validation examples, of all roles together by answers or "
+        "BLEU of their chains for the first decode.curve_questions validation questions",
+        choices=("", *OF_ROLES, *DECODED),
     )  # fmt: skip
     patience: int = option(0, "above 0: stop when so many evaluations in a row were not the best "
                            "(needs keep_best)", least=0)  # fmt: skip

@@ -210,6 +210,14 @@ def test_a_run_killed_in_a_stage_resumes_to_the_same_bits(finished, tmp_path, st
         assert chains[0] == chains[1]
 
 
+def test_weights_are_selected_by_their_own_loss(tmp_path):
+    run = open_run(CONFIG, tmp_path, {"train.keep_best": "bleu", "train.patience": "2"})
+    fields = {stage.name: stage.reads for stage in make_stages(run)}
+    chosen = [(fields[f"train-{name}"]["train.keep_best"], fields[f"train-{name}"]["train.patience"])
+              for name in ("kpod", "kpod-weights")]  # fmt: skip
+    assert chosen == [("bleu", 2), ("validation_loss", 0)]
+
+
 def test_mistakes_are_explained(tmp_path, capsys):
     for more, words in (
         ({"kpod__alpha": -1.0}, "kpod.alpha must be at least 0"),

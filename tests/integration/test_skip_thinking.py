@@ -22,7 +22,7 @@ from asesjax.methods.skip_thinking import training as chunks
 from asesjax.methods.skip_thinking.search import objective
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
-from asesjax.run import Run, load_method
+from asesjax.run import Run, load_method, load_role
 from asesjax.train import loop
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -168,6 +168,19 @@ def test_training_killed_between_phases_resumes_to_the_same_bits(
     assert (tmp_path / "chunks/1/train.npz").exists() == (when != "before the search")
     assert main(train_cwt(tmp_path)) == 0
     same_as(tmp_path, finished)
+
+
+def test_phases_go_on_between_evaluations_by_what_is_written(finished, tmp_path):
+    patient = {"train__keep_best": "answer_accuracy", "train__patience": 9}
+    assert main(train_cwt(tmp_path, train__evaluate_every_share=0.5, **patient)) == 0
+    run = open_run(None, tmp_path)
+    last = jax.tree.leaves(load_role(run, make_method("cwt", run.config), "main", 9))
+    for one, other in zip(last, final(finished), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for k in ("", "0/", "1/", "2/"):
+        file = f"chunks/{k}train.npz"
+        assert (tmp_path / file).read_bytes() == (finished / file).read_bytes()
+    assert len(list((tmp_path / "curves/cwt").iterdir())) == 2
 
 
 def test_too_few_steps_for_the_phases(finished, tmp_path, capsys):

@@ -383,7 +383,7 @@ def test_stopping_early_changes_no_bit_of_what_came_before(tiny, whole, tmp_path
 @pytest.mark.parametrize(
     "fields, n_validation, message",
     [
-        ({"patience": 2}, 5, "train.patience 2 needs train.keep_best"),
+        ({"patience": 2}, 5, "train.patience 2 needs a train.keep_best"),
         ({"keep_best": "validation_loss"}, 0, "needs validation examples"),
     ],
 )
@@ -397,6 +397,8 @@ def test_the_best_evaluation_is_the_first_of_equals_and_never_nan():
             for i, x, y in [(1, np.nan, np.nan), (2, 2.0, 0.5), (3, 2.0, 0.5)]]  # fmt: skip
     assert duration.best_step(rows, "validation_loss") == 2
     assert duration.best_step(rows, "validation_accuracy") == 2
+    decoded = [{"step": i, "bleu": x} for i, x in enumerate([0.0, 30.0, 30.0])]
+    assert duration.best_step(decoded, "bleu") == 1
 
 
 def test_keep_last_checkpoints_are_kept(tiny, tmp_path):

@@ -244,3 +244,14 @@ def test_duration_in_each_unit(tiny):
 
 def test_tenths_are_ten_evaluations():
     assert duration.evaluation_steps(1000, 0.1) == list(range(100, 1001, 100))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 1 / 6, 0.25, 0.3, 0.33, 0.4, 1.0])
+def test_roles_of_any_number_of_steps_have_as_many_evaluations(share):
+    expected = len(duration.evaluation_steps(10_000, share))
+    for total in (1, 2, 3, 7, 24, 999):
+        steps = duration.evaluation_steps(total, share)
+        assert len(steps) == expected and steps == sorted(steps)
+        assert steps[0] >= 1 and steps[-1] == total
+        for i, step in enumerate(steps[:-1]):
+            assert abs(step - max(1, total * share * (i + 1))) <= 0.5

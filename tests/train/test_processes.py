@@ -132,7 +132,8 @@ def asesjax_run(workdir, *more):
     return lambda i, port: [
         "-m", "asesjax.cli.main", "run", "--config", "configs/smoke.py", "--workdir",
         str(workdir), "--config.methods=direct,usm", "--config.train.steps=12",
-        "--config.decode.curve_questions=2", "--coordinator", f"localhost:{port}",
+        "--config.decode.curve_questions=2", "--config.train.keep_best=answer_accuracy",
+        "--config.train.patience=1", "--coordinator", f"localhost:{port}",
         "--processes", "2", "--process", str(i), *more,
     ]  # fmt: skip
 

@@ -21,7 +21,7 @@ from asesjax.data.batching import map_batches
 from asesjax.data.corpus import EncodedRecord, read_corpus
 from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.decode.score import score_examples
-from asesjax.jobs.training import role_steps, train_role
+from asesjax.jobs.training import role_steps, train_role, write_result
 from asesjax.methods.kpod.clusters import cluster, state_vectors, word_vectors
 from asesjax.methods.kpod.schedule import make_schedule, step_difficulties
 from asesjax.methods.kpod.steps import step_ends
@@ -35,6 +35,7 @@ from asesjax.models import keypoint
 from asesjax.models.t5_config import T5Config
 from asesjax.run import Run, load_start, model_config, own_mesh, placed, role_folder, untouched
 from asesjax.train.checkpoint import restore_params
+from asesjax.train.options import DECODED
 from asesjax.viz.weights import weights_page, weights_text
 
 WEIGHTS = "kpod/weights/{split}.npz"  # array weights: of each token of a chain
@@ -74,7 +75,11 @@ def schedule_stages(run: Run, config: Config, row: str) -> list[Stage]:
 
 
 def _weights_config(config: Config) -> Config:
-    return config.changed({
+    # What the student writes says nothing about the weights; nor may the predictor, once it gains
+    # nothing alone, end the training of the weights, which begins after it.
+    decoded = {"train.keep_best": "validation_loss"} if config.train.keep_best in DECODED else {}
+    return config.changed(decoded | {
+        "train.patience": 0,
         "train.steps": 0, "train.examples": 0, "train.tokens": 0,
         "train.epochs": config.kpod.weight_epochs, "train.packed_length": 0,
         "train.normalize": "examples", "train.label_smoothing": 0.0, "train.z_loss": 0.0,
@@ -105,7 +110,10 @@ def train_weights(run: Run) -> None:
     for is_alone, until in ((True, alone), (False, steps)):
         if until:  # what is finished already returns at once
             objective = weights_objective(model, loss._replace(alone=is_alone))
-            train_role(run, _ROW, "weights", objective, examples, validation, steps, start, until)
+            result = train_role(
+                run, _ROW, "weights", objective, examples, validation, steps, start, until
+            )
+    write_result(run, _ROW, "weights", result)
 
 
 def weight_loss(alpha: float, vocab: Vocabulary, examples: Sequence[Example]) -> WeightLoss:

@@ -19,7 +19,7 @@ from asesjax.core.types import Record
 from asesjax.data.corpus import read_corpus
 from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.decode.score import score_examples
-from asesjax.jobs.training import role_examples, role_steps, start_params, train_role
+from asesjax.jobs.training import role_examples, role_steps, start_params, train_role, train_roles
 from asesjax.methods.method import Method, TrainedMethod
 from asesjax.methods.skip_thinking.chunks import (
     Boundaries,
@@ -31,6 +31,7 @@ from asesjax.methods.skip_thinking.chunks import (
 )
 from asesjax.methods.skip_thinking.search import Candidate, Cost, Searched, objective, search
 from asesjax.run import Run, load_role, model_config
+from asesjax.train.loop import TrainResult
 
 STUDENT = "cwt"  # the row whose training writes chunks, and that others start from
 CHUNKS = "chunks/{split}.npz"  # array boundaries: of the chunks, in sentences
@@ -56,16 +57,23 @@ def train_in_phases(run: Run, method: Method) -> None:
             f"{steps} steps of training cannot be divided into the {n_phases} phases that "
             f"chunk.refreshes={chunk.refreshes} asks for; train for longer, or lower it"
         )
-    for k, end in enumerate(ends):
-        if k:
-            _once(folder / str(k), lambda: _search(run, method, vocab, k, ends[k - 1]))  # noqa: B023
-        examples = _phase_examples(run, method, k)
-        options = (method.name, "main", model, examples["train"], examples["validation"], steps,
-                   start)  # fmt: skip
-        result = train_role(run, *options, until=end)
-        if result.steps < end:  # train.patience: what follows would start from no checkpoint
-            train_role(run, *options)
-            break
+
+    def train_to(role: str, until: int) -> TrainResult:
+        for k, end in enumerate(ends):
+            if k:
+                _once(folder / str(k), lambda: _search(run, method, vocab, k, ends[k - 1]))  # noqa: B023
+            examples = _phase_examples(run, method, k)
+            result = train_role(
+                run, method.name, role, model, examples["train"], examples["validation"], steps,
+                start, min(until, end),
+            )  # fmt: skip
+            # Short of the end of a phase, by train.patience, what follows has no checkpoint there.
+            if result.steps < end or until == end:
+                break
+        return result
+
+    result = train_roles(run, method, {"main": steps}, train_to)["main"]
+    k = next(k for k, end in enumerate(ends) if result.steps <= end)
     if is_first():
         for split in SPLITS:
             samples = read_samples(run, split, _phase_file(method, k))

@@ -1,0 +1,106 @@
+"""Validation questions decoded with the checkpoints of each evaluation: learning curves, and the
+selection of checkpoints by what they write (``train.keep_best`` of ``DECODED``).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from asesjax.core.errors import UserError
+from asesjax.core.files import read_jsonl, write_jsonl
+from asesjax.core.options import Config
+from asesjax.data.corpus import EncodedRecord, read_corpus
+from asesjax.data.vocab import load_saved
+from asesjax.evals.predictions import prediction_row
+from asesjax.evals.report import accuracy
+from asesjax.evals.runner import answer_questions, check_decode
+from asesjax.evals.text import corpus_bleu
+from asesjax.methods.method import Method, TrainedMethod
+from asesjax.run import Run, load_role, own_mesh, role_folder, trained
+from asesjax.train.checkpoint import read_cursor
+from asesjax.train.options import DECODED
+
+FOLDER = "curves/{row}"  # below the workdir; a file for each evaluation, named by its roles' steps
+
+
+def check_selection(config: Config) -> None:
+    """Raise UserError for a selection by decoded questions that has none to decode."""
+    if config.train.keep_best not in DECODED:
+        return
+    check_decode(config)
+    if config.decode.curve_questions < 1:
+        raise UserError(
+            f"train.keep_best={config.train.keep_best} decodes validation questions, and "
+            "decode.curve_questions=0 asks for none; set it to how many are decoded at each "
+            "evaluation, at least 1, or set train.keep_best=validation_loss"
+        )
+
+
+def curve_records(run: Run) -> list[EncodedRecord]:
+    """Read the validation questions that are decoded at each evaluation."""
+    records = read_corpus(run.workdir, "validation", run.config.data.answer_template)
+    return records[: run.config.decode.curve_questions]
+
+
+def decode_curve(
+    run: Run, method: Method, evaluations: Sequence[Sequence[int]]
+) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return file (below the workdir) and prediction rows of each evaluation, given as the step of
+    each role. What is in its file already is not decoded again; nothing is, without
+    ``decode.curve_questions``.
+    """
+    vocab, records, out = load_saved(run / "vocab"), curve_records(run), []
+    for steps in evaluations if records else ():
+        name = f"{FOLDER.format(row=method.name)}/{'-'.join(map(str, steps))}.jsonl"
+        if not (run / name).exists():
+            at = zip(method.roles, steps, strict=True)
+            params = {role: load_role(run, method, role, step, decoding=True) for role, step in at}
+            write_jsonl(run / name, predict(run, trained(run, method, params, vocab), records)[0])
+        out.append((name, [row for _, row in read_jsonl(run / name)]))
+    return out
+
+
+def curve_points(
+    run: Run, method: Method, evaluations: Sequence[Sequence[int]]
+) -> list[dict[str, Any]]:
+    """Return the points of the learning curve, as ``curve.json`` has them."""
+    points = []
+    for steps, (name, _) in zip(evaluations, decode_curve(run, method, evaluations), strict=False):
+        at = zip(method.roles, steps, strict=True)
+        cursors = [read_cursor(role_folder(run, method.name, role), step) for role, step in at]
+        points.append({
+            "file": f"../../{name}", "steps": list(steps),
+            "tokens": sum(sum(c["totals"][k] for k in ("source_tokens", "target_tokens"))
+                          for c in cursors),
+            "seconds": sum(c["seconds"] for c in cursors),
+        })  # fmt: skip
+    return points
+
+
+def decoded_measures(
+    run: Run, method: Method, evaluations: Sequence[Sequence[int]]
+) -> list[dict[str, Any]]:
+    """Return ``train.keep_best`` of each evaluation, a share or BLEU of the chains that the roles
+    write together, with the place of the evaluation as "step".
+    """
+    measure, evaluate = run.config.train.keep_best, run.config.evaluate
+    out = []
+    for i, (_, rows) in enumerate(decode_curve(run, method, evaluations)):
+        if measure == "bleu":
+            names = "chain", "reference_chain"
+            value = corpus_bleu(*([row[name] for row in rows] for name in names), evaluate.language)
+        else:
+            value = accuracy(rows, evaluate.metric)[0]
+        out.append({"step": i, measure: value})
+    return out
+
+
+def predict(
+    run: Run, using: TrainedMethod, records: list[EncodedRecord], **options: Any
+) -> tuple[list[dict], float]:
+    """Answer questions; return prediction rows, and the seconds it took."""
+    answers, seconds = answer_questions(using, records, own_mesh(run), **options)
+    rows = [
+        prediction_row(record.record, chains, using.method, using.vocab)
+        for record, chains in zip(records, answers, strict=True)
+    ]
+    return rows, seconds
