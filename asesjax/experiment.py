@@ -23,9 +23,9 @@ from asesjax.core.files import locked
 from asesjax.core.options import flatten, reads
 from asesjax.core.processes import check_same, follow, is_first, leading
 from asesjax.core.run_card import add_run_card
-from asesjax.core.stages import Stage, in_order, run_stages
+from asesjax.core.stages import Stage, builds_on, in_order, run_stages
 from asesjax.evals.runner import check_decode
-from asesjax.jobs.curve import FOLDER, check_selection
+from asesjax.jobs.curve import FOLDER, check_selection, measure_reads
 from asesjax.jobs.data import prepare_data
 from asesjax.jobs.decoding import decode_method, make_report
 from asesjax.jobs.training import train_method
@@ -135,9 +135,20 @@ def make_stages(run: Run) -> list[Stage]:
         own = method.reads("report")
         fields |= {f"{method.name}: {name}": value for name, value in own.items()}
     needs = tuple(f"decode-{method.name}" for method in rows)
-    stages.append(Stage("report", lambda: make_report(run), fields, needs,
-                        outputs=("report.json", "report.md", "figures")))  # fmt: skip
-    return in_order(stages)
+    ordered = in_order(stages)
+    before = {row.name: [*_pretraining(run, row), *builds_on(ordered, f"train-{row.name}")]
+              for row in rows}  # fmt: skip
+    return [*ordered, Stage("report", lambda: make_report(run, before), fields, needs,
+                            outputs=("report.json", "report.md", "figures"))]  # fmt: skip
+
+
+def _pretraining(run: Run, row: Method) -> list[Stage]:
+    """Return the training of the student that a row starts from as a stage of its own run."""
+    student = None if row.config.model.init_from else student_run(run)
+    if student is None:
+        return []
+    made = (student / f"roles/{student.config.methods[0]}").absolute()
+    return [Stage("pretraining", lambda: None, {}, outputs=(str(made),))]
 
 
 def _data_stage(run: Run) -> Stage:
@@ -156,9 +167,7 @@ def _train_stage(run: Run, method: Method) -> Stage:
     fields = reads(method.config, "seed", "model", "train") | method.reads("train")
     outputs = (f"roles/{method.name}", *method.outputs)
     if method.config.train.keep_best in DECODED:
-        fields |= _decode_fields(method)
-        read = "language" if method.config.train.keep_best == "bleu" else "metric"
-        fields[f"evaluate.{read}"] = getattr(method.config.evaluate, read)
+        fields |= _decode_fields(method) | measure_reads(method.config)
         outputs += (FOLDER.format(row=method.name),)
     return Stage(f"train-{method.name}", lambda: work(own), fields,
                  ("data", *method.needs, *before), outputs, together=True)  # fmt: skip

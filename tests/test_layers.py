@@ -139,7 +139,8 @@ def test_no_two_classes_have_one_name():
 HOMONYMS = {
     "json": ("data",), "jsonl": ("data",), "csv": ("data",),  # formats of files
     "svamp": ("data/readers/palm.py",),  # a folder there
-    "bleu": ("evals", "viz", "seeds.py", "tasks"),  # a metric of predictions
+    # a metric of predictions
+    "bleu": ("evals", "viz", "seeds.py", "tasks", "train/options.py", "jobs/curve.py"),
     "loss": ("train", "viz"),  # of training
 }  # fmt: skip
 

@@ -28,6 +28,8 @@ class Stage:
     needs: tuple[str, ...] = ()  # names of the stages whose results it reads
     outputs: tuple[str, ...] = ()  # its own paths below the workdir, moved aside when redone
     together: bool = False  # on the devices of all processes; process 0 does the others alone
+    # stages that those it needs read for other ends, such as a comparison in the report
+    without: tuple[str, ...] = ()
 
 
 def in_order(stages: Sequence[Stage]) -> list[Stage]:
@@ -56,6 +58,19 @@ def in_order(stages: Sequence[Stage]) -> list[Stage]:
             )
         out.append(left.pop(ready.name))
     return out
+
+
+def builds_on(stages: Sequence[Stage], name: str) -> list[Stage]:
+    """Return the stages whose results went into that of one stage, in the order given."""
+    by_name = {stage.name: stage for stage in stages}
+
+    def behind(name: str, without: frozenset[str]) -> set[str]:
+        without |= set(by_name[name].without)
+        needs = set(by_name[name].needs) - without
+        return needs.union(*(behind(need, without) for need in needs))
+
+    found = behind(name, frozenset())
+    return [stage for stage in stages if stage.name in found]
 
 
 def run_stages(

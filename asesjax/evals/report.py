@@ -7,6 +7,7 @@ from typing import Any
 
 from asesjax.core.files import read_json, read_jsonl
 from asesjax.core.options import Config
+from asesjax.core.stages import Stage
 from asesjax.core.types import AS, Segment
 from asesjax.evals.answers import is_correct
 from asesjax.evals.chains import first_wrong, wilson_interval
@@ -78,10 +79,45 @@ def method_row(config: Config, workdir: Path, name: str, roles: Sequence[str]) -
     for what in ("seconds", "tokens", "steps"):
         row[f"train_{what}"] = sum(result[what] for result in results)
     row["curve"] = []
+    row["selected_steps"] = [result["best_step"] for result in results]  # of each role
     for point in read_json(folder / "curve.json"):
         share, interval = accuracy([r for _, r in read_jsonl(folder / point["file"])], metric)
         row["curve"].append(point | {"accuracy": share, "interval": interval})
     return row
+
+
+def before_training(workdir: Path, row: str, stages: Sequence[Stage]) -> dict[str, Any]:
+    """Return what a row of the table took besides its own training: ``before``, which has name,
+    ``tokens`` and ``seconds`` of each part, and their sums ``before_tokens`` and
+    ``before_seconds``. ``stages`` are those that its training builds on.
+
+    A stage that trains counts with its training tokens and seconds, like the row itself, another
+    with the seconds that it ran. What only reads records is left out. Training that did more than
+    train has the seconds in ``prepared.json`` beside its roles.
+    """
+    parts = []
+
+    def add(name: str, tokens: int, seconds: float) -> None:
+        parts.append({"name": name, "tokens": tokens, "seconds": seconds})
+
+    def add_prepared(folder: Path) -> None:
+        if (folder / "prepared.json").exists():
+            for name, seconds in read_json(folder / "prepared.json").items():
+                add(name, 0, seconds)
+
+    for stage in stages:
+        folders = [workdir / output for output in stage.outputs]
+        results = [read_json(path) for own in folders for path in own.glob("*/result.json")]
+        if results:
+            tokens, seconds = (sum(one[key] for one in results) for key in ("tokens", "seconds"))
+            add(stage.name, tokens, seconds)
+        elif stage.needs:
+            add(stage.name, 0, read_json(workdir / f"stages/{stage.name}.json")["seconds"])
+        for folder in folders:
+            add_prepared(folder)
+    add_prepared(workdir / f"roles/{row}")
+    sums = {f"before_{key}": sum(part[key] for part in parts) for key in ("tokens", "seconds")}
+    return {"before": parts} | sums
 
 
 def decode_speed(decode: dict[str, Any]) -> dict[str, float | None]:
@@ -103,14 +139,21 @@ def decode_speed(decode: dict[str, Any]) -> dict[str, float | None]:
     }
 
 
-def build_report(config: Config, workdir: Path, roles: dict[str, Sequence[str]]) -> dict[str, Any]:
-    """Collect ``report.json`` from a run's files; ``roles`` of methods in the table's order."""
+def build_report(
+    config: Config, workdir: Path, roles: dict[str, Sequence[str]], before: dict[str, list[Stage]]
+) -> dict[str, Any]:
+    """Collect ``report.json`` from a run's files; ``roles`` of methods in the table's order, and
+    the stages that the training of each builds on.
+    """
     places = [f"{name}/{role}" for name, own in roles.items() for role in own]
     return {
         "name": config.name, "seed": config.seed, "budget": budget(config),
         "metric": config.evaluate.metric, "against": config.evaluate.against,
         "metrics_files": {place: f"roles/{place}/metrics.jsonl" for place in places},
-        "rows": [method_row(config, workdir, name, own) for name, own in roles.items()],
+        "rows": [
+            method_row(config, workdir, name, own) | before_training(workdir, name, before[name])
+            for name, own in roles.items()
+        ],
     }  # fmt: skip
 
 

@@ -35,6 +35,12 @@ def check_selection(config: Config) -> None:
         )
 
 
+def measure_reads(config: Config) -> dict[str, Any]:
+    """Return the field of ``evaluate`` that a measure of ``DECODED`` depends on."""
+    name = "language" if config.train.keep_best == "bleu" else "metric"
+    return {f"evaluate.{name}": getattr(config.evaluate, name)}
+
+
 def curve_records(run: Run) -> list[EncodedRecord]:
     """Read the validation questions that are decoded at each evaluation."""
     records = read_corpus(run.workdir, "validation", run.config.data.answer_template)

@@ -1,6 +1,7 @@
 """Chains for the test split and for the learning curve, and the report of them all."""
 
 from asesjax.core.files import read_json, write_json, write_jsonl
+from asesjax.core.stages import Stage
 from asesjax.data.corpus import read_corpus
 from asesjax.evals.report import build_report, decode_speed
 from asesjax.jobs.curve import curve_points, predict
@@ -34,10 +35,12 @@ def decode_method(run: Run, method: Method) -> None:
         run.say(f"  {row['question'][:200]}\n  -> {row['chain'][:300]}")
 
 
-def make_report(run: Run) -> None:
-    """Measure the predictions, print the table and draw the figures."""
+def make_report(run: Run, before: dict[str, list[Stage]]) -> None:
+    """Measure the predictions, print the table and draw the figures. ``before`` has the stages that
+    the training of each row builds on.
+    """
     methods = [make_method(name, run.config) for name in run.config.methods]
-    report = build_report(run.config, run.workdir, {m.name: m.roles for m in methods})
+    report = build_report(run.config, run.workdir, {m.name: m.roles for m in methods}, before)
     parts: dict[str, ReportPart] = {}
     for method in methods:
         part = method.report(run, report["rows"])

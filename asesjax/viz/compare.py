@@ -38,7 +38,8 @@ def comparison_text(group: dict[str, Any]) -> str:
             "Accuracy is the mean over seeds; its 95 % interval is Student's t with "
             f"{len(seeds) - 1} degree{'s' * (len(seeds) > 2)} of freedom over them, and a seed "
             "changes initialisation, batch order and generated data. Chain right, BLEU, steps and "
-            "training tokens (each method's own) are means, too."
+            "training tokens (each method's own, and those trained on before it for what it needs) "
+            "are means, too."
         )
     lines += ["", remark]
     if any(row["versus"] for row in group["rows"]):
@@ -50,7 +51,7 @@ def _means(group: dict[str, Any]) -> str:
     several = len(group["seeds"]) > 1
     headings = ["method", "accuracy %"]
     headings += ["sd", "95 % interval", *(f"seed {seed}" for seed in group["seeds"])] * several
-    headings += ["chain right %", "BLEU", "steps", "train tokens"]
+    headings += ["chain right %", "BLEU", "steps", "train tokens", "tokens before"]
     cells = []
     for row in group["rows"]:
         own = [row["method"], cell(row["mean"], PERCENT)]
@@ -58,7 +59,8 @@ def _means(group: dict[str, Any]) -> str:
             own += [cell(row["sd"], PERCENT), cell(row["interval"], INTERVAL)]
             own += [cell(accuracy, PERCENT) for accuracy in row["accuracies"]]
         own += [cell(row["chain_accuracy"], PERCENT), cell(row["bleu"], "{:.1f}")]
-        cells.append([*own, f"{row['train_steps']:,.0f}", f"{row['train_tokens']:,.0f}"])
+        counts = "train_steps", "train_tokens", "before_tokens"
+        cells.append([*own, *(cell(row.get(name), "{:,.0f}") for name in counts)])
     return format_table(headings, cells)
 
 

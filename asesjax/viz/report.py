@@ -35,6 +35,7 @@ def write_report(workdir: Path, report: dict[str, Any], parts: Sequence[Any] = (
         results_table(rows),
         "",
         "The interval is over test questions only; it does not cover the variation between seeds.",
+        *_before(rows),
     ]
     lines += [line for part in parts for line in part.lines]
     lines += [f"Figure: {path}" for path in figures]
@@ -42,3 +43,20 @@ def write_report(workdir: Path, report: dict[str, Any], parts: Sequence[Any] = (
     write_text(workdir / "report.md", text)
     write_json(workdir / "report.json", report)
     return f"{text}The same as JSON: {workdir / 'report.json'}"
+
+
+def _before(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Say what came before the rows' own training, once for those that share it."""
+    of_rows: dict[str, list[str]] = {}
+    for row in rows:
+        parts = [
+            f"{part['name']} ({part['tokens']:,} tokens, {part['seconds']:.0f} s)"
+            if part["tokens"] else f"{part['name']} ({part['seconds']:.0f} s)"
+            for part in row["before"]
+        ]  # fmt: skip
+        if parts:
+            of_rows.setdefault(", ".join(parts), []).append(row["method"])
+    return [
+        f"Besides its own training, {', '.join(names)} needed: {parts}."
+        for parts, names in of_rows.items()
+    ]

@@ -19,6 +19,7 @@ COLUMNS = (
     ("train_seconds", "train s", "{:.0f}"),
     ("train_steps", "steps", "{:,}"),
     ("train_tokens", "train tokens", "{:,}"),
+    ("before_tokens", "tokens before", "{:,}"),
 )
 
 

@@ -1,8 +1,7 @@
 import pytest
 
 from asesjax.core.errors import UserError
-from asesjax.core.files import read_json
-from asesjax.core.stages import Stage, in_order, run_stages
+from asesjax.core.stages import Stage, builds_on, in_order, run_stages
 
 VALUES = {"a": {"data.n": 1}, "b": {"train.lr": 0.1}, "c": {"eval.x": (1, 2)}}
 CHANGED = VALUES | {"b": {"train.lr": 0.2}}
@@ -60,57 +59,17 @@ def test_needs_of_a_shared_stage_add_up():
     assert [stage.name for stage in in_order(stages)] == ["b", "a", "x"]
 
 
-def test_a_changed_field_is_refused_and_named_before_anything_runs(tmp_path):
-    log = []
-    go(tmp_path, log)
-    with pytest.raises(UserError) as error:
-        go(tmp_path, log, CHANGED)
-    text = str(error.value)
-    assert "stage b: train.lr: 0.1 -> 0.2" in text
-    assert "stage c: result of stage b" in text
-    assert "stage a" not in text and log == ["a", "b", "c"]
-    assert (tmp_path / "b" / "out").exists()
-
-
-def test_redo_moves_old_outputs_aside(tmp_path):
-    log = []
-    go(tmp_path, log)
-    go(tmp_path, log, CHANGED, redo=True)
-    assert log == ["a", "b", "c", "b", "c"]
-    assert (tmp_path / "superseded" / "b-1" / "b" / "out").exists()
-    assert read_json(tmp_path / "stages" / "b.json")["fields"] == {"train.lr": 0.2}
-    go(tmp_path, log, redo=True)
-    assert (tmp_path / "superseded" / "b-2" / "b" / "out").exists()
-
-
-def test_a_stage_that_only_started_is_refused_too(tmp_path):
-    log = []
-    with pytest.raises(RuntimeError):
-        go(tmp_path, log, fail=("b",))
-    with pytest.raises(UserError, match="train.lr"):
-        go(tmp_path, log, CHANGED)
-
-
-def stage(name, needs=(), **reads):
-    return Stage(name, lambda: None, reads, needs)
-
-
-def test_stages_are_ordered_by_their_needs_and_shared_ones_run_once():
-    stages = [stage("c", ("b",)), stage("b", ("a",), x=1), stage("a"), stage("b", ("a",), x=1)]
-    assert [each.name for each in in_order(stages)] == ["a", "b", "c"]
-
-
-@pytest.mark.parametrize(
-    "stages, words",
-    [
-        ([stage("a", x=1, y=2), stage("a", x=2, y=2)],
-         "stage a is shared by rows that want different x; give these rows the same values"),
-        ([stage("a", x=1), stage("a")], "stage a is shared by rows that want different x;"),
-        ([stage("a", ("b",))], "stages a need b, which nothing provides"),
-        ([stage("a", ("b",)), stage("b", ("a",))], "stages a, b need each other"),
-    ],
-)  # fmt: skip
-def test_stages_that_cannot_be_ordered_are_refused_by_name(stages, words):
-    with pytest.raises(UserError) as error:
-        in_order(stages)
-    assert words in str(error.value)
+def test_a_result_builds_on_what_its_own_way_there_needs():
+    stages = [
+        Stage("data", print, {}), Stage("start", print, {}, ("data",)),
+        Stage("scorer", print, {}, ("start",)), Stage("score", print, {}, ("data", "scorer")),
+        Stage("gold", print, {}, ("score",), without=("scorer",)),
+        Stage("entropy", print, {}, ("score",)), Stage("other", print, {}, ("gold", "start")),
+        Stage("both", print, {}, ("gold", "entropy")),
+    ]  # fmt: skip
+    found = {own.name: [one.name for one in builds_on(stages, own.name)] for own in stages}
+    assert found["entropy"] == ["data", "start", "scorer", "score"]
+    assert found["gold"] == ["data", "score"]
+    assert found["other"] == ["data", "start", "score", "gold"]
+    assert found["both"] == ["data", "start", "scorer", "score", "gold", "entropy"]
+    assert found["data"] == []

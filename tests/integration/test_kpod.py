@@ -73,7 +73,15 @@ def finished(tmp_path_factory):
 def test_the_report_has_a_row_for_every_variant(finished):
     report = read_json(finished / "report.json")
     assert [row["method"] for row in report["rows"]] == SMALL["methods"].split(",")
-    assert "| kpod_self_paced " in (finished / "report.md").read_text()
+    text = (finished / "report.md").read_text()
+    assert "| kpod_self_paced " in text
+    weights = read_json(finished / "roles/kpod_weights/weights/result.json")
+    before = {row["method"]: row for row in report["rows"]}
+    assert before["direct"]["before"] == []
+    for name in SMALL["methods"].split(",")[1:]:
+        assert before[name]["before_tokens"] == weights["tokens"] > 0
+        assert before[name]["before"][0]["name"] == "train-kpod-weights"
+    assert f"needed: train-kpod-weights ({weights['tokens']:,} tokens, " in text
     config = load_config(CONFIG)
     names = [stage.name for stage in make_stages(Run(config, finished))]
     assert names.count("train-kpod-weights") == names.count("kpod-difficulty") == 1
@@ -213,8 +221,10 @@ def test_a_run_killed_in_a_stage_resumes_to_the_same_bits(finished, tmp_path, st
 def test_weights_are_selected_by_their_own_loss(tmp_path):
     run = open_run(CONFIG, tmp_path, {"train.keep_best": "bleu", "train.patience": "2"})
     fields = {stage.name: stage.reads for stage in make_stages(run)}
-    chosen = [(fields[f"train-{name}"]["train.keep_best"], fields[f"train-{name}"]["train.patience"])
-              for name in ("kpod", "kpod-weights")]  # fmt: skip
+    chosen = [
+        tuple(fields[f"train-{name}"][f"train.{field}"] for field in ("keep_best", "patience"))
+        for name in ("kpod", "kpod-weights")
+    ]
     assert chosen == [("bleu", 2), ("validation_loss", 0)]
 
 

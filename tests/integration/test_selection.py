@@ -8,12 +8,15 @@ import pytest
 
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, read_jsonl
+from asesjax.core.stages import builds_on
 from asesjax.evals.report import accuracy
 from asesjax.evals.text import corpus_bleu
 from asesjax.experiment import execute, make_stages, open_run
 from asesjax.jobs import curve, training
+from asesjax.methods.ases import stages as ases
 from asesjax.methods.method import make_method
 from asesjax.run import load_role
+from asesjax.train import loop
 from asesjax.train.checkpoint import read_cursor
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -86,6 +89,8 @@ def test_every_role_passes_its_own_examples_as_often_as_asked(selected):
     assert sizes[0] != sizes[1]
     report = read_json(run / "report.json")
     assert report["budget"] == "every role gets 1.5 epochs over its own examples"
+    best = [result["best_step"] for result in results(run.workdir)]
+    assert report["rows"][0]["selected_steps"] == best
 
 
 def test_the_best_evaluation_is_selected_for_all_roles_and_restored_exactly(selected):
@@ -159,3 +164,41 @@ def test_a_selection_by_chains_needs_questions_and_depends_on_decoding(tmp_path)
     assert "evaluate.metric" in train_fields(train__keep_best="answer_accuracy")[0]
     fields, owners = train_fields(train__keep_best="validation_loss", decode__curve_questions="0")
     assert "decode.curve_questions" not in fields and owners == ["decode-dsm"]
+
+
+def test_a_scorer_of_its_own_is_its_best_checkpoint_and_is_counted(tmp_path, monkeypatch):
+    scorer = {"variants.scorer.method": "direct", "segment.scorer": "scorer"}
+    own = {"methods": "usm", "variants.scorer.train.keep_best": "validation_loss"}
+    run = open_run(SMOKE, tmp_path, scorer | own | {"decode.curve_questions": "0"})
+    losses = iter([1.0, 2.0])
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            loop, "validate",
+            lambda *args: {"validation_loss": next(losses), "validation_accuracy": 0.5},
+        )  # fmt: skip
+        execute(run, until=("train-scorer",))
+    result = read_json(tmp_path / "roles/scorer/main/result.json")
+    assert result["best_step"] == result["kept_steps"][0] < result["steps"]
+
+    used, score = [], ases.score_examples
+    monkeypatch.setattr(
+        ases, "score_examples", lambda model, p, *a, **k: used.append(p) or score(model, p, *a, **k)
+    )
+    execute(run)
+    row = make_method("scorer", run.config)
+    steps = result["best_step"], result["steps"]
+    assert [same(jax.tree.leaves(used[0]), jax.tree.leaves(load_role(run, row, "main", step)))
+            for step in steps] == [True, False]  # fmt: skip
+    (usm,) = read_json(tmp_path / "report.json")["rows"]
+    assert [part["name"] for part in usm["before"]] == ["train-scorer", "score", "segment"]
+    assert usm["before_tokens"] == result["tokens"] == usm["before"][0]["tokens"]
+    assert usm["before_seconds"] == sum(part["seconds"] for part in usm["before"]) > 0
+    assert not usm["curve"] and not (tmp_path / "curves").exists()
+    needed = f"usm needed: train-scorer ({result['tokens']:,} tokens, "
+    assert needed in (tmp_path / "report.md").read_text()
+
+    # A scorer that only compares its labels with gold ones is no part of what a row needs.
+    gold = open_run(SMOKE, tmp_path, {"methods": "direct,usm", "segment.strategy": "location"})
+    stages = make_stages(gold)
+    assert "train-direct" in next(own for own in stages if own.name == "score").needs
+    assert [own.name for own in builds_on(stages, "train-usm")] == ["data", "score", "segment"]

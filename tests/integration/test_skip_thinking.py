@@ -86,6 +86,15 @@ def test_every_stage_ran_and_the_report_says_what_was_left_out(finished, capsys)
     text = (finished / "report.md").read_text()
     assert "Sentences left out:" in text and "| skip_thinking" in text
 
+    cwt = read_json(finished / "roles/cwt/main/result.json")
+    before = [row["before"] for row in report["rows"]]
+    assert [[part["name"] for part in own] for own in before] == [
+        ["chunk search"], ["train-cwt", "chunk search", "skip-data"], ["train-cwt", "chunk search"]
+    ]  # fmt: skip
+    assert before[1][0] == {"name": "train-cwt", "tokens": cwt["tokens"], "seconds": cwt["seconds"]}
+    assert before[0][0]["seconds"] == before[2][1]["seconds"] > 0
+    assert [row["before_tokens"] for row in report["rows"]] == [0, cwt["tokens"], cwt["tokens"]]
+
 
 def test_chunks_move_in_training_and_their_number_stays(finished, annotations):
     phases = [annotations(finished, f"chunks/{k}/train.npz")["boundaries"] for k in range(3)]

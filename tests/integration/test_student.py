@@ -55,6 +55,9 @@ def test_every_row_starts_from_one_student(tmp_path):
     assert [result[row]["steps"] for row in run.config.methods] == [0, 3, 1]
     rows = read_json(run / "report.json")["rows"]
     assert [row["train_tokens"] > 0 for row in rows] == [False, True, True]
+    trained = read_json(student / "roles/direct/main/result.json")
+    part = {"name": "pretraining", "tokens": trained["tokens"], "seconds": trained["seconds"]}
+    assert [row["before"] for row in rows] == [[part]] * 3 and part["tokens"] > 0
 
     # Another budget and another seed find it; what makes it makes another.
     made = (student / "stages/train-direct.json").read_bytes()

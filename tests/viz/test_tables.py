@@ -33,7 +33,8 @@ def group(texts, against="direct"):
     n = len(next(iter(texts.values())))
     rows = compare(outcomes, against)
     for row in rows:
-        row |= {"chain_accuracy": None, "bleu": None, "train_steps": 10.0, "train_tokens": 1234.5}
+        row |= {"chain_accuracy": None, "bleu": None, "train_steps": 10.0, "train_tokens": 1234.5,
+                "before_tokens": None}
     return {"name": "x", "budget": "every method gets 5", "against": against, "rows": rows,
             "seeds": list(range(n)), "questions": [4] * n}  # fmt: skip
 
@@ -61,10 +62,10 @@ def test_means_and_differences():
     assert first == "x: seeds 0, 1; 4 test questions each\nmatched: every method gets 5"
     head, _, direct, usm = cells(means)
     assert head == ["method", "accuracy %", "sd", "95 % interval", "seed 0", "seed 1",
-                    "chain right %", "BLEU", "steps", "train tokens"]  # fmt: skip
+                    "chain right %", "BLEU", "steps", "train tokens", "tokens before"]  # fmt: skip
     # t(0.975, 1) = 12.706; sd 17.678 of 50 and 25 per cent.
     assert direct == ["direct", "37.5", "17.7", "-121.3..196.3", "50.0", "25.0", "-", "-", "10",
-                      "1,234"]  # fmt: skip
+                      "1,234", "-"]  # fmt: skip
     assert usm[:6] == ["usm", "75.0", "0.0", "75.0..75.0", "75.0", "75.0"]
     head, _, row = cells(differences)
     assert head == ["row", "against", "difference", "95 % interval", "p, seeds", "Holm",

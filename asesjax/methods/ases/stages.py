@@ -78,6 +78,7 @@ def segment_stages(run: Run, row: Any) -> list[Stage]:
     some row asks one.
     """
     config, at = row.config, row.labelling
+    asks_scorer = SCORES.get(config.segment.strategy).needs_model
     name = config.segment.scorer
     sharing = [other.config.segment.strategy for other in (row, *labelled_rows(run.config))
                if other.labelling.scores == at.scores]  # fmt: skip
@@ -98,7 +99,8 @@ def segment_stages(run: Run, row: Any) -> list[Stage]:
               reads(config, "segment:score") | {"evaluate.language": config.evaluate.language},
               ("data", f"train-{name}") if has_scorer else ("data",), outputs=(at.scores,)),
         Stage(f"segment{at.of_segments}", lambda: segment_pieces(own, at),
-              reads(config, "segment"), (f"score{at.of_scores}",), outputs=(at.segments,)),
+              reads(config, "segment"), (f"score{at.of_scores}",), outputs=(at.segments,),
+              without=() if asks_scorer else (f"train-{name}",)),
     ]  # fmt: skip
 
 

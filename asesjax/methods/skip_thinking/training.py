@@ -4,6 +4,7 @@ Phase k uses the boundaries in ``chunks/<k>/<split>.npz`` (``search.json`` says 
 methods that come after it those in ``chunks/<split>.npz``. A variant has ``chunks-<row>/``.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from asesjax.core.errors import UserError
-from asesjax.core.files import write_json
+from asesjax.core.files import read_json, write_json
 from asesjax.core.processes import is_first, several
 from asesjax.core.ragged import Ragged, write_annotations
 from asesjax.core.types import Record
@@ -78,6 +79,9 @@ def train_in_phases(run: Run, method: Method) -> None:
         for split in SPLITS:
             samples = read_samples(run, split, _phase_file(method, k))
             _write_boundaries(folder, split, samples, [one.boundaries for one in samples])
+        searches = [read_json(folder / f"{i}/search.json")["seconds"] for i in range(1, k + 1)]
+        if searches:
+            write_json(run / f"roles/{method.name}/prepared.json", {"chunk search": sum(searches)})
     _meet(folder.name)
 
 
@@ -140,6 +144,7 @@ def _search(run: Run, method: Method, vocab: Vocabulary, k: int, step: int) -> N
     params = {"main": load_role(run, method, "main", step)}
     student = TrainedMethod(method, model_config(run, vocab), params, vocab)
     folder, summary = run / chunk_folder(method.name) / str(k), {}
+    began = time.perf_counter()
     for split in SPLITS:
         samples = read_samples(run, split, _phase_file(method, k - 1))
         found = search_boundaries(run, student, samples)
@@ -155,6 +160,7 @@ def _search(run: Run, method: Method, vocab: Vocabulary, k: int, step: int) -> N
             + "".join(f"; {name} {summary[split][name][0]:.4f} -> {summary[split][name][1]:.4f}"
                       for name in ("total", "mean_of_means") if found.cuts)
         )  # fmt: skip
+    summary["seconds"] = time.perf_counter() - began
     write_json(folder / "search.json", summary)
 
 
