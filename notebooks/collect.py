@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OF_ROW = (
     "method", "accuracies", "mean", "sd", "interval", "versus", "chain_accuracy", "bleu", "rouge_l",
     "accuracy_by_steps", "first_wrong", "tokens_per_question", "train_tokens", "train_steps",
-    "train_examples", "train_seconds", "before_tokens", "before_seconds",
+    "train_passes", "train_seconds", "before_tokens", "before_seconds",
 )  # fmt: skip
 POINTS = 40  # of a loss curve
 

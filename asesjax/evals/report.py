@@ -78,6 +78,8 @@ def method_row(config: Config, workdir: Path, name: str, roles: Sequence[str]) -
     row |= decode_speed(read_json(folder / "decode.json"))
     for what in ("seconds", "tokens", "steps"):
         row[f"train_{what}"] = sum(result[what] for result in results)
+    seen, examples = (sum(result[what] for result in results) for what in ("seen", "examples"))
+    row["train_passes"] = seen / examples if examples else 0.0
     row["curve"] = []
     row["selected_steps"] = [result["best_step"] for result in results]  # of each role
     for point in read_json(folder / "curve.json"):

@@ -6,7 +6,7 @@ from asesjax.data.corpus import read_corpus
 from asesjax.evals.report import build_report, decode_speed
 from asesjax.jobs.curve import curve_points, predict
 from asesjax.methods.method import Method, ReportPart, make_method
-from asesjax.run import Run, load_method, role_folder
+from asesjax.run import Run, load_method, role_folder, student_run
 from asesjax.viz.report import write_report
 
 
@@ -41,10 +41,25 @@ def make_report(run: Run, before: dict[str, list[Stage]]) -> None:
     """
     methods = [make_method(name, run.config) for name in run.config.methods]
     report = build_report(run.config, run.workdir, {m.name: m.roles for m in methods}, before)
-    parts: dict[str, ReportPart] = {}
+    parts = _student_part(run)
     for method in methods:
         part = method.report(run, report["rows"])
         if part is not None:
             before = parts.get(part.name, part)
             parts[part.name] = part._replace(columns=before.columns | part.columns)
     run.say("\n" + write_report(run.workdir, report, list(parts.values())))
+
+
+def _student_part(run: Run) -> dict[str, ReportPart]:
+    """Return what the report says of the student that rows start from, where there is one."""
+    if (student := student_run(run)) is None:
+        return {}
+    (row,) = read_json(student / "report.json")["rows"]
+    names = ("method", "seed", "questions", "accuracy", "train_tokens", "train_seconds")
+    facts = {"folder": student.workdir.name} | {name: row[name] for name in names}
+    line = (
+        f"Rows start from a student, {row['method']} on problems of its own: "
+        f"{row['train_tokens']:,} tokens, {row['train_seconds']:.0f} s; it answers "
+        f"{row['accuracy']:.1%} of {row['questions']} new ones of that kind."
+    )
+    return {"student": ReportPart("student", facts=facts, lines=[line])}

@@ -139,9 +139,9 @@ def write_result(run: Run, row: str, role: str, result: TrainResult) -> None:
     if is_first():
         write_json(
             role_folder(run, row, role) / "result.json",
-            {"examples": result.n_examples, "steps": result.steps, "tokens": result.tokens,
-             "seconds": result.seconds, "kept_steps": list(result.kept_steps),
-             "best_step": result.best_step},
+            {"examples": result.n_examples, "seen": result.examples, "steps": result.steps,
+             "tokens": result.tokens, "seconds": result.seconds,
+             "kept_steps": list(result.kept_steps), "best_step": result.best_step},
         )  # fmt: skip
 
 

@@ -53,11 +53,14 @@ def test_every_row_starts_from_one_student(tmp_path):
     result = {row: read_json(run / f"roles/{row}/main/result.json") for row in run.config.methods}
     assert [result[row]["examples"] for row in run.config.methods] == [0, 12, 4]
     assert [result[row]["steps"] for row in run.config.methods] == [0, 3, 1]
-    rows = read_json(run / "report.json")["rows"]
-    assert [row["train_tokens"] > 0 for row in rows] == [False, True, True]
+    report = read_json(run / "report.json")
+    assert [row["train_tokens"] > 0 for row in report["rows"]] == [False, True, True]
+    assert [row["train_passes"] for row in report["rows"]] == [0, 2, 2]
+    assert report["student"]["folder"] == student.workdir.name and report["student"]["seed"] == 0
+    assert "Rows start from a student, direct on problems" in (run / "report.md").read_text()
     trained = read_json(student / "roles/direct/main/result.json")
     part = {"name": "pretraining", "tokens": trained["tokens"], "seconds": trained["seconds"]}
-    assert [row["before"] for row in rows] == [[part]] * 3 and part["tokens"] > 0
+    assert [row["before"] for row in report["rows"]] == [[part]] * 3 and part["tokens"] > 0
 
     # Another budget and another seed find it; what makes it makes another.
     made = (student / "stages/train-direct.json").read_bytes()

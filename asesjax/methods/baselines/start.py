@@ -21,5 +21,5 @@ class Start(Method):
         if not steps(folder / "checkpoints"):
             description = Description(model, vocab, self.name, "main")
             save_params(folder / "checkpoints", untouched(run, model), description)
-        facts = dict.fromkeys(("examples", "steps", "tokens", "best_step"), 0)
+        facts = dict.fromkeys(("examples", "seen", "steps", "tokens", "best_step"), 0)
         write_json(folder / "result.json", facts | {"seconds": 0.0, "kept_steps": []})
