@@ -32,8 +32,10 @@ def get_config(arg: str = ""):
     c.pretrain.data = {"min_steps": 1, "max_steps": 1, "n_distractors": 1, "n_train": 20_000}
     c.pretrain.train = {"tokens": 1_500_000, "source_buckets": (32,), "target_buckets": (24,)}
     c.methods = ("start", "answer_only", "direct", "dsm", "usm")
-    c.data.n_train = 200
-    c.train.tokens, c.train.learning_rate = 2_000_000, 0.02
+    c.data.n_train, c.decode.curve_questions = 200, 50
+    c.pretrain.decode = {"curve_questions": 0}
+    c.train.keep_best = "answer_accuracy"
+    c.train.tokens, c.train.batch_size, c.train.learning_rate = 2_000_000, 16, 0.02
     # At most six shapes of these are compiled for a role.
     c.train.source_buckets = (32, 40, 48, 56, 64, 72, 80, 96, 112, 128)
     c.train.target_buckets = (12, 16, 24, 32, 48, 64, 80)
