@@ -26,7 +26,7 @@ from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.place import param_shardings, rules
 from asesjax.train.checkpoint import restore_params
-from asesjax.train.describe import describe_start
+from asesjax.train.describe import Description, describe_start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +149,11 @@ def load_start(run: Run, model: T5Config) -> Params | None:
         return None
     start = describe_start(place)
     start.check_start(model, load_saved(run / "vocab"))
+    return load_described(run, start, model)
+
+
+def load_described(run: Run, start: Description, model: T5Config) -> Params:
+    """Load the parameters of a described checkpoint or Hugging Face folder onto the run's mesh."""
     shapes = placed_shapes(run, model, run_mesh(run))
     if start.is_hf:
         return load_params(start.place, jax.tree.map(lambda leaf: leaf.sharding, shapes))[1]

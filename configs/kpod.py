@@ -15,6 +15,12 @@ KPOD's token weights on AS-ES segments (one weighs tokens, the other cuts and or
 On GSM8K with a tiny model, which shows that everything works, no useful accuracy:
     asesjax run --config configs/kpod.py:gsm8k --config.data.path=DIR --workdir runs/kpod-gsm8k
 
+The answers of the paper's token weights are predicted by FlanT5-Large, whatever the student is:
+    --config.kpod.predictor_from=DIR         another checkpoint, of the same vocabulary
+    --config.kpod.predictor_shape="(128, 512, 32, 4, 3)"     or another size, from random weights
+and its masks are drawn by Gumbel-softmax (all rows of a run share their token weights):
+    --config.kpod.mask=gumbel --config.kpod.temperature=1
+
 train.normalize=examples divides the summed loss by the examples, not by the weights: dividing by
 the weights would give back to a rationale what its tokens' weights take from it, and raise the
 answer whenever steps are given. Equation 15 sums both as they are.
@@ -22,7 +28,10 @@ answer whenever steps are given. Equation 15 sums both as they are.
 
 from asesjax.config import base_config
 
-# The ablations of the paper's table 2, and a curriculum of whole rationales to compare with.
+# The ablations of the paper's table 2, in its order: w.o.-sig, w.o.-sig-dif, w.o.-prog, w.o.-div
+# and SPL (self-paced learning of whole rationales). Its ACL and ICL (adaptive and in-sample
+# curricula of other papers) are not built: neither their schedules nor the settings that they were
+# compared with are stated there.
 VARIANTS = {
     "kpod_without_weights": {"weighted_loss": False},
     "kpod_without_weights_in_difficulty": {"weighted_difficulty": False},

@@ -3,7 +3,8 @@
 One self-attention layer without positions and a two-layer MLP turn the embedding of each token of a
 rationale into the logit of its weight, so that equal tokens weigh the same (figure 2). Parameters:
 ``embedding`` [V, D], the student's, never trained; ``weighting``, the attention and the MLP; and
-``predictor``, a whole T5 of the student's shape.
+``predictor``, a whole T5. Where the predictor is not the student's shape or begins elsewhere,
+``projection`` [D, D of the predictor] takes the student's embeddings to its encoder.
 """
 
 import functools
@@ -50,34 +51,61 @@ def _boxed_init(config: T5Config, key: jax.Array) -> Params:
     return Weighting(config).init(key, x, jnp.ones((1, 1), bool))["params"]
 
 
-def from_student(config: T5Config, student: Params, key: jax.Array) -> Params:
-    """Draw a weighting module and put it beside the parameters that a student starts from."""
-    return {
-        "embedding": student["token_embedder"]["embedding"],
-        "weighting": nn.unbox(_boxed_init(config, key)),
-        "predictor": student,
-    }
+def from_student(
+    config: T5Config,
+    student: Params,
+    key: jax.Array,
+    predictor: T5Config | None = None,
+    trained: Params | None = None,
+) -> Params:
+    """Draw a weighting module and put it beside the parameters that a student starts from, which
+    are the predictor's too where ``predictor`` is None. A predictor of a shape of its own is drawn,
+    or ``trained`` already, on the student's ids: then the projection first takes the student's
+    embeddings as near to the predictor's own as least squares can (ours).
+    """
+    table = student["token_embedder"]["embedding"]
+    params = {"embedding": table, "weighting": nn.unbox(_boxed_init(config, key))}
+    if predictor is None:
+        return params | {"predictor": student}
+    of_predictor, of_projection = jax.random.split(jax.random.fold_in(key, 2))
+    if trained is None:
+        trained = t5.init(predictor, of_predictor)
+        shape = config.d_model, predictor.d_model
+        projection = jax.random.normal(of_projection, shape) * config.d_model**-0.5
+    else:
+        own = trained["token_embedder"]["embedding"]
+        n = min(len(table), len(own))
+        projection = jnp.linalg.lstsq(table[:n], own[:n])[0]
+    return params | {"predictor": trained, "projection": projection}
 
 
-def init(config: T5Config, key: jax.Array) -> Params:
+def init(config: T5Config, key: jax.Array, predictor: T5Config | None = None) -> Params:
     """Draw parameters; the student that ``t5.init`` draws from the same key is their start."""
-    return from_student(config, t5.init(config, key), jax.random.fold_in(key, 1))
+    student = t5.init(config, key)
+    return from_student(config, student, jax.random.fold_in(key, 1), predictor)
 
 
 @functools.lru_cache
-def logical_axes(config: T5Config) -> Params:
+def logical_axes(config: T5Config, predictor: T5Config | None = None) -> Params:
     """Names of the axes of every parameter, as ``t5.logical_axes``."""
-    return {
+    axes = {
         "embedding": ("vocab", "embed"),
         "weighting": axis_names(functools.partial(_boxed_init, config)),
-        "predictor": t5.logical_axes(config),
+        "predictor": t5.logical_axes(predictor or config),
     }
+    return axes | ({"projection": ("embed", "projected")} if predictor else {})
 
 
 def embed(config: T5Config, params: Params, tokens: jax.Array) -> jax.Array:
     """Look ids up in the frozen table: int32 [...] -> [..., D] in the config's dtype."""
     table = jax.lax.stop_gradient(replicate(params["embedding"]))
     return jnp.take(table, tokens, axis=0).astype(config.activation_dtype)
+
+
+def read(config: T5Config, params: Params, tokens: jax.Array) -> jax.Array:
+    """Embed ids for the predictor: int32 [...] -> [..., D of the predictor]."""
+    x = embed(config, params, tokens)
+    return x @ params["projection"].astype(x.dtype) if "projection" in params else x
 
 
 def weight_logits(

@@ -162,7 +162,8 @@ def test_wrong_variants_are_refused(overrides, words):
 
 
 def test_rows_that_want_a_shared_stage_to_differ_are_refused_by_name(tmp_path):
-    rows = {"methods": "kpod,calm", "variants.calm.method": "kpod"}
+    rows = {"methods": "kpod,calm", "variants.calm.method": "kpod",
+            "train.normalize": "examples"}  # fmt: skip
     config = finish(base_config(), rows | {"variants.calm.kpod.n_clusters": "3"})
     with pytest.raises(UserError) as error:
         make_stages(Run(config, tmp_path))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,12 +15,14 @@ import pytest
 
 from asesjax.cli.main import main
 from asesjax.config import load_config
+from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, read_jsonl
 from asesjax.data.corpus import read_corpus
-from asesjax.experiment import make_stages, open_run
-from asesjax.methods.kpod.stages import WEIGHTS
+from asesjax.data.vocab import load_saved, train_vocabulary
+from asesjax.experiment import execute, make_stages, open_run
+from asesjax.methods.kpod.stages import WEIGHTS, predictor_shape
 from asesjax.methods.kpod.steps import step_ends
-from asesjax.run import Run, load_method
+from asesjax.run import Run, load_method, model_config
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -164,6 +167,25 @@ def test_a_changed_field_refuses_stages_that_read_it(finished, capsys, field, va
     named = {line.split(":")[0].removeprefix("  stage ") for line in error.splitlines()
              if line.startswith("  stage ")}  # fmt: skip
     assert named.issuperset(stale) and not named & set(kept), error
+
+
+def test_a_predictor_may_begin_as_another_checkpoint(finished, tmp_path, annotations):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    fields = {"kpod.predictor_from": str(finished / "roles/direct/main"), "kpod.mask": "gumbel"}
+    execute(open_run(None, folder, fields), ("kpod-weights",), redo=True)
+    new, old = (annotations(one, WEIGHTS.format(split="train")) for one in (folder, finished))
+    weights, ends = new["weights"], annotations(finished, "kpod/kpod/train.npz")["ends"]
+    for own, end in zip(weights, ends, strict=True):
+        assert all(0 <= w <= 1 for w in own) and set(own[end[-1] :]) == {1.0}
+    assert weights != old["weights"]
+    config, vocab = open_run(None, folder).config, load_saved(finished / "vocab")
+    other = tmp_path / "other"
+    other.mkdir()
+    train_vocabulary(["a b c d"] * 9, 20, extra_ids=4).save(other / "vocab")
+    model = model_config(Run(config, folder), vocab)
+    with pytest.raises(UserError, match="kpod.predictor_from .* has another vocabulary"):
+        predictor_shape(Run(config, other), model)
 
 
 def until_killed(workdir, stage, log):

@@ -16,6 +16,7 @@ from asesjax.methods.kpod.clusters import cluster, word_vectors
 from asesjax.methods.kpod.steps import split_steps, step_ends
 from asesjax.methods.method import make_method
 from asesjax.models.t5_config import T5Config
+from asesjax.run import Run
 from asesjax.sharding.mesh import make_mesh
 from asesjax.train.loop import train
 
@@ -40,7 +41,7 @@ def vocab():
 
 def config(**overrides):
     overrides = {name.replace("__", "."): str(value) for name, value in overrides.items()}
-    return finish(base_config(), overrides)
+    return finish(base_config(), {"train.normalize": "examples"} | overrides)
 
 
 def encoded(vocab, record=RECORD, template="The answer is {answer}.", **notes):
@@ -193,6 +194,23 @@ def test_a_variant_reads_its_own_options_and_files():
     assert own.annotations[1] == "kpod/x/{split}.npz" != base.annotations[1]
     for kind, changed in (("train", {"kpod.weighted_loss": False}), ("schedule", {})):
         assert own.reads(kind) == base.reads(kind) | changed
+
+
+def test_a_loss_divided_by_the_weights_is_refused():
+    with pytest.raises(UserError, match="kpod needs train.normalize=examples, .*variants.kpod"):
+        make_method("kpod", config(train__normalize="weights"))
+    own = {"variants__kpod__train__normalize": "examples"}
+    make_method("kpod", config(train__normalize="weights", **own))
+
+
+@pytest.mark.parametrize("fields", [
+    dict(kpod__predictor_shape="(8, 8, 8)"),
+    dict(kpod__predictor_shape="(8, 8, 8, 1, 1)", kpod__predictor_from="x"),
+])  # fmt: skip
+def test_half_a_predictor_is_refused(fields, tmp_path):
+    own = config(**fields)
+    with pytest.raises(UserError, match="kpod.predictor_shape must be d_model, d_ff, d_kv, heads"):
+        make_method("kpod", own).stages(Run(own, tmp_path))
 
 
 def test_annotations_of_another_chain_are_refused(vocab):

@@ -1,5 +1,6 @@
 """The weighting module and its loss, against definitions written out for one example at a time."""
 
+import dataclasses
 import functools
 import itertools
 import shutil
@@ -222,6 +223,111 @@ def test_gradients_of_weights_are_those_of_the_mean_over_all_masks(params):
     error = found.std() / len(found) ** 0.5
     assert 4 * error < 0.2 * abs(want)
     assert abs(found.mean() - want) < 4 * error
+
+
+def test_gumbel_masks_have_the_gradient_of_soft_ones():
+    """Straight through: the mean over the noise of what the loss says at 0 or 1, written out."""
+    logits, price = jnp.array([-1.0, 0.3, 2.0]), jnp.array([2.0, -1.0, 0.5])
+    u = (np.arange(200_000) + 0.5) / 200_000
+    noisy = np.asarray(logits)[:, None] + np.log(u) - np.log1p(-u)
+
+    for temperature in (1.0, 0.5):
+
+        def gradient(key, t=temperature):
+            masks = lambda z: kpod_weights._gumbel(key, z, t)  # noqa: E731
+            return jax.grad(lambda z: (price * masks(z) ** 2).sum())(logits), masks(logits)
+
+        n = 40_000
+        found, masks = jax.jit(jax.vmap(gradient))(jax.random.split(jax.random.key(2), n))
+        assert set(np.unique(masks).tolist()) == {0.0, 1.0}
+        weights = np.asarray(jax.nn.sigmoid(logits))
+        np.testing.assert_allclose(np.asarray(masks).mean(0), weights, atol=4 * 0.5 / n**0.5)
+        soft = 1 / (1 + np.exp(-noisy / temperature))
+        # d(price m^2) is 2 price m, and m is 1 above 0.
+        slopes = 2 * np.asarray(price)[:, None] * (noisy > 0) * soft * (1 - soft) / temperature
+        error = np.asarray(found).std(0) / n**0.5
+        assert (np.abs(np.asarray(found).mean(0) - slopes.mean(1)) < 4 * error + 1e-4).all()
+
+
+def test_gumbel_gradients_of_weights_are_those_of_the_estimator(params):
+    """Of a rationale of one token: its loss has the slope at 0 or at 1, by the noise."""
+    params = with_bias(params, 0.5)
+    item = example(3, n_rationale=1)
+    batch, loss = make_batch([item]), LOSS._replace(temperature=1.0)
+    question, rationale, answer = parts(item)
+    source = np.concatenate([question, rationale, [EOS]]).astype(np.int32)
+    table = params["embedding"]
+
+    def nll(mask):
+        blend = mask * table[rationale[0]] + (1 - mask) * table[23]
+        rows = table[source].at[len(question)].set(blend)
+        inputs = {
+            "encoder_input_tokens": source[None], "encoder_embeddings": rows[None],
+            "decoder_input_tokens": np.concatenate([[0], answer[:-1]])[None].astype(np.int32),
+        }  # fmt: skip
+        hidden = t5.forward(MODEL, params["predictor"], inputs)
+        log_p = jax.nn.log_softmax(t5.logits(MODEL, params["predictor"], hidden))
+        return -log_p[0, np.arange(len(answer)), answer].sum()
+
+    slope = jax.jit(jax.grad(nll))
+    is_rationale = (np.arange(14) < 1)[None]
+    tokens = batch["decoder_target_tokens"]
+    z = float(keypoint.weight_logits(MODEL, params, tokens, is_rationale)[0, 0])
+    u = (np.arange(100_000) + 0.5) / 100_000
+    noisy = z + np.log(u) - np.log1p(-u)
+    soft = 1 / (1 + np.exp(-noisy))
+    at = np.array([slope(0.0), slope(1.0)])
+    want = (at[(noisy > 0).astype(int)] * soft * (1 - soft)).mean()
+
+    def gradient(key):
+        own = lambda bias: kpod_weights.batch_sums(  # noqa: E731
+            MODEL, loss, with_bias(params, bias), batch, key, settings()
+        )[0]
+        return jax.grad(own)(0.5)
+
+    keys = jax.random.split(jax.random.key(4), 4000)
+    found = np.asarray(jax.lax.map(gradient, keys, batch_size=500))
+    error = found.std() / len(found) ** 0.5
+    assert 4 * error < 0.2 * abs(want)
+    assert abs(found.mean() - want) < 4 * error
+
+
+WIDE = dataclasses.replace(MODEL, d_model=24, d_kv=4, n_heads=3, d_ff=40)
+
+
+def test_a_predictor_of_another_width_trains_and_gives_weights(tmp_path):
+    objective = weights_objective(MODEL, LOSS._replace(predictor=WIDE, temperature=1.0))
+    start = keypoint.init(MODEL, jax.random.split(jax.random.key(0))[0], WIDE)
+    assert start["projection"].shape == (16, 24)
+    names = objective.logical_axes()
+    jax.tree.map(lambda x, own: np.testing.assert_equal(x.ndim, len(own)), start, names)
+    fields = settings(
+        batch_size=6, tokens=0, steps=3, source_buckets=(8,), target_buckets=(14,),
+        rate_factors=(f"{keypoint.FROZEN}=0",), evaluate_every_share=1.0,
+    )  # fmt: skip
+    one = make_mesh(devices=jax.devices()[:1])
+    params = train(fields, objective, examples(), [], tmp_path, 0, mesh=one, n_steps=3).params
+    for path, leaf in jax.tree.leaves_with_path(jax.tree.map(np.subtract, params, start)):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        assert np.any(leaf) == (name != "embedding"), name
+    batch = make_batch(examples())
+    weights = np.asarray(token_weights(MODEL, params, batch))
+    inside = (batch["decoder_loss_weights"] == 0) & (batch["decoder_target_tokens"] != 0)
+    assert ((0 < weights[inside]) & (weights[inside] < 1)).all()
+
+
+def test_a_trained_predictor_reads_the_student_by_least_squares():
+    student = t5.init(MODEL, jax.random.key(0))
+    other = t5.init(WIDE, jax.random.key(1))
+    way = jax.random.normal(jax.random.key(2), (16, 24))
+    table = student["token_embedder"]["embedding"]
+    rows = jnp.concatenate([table @ way, jnp.ones((3, 24))])  # more rows than the student has
+    other["token_embedder"]["embedding"] = rows
+    params = keypoint.from_student(MODEL, student, jax.random.key(3), WIDE, other)
+    np.testing.assert_allclose(params["projection"], way, atol=1e-4)
+    tokens = jnp.array([[4, 9, 4, 0]])
+    np.testing.assert_allclose(keypoint.read(MODEL, params, tokens), rows[tokens], atol=1e-4)
+    assert params["predictor"] is other
 
 
 def test_a_token_is_kept_with_the_probability_of_its_weight(params):

@@ -20,7 +20,8 @@ def vocab():
 
 
 def test_methods_are_made_by_name(vocab):
-    config = finish(base_config(), {"methods": ",".join(METHODS)})
+    fields = {"methods": ",".join(METHODS), "train.normalize": "examples"}
+    config = finish(base_config(), fields)
     for name in METHODS:
         method = make_method(name, config)
         assert method.name == name and type(method) is METHODS.get(name)

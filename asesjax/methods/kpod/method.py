@@ -41,6 +41,12 @@ class Kpod(Method):
 
     def __init__(self, name: str, config: Config):
         super().__init__(name, config)
+        if config.train.normalize != "examples":
+            raise UserError(
+                f"{name} needs train.normalize=examples, or for this row alone "
+                f"variants.{name}.train.normalize=examples: divided by the weights, the answer's "
+                "share of the loss would rise as tokens lose weight or are given"
+            )
         self.needs = (WEIGHTS_STAGE, f"schedule-{name}")
         self.annotations = (WEIGHTS, f"kpod/{name}/{{split}}.npz")
 

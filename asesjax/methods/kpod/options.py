@@ -14,6 +14,22 @@ class KpodOptions:
     predictor_share: float = option(0.5, "share of their training in which the predictor alone "
                                     "learns to answer", least=0, below=1,
                                     changes="weights")  # fmt: skip
+    predictor_from: str = option(
+        "", "checkpoint or Hugging Face folder of the student's vocabulary that the predictor of "
+        "answers begins as, of any shape (the paper has FlanT5-Large); empty: as the student",
+        changes="weights",
+    )  # fmt: skip
+    predictor_shape: tuple[int, ...] = option(
+        (), "d_model, d_ff, d_kv, heads and layers of each stack of a predictor that begins from "
+        "random weights; empty: the student's", least=1, items=int, changes="weights",
+    )  # fmt: skip
+    mask: str = option(
+        "partial", "gradients of masks: partial, measured at partly masked tokens; gumbel: "
+        "Gumbel-softmax, straight through, as in the paper", choices=("partial", "gumbel"),
+        changes="weights",
+    )  # fmt: skip
+    temperature: float = option(1.0, "of the Gumbel-softmax (not in the paper)", above=0,
+                                below=float("inf"), changes="weights")  # fmt: skip
     weighted_loss: bool = option(True, "weights act on the student's loss")
     weighted_difficulty: bool = option(True, "weights act on a step's difficulty; otherwise it is "
                                        "the plain mean loss", changes="schedule")  # fmt: skip

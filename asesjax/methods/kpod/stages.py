@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from asesjax.core.errors import UserError
 from asesjax.core.files import write_json, write_text
 from asesjax.core.options import Config, reads
 from asesjax.core.ragged import Ragged, read_annotations, write_annotations
@@ -23,6 +24,7 @@ from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.decode.score import score_examples
 from asesjax.jobs.training import role_steps, train_role, write_result
 from asesjax.methods.kpod.clusters import cluster, state_vectors, word_vectors
+from asesjax.methods.kpod.options import KpodOptions
 from asesjax.methods.kpod.schedule import make_schedule, step_difficulties
 from asesjax.methods.kpod.steps import step_ends
 from asesjax.methods.kpod.weights import (
@@ -33,8 +35,18 @@ from asesjax.methods.kpod.weights import (
 )
 from asesjax.models import keypoint
 from asesjax.models.t5_config import T5Config
-from asesjax.run import Run, load_start, model_config, own_mesh, placed, role_folder, untouched
+from asesjax.run import (
+    Run,
+    load_described,
+    load_start,
+    model_config,
+    own_mesh,
+    placed,
+    role_folder,
+    untouched,
+)
 from asesjax.train.checkpoint import restore_params
+from asesjax.train.describe import describe_start
 from asesjax.train.options import DECODED
 from asesjax.viz.weights import weights_page, weights_text
 
@@ -51,7 +63,15 @@ _BATCH = 64  # of what is only scored
 
 
 def weight_stages(run: Run, config: Config) -> list[Stage]:
-    """Return the stages that train the weighting module and write the weights."""
+    """Return the stages that train the weighting module and write the weights. Raises UserError for
+    options that do not name one predictor.
+    """
+    shape, place = config.kpod.predictor_shape, config.kpod.predictor_from
+    if place and shape or shape and len(shape) != 5:
+        raise UserError(
+            "kpod.predictor_shape must be d_model, d_ff, d_kv, heads and layers, or () where "
+            f"kpod.predictor_from is set, whose shape is taken; got {shape}"
+        )
     own = dataclasses.replace(run, config=_weights_config(config))
     return [
         Stage("train-kpod-weights", lambda: train_weights(own),
@@ -100,11 +120,14 @@ def train_weights(run: Run) -> None:
     vocab = load_saved(run / "vocab")
     model = model_config(run, vocab)
     examples, validation = (_weight_examples(_corpus(run, split), vocab) for split in _SPLITS)
-    loss = weight_loss(run.config.kpod.alpha, vocab, [*examples, *validation])
-    start = load_start(run, model)
-    if start is not None:
-        key = jax.random.key(run.config.seed)
-        start = jax.jit(functools.partial(keypoint.from_student, model))(start, key)
+    shape = predictor_shape(run, model)
+    loss = weight_loss(run.config.kpod, vocab, [*examples, *validation], shape)
+    start, place = load_start(run, model), run.config.kpod.predictor_from
+    if start is not None or place:
+        begun = load_described(run, describe_start(place), shape) if place else None
+        make = jax.jit(functools.partial(keypoint.from_student, model, predictor=shape))
+        start = untouched(run, model) if start is None else start
+        start = make(start, jax.random.key(run.config.seed), trained=begun)
     steps = role_steps(run, examples)
     alone = round(run.config.kpod.predictor_share * steps)
     for is_alone, until in ((True, alone), (False, steps)):
@@ -116,18 +139,46 @@ def train_weights(run: Run) -> None:
     write_result(run, _ROW, "weights", result)
 
 
-def weight_loss(alpha: float, vocab: Vocabulary, examples: Sequence[Example]) -> WeightLoss:
+def predictor_shape(run: Run, model: T5Config) -> T5Config | None:
+    """Return the shape of a predictor of its own, None where it is the student's. Raises UserError
+    for another vocabulary.
+    """
+    place, shape = run.config.kpod.predictor_from, run.config.kpod.predictor_shape
+    if shape:
+        names = "d_model", "d_ff", "d_kv", "n_heads", "n_encoder_layers", "n_decoder_layers"
+        own = dict(zip(names, (*shape, shape[-1]), strict=True))
+        return dataclasses.replace(model, **own)
+    if not place:
+        return None
+    start, vocab = describe_start(place), load_saved(run / "vocab")
+    if start.vocab is not None and start.vocab.fingerprint != vocab.fingerprint:
+        raise UserError(
+            f"kpod.predictor_from {place} has another vocabulary than this run; the predictor "
+            "reads and writes the student's ids: give a checkpoint of the same vocabulary"
+        )
+    return dataclasses.replace(start.model, dropout=model.dropout, dtype=model.dtype)
+
+
+def weight_loss(
+    kpod: KpodOptions,
+    vocab: Vocabulary,
+    examples: Sequence[Example],
+    predictor: T5Config | None = None,
+) -> WeightLoss:
     """Return the loss of the token weights."""
     longest = max(int(example.weights.sum()) for example in examples)
-    return WeightLoss(alpha, False, vocab.sentinel(0), longest)
+    temperature = kpod.temperature if kpod.mask == "gumbel" else 0.0
+    return WeightLoss(kpod.alpha, False, vocab.sentinel(0), longest, temperature, predictor)
 
 
 def export_weights(run: Run) -> None:
     """Write the weight of every token of every chain, and show some."""
     vocab = load_saved(run / "vocab")
     model = model_config(run, vocab)
-    shapes = jax.eval_shape(functools.partial(keypoint.init, model), jax.random.key(0))
-    target = placed(run, shapes, keypoint.logical_axes(model), own_mesh(run))
+    shape = predictor_shape(run, model)
+    init = functools.partial(keypoint.init, model, predictor=shape)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    target = placed(run, shapes, keypoint.logical_axes(model, shape), own_mesh(run))
     params = restore_params(role_folder(run, _ROW, "weights"), target)
     for split in _SPLITS:
         records = _corpus(run, split)

@@ -14,8 +14,9 @@ thousand, and drown the gradient in noise.
 The gradient of a logit is w (1 - w) times L(m_j = 1) - L(m_j = 0), the integral of dL/dm_j from 0
 to 1. So in every step a quarter of the tokens, drawn anew, stand at a uniform point between, and
 their slopes there are samples of it (ours; unbiased but for the rest of that quarter, which is
-partly masked too). The paper's Gumbel-softmax, straight through, takes the slope at 0 or 1, where
-predictors are flat; on the embedded task it found an eighth of the true effect.
+partly masked too). The paper's Gumbel-softmax, straight through (``kpod.mask=gumbel``), takes the
+slope at 0 or 1, where predictors are flat; on the embedded task it found an eighth of the true
+effect, so it is not the default.
 
 In the first part of training the predictor learns alone (ours, ``kpod.predictor_share``; the paper
 has a large pretrained predictor), from masks that keep a random share, all of it half the time, and
@@ -49,6 +50,9 @@ class WeightLoss(NamedTuple):
     alone: bool  # the predictor alone is trained, by random masks for which nothing is asked
     mask_id: int  # whose embedding stands for masked tokens
     answer_length: int  # A, tokens of the longest answer, the end of sequence included
+    # of Gumbel-softmax; 0: gradients are measured at partly masked tokens instead
+    temperature: float = 0.0
+    predictor: T5Config | None = None  # its shape, where it has one of its own
 
 
 def weight_example(vocab: Vocabulary, record: EncodedRecord, n_rationale: int) -> Example:
@@ -81,12 +85,13 @@ def weights_objective(config: T5Config, settings: WeightLoss) -> Objective:
     def flops(source_length, target_length):
         # The encoder reads both sides; the decoder writes the answer alone.
         length = source_length + target_length
-        encoder, decoder = token_flops(config, length, settings.answer_length)
+        shape = settings.predictor or config
+        encoder, decoder = token_flops(shape, length, settings.answer_length)
         return encoder, encoder + decoder * settings.answer_length / target_length
 
     return Objective(
-        init=functools.partial(keypoint.init, config),
-        logical_axes=functools.partial(keypoint.logical_axes, config),
+        init=functools.partial(keypoint.init, config, predictor=settings.predictor),
+        logical_axes=functools.partial(keypoint.logical_axes, config, settings.predictor),
         loss=loss,
         evaluate=evaluate,
         draws=True,
@@ -118,17 +123,21 @@ def batch_sums(
         draw = functools.partial(_draw_alone, size=tokens.shape[1])
         masks, n_given = jax.vmap(draw)(own_keys, length)
     else:
-        own = jax.nn.sigmoid(keypoint.weight_logits(config, params, tokens, is_rationale))
+        logits = keypoint.weight_logits(config, params, tokens, is_rationale)
+        own = jax.nn.sigmoid(logits)
         masks, n_given = jax.vmap(_draw)(own_keys, length, own)
-        if is_training:
+        if is_training and settings.temperature:
+            gumbel = functools.partial(_gumbel, temperature=settings.temperature)
+            masks = jax.vmap(gumbel)(own_keys, logits)
+        elif is_training:
             masks = jax.vmap(_partly)(own_keys, masks, own)
     kept = jnp.sum(own * is_rationale, axis=1) / jnp.maximum(length, 1)
 
     source, index = _prefix(batch["encoder_input_tokens"], tokens, n_given)
     whole = jnp.ones(batch["encoder_input_tokens"].shape, masks.dtype)
     keep = jnp.take_along_axis(jnp.concatenate([whole, masks], 1), index, 1)[..., None]
-    embedded = keypoint.embed(config, params, source)
-    mask = keypoint.embed(config, params, jnp.int32(settings.mask_id))
+    embedded = keypoint.read(config, params, source)
+    mask = keypoint.read(config, params, jnp.int32(settings.mask_id))
     keep = keep.astype(embedded.dtype)
     answer, answer_weights = _answers(tokens, weights, length, settings.answer_length)
     inputs = {
@@ -138,11 +147,10 @@ def batch_sums(
     }
     if not (config.dropout and is_training):
         dropout_key = None
-    hidden = t5.forward(
-        config, params["predictor"], inputs, dropout_key, train.remat, train.scan_layers
-    )
+    shape, predictor = settings.predictor or config, params["predictor"]
+    hidden = t5.forward(shape, predictor, inputs, dropout_key, train.remat, train.scan_layers)
     sums = losses.hidden_cross_entropy(
-        functools.partial(t5.logits, config, params["predictor"]), hidden, answer, answer_weights
+        functools.partial(t5.logits, shape, predictor), hidden, answer, answer_weights
     )
     n = losses.count_examples(batch)
     correct = sums.correct_sum * n * losses.inverse(sums.weight_sum)
@@ -173,6 +181,15 @@ def _partly(key: jax.Array, masks: jax.Array, weights: jax.Array) -> jax.Array:
     place = jax.random.uniform(of_place, masks.shape)
     through = (weights - jax.lax.stop_gradient(weights)) / _PARTLY
     return jnp.where(chosen, place + through, masks)
+
+
+def _gumbel(key: jax.Array, logits: jax.Array, temperature: float) -> jax.Array:
+    """Draw masks [T], 0 or 1, with the gradient of sigmoid((z + logistic noise) / temperature):
+    Gumbel-softmax of two classes, straight through (equation 4).
+    """
+    noisy = logits + jax.random.logistic(jax.random.fold_in(key, 2), logits.shape)
+    soft = jax.nn.sigmoid(noisy / temperature)
+    return (noisy > 0) + (soft - jax.lax.stop_gradient(soft))
 
 
 def _prefix(
