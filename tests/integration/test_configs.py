@@ -18,6 +18,7 @@ CONFIGS = [path for path in sorted((ROOT / "configs").rglob("*.py")) if path.ste
 ARGUMENTS = {
     "answer_only": ["", "gsm8k"],
     "baselines": ["", "gsm8k"],
+    "chunks": ["0", "2", "6,tiny"],
     "compare": ["", "tiny"],
     "gsm8k": ["", "tiny", "code", "tiny,code"],
     "kpod": ["", "start", "gsm8k", "ases"],
