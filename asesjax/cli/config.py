@@ -27,6 +27,10 @@ def main(args: argparse.Namespace) -> None:
             cls = SECTIONS.get(name)
             n_fields, first = len(dataclasses.fields(cls)), cls.__doc__.splitlines()[0]
             print(f"{name or 'run':14} {n_fields:3} fields  {first}")
+        print(
+            "\nvariants.NAME.method and variants.NAME.SECTION.FIELD make a row with options of its own"
+            "\npretrain.method, .seed and .data, .train or .decode.FIELD train a student to start from"
+        )
         return
     known = all_fields()
     wanted = [n for n in known if n == args.what or n.rpartition(".")[0] == args.what
