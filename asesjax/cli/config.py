@@ -28,8 +28,8 @@ def main(args: argparse.Namespace) -> None:
             n_fields, first = len(dataclasses.fields(cls)), cls.__doc__.splitlines()[0]
             print(f"{name or 'run':14} {n_fields:3} fields  {first}")
         print(
-            "\nvariants.NAME.method and variants.NAME.SECTION.FIELD make a row with options of its own"
-            "\npretrain.method, .seed and .data, .train or .decode.FIELD train a student to start from"
+            "\nvariants.NAME.method and variants.NAME.SECTION.FIELD make a row with its own options"
+            "\npretrain.method, .seed, .data.FIELD, .train.FIELD: a student that rows start from"
         )
         return
     known = all_fields()
