@@ -114,6 +114,15 @@ def make_method(name: str, config: Config) -> Method:
     return method_class(name, config)(name, config.changed(own) if own else config)
 
 
+def check_all_records(config: Config, what: str) -> None:
+    """Refuse a row that trains on a part of the records where ``what`` is made from all of them."""
+    if config.train.records:
+        raise UserError(
+            f"train.records is {config.train.records}, and {what} come from all training records, "
+            "which would tell the row of others than its own; set data.n_train instead"
+        )
+
+
 class TrainedMethod(NamedTuple):
     """What it takes to answer with a method."""
 

@@ -6,7 +6,7 @@ import pytest
 from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, read_jsonl
-from asesjax.experiment import execute
+from asesjax.experiment import execute, make_stages
 from asesjax.methods.method import make_method
 from asesjax.run import Run, load_role, student_run
 from asesjax.seeds import execute_seeds
@@ -94,3 +94,10 @@ def test_a_checkpoint_takes_the_students_place(tmp_path):
 def test_fields_that_a_student_cannot_have_are_refused(name):
     with pytest.raises(UserError, match=f"pretrain.{name}: the student has the run's model"):
         config(**{f"pretrain.{name}": "5"})
+
+
+@pytest.mark.parametrize("method", ["kpod", "in_context"])
+def test_rows_that_look_at_all_records_take_no_part_of_them(tmp_path, method):
+    fields = {"methods": method, "train.records": "4", "train.normalize": "examples"}
+    with pytest.raises(UserError, match="come from all training records.*data.n_train"):
+        make_stages(Run(config(**fields), tmp_path))

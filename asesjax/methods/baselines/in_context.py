@@ -18,7 +18,14 @@ from asesjax.data.examples import join_ids
 from asesjax.data.vocab import Vocabulary
 from asesjax.methods.baselines.direct import answer_example, answer_text, direct_example
 from asesjax.methods.baselines.marks import encode_marks
-from asesjax.methods.method import METHODS, GenerateFn, Method, Request, TrainedMethod
+from asesjax.methods.method import (
+    METHODS,
+    GenerateFn,
+    Method,
+    Request,
+    TrainedMethod,
+    check_all_records,
+)
 from asesjax.run import Run
 
 
@@ -65,6 +72,7 @@ class InContext(Method):
     def __init__(self, name: str, config: Config):
         super().__init__(name, config)
         self._pool: list[EncodedRecord] = []
+        check_all_records(config, "worked examples")
         if not self.options.formats:
             raise UserError(f"in_context.formats must name some of {', '.join(FORMATS)}")
         wanted = (*self.options.formats, self.options.ask)

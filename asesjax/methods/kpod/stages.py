@@ -33,6 +33,7 @@ from asesjax.methods.kpod.weights import (
     weight_example,
     weights_objective,
 )
+from asesjax.methods.method import check_all_records
 from asesjax.models import keypoint
 from asesjax.models.t5_config import T5Config
 from asesjax.run import (
@@ -64,8 +65,9 @@ _BATCH = 64  # of what is only scored
 
 def weight_stages(run: Run, config: Config) -> list[Stage]:
     """Return the stages that train the weighting module and write the weights. Raises UserError for
-    options that do not name one predictor.
+    options that do not name one predictor, or ``train.records``.
     """
+    check_all_records(config, "KPOD's token weights")
     shape, place = config.kpod.predictor_shape, config.kpod.predictor_from
     if place and shape or shape and len(shape) != 5:
         raise UserError(
