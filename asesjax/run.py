@@ -63,20 +63,22 @@ def keep_programs(run: Run) -> None:
 
 def student_run(run: Run) -> Run | None:
     """Return the run that trains the student which all rows start from: that of this run with the
-    fields of ``pretrain`` and with training options of its own, in a folder named by all that makes
-    it. None where nothing is pretrained, or ``model.init_from`` names a checkpoint instead.
+    fields of ``pretrain``, whose training and decoding have options of their own, in a folder named
+    by all that makes it. None where nothing is pretrained, or ``model.init_from`` names a
+    checkpoint instead.
     """
     config = run.config
     if not config.pretrain or config.model.init_from:
         return None
     fields = {name: value for name, value in flatten(config).items()
-              if name.split(".")[0] not in ("train", "variants", "pretrain")}  # fmt: skip
+              if name.split(".")[0] not in ("train", "decode", "variants", "pretrain")}  # fmt: skip
     own = dict(config.pretrain)
     name = own.pop("method")
-    fields |= own | {"name": f"student of {config.name}", "methods": (name,)}
-    config = from_fields(fields, "pretrain")
+    config = from_fields(fields | own | {"name": "student", "methods": (name,)}, "pretrain")
     method = make_method(name, config)
-    made_by = reads(config, "seed", "data", "vocab", "model", "train") | method.reads("train")
+    made_by = reads(config, "seed", "data", "vocab", "model", "train", "decode", "evaluate")
+    for kind in ("train", "decode", "report"):
+        made_by |= method.reads(kind)
     for stage in method.stages(dataclasses.replace(run, config=config)):
         made_by |= stage.reads
     shared = Path(config.students) if config.students else (run.shared or run.workdir) / "students"

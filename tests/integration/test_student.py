@@ -67,6 +67,9 @@ def test_every_row_starts_from_one_student(tmp_path):
     longer = Run(config(**{"train.epochs": "3.0", "pretrain.seed": "0", "seed": "1"}),
                  tmp_path / "run", said.append)  # fmt: skip
     assert student_run(longer).workdir == student.workdir
+    # So does a run of another name that decodes otherwise.
+    renamed = {"name": "other", "decode.max_rounds": "3", "pretrain.seed": "0"}
+    execute(student_run(Run(config(**renamed), tmp_path / "run", said.append)))
     other = Run(config(**{"pretrain.train.steps": "4"}), tmp_path / "run", said.append)
     assert student_run(other).workdir != student.workdir
     with pytest.raises(UserError, match="stage data: pretrain: 'direct-"):
