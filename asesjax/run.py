@@ -127,6 +127,7 @@ def trained(
 ) -> TrainedMethod:
     """Put together what answering with some parameters of a method takes."""
     run = dataclasses.replace(run, config=method.config)
+    method.recall(run.workdir)
     template = run.config.data.answer_template
     corpus = functools.partial(read_corpus, run.workdir, "train", template)
     return TrainedMethod(method, model_config(run, vocab), params, vocab, corpus)

@@ -40,7 +40,6 @@ def get_config(arg: str = ""):
         m = c.model
         m.d_model, m.d_ff, m.n_heads, m.d_kv = 16, 32, 2, 8
         m.n_encoder_layers = m.n_decoder_layers = 1
-        c.segment.beta = 1.0
         t.tokens, t.steps, t.batch_size, t.evaluate_every_share = 0, 8, 8, 1.0
         t.source_buckets, t.target_buckets = (320,), (96,)
         g.batch_size, g.curve_questions, g.context_lengths = 16, 4, ()

@@ -55,7 +55,7 @@ def write_hf_tokenizer(vocab: Vocabulary, folder: Path) -> str:
     config: dict[str, Any] = dict(_SPECIAL)
     if kind == model.trainer_spec.UNIGRAM:
         (folder / "spiece.model").write_bytes(vocab.model)
-        config |= {"tokenizer_class": "T5Tokenizer", "extra_ids": vocab.extra_ids}
+        config |= {"tokenizer_class": "T5Tokenizer", "extra_ids": vocab.new_ids}
     elif kind == model.trainer_spec.BPE:
         sentinels = [f"<extra_id_{k}>" for k in range(vocab.extra_ids)]
         write_json(folder / "tokenizer.json", _bpe_json(model, vocab))

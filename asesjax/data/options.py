@@ -66,7 +66,8 @@ class VocabOptions:
     )  # fmt: skip
     path: str = option("", "SentencePiece model to load (kind sentencepiece)")
     size: int = option(256, "most pieces of a trained vocabulary", least=1)
-    extra_ids: int = option(100, "sentinels <extra_id_0> ... behind the pieces", least=0)
+    extra_ids: int = option(100, "sentinels <extra_id_0> ... behind the pieces, unless the model "
+                            "ends with its own, as mT5's", least=0)  # fmt: skip
     split_digits: bool = option(False, "trained vocabulary: one piece a digit, not a number")
     byte_fallback: bool = option(
         False, "trained vocabulary: bytes for unseen characters, and text as it is"

@@ -124,7 +124,9 @@ class Vocabulary:
 
 
 class SentencePieceVocabulary(Vocabulary):
-    """Pieces of a SentencePiece model, followed by sentinels."""
+    """Pieces of a SentencePiece model, followed by sentinels: those that close the model's own
+    pieces (mT5), or else ``extra_ids`` new ones (T5).
+    """
 
     kind = "sentencepiece"
 
@@ -141,7 +143,11 @@ class SentencePieceVocabulary(Vocabulary):
                 "pad_id=0, eos_id=1, unk_id=2, bos_id=-1"
             )
         self.model = model
-        super().__init__(self.pieces.get_piece_size(), extra_ids)
+        n_pieces, n_own = self.pieces.get_piece_size(), 0
+        while self.pieces.id_to_piece(n_pieces - 1 - n_own).lstrip("▁") == f"<extra_id_{n_own}>":
+            n_own += 1
+        self.new_ids = 0 if n_own else extra_ids  # sentinels that are no pieces of the model
+        super().__init__(n_pieces - n_own, n_own or extra_ids)
 
     def _encode_plain(self, texts):
         # Copies: what sentencepiece returns is read-only.

@@ -177,8 +177,8 @@ def judge(rows: RowState, segment: SegmentState, inputs: DecodeInput, spec: Deco
 
     In this order: logits that are not finite end the chain without the segment (NONFINITE); the
     sentinel, ``stop_ids`` or the last turn end it (END); a segment that loops is kept and ends it
-    (LOOPING); without ``n_turns`` an empty or repeated segment ends it and is dropped (REPEATED); a
-    full chain or no round left end it (LENGTH).
+    (LOOPING); without ``n_turns`` an empty or repeated segment ends it and is dropped (REPEATED),
+    but for the first with ``empty_first``; a full chain or no round left end it (LENGTH).
     """
     output = rows.output
     n_ids = (segment.ids != PAD).sum(axis=1)
@@ -191,6 +191,8 @@ def judge(rows: RowState, segment: SegmentState, inputs: DecodeInput, spec: Deco
     if not spec.n_turns:
         same = (segment.ids == rows.previous).all(axis=1)  # also the empty first segment
         again = (same | (n_ids == 0)) & ~end & ~segment.looping
+        if spec.empty_first:
+            again &= rows.rounds > 0
     keep = ~segment.nonfinite & ~again & (n_ids > 0)
 
     place = jnp.arange(spec.chain_buffer)[None] - output.length[:, None]

@@ -56,6 +56,7 @@ class DecodePlan(NamedTuple):
     n_turns: int = 1  # turns of a chain; 0: until the chain ends by itself
     sentinel: bool = False  # whether sentinel 0 ends a chain
     stop_text: str = ""  # ends a chain with the segment that holds it; empty: none
+    empty_first: bool = False  # whether the first segment may be empty without ending the chain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,7 @@ class DecodeSpec:
     # above 0: turns of a chain, whose segments may be empty; 1 to write the whole chain at once
     n_turns: int = 0
     turns: tuple[Turn, ...] = (Turn(),)  # see ``DecodePlan``
+    empty_first: bool = False  # see ``DecodePlan``
     sampler: Sampler = greedy  # chooses ids, see ``sampling``
     repeat_ngram: int = 0  # n: a segment that repeats n ids in a row is cut, and its chain ends
     beams: int = 1  # above 1, segments are the best of a beam search, in the plain loop

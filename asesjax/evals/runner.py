@@ -32,8 +32,9 @@ def decode_spec(method: Method, vocab: Vocabulary) -> tuple[DecodeSpec, Limits]:
         vocab.size, decode.max_chain_tokens, segment, rounds, vocab.eos_id,
         sentinel_id=vocab.sentinel(0) if plan.sentinel else -1,
         stop_ids=tuple(vocab.encode(plan.stop_text).tolist()) if plan.stop_text else (),
-        n_turns=plan.n_turns, turns=plan.turns, sampler=SAMPLERS.get(decode.sampler)(decode),
-        repeat_ngram=decode.repeat_ngram, beams=decode.beams, length_penalty=decode.length_penalty,
+        n_turns=plan.n_turns, turns=plan.turns, empty_first=plan.empty_first,
+        sampler=SAMPLERS.get(decode.sampler)(decode), repeat_ngram=decode.repeat_ngram,
+        beams=decode.beams, length_penalty=decode.length_penalty,
     )  # fmt: skip
     return spec, Limits(rounds, segment, decode.max_chain_tokens)
 

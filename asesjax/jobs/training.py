@@ -154,12 +154,13 @@ def role_examples(
     vocab, template = load_saved(run / "vocab"), method.config.data.answer_template
     files = method.annotations if annotations is None else annotations
     records = read_corpus(run.workdir, split, template, files)
-    shown = method.config.train.records or None
-    if split == "train":
-        records = records[:shown]
-        method.prepare(records)
-    else:
-        method.prepare(read_corpus(run.workdir, "train", template)[:shown])
+    train = records if split == "train" else read_corpus(run.workdir, "train", template)
+    train = train[: method.config.train.records or None]
+    if method.fold:
+        part, n_folds = method.fold
+        train = [one for i, one in enumerate(train) if i % n_folds != part]
+    records = train if split == "train" else records
+    method.prepare(train)
     out: dict[str, list[Example]] = {role: [] for role in method.roles}
     for record in records:
         for role, examples in method.examples(record, vocab).items():

@@ -4,6 +4,7 @@ A method is a class, registered under its name where it is defined. It supplies 
 for each role and a decode plan; most need no more.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -44,6 +45,9 @@ class Method:
     annotations: tuple[str, ...] = ()  # files whose arrays its records get (``data.corpus``)
     outputs: tuple[str, ...] = ()  # what its training writes below the workdir, besides its roles
     train: "Callable[[Run], None] | None" = None  # in place of ``jobs.training``
+    fold: tuple[int, int] | None = (
+        None  # (i, k): training records i, i + k, i + 2 k, ... are unseen
+    )
 
     def __init__(self, name: str, config: Config):
         """Make a row; ``config`` has the row's own options. Raises UserError if they conflict."""
@@ -60,6 +64,9 @@ class Method:
     def examples(self, record: EncodedRecord, vocab: Vocabulary) -> dict[str, list[Example]]:
         """Return the examples of one record for each role."""
         raise NotImplementedError
+
+    def recall(self, workdir: Path) -> None:
+        """See what its stages wrote, before it decodes."""
 
     def decode_plan(self, vocab: Vocabulary) -> DecodePlan:
         """Return who writes what, from which prompt, until which mark."""
@@ -109,9 +116,23 @@ def method_class(name: str, config: Config) -> type[Method]:
 
 
 def make_method(name: str, config: Config) -> Method:
-    """Return a row of the results table: a method, or a variant of one with its own options."""
-    own = {key: value for key, value in config.variants.get(name, {}).items() if key != "method"}
-    return method_class(name, config)(name, config.changed(own) if own else config)
+    """Return a row of the results table: a method, or a variant of one with its own options. A name
+    of ``fold_rows`` is the row whose training leaves out a part of the records.
+    """
+    fold = None if name in config.variants else re.fullmatch(r"(.+)-fold(\d+)of(\d+)", name)
+    row = fold[1] if fold else name
+    own = {key: value for key, value in config.variants.get(row, {}).items() if key != "method"}
+    method = method_class(row, config)(name, config.changed(own) if own else config)
+    if fold:
+        method.fold = int(fold[2]), int(fold[3])
+    return method
+
+
+def fold_rows(name: str, n_folds: int) -> list[str]:
+    """Return the names of rows that are like one but leave out the first, second, ... of so many
+    parts of the training records; the row itself for fewer than two.
+    """
+    return [f"{name}-fold{i}of{n_folds}" for i in range(n_folds)] if n_folds > 1 else [name]
 
 
 def check_all_records(config: Config, what: str) -> None:

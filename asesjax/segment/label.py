@@ -36,15 +36,16 @@ def label_pieces(
 
 
 def balance(labels: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Return ``as_share`` of the pieces of all rationales, and ``both_share``: of the rationales of
-    several pieces, those with both labels (nan without such).
+    """Return ``as_share`` of the pieces of all rationales, ``first_as_share`` of their first ones,
+    and ``both_share``: of the rationales of several pieces, those with both labels (nan without).
 
     >>> balance([["ES", "AS"], ["AS", "AS"]])
-    {'as_share': 0.75, 'both_share': 0.5}
+    {'as_share': 0.75, 'first_as_share': 0.5, 'both_share': 0.5}
     """
     pieces = [label for own in labels for label in own]
     both = [len(set(own)) == len(LABELS) for own in labels if len(own) > 1]
     return {"as_share": pieces.count(AS) / max(len(pieces), 1),
+            "first_as_share": sum(own[0] == AS for own in labels) / max(len(labels), 1),
             "both_share": sum(both) / len(both) if both else float("nan")}  # fmt: skip
 
 
@@ -57,7 +58,7 @@ def lopsided(
     label alone, and (without a ``threshold``) with which beta half of these would have both; empty
     where all is well.
     """
-    share, both = balance(labels).values()
+    share, _, both = balance(labels).values()
     if _FEW <= share <= 1 - _FEW and not both < 0.5:
         return ""
     text = f"{share:.1%} of all pieces are AS"

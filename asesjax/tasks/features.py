@@ -68,7 +68,7 @@ def seqio_vocabulary(vocab: Vocabulary, folder: str | Path) -> seqio.Vocabulary:
         return PlainVocabulary(vocab)
     if vocab.kind == "byte":
         return seqio.ByteVocabulary(vocab.extra_ids)
-    return seqio.SentencePieceVocabulary(str(Path(folder) / "spiece.model"), vocab.extra_ids)
+    return seqio.SentencePieceVocabulary(str(Path(folder) / "spiece.model"), vocab.new_ids)
 
 
 def output_features(vocab: seqio.Vocabulary) -> dict[str, seqio.Feature]:

@@ -232,6 +232,24 @@ def test_errors_of_loading(tmp_path):
         load_vocabulary("sentencepiece", str(tmp_path / "llama.model"))
 
 
+def test_sentinels_may_be_pieces_of_the_model_as_mt5s_are(trained, tmp_path):
+    own = [f"▁<extra_id_{k}>".encode() for k in (2, 1, 0)]
+    # Serialised messages behind each other are one: field 1 is a piece, whose field 1 is its text.
+    more = b"".join(bytes((10, len(text) + 2, 10, len(text))) + text for text in own)
+    vocab = SentencePieceVocabulary(trained.model + more, 100)
+    n = trained.n_pieces
+    assert (vocab.n_pieces, vocab.extra_ids, vocab.size) == (n, 3, n + 3)
+    assert [vocab.sentinel(k) for k in (0, 1, 2)] == [n + 2, n + 1, n]
+    text = "Ann has <extra_id_1> 5"
+    ids = vocab.encode(text)
+    assert ids.tolist() == [*trained.encode("Ann has"), n + 1, *trained.encode("5")]
+    assert vocab.decode(ids) == text
+    vocab.save(tmp_path)
+    assert load_saved(tmp_path).fingerprint == vocab.fingerprint
+    with pytest.raises(UserError, match="has 3 sentinels"):
+        vocab.sentinel(3)
+
+
 def test_unknown_share(trained):
     texts = ["Amy has 5 apples.", "Amy < Ben", "Dan ~ Ben < Amy"]
     n_unknown, n_tokens, examples = unknown_share(trained, texts)

@@ -45,8 +45,10 @@ def next_logits(config, params, source, written):
 def loops(segment, n):
     """Whether the last n ids stand earlier in the segment too."""
     tail = segment[-n:]
-    return n > 0 and len(segment) > n and any(
-        segment[i : i + n] == tail for i in range(len(segment) - n)
+    return (
+        n > 0
+        and len(segment) > n
+        and any(segment[i : i + n] == tail for i in range(len(segment) - n))
     )
 
 
@@ -110,6 +112,8 @@ def decode(config, params_by_role, question, limits, spec, prefix=(), extra=(), 
             or (is_last and end != "cut")
         ):
             result.finish_reason = FinishReason.END
+        elif spec.empty_first and not segment and n_round == 0:
+            pass
         elif not spec.n_turns and (
             not segment or (result.segments and segment == result.segments[-1])
         ):

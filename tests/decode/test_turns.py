@@ -83,6 +83,21 @@ def test_marks_choose_who_writes(engine):
 
 
 @ENGINES
+def test_an_empty_first_segment_passes_the_turn_where_it_may(engine):
+    forced = [np.full(i % 2, toy.SPEC.eos_id, np.int32) for i in range(toy.ROWS)]
+    passing, decoder = spec(empty_first=True), toy.DECODERS[engine]
+    toy.compare(TWO, QUESTIONS, toy.WIDE, passing, decoder, forced=forced)
+    passed = toy.run(TWO, QUESTIONS, toy.WIDE, passing, decoder, forced=forced)[1::2]
+    ended = toy.run(TWO, QUESTIONS, toy.WIDE, spec(), decoder, forced=forced)[1::2]
+    assert not any(r.segments for r in ended)
+    assert {r.finish_reason for r in ended} == {FinishReason.REPEATED}
+    # What follows is what the second writes to whom it is given the first turn.
+    other = toy.run(TWO[::-1], QUESTIONS, toy.WIDE, spec(), decoder)[1::2]
+    full = [(a, b) for a, b in zip(passed, other, strict=True) if len(b.segments) < toy.R - 1]
+    assert len(full) > 5 and all(a.segments == b.segments for a, b in full)
+
+
+@ENGINES
 def test_first_turns_differ(engine):
     turns = spec(n_turns=3, turns=marked(15, 16, 17), sentinel_id=-1)
     first = np.arange(toy.ROWS) % 3

@@ -2,15 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from asesjax.cli.main import main
 from asesjax.config import load_config
 from asesjax.core.errors import UserError
-from asesjax.core.files import read_json
+from asesjax.core.files import read_json, read_jsonl
+from asesjax.data.corpus import read_corpus
+from asesjax.data.vocab import load_saved
 from asesjax.experiment import make_stages, open_run
 from asesjax.jobs.training import role_examples
-from asesjax.methods.ases.stages import segment_report
+from asesjax.methods.ases.scoring import score_records
+from asesjax.methods.ases.stages import load_scorer, segment_pieces, segment_report
 from asesjax.methods.method import make_method
 from asesjax.run import Run, role_folder
 from asesjax.segment.records import read_segments
@@ -78,7 +82,8 @@ def segmented(tmp_path_factory):
     """Rows by four labellings, with scorers trained and nothing else."""
     workdir = tmp_path_factory.mktemp("labellings") / "run"
     fields = {
-        "methods": "direct,usm,usm_location,dsm_location,usm_other,usm_bleu",
+        "methods": "direct,usm,usm_location,dsm_location,usm_other,usm_bleu,usm_folds",
+        "variants.usm_folds.method": "usm", "variants.usm_folds.segment.folds": "3",
         "variants.usm_location.method": "usm", "variants.usm_location.segment.strategy": "location",
         "variants.dsm_location.method": "dsm", "variants.dsm_location.segment.strategy": "location",
         "variants.usm_bleu.method": "usm", "variants.usm_bleu.segment.strategy": "bleu",
@@ -107,6 +112,43 @@ def test_each_row_learns_from_its_own_labels(segmented):
     assert {one.strategy for one in by_row["usm"]} == {"entropy"}
 
 
+def test_folds_score_nothing_that_they_saw(segmented):
+    row = make_method("usm_folds", segmented.config)
+    vocab = load_saved(segmented / "vocab")
+    records = {split: read_corpus(segmented.workdir, split, segmented.config.data.answer_template)
+               for split in ("train", "validation")}  # fmt: skip
+    scored = {split: {one["id"]: one["scores"]["loss"] for _, one in
+                      read_jsonl(segmented / f"{row.labelling.scores}/{split}.jsonl")}
+              for split in records}  # fmt: skip
+    assert list(scored["train"]) == [one.record.id for one in records["train"]]
+    folds = [make_method(f"direct-fold{i}of3", segmented.config) for i in range(3)]
+    unseen: list[str] = []
+    for i, fold in enumerate(folds):
+        seen = {one.id for one in role_examples(segmented, fold, "train")["main"]}
+        own = [one for one in records["train"] if one.record.id not in seen]
+        unseen += [one.record.id for one in own]
+        assert len(seen) + len(own) == len(records["train"])
+        assert read_json(role_folder(segmented, fold.name, "main") / "result.json")["examples"] \
+            == len(seen)  # fmt: skip
+        own += records["validation"] if i == 0 else []
+        score, facts = load_scorer(segmented, fold, vocab)
+        assert facts["row"] == fold.name
+        again = score_records(own, row.config, vocab, score)
+        everything = scored["train"] | scored["validation"]
+        for one in again:
+            np.testing.assert_allclose(everything[one.id], one.scores["loss"], rtol=1e-4)
+    assert sorted(unseen) == sorted(scored["train"])
+    scorers = segment_report(segmented).facts["labellings"][row.labelling.segments]["scorers"]
+    assert [one["row"] for one in scorers] == [fold.name for fold in folds]
+
+
+def test_a_fold_of_a_scorer_that_needs_more_is_refused(tmp_path):
+    fields = {"methods": "usm", "segment.scorer": "kpod", "segment.folds": "2",
+              "train.normalize": "examples"}  # fmt: skip
+    with pytest.raises(UserError, match="segment.folds asks for a scorer that learns from the rec"):
+        stages(tmp_path, fields)
+
+
 def test_the_report_says_what_labelled_what(segmented):
     part = segment_report(segmented)
     at = {name: make_method(name, segmented.config).labelling.segments for name in
@@ -133,7 +175,5 @@ def test_a_lopsided_labelling_is_said_where_it_is_made(segmented, capsys):
     row = make_method("usm_bleu", segmented.config)
     summary = read_json(segmented / f"{row.labelling.segments}/summary.json")
     assert summary["beta"] == 1.4
-    from asesjax.methods.ases.stages import segment_pieces
-
     segment_pieces(Run(row.config, segmented.workdir), row.labelling)
     assert "WARNING: 0.0% of all pieces are AS" in capsys.readouterr().out

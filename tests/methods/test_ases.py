@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
+from asesjax.core.files import write_json
 from asesjax.core.types import AS, ES, LABELS, Record, Segment
 from asesjax.data.corpus import encode_record
 from asesjax.data.vocab import ByteVocabulary, load_vocabulary, train_vocabulary
@@ -82,6 +83,31 @@ def test_dual_path_divides_the_unified_examples_by_label():
     assert [e.id for e in dual["es"]] == [unified[0].id, unified[2].id]
     assert [e.id for e in dual["as"]] == [unified[1].id]
     np.testing.assert_array_equal(dual["as"][0].inputs, unified[1].inputs)
+
+
+def test_who_begins_where_a_rationale_begins_with_as(tmp_path):
+    record = segmented([SEGMENTS[1], SEGMENTS[0]])
+
+    def of(first):
+        return make_method("dsm", finish(base_config(), {"ases.first": first}))
+
+    empty, first = of("empty").examples(record, vocabulary())["es"]
+    assert (text_of(empty.inputs), empty.targets.tolist()) == (f"{QUESTION}|", [1])
+    assert text_of(first.targets) == f"{FIRST} <extra_id_0>|"
+    assert len(of("empty").examples(segmented(SEGMENTS), vocabulary())["es"]) == 2
+    for name in ("es", "frequent"):
+        assert len(of(name).examples(record, vocabulary())["es"]) == 1
+    plans = {name: of(name).decode_plan(vocabulary()) for name in ("empty", "es", "frequent")}
+    assert {name: plan.empty_first for name, plan in plans.items()} == {
+        "empty": True, "es": False, "frequent": False
+    }  # fmt: skip
+    for share, roles in ((0.4, ["es", "as"]), (0.6, ["as", "es"])):
+        write_json(tmp_path / "segments/summary.json", {"first_as_share": share})
+        for name, expected in (("frequent", roles), ("empty", ["es", "as"])):
+            method = of(name)
+            method.recall(tmp_path)
+            plan = method.decode_plan(vocabulary())
+            assert [turn.role for turn in plan.turns] == expected
 
 
 def test_end_marks_weigh_what_their_segment_weighs():

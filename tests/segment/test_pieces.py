@@ -143,12 +143,18 @@ def test_cuts_with_short_keep(text, expected):
     [
         # Forward inside a sentence, backward at its end, forward for the first.
         ("So, Ann has 5 dogs and cats.", ["So, Ann has 5 dogs and cats."]),
-        ("Ann has five dogs, too, so she now has more.",
-         ["Ann has five dogs, ", "too, so she now has more."]),
-        ("Ann has five dogs. She does. Ben has none at all.",
-         ["Ann has five dogs. She does. ", "Ben has none at all."]),
-        ("Ann has five dogs\nIt is\nBen has none at all.",
-         ["Ann has five dogs\nIt is\n", "Ben has none at all."]),
+        (
+            "Ann has five dogs, too, so she now has more.",
+            ["Ann has five dogs, ", "too, so she now has more."],
+        ),
+        (
+            "Ann has five dogs. She does. Ben has none at all.",
+            ["Ann has five dogs. She does. ", "Ben has none at all."],
+        ),
+        (
+            "Ann has five dogs\nIt is\nBen has none at all.",
+            ["Ann has five dogs\nIt is\n", "Ben has none at all."],
+        ),
         ("Yes. Ben has none at all.", ["Yes. Ben has none at all."]),
         ("Ben has none at all, I say", ["Ben has none at all, I say"]),
         ("a, b, c, d, e", ["a, b, c, d, e"]),
@@ -158,6 +164,16 @@ def test_cuts_with_short_keep(text, expected):
 )
 def test_joins_with_short_merge(text, expected):
     assert cut(text) == expected
+
+
+def test_the_released_code_cuts_at_full_stops_newlines_and_commas_alone():
+    text = "It is 3.5, or 1,000; no: 2! Yes.\nNo, so?"
+    assert cut(text, short="keep", cut="commas") == [
+        "It is 3.5, ",
+        "or 1,000; no: 2! Yes.\n",
+        "No, ",
+        "so?",
+    ]
 
 
 def test_drop_may_leave_nothing():
@@ -172,7 +188,12 @@ def test_sentences_keep_commas_and_colons():
 
 def test_count_words():
     assert [count_words(t) for t in ("", " ", "a b", "a-b 3.5", "肝大，a", "，。")] == [
-        0, 0, 2, 2, 3, 0,
+        0,
+        0,
+        2,
+        2,
+        3,
+        0,
     ]
 
 

@@ -22,6 +22,7 @@ _CLOSING = re.compile(r"\b(?:so )?the answer is\b", re.IGNORECASE)
 _SPLITS = ("train", "test")
 
 
+@file_source("gsm8k_train", in_folder({"": "train.jsonl"}), "jsonl")  # it alone, for all splits
 @file_source("gsm8k", in_folder({split: f"{split}.jsonl" for split in _SPLITS}), "jsonl")
 def parse_gsm8k(settings, row: Row, file: Path, number: int) -> tuple[Record, str]:
     """Parse lines of reasoning with <<48/2=24>> marks, then ``#### 24``. Line breaks stay: 44 % of

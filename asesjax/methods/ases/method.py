@@ -1,11 +1,13 @@
 """AS-ES learning (Xi et al. 2024, section 3): one segment at a time, with one model or two."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from asesjax.core.errors import UserError
+from asesjax.core.files import read_json
 from asesjax.core.options import Config, option, section
 from asesjax.core.stages import Stage
 from asesjax.core.types import AS, ES, LABELS, Example
@@ -41,6 +43,11 @@ class AsEsOptions:
         "holds stop_text ([code])", choices=("sentinel", "stop_text"),
     )  # fmt: skip
     stop_text: str = option("answer is", "see end_of_chain", changes="decode")
+    first: str = option(
+        "empty", "DSM, where a rationale begins with AS: ESM learns to write an empty segment; ESM "
+        "writes first all the same ([code]); the role that most rationales begin with comes first",
+        choices=("empty", "es", "frequent"),
+    )  # fmt: skip
     token_weights: str = option("", "a method whose token weights multiply the loss weights; "
                                 "empty: none", choices=_Sources())  # fmt: skip
 
@@ -90,7 +97,12 @@ class AsEs(Method):
 
 @METHODS.register("dsm")
 class DualPath(AsEs):
-    """Two models in turn: ESM writes the extractive segments, ASM the abstractive ones."""
+    """Two models in turn: ESM writes the extractive segments, ASM the abstractive ones.
+
+    A rationale may begin with AS (of GSM8K's a quarter, by ROUGE). By default ("empty", ours) ESM
+    is taught to pass, so that each question has its own beginning; where no rationale begins so,
+    this is the same as "es".
+    """
 
     roles = ("es", "as")
     turns = (Turn("es", ES), Turn("as", AS))
@@ -100,9 +112,23 @@ class DualPath(AsEs):
         by_role: dict[str, list[Example]] = {"es": [], "as": []}
         segments = self.segment_examples(record, vocab)
         labels = merged_labels(record, self.config.segment.merge_adjacent)
+        if self.options.first == "empty" and labels[0] == AS:
+            nothing = make_example(vocab, f"{record.record.id}/0", [record.question.ids], [], "es")
+            by_role["es"].append(nothing)
         for label, example in zip(labels, segments, strict=True):
             by_role[label.lower()].append(example)
         return by_role
+
+    def recall(self, workdir: Path) -> None:
+        """Let the role begin that most rationales begin with, where the options ask for it."""
+        if self.options.first == "frequent":
+            summary = read_json(workdir / self.labelling.segments / "summary.json")
+            if summary["first_as_share"] > 0.5:
+                self.turns = self.turns[::-1]
+
+    def decode_plan(self, vocab: Vocabulary) -> DecodePlan:
+        """ESM and ASM take turns; ESM may pass the first."""
+        return super().decode_plan(vocab)._replace(empty_first=self.options.first == "empty")
 
 
 @METHODS.register("usm")

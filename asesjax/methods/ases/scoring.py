@@ -45,7 +45,7 @@ def score_records(
     chains = []
     for record in plain:
         text = chain_text(record, config.data.answer_template)
-        pieces = tuple(split_pieces(text, segment.short, segment.min_words))
+        pieces = tuple(split_pieces(text, segment.short, segment.min_words, segment.cut))
         if not pieces:
             raise UserError(
                 f"record {record.id}: no piece of its rationale has more than "

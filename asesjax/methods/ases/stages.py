@@ -5,6 +5,7 @@ a hash of the fields; rows with the same fields share them.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,13 +15,13 @@ from asesjax.core.files import read_json, read_jsonl, write_json, write_jsonl
 from asesjax.core.options import Config, fingerprint, reads
 from asesjax.core.ragged import Ragged, write_annotations
 from asesjax.core.stages import Stage
-from asesjax.core.types import LABELS
+from asesjax.core.types import LABELS, Example
 from asesjax.data.corpus import read_corpus
 from asesjax.data.sources import read_records
 from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.decode.score import score_examples
 from asesjax.methods.ases.scoring import ScoredRecord, Scorer, score_records, segment_scored
-from asesjax.methods.method import METHODS, Method, ReportPart, make_method
+from asesjax.methods.method import METHODS, Method, ReportPart, fold_rows, make_method
 from asesjax.run import Run, load_role, model_config, role_folder
 from asesjax.segment.label import balance, f1_from_counts, lopsided, segmentation_f1
 from asesjax.segment.pieces import Piece
@@ -82,45 +83,61 @@ def segment_stages(run: Run, row: Any) -> list[Stage]:
     name = config.segment.scorer
     sharing = [other.config.segment.strategy for other in (row, *labelled_rows(run.config))
                if other.labelling.scores == at.scores]  # fmt: skip
+    rows = fold_rows(name, config.segment.folds)
     # A row that is trained anyway scores too, for the comparison with gold labels.
-    has_scorer = name in run.config.methods or any(SCORES.get(s).needs_model for s in sharing)
+    has_scorer = rows[0] in run.config.methods or any(SCORES.get(s).needs_model for s in sharing)
     if has_scorer and name not in (*METHODS, *config.variants):
         raise unknown("segment.scorer", name, [*METHODS, *config.variants])
     # With the configuration of all rows, not the options of the row that learns from scores.
-    scorer = make_method(name, run.config) if has_scorer else None
-    if hasattr(scorer, "labelling"):
-        raise UserError(
-            f"segment.scorer is {name}, which itself learns from segments; set it to a method "
-            "that does not, such as direct"
-        )
+    scorers = [make_method(row, run.config) for row in rows] if has_scorer else []
+    for scorer in scorers:
+        if hasattr(scorer, "labelling"):
+            raise UserError(
+                f"segment.scorer is {name}, which itself learns from segments; set it to a method "
+                "that does not, such as direct"
+            )
+        if scorer.fold and (
+            scorer.train or scorer.needs or scorer.annotations or scorer.start_from
+        ):
+            raise UserError(
+                f"segment.folds asks for a scorer that learns from the records alone, and "
+                f"{name} needs more; set segment.scorer=direct, or segment.folds=0"
+            )
     own = dataclasses.replace(run, config=config)
     return [
-        Stage(f"score{at.of_scores}", lambda: score_pieces(own, scorer, at),
+        Stage(f"score{at.of_scores}", lambda: score_pieces(own, scorers, at),
               reads(config, "segment:score") | {"evaluate.language": config.evaluate.language},
-              ("data", f"train-{name}") if has_scorer else ("data",), outputs=(at.scores,)),
+              ("data", *(f"train-{scorer.name}" for scorer in scorers)), outputs=(at.scores,)),
         Stage(f"segment{at.of_segments}", lambda: segment_pieces(own, at),
               reads(config, "segment"), (f"score{at.of_scores}",), outputs=(at.segments,),
-              without=() if asks_scorer else (f"train-{name}",)),
+              without=() if asks_scorer else tuple(f"train-{row}" for row in rows)),
     ]  # fmt: skip
 
 
-def score_pieces(run: Run, scorer: Method | None = None, at: Labelling = PLAIN) -> None:
-    """Cut the chains of training and validation into pieces and score them by every score; those
-    that ask a model need a trained ``scorer``.
+def score_pieces(run: Run, scorers: Sequence[Method] = (), at: Labelling = PLAIN) -> None:
+    """Cut the chains of training and validation into pieces and score them by every score. Those
+    that ask a model need trained ``scorers``: one, or one for each fold of the training records, of
+    which the first scores validation.
     """
-    config = run.config
-    vocab, score, found = load_saved(run / "vocab"), None, []
-    if scorer is not None:
-        score, facts = _load_scorer(run, scorer, vocab)
-        found.append(facts)
-    for split in _SPLITS:
-        records = read_corpus(run.workdir, split, config.data.answer_template)
-        rows = score_records(records, config, vocab, score)
-        write_jsonl(run / f"{at.scores}/{split}.jsonl", map(dataclasses.asdict, rows))
-    write_json(run / f"{at.scores}/scorers.json", found)
+    config, vocab = run.config, load_saved(run / "vocab")
+    train, held_out = (read_corpus(run.workdir, split, config.data.answer_template)
+                       for split in _SPLITS)  # fmt: skip
+    n, facts = max(len(scorers), 1), []
+    rows: dict[str, list] = {"train": [None] * len(train)}
+    for i in range(n):
+        score = None
+        if scorers:
+            score, own = load_scorer(run, scorers[i], vocab)
+            facts.append(own)
+        rows["train"][i::n] = score_records(train[i::n], config, vocab, score)
+        if i == 0:
+            rows["validation"] = score_records(held_out, config, vocab, score)
+    for split, scored in rows.items():
+        write_jsonl(run / f"{at.scores}/{split}.jsonl", map(dataclasses.asdict, scored))
+    write_json(run / f"{at.scores}/scorers.json", facts)
 
 
-def _load_scorer(run: Run, scorer: Method, vocab: Vocabulary) -> tuple[Scorer, dict[str, Any]]:
+def load_scorer(run: Run, scorer: Method, vocab: Vocabulary) -> tuple[Scorer, dict[str, Any]]:
     """Load the checkpoint of a row that is the best by validation; return what scores with it, and
     its row, step and validation loss (absent without validation).
     """
@@ -136,8 +153,15 @@ def _load_scorer(run: Run, scorer: Method, vocab: Vocabulary) -> tuple[Scorer, d
     for one in evaluations or ():
         if one["step"] == step:
             facts["validation_loss"] = one["validation_loss"]
-    buckets = train.source_buckets, train.target_buckets
-    return lambda examples: score_examples(model, params, examples, *buckets), facts
+
+    def score(examples: Sequence[Example]) -> list[tuple[np.ndarray, np.ndarray]]:
+        # Pieces are much shorter than the chains that the last bucket is for.
+        longest = -(-max(len(example.targets) for example in examples) // 16) * 16
+        shorter = [length for length in train.target_buckets if length < longest]
+        targets = (*shorter, min(longest, max(train.target_buckets)))
+        return score_examples(model, params, examples, train.source_buckets, targets)
+
+    return score, facts
 
 
 def segment_pieces(run: Run, at: Labelling = PLAIN) -> None:
@@ -164,6 +188,7 @@ def segment_pieces(run: Run, at: Labelling = PLAIN) -> None:
             run.say(f"  {options.strategy} at beta {summary['beta']:g}: {_shares(summary)}")
             if wrong := lopsided([row.scores for row in rows], labels, score.threshold):
                 run.say(f"  WARNING: {wrong}")
+            _warn_of_turns(run, labels, at)
             gold = [record.gold for record in read_records(run / f"data/{split}.jsonl")]
             agreement = _agreement(scored, gold, options.beta) if all(gold) else {}
             summary["agreement"] = agreement
@@ -173,6 +198,19 @@ def segment_pieces(run: Run, at: Labelling = PLAIN) -> None:
         run.say(
             f"  {name:9} F1 against gold: {own['macro_f1']:.3f} (ES {own['es_f1']:.3f}, AS "
             f"{own['as_f1']:.3f}), with beta 1: {own['macro_f1_at_beta_1']:.3f}{chosen}"
+        )
+
+
+def _warn_of_turns(run: Run, labels: Sequence[Sequence[str]], at: Labelling) -> None:
+    """Say where the roles of a row take turns and its segments do not."""
+    in_turn = [row.name for row in labelled_rows(run.config)
+               if row.labelling == at and len(row.roles) > 1]  # fmt: skip
+    steps = [a == b for own in labels for a, b in zip(own, own[1:], strict=False)]
+    if in_turn and any(steps) and not run.config.segment.merge_adjacent:
+        run.say(
+            f"  WARNING: the roles of {', '.join(in_turn)} take turns in decoding, and after "
+            f"{np.mean(steps):.0%} of the segments follows one of the same label "
+            "(segment.merge_adjacent=false)"
         )
 
 
@@ -206,8 +244,10 @@ def segment_report(run: Run) -> ReportPart:
 
 
 def _shares(summary: dict[str, Any]) -> str:
-    return (f"{summary['as_share']:.1%} of the pieces AS, {summary['both_share']:.0%} of the "
-            "rationales with both labels")  # fmt: skip
+    return (
+        f"{summary['as_share']:.1%} of the pieces AS, {summary['both_share']:.0%} of the "
+        f"rationales with both labels, {summary['first_as_share']:.0%} begin with AS"
+    )
 
 
 def _scorer_text(scorer: dict[str, Any]) -> str:
