@@ -14,7 +14,13 @@ from asesjax.data.vocab import load_saved
 from asesjax.experiment import make_stages, open_run
 from asesjax.jobs.training import role_examples
 from asesjax.methods.ases.scoring import score_records
-from asesjax.methods.ases.stages import load_scorer, segment_pieces, segment_report
+from asesjax.methods.ases.stages import (
+    PLAIN,
+    load_scorer,
+    segment_pieces,
+    segment_report,
+    warn_of_turns,
+)
 from asesjax.methods.method import make_method
 from asesjax.run import Run, role_folder
 from asesjax.segment.records import read_segments
@@ -75,6 +81,16 @@ def test_a_row_that_learns_from_segments_scores_for_none(tmp_path):
               "variants.other.segment.scorer": "usm"}  # fmt: skip
     with pytest.raises(UserError, match="segment.scorer is usm, which itself learns"):
         stages(tmp_path, fields)
+
+
+def test_turns_of_roles_that_the_labels_do_not_take_are_said(tmp_path):
+    labels = [["ES", "ES", "AS"], ["ES", "AS"]]
+    for methods, merged, share in (("dsm", "false", 33), ("usm", "false", 0), ("dsm", "true", 0)):
+        config = load_config(SMOKE, {"methods": methods, "segment.merge_adjacent": merged})
+        said = []
+        warn_of_turns(Run(config, tmp_path, said.append), labels, PLAIN)
+        assert bool(said) == bool(share)
+        assert not said or f"the roles of dsm take turns in decoding, and after {share}%" in said[0]
 
 
 @pytest.fixture(scope="module")

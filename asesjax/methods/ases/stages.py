@@ -188,7 +188,7 @@ def segment_pieces(run: Run, at: Labelling = PLAIN) -> None:
             run.say(f"  {options.strategy} at beta {summary['beta']:g}: {_shares(summary)}")
             if wrong := lopsided([row.scores for row in rows], labels, score.threshold):
                 run.say(f"  WARNING: {wrong}")
-            _warn_of_turns(run, labels, at)
+            warn_of_turns(run, labels, at)
             gold = [record.gold for record in read_records(run / f"data/{split}.jsonl")]
             agreement = _agreement(scored, gold, options.beta) if all(gold) else {}
             summary["agreement"] = agreement
@@ -201,7 +201,7 @@ def segment_pieces(run: Run, at: Labelling = PLAIN) -> None:
         )
 
 
-def _warn_of_turns(run: Run, labels: Sequence[Sequence[str]], at: Labelling) -> None:
+def warn_of_turns(run: Run, labels: Sequence[Sequence[str]], at: Labelling) -> None:
     """Say where the roles of a row take turns and its segments do not."""
     in_turn = [row.name for row in labelled_rows(run.config)
                if row.labelling == at and len(row.roles) > 1]  # fmt: skip
