@@ -33,7 +33,7 @@ def get_config(arg: str = ""):
             longer = {"tokens": 4 * c.train.tokens}
             rows[f"direct_4x_{n}"] = {"method": "direct", "train": own | longer}
             # USM takes about so many steps with 2 M tokens.
-            steps = {"tokens": 0, "steps": 820}
+            steps = {"tokens": 0, "steps": 1640}
             rows[f"direct_steps_{n}"] = {"method": "direct", "train": own | steps}
             label = {"strategy": "entropy", "scorer": f"direct_{n}"}
             for method in ("usm", "dsm"):
