@@ -285,7 +285,7 @@ def test_gsm8k_goes_through_every_stage(tmp_path, data_folder, variant):
         "decode.batch_size": 8,
         "decode.context_lengths": "()", "decode.curve_questions": 8, "decode.max_chain_tokens": 24,
         "decode.max_segment_tokens": 8, "decode.max_rounds": 4, "methods": "direct,dsm,usm",
-        "train.source_buckets": "(1024,)", "train.target_buckets": "(768,)",
+        "train.source_buckets": "(512,)", "train.target_buckets": "(384,)",
     }  # fmt: skip
     overrides = [f"--config.{name}={value}" for name, value in small.items()]
     spec = f"{ROOT / 'configs/gsm8k.py'}:{variant}"
