@@ -2,7 +2,7 @@
 
     python notebooks/collect.py runs/evidence/data_efficiency runs/evidence/length ...
 
-A file holds what ``compare.json`` of the run says of each row, who made it (command, commit,
+A file holds what ``compare.json`` of the run says of each row, what made it (command, commit,
 machine, packages), and training losses of the first seed; ``05_results.ipynb`` draws them.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from asesjax.core.files import read_json, read_jsonl, write_text
+from asesjax.seeds import compare_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 OF_ROW = (
@@ -24,10 +25,14 @@ POINTS = 40  # of a loss curve
 
 
 def collect(workdir: Path) -> dict[str, Any]:
-    """Return the results of one folder of several seeds."""
-    group = read_json(workdir / "compare.json")
+    """Return the results of one folder, of several seeds or of one."""
+    several = (workdir / "compare.json").is_file()
+    group = read_json(workdir / "compare.json") if several else compare_runs([workdir])
     made_by = group["made_by"]
-    command = ["asesjax", *shlex.split(made_by["command"])[1:]]
+    # Without places of the machine that ran it.
+    words = [f"runs/{workdir.name}" if Path(word).is_absolute() else word
+             for word in shlex.split(made_by["command"])[1:]]  # fmt: skip
+    command = ["asesjax", *words]
     facts = {name: group[name] for name in ("name", "budget", "metric", "seeds", "questions")}
     return facts | {
         "command": shlex.join(command),
@@ -36,7 +41,7 @@ def collect(workdir: Path) -> dict[str, Any]:
         "packages": {name: made_by["versions"][name] for name in ("jax", "flax", "optax")},
         "rows": [{name: _rounded(row[name]) for name in OF_ROW if name in row}
                  for row in group["rows"]],
-        "losses": _losses(workdir / group["runs"][0]),
+        "losses": _losses(workdir / group["runs"][0] if several else workdir),
     }  # fmt: skip
 
 
