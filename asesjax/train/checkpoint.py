@@ -174,7 +174,8 @@ def save_params(folder: str | Path, params: Params, description: Description | N
         place.parent.mkdir(parents=True, exist_ok=True)
         with ocp.Checkpointer(handler) as writer:
             writer.save(place, args=args)
-        _describe(place, description)
+        if jax.process_index() == 0:
+            _describe(place, description)
     except OSError as error:
         raise _cannot_write(place.parent, error) from error
     return place

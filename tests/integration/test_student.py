@@ -6,6 +6,8 @@ import pytest
 from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, read_jsonl
+from asesjax.data.vocab import ByteVocabulary
+from asesjax.decode.spec import DecodePlan
 from asesjax.experiment import execute, make_stages
 from asesjax.methods.method import make_method
 from asesjax.run import Run, load_role, student_run
@@ -91,6 +93,15 @@ def test_a_checkpoint_takes_the_students_place(tmp_path):
     assert student_run(run).workdir.name.startswith("answer_only-")
     c = run.config.changed({"model.init_from": "somewhere"})
     assert student_run(Run(c, tmp_path, print)) is None
+
+
+def test_the_student_writes_as_its_method_does():
+    vocab = ByteVocabulary(extra_ids=8)
+    for kind, turns in (("direct", 1), ("usm", 0)):
+        c = config(**{"pretrain.method": kind})
+        assert make_method("start", c).decode_plan(vocab).n_turns == turns
+    c = c.changed({"model.init_from": "somewhere"})
+    assert make_method("start", c).decode_plan(vocab) == DecodePlan()
 
 
 @pytest.mark.parametrize("name", ["model.d_model", "vocab.size", "d_model"])
