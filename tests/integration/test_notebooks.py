@@ -53,3 +53,18 @@ def test_tpu_runs_without_a_tpu(tmp_path, monkeypatch):
     assert "so nothing was compiled" in said and "v5litepod-16" in said
     assert "$ gcloud compute tpus queued-resources create my-run" in said
     assert "$ gcloud compute tpus queued-resources delete my-run --force" in said
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the kernel's machinery, not ours
+def test_results_are_drawn_from_their_files(tmp_path, monkeypatch):
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("ASESJAX_RESULTS", str(ROOT / "notebooks/results"))
+    monkeypatch.setenv("ASESJAX_FIGURES", str(tmp_path / "figures"))
+    notebook = nbformat.read(ROOT / "notebooks/05_results.ipynb", 4)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
+    drawn = {path.stem for path in (tmp_path / "figures").glob("*.png")}
+    assert drawn >= {path.stem for path in (ROOT / "notebooks/results").glob("data_efficiency*")}
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    tables = [output["data"].get("text/markdown", "") for output in outputs]
+    assert any("| usm_200" in text and "(direct_200)" in text for text in tables)
