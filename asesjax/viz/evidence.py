@@ -17,10 +17,14 @@ def against_size(result: Mapping[str, Any], path: str | Path) -> Path:
         if found := re.fullmatch(r"(.+)_(\d+)", row["method"]):
             lines.setdefault(found[1], []).append((int(found[2]), row))
     with plot(path, "training problems", _INTERVAL) as axes:
-        for (name, points), colour in coloured(lines.items()):
+        for shift, ((name, points), colour) in enumerate(coloured(lines.items())):
             points.sort(key=lambda point: point[0])
-            _errorbar(axes, [n for n, _ in points], [row for _, row in points], name, colour)
+            # Beside each other, so that no interval hides another.
+            _errorbar(axes, [n * 1.02**shift for n, _ in points], [row for _, row in points], name, colour)
         axes.set_xscale("log")
+        sizes = sorted({n for points in lines.values() for n, _ in points})
+        axes.set_xticks(sizes, list(map(str, sizes)))
+        axes.minorticks_off()
         axes.set_ylim(0, 100)
     return Path(path)
 
