@@ -20,7 +20,8 @@ def against_size(result: Mapping[str, Any], path: str | Path) -> Path:
         for shift, ((name, points), colour) in enumerate(coloured(lines.items())):
             points.sort(key=lambda point: point[0])
             # Beside each other, so that no interval hides another.
-            _errorbar(axes, [n * 1.02**shift for n, _ in points], [row for _, row in points], name, colour)
+            x = [n * 1.02**shift for n, _ in points]
+            _errorbar(axes, x, [row for _, row in points], name, colour)
         axes.set_xscale("log")
         sizes = sorted({n for points in lines.values() for n, _ in points})
         axes.set_xticks(sizes, list(map(str, sizes)))
