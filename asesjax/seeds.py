@@ -96,7 +96,8 @@ def compare_runs(workdirs: Sequence[Path]) -> dict[str, Any]:
     rows = compare(outcomes, first["against"])
     for row in rows:
         own = [one[row["method"]] for one in by_method]
-        row |= {name: _mean([one[name] for one in own]) for name in own[0] if name not in row}
+        names = [name for name in own[0] if name not in row and name != "seed"]
+        row |= {name: _mean([one[name] for one in own]) for name in names}
     return {
         **{name: first[name] for name in ("name", "budget", "metric", "against")},
         "made_by": made_by,
