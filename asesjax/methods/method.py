@@ -45,9 +45,8 @@ class Method:
     annotations: tuple[str, ...] = ()  # files whose arrays its records get (``data.corpus``)
     outputs: tuple[str, ...] = ()  # what its training writes below the workdir, besides its roles
     train: "Callable[[Run], None] | None" = None  # in place of ``jobs.training``
-    fold: tuple[int, int] | None = (
-        None  # (i, k): training records i, i + k, i + 2 k, ... are unseen
-    )
+    # (i, k): training records i, i + k, i + 2 k, ... are left out
+    fold: tuple[int, int] | None = None
 
     def __init__(self, name: str, config: Config):
         """Make a row; ``config`` has the row's own options. Raises UserError if they conflict."""

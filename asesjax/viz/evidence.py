@@ -62,9 +62,8 @@ def bars(result: Mapping[str, Any], path: str | Path) -> Path:
     rows = result["rows"]
     with plot(path, _INTERVAL, "") as axes:
         for place, row in enumerate(rows):
-            low, high = row["interval"] or (row["mean"], row["mean"])
-            error = [[100 * (row["mean"] - low)], [100 * (high - row["mean"])]]
-            axes.barh(place, 100 * row["mean"], xerr=error, color="#56b4e9", capsize=3)
+            mean, error = _means([row])
+            axes.barh(place, mean, xerr=error, color="#56b4e9", capsize=3)
         axes.set_yticks(range(len(rows)), [row["method"] for row in rows])
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
@@ -89,8 +88,14 @@ def losses(
 
 
 def _errorbar(axes, x: list, rows: list, label: str, colour: str) -> None:
+    means, error = _means(rows)
+    axes.errorbar(x, means, error, fmt="o-", color=colour, capsize=3, label=label)
+
+
+def _means(rows: list) -> tuple[list, list]:
+    """Return the means in percent, and how far their intervals reach below and above them."""
     means = [100 * row["mean"] for row in rows]
     ends = [row["interval"] or (row["mean"], row["mean"]) for row in rows]
-    error = [[m - 100 * low for m, (low, _) in zip(means, ends, strict=True)],
-             [100 * high - m for m, (_, high) in zip(means, ends, strict=True)]]  # fmt: skip
-    axes.errorbar(x, means, error, fmt="o-", color=colour, capsize=3, label=label)
+    below = [mean - 100 * low for mean, (low, _) in zip(means, ends, strict=True)]
+    above = [100 * high - mean for mean, (_, high) in zip(means, ends, strict=True)]
+    return means, [below, above]

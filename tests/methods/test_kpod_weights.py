@@ -211,15 +211,21 @@ def test_gradients_of_weights_are_those_of_the_mean_over_all_masks(params):
             table = np.asarray(params["embedding"])
             want += slope / 3 * one_nll(params["predictor"], table, source, masked, answer)
 
+    check_mean_gradient(LOSS, params, batch, want, 30_000)
+
+
+def check_mean_gradient(loss, params, batch, want, n):
+    """The mean over ``n`` keys of the gradient of the bias agrees with ``want``, which it can."""
+
     def gradient(key):
         def nll(bias):
             own = with_bias(params, bias)
-            return kpod_weights.batch_sums(MODEL, LOSS, own, batch, key, settings())[0]
+            return kpod_weights.batch_sums(MODEL, loss, own, batch, key, settings())[0]
 
         return jax.grad(nll)(0.5)
 
-    keys = jax.random.split(jax.random.key(4), 30_000)
-    found = np.asarray(jax.lax.map(gradient, keys, batch_size=1000))
+    keys = jax.random.split(jax.random.key(4), n)
+    found = np.asarray(jax.lax.map(gradient, keys, batch_size=500))
     error = found.std() / len(found) ** 0.5
     assert 4 * error < 0.2 * abs(want)
     assert abs(found.mean() - want) < 4 * error
@@ -278,18 +284,7 @@ def test_gumbel_gradients_of_weights_are_those_of_the_estimator(params):
     soft = 1 / (1 + np.exp(-noisy))
     at = np.array([slope(0.0), slope(1.0)])
     want = (at[(noisy > 0).astype(int)] * soft * (1 - soft)).mean()
-
-    def gradient(key):
-        own = lambda bias: kpod_weights.batch_sums(  # noqa: E731
-            MODEL, loss, with_bias(params, bias), batch, key, settings()
-        )[0]
-        return jax.grad(own)(0.5)
-
-    keys = jax.random.split(jax.random.key(4), 4000)
-    found = np.asarray(jax.lax.map(gradient, keys, batch_size=500))
-    error = found.std() / len(found) ** 0.5
-    assert 4 * error < 0.2 * abs(want)
-    assert abs(found.mean() - want) < 4 * error
+    check_mean_gradient(loss, params, batch, want, 4000)
 
 
 WIDE = dataclasses.replace(MODEL, d_model=24, d_kv=4, n_heads=3, d_ff=40)
