@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from asesjax.config import WORKDIR_FORMAT, load_config, read_workdir, save_fields, saved_fields
-from asesjax.core.errors import UserError
+from asesjax.core.errors import UserError, unknown
 from asesjax.core.files import locked
 from asesjax.core.options import flatten, reads
 from asesjax.core.processes import check_same, follow, is_first, leading
@@ -67,8 +67,10 @@ def execute(
     one_seed(run)
     stages = {stage.name: stage for stage in make_stages(run)}
     wanted = set(until)
-    if not wanted or not wanted <= stages.keys():  # to score or to segment
+    if not wanted:  # asked to score or to segment
         raise UserError("no method of this configuration uses segments; add usm or dsm to methods")
+    for name in wanted - stages.keys():
+        raise unknown("stage", name, stages)
     for name, stage in reversed(stages.items()):  # each comes after those it needs
         wanted.update(stage.needs if name in wanted else ())
     same_run(run, until=until, redo=redo)

@@ -115,3 +115,8 @@ def test_rows_that_look_at_all_records_take_no_part_of_them(tmp_path, method):
     fields = {"methods": method, "train.records": "4", "train.normalize": "examples"}
     with pytest.raises(UserError, match="come from all training records.*data.n_train"):
         make_stages(Run(config(**fields), tmp_path))
+
+
+def test_a_stage_that_is_none_is_named(tmp_path):
+    with pytest.raises(UserError, match="unknown stage 'train-usm'.*Valid: data, "):
+        execute(Run(config(), tmp_path), ("train-usm",))
