@@ -22,6 +22,7 @@ from asesjax.core.errors import UserError, unknown
 from asesjax.core.files import locked
 from asesjax.core.options import flatten, reads
 from asesjax.core.processes import check_same, follow, is_first, leading
+from asesjax.core.programs import drop_programs
 from asesjax.core.run_card import add_run_card
 from asesjax.core.stages import Stage, builds_on, in_order, run_stages
 from asesjax.evals.runner import check_decode
@@ -79,7 +80,7 @@ def execute(
         execute(student, wait=True)
         run.say("")
     keep_programs(run)
-    chosen = [stage for name, stage in stages.items() if name in wanted]
+    chosen = [_with_room(stage) for name, stage in stages.items() if name in wanted]
     if not is_first():
         return follow([stage.run for stage in chosen])
     with leading() as together, locked(run.workdir, wait):
@@ -93,6 +94,14 @@ def execute(
         )  # fmt: skip
     if "report" in wanted and "report" not in ran:
         run.say("\n" + (run / "report.md").read_text(encoding="utf-8"))
+
+
+def _with_room(stage: Stage) -> Stage:
+    def work() -> None:
+        drop_programs()
+        stage.run()
+
+    return dataclasses.replace(stage, run=work)
 
 
 def same_run(run: Run, **more: object) -> None:

@@ -46,6 +46,17 @@ def _forget_programs():
     jax.clear_caches()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def room_for_programs():
+    """The tests compile thousands of programs, more than one process can hold."""
+    yield
+    from asesjax.core.programs import drop_programs
+    from asesjax.train import loop
+
+    if drop_programs():
+        loop._programs.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """Folder of real data: $ASESJAX_DATA, or ../shared/data beside the project.

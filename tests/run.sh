@@ -40,5 +40,6 @@ fi
 echo "ruff"
 .venv/bin/ruff check .
 echo "pytest"
-exec .venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile \
+# A process that crashed is not replaced: pytest-xdist then waits for its tests for ever.
+exec .venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile --max-worker-restart 0 \
   ${marks[@]+"${marks[@]}"} ${arguments[@]+"${arguments[@]}"}
