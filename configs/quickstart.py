@@ -1,6 +1,6 @@
 """The main job on embedded data: a student that can do one step learns chains from 200 problems.
 
-About 10 minutes on two CPU cores:
+About 8 minutes on two CPU cores:
     bash launch/quickstart.sh
 or, in an environment of your own:
     asesjax run --config configs/quickstart.py --workdir runs/quickstart
@@ -30,7 +30,7 @@ def get_config(arg: str = ""):
     c.vocab.size, c.vocab.extra_ids = 248, 8  # every word and number is one piece; 256 ids in all
     c.pretrain.method = "direct"
     c.pretrain.data = {"min_steps": 1, "max_steps": 1, "n_distractors": 1, "n_train": 20_000}
-    c.pretrain.train = {"tokens": 1_500_000, "source_buckets": (32,), "target_buckets": (24,)}
+    c.pretrain.train = {"tokens": 4_000_000, "source_buckets": (32,), "target_buckets": (24,)}
     c.methods = ("start", "answer_only", "direct", "dsm", "usm")
     c.data.n_train, c.decode.curve_questions = 200, 50
     c.pretrain.decode = {"curve_questions": 0}
