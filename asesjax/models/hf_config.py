@@ -6,11 +6,11 @@ T5 scales, mT5 never does, and the output is separate where ``lm_head.weight`` d
 embedding. So ``tied`` here means "scaled", and ``hf_io`` compares it with the tensors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from asesjax.core.errors import UserError, unknown
+from asesjax.core.errors import UserError
 from asesjax.core.files import read_json
 from asesjax.models.t5_config import T5Config
 
@@ -30,10 +30,15 @@ _ASSUMED = {
     "relative_attention_max_distance": 128, "layer_norm_epsilon": 1e-6,
 }  # fmt: skip
 # feed_forward_proj -> what transformers derives from it, which a file may repeat.
-_ACTIVATIONS = {"relu": ("relu", False), "gated-gelu": ("gelu_new", True)}
+_ACTIVATIONS = {"relu": ("relu", False), "gated-gelu": ("gelu_new", True),
+                "gated-silu": ("silu", True)}  # fmt: skip
 _DEFAULT_MLP = {"t5": "relu", "mt5": "gated-gelu"}
 # Ids that this package requires.
 IDS = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+NO_DECODER = (
+    "it is an encoder alone (T5EncoderModel), without the decoder that writes; give the whole "
+    "model that it was taken from (T5ForConditionalGeneration)"
+)
 _MUST_BE_OFF = ("tie_encoder_decoder", "quantization_config")
 
 
@@ -59,7 +64,7 @@ def config_from_hf(fields: Mapping[str, Any], where: str = "config") -> T5Config
 def _config(fields: Mapping[str, Any]) -> T5Config:
     model_type = fields.get("model_type")
     if model_type not in MODEL_TYPES:
-        raise unknown("model_type", str(model_type), MODEL_TYPES)
+        raise _unsupported("model_type", model_type, MODEL_TYPES)
     values = {}
     for theirs, ours in _NAMES.items():
         if theirs not in fields and theirs not in _ASSUMED:
@@ -70,6 +75,11 @@ def _config(fields: Mapping[str, Any]) -> T5Config:
         if type(value) not in (int, float):
             raise UserError(f"{theirs} must be a number, got {value!r}")
         values[ours] = value
+    if fields.get("is_encoder_decoder") is False:
+        raise UserError(NO_DECODER)
+    for name in ("tie_word_embeddings", "scale_decoder_outputs"):
+        if type(fields.get(name)) not in (bool, type(None)):
+            raise UserError(f"{name} must be true or false, got {fields[name]!r}")
     for name in _MUST_BE_OFF:
         if fields.get(name):
             raise UserError(f"{name} {fields[name]!r} is not supported; it must be absent")
@@ -108,8 +118,8 @@ def config_to_hf(config: T5Config, model_type: str = "t5", dtype: str = "float32
 
 def _mlp(fields: Mapping[str, Any], model_type: str) -> str:
     mlp = fields.get("feed_forward_proj", _DEFAULT_MLP[model_type])
-    if mlp not in _ACTIVATIONS:
-        raise unknown("feed_forward_proj", str(mlp), _ACTIVATIONS)
+    if not isinstance(mlp, str) or mlp not in _ACTIVATIONS:
+        raise _unsupported("feed_forward_proj", mlp, _ACTIVATIONS)
     for name, implied in zip(("dense_act_fn", "is_gated_act"), _ACTIVATIONS[mlp], strict=True):
         if fields.get(name, implied) != implied:
             raise UserError(
@@ -117,6 +127,11 @@ def _mlp(fields: Mapping[str, Any], model_type: str) -> str:
                 f"{fields[name]!r}"
             )
     return mlp
+
+
+def _unsupported(name: str, got: Any, valid: Iterable[str]) -> UserError:
+    """Build the error for a fact of a checkpoint; another value would only give a wrong model."""
+    return UserError(f"{name} {got!r} is not supported; models of {', '.join(valid)} are")
 
 
 def _scaled(fields: Mapping[str, Any], model_type: str) -> bool:

@@ -15,7 +15,7 @@ from asesjax.core.errors import UserError
 from asesjax.core.files import write_json
 from asesjax.core.types import Params
 from asesjax.models import hf_names, t5
-from asesjax.models.hf_config import IDS, config_from_hf, config_to_hf, read_config
+from asesjax.models.hf_config import IDS, NO_DECODER, config_from_hf, config_to_hf, read_config
 from asesjax.models.hf_files import DTYPES, SAFE, TensorFiles, n_bytes, write_safetensors
 from asesjax.models.layers import path_name
 from asesjax.models.t5_config import T5Config
@@ -117,6 +117,13 @@ def _resize_rows(table: np.ndarray, n_rows: int) -> np.ndarray:
 def _match(files: TensorFiles, config: T5Config, tie: bool | None) -> dict[str, str]:
     """Map our paths to names in the files, or refuse everything that does not fit at once."""
     found, where = files.shapes, files.folder
+    if not any(name.startswith("decoder.") for name in found):
+        raise UserError(f"{where}: {NO_DECODER}")
+    n_layers = config.n_encoder_layers + config.n_decoder_layers
+    if n_layers > len(found):  # before they are listed
+        raise UserError(
+            f"{where}: config.json says {n_layers} layers, and the files hold {len(found)} tensors"
+        )
     table = next((n for n in (hf_names.TABLE, *hf_names.TABLE_ALIASES) if n in found), None)
     if table is None and config.tied and hf_names.HEAD in found:
         table = hf_names.HEAD

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asesjax.models.t5_config import T5Config
+from asesjax.models.t5_config import MLPS, T5Config
 
 
 class Tensor(NamedTuple):
@@ -38,8 +38,8 @@ _TOP = {
 }
 _ATTENTION = {"query": "q", "key": "k", "value": "v", "out": "o"}
 _MLP = {
-    mlp: {name: name for name in names}
-    for mlp, names in {"relu": ("wi", "wo"), "gated-gelu": ("wi_0", "wi_1", "wo")}.items()
+    mlp: {name: name for name in (("wi", "wo") if mlp == "relu" else ("wi_0", "wi_1", "wo"))}
+    for mlp in MLPS
 }
 # Blocks of a layer in order: our norm, our block, its name in transformers.
 _BLOCKS = {

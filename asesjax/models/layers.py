@@ -128,7 +128,7 @@ class Embed(nn.Module):
 
 
 class MLP(nn.Module):
-    """The feed-forward block: ``relu(x wi) wo``, or ``(gelu(x wi_0) * (x wi_1)) wo``."""
+    """The feed-forward block: ``relu(x wi) wo``, or ``(act(x wi_0) * (x wi_1)) wo``."""
 
     config: T5Config
 
@@ -143,7 +143,8 @@ class MLP(nn.Module):
         if c.mlp == "relu":
             inner = nn.relu(wide("wi"))
         else:
-            inner = nn.gelu(wide("wi_0"), approximate=True) * wide("wi_1")
+            act = nn.silu if c.mlp == "gated-silu" else nn.gelu  # T5's, by tanh
+            inner = act(wide("wi_0")) * wide("wi_1")
         inner = dropout(c)(inner, deterministic=deterministic)
         return Dense(c.d_model, ("mlp", "embed"), c.d_ff**-0.5, name="wo")(inner)
 

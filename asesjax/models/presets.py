@@ -9,7 +9,7 @@ import dataclasses
 
 from asesjax.core.errors import UserError, unknown
 from asesjax.core.options import option, section
-from asesjax.models.t5_config import T5Config
+from asesjax.models.t5_config import MLPS, T5Config
 
 # d_model, d_ff, d_kv, heads, layers of each stack
 _V1_0 = {
@@ -64,8 +64,8 @@ class ModelOptions:
     d_kv: int = option(16, "width K of a head", least=1)
     n_encoder_layers: int = option(2, "layers of the encoder", least=1)
     n_decoder_layers: int = option(2, "layers of the decoder", least=1)
-    mlp: str = option("relu", "T5 v1.0 has relu; v1.1 and Flan have gated-gelu",
-                      choices=("relu", "gated-gelu"))  # fmt: skip
+    mlp: str = option("relu", "T5 v1.0 has relu; v1.1 and Flan have gated-gelu, UL2 "
+                      "gated-silu", choices=MLPS)  # fmt: skip
     tied: bool = option(True, "the output shares the input embedding, scaled by d_model**-0.5 "
                         "(v1.0)")  # fmt: skip
     dropout: float = option(0.0, "dropout rate", least=0, below=1)

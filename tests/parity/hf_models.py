@@ -27,7 +27,7 @@ _SHAPES = {
 }  # fmt: skip
 SHAPES = tuple(_SHAPES)
 # v1_1_tied and mt5_tied are what transformers 5 makes of such a config: tied and not scaled.
-KINDS = ("v1_0", "v1_1", "mt5", "v1_1_tied", "mt5_tied")
+KINDS = ("v1_0", "v1_1", "mt5", "v1_1_tied", "mt5_tied", "ul2")
 
 
 @functools.cache
@@ -39,11 +39,11 @@ def make(kind: str, shape: str = "shallow"):
     model_class = getattr(transformers, f"{'MT5' if mt5 else 'T5'}ForConditionalGeneration")
     config = config_class(
         vocab_size=VOCAB, dropout_rate=0.0, decoder_start_token_id=0,
-        feed_forward_proj="relu" if kind == "v1_0" else "gated-gelu",
+        feed_forward_proj={"v1_0": "relu", "ul2": "gated-silu"}.get(kind, "gated-gelu"),
         tie_word_embeddings=kind == "v1_0", **_SHAPES[shape],
     )  # fmt: skip
     model = model_class(config).eval()
-    untied = kind in ("v1_1", "mt5")
+    untied = kind in ("v1_1", "mt5", "ul2")
     with torch.no_grad():
         if untied:
             head = torch.randn(VOCAB, config.d_model) * 0.4

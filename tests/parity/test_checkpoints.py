@@ -16,7 +16,7 @@ from asesjax.sharding.place import param_shardings, rules
 from asesjax.train.checkpoint import restore_params, save_params
 from asesjax.train.describe import Description, describe_hf, describe_start
 
-KINDS = ("v1_0", "v1_1", "mt5", "v1_1_tied", "mt5_tied")
+KINDS = ("v1_0", "v1_1", "mt5", "v1_1_tied", "mt5_tied", "ul2")
 
 
 @pytest.mark.parametrize("kind", KINDS)

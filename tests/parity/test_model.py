@@ -14,7 +14,8 @@ from asesjax.models.hf_io import load_params
 
 KINDS = ("v1_0", "v1_1", "mt5", "v1_1_tied", "mt5_tied")
 every_model = pytest.mark.parametrize(
-    "kind,shape", [(kind, shape) for kind in KINDS for shape in ("shallow", "deep")]
+    "kind,shape",
+    [*((kind, shape) for kind in KINDS for shape in ("shallow", "deep")), ("ul2", "shallow")],
 )
 
 

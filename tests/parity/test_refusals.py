@@ -1,5 +1,6 @@
 """Files that contradict themselves or cannot be converted are refused with a useful message."""
 
+import json
 import shutil
 
 import jax
@@ -154,6 +155,36 @@ def test_tensors_and_config_must_agree_about_tying(hf, saved, capsys, tmp_path):
     assert "transformers 4.57.1" in hf.refuse(capsys, "--from-hf", folder, "--out", out)
 
 
+def test_an_encoder_alone_is_told_about_its_decoder(hf, saved, capsys, tmp_path):
+    def encoder(tensors):
+        for name in [name for name in tensors if name.startswith(("decoder.", "lm_head."))]:
+            del tensors[name]
+
+    for kind in ("v1_0", "v1_1"):
+        folder = hf.edit(saved(kind), encoder)
+        told = hf.refuse(capsys, "--from-hf", folder, "--out", tmp_path / "c")
+        assert "without the decoder" in told and "tie" not in told
+
+
+def test_no_change_of_a_config_ends_in_a_traceback(hf, saved):
+    """Every field with every kind of value: refused with a message, or read."""
+    values = (None, True, -1, 0, 3, 10**12, 2**31 - 1, 10**400, 0.5, 1e308, float("nan"), "",
+              "relu", "\u0000", [], ["relu"], {}, {"a": []})  # fmt: skip
+    folder = saved("v1_1")
+    fields = read_json(folder / "config.json")
+    read, refused = 0, 0
+    for name in [*fields, "quantization_config", "tie_encoder_decoder"]:
+        for value in values:
+            (folder / "config.json").write_text(json.dumps(fields | {name: value}))
+            try:
+                load_params(folder)
+                read += 1
+            except UserError as error:
+                assert str(folder) in str(error), (name, value)
+                refused += 1
+    assert read > 100 and refused > 200
+
+
 def test_other_dtypes_and_damaged_indexes(hf, saved, capsys, tmp_path):
     def quantise(tensors):
         tensors["shared.weight"] = tensors["shared.weight"].astype(np.int8)
@@ -197,9 +228,13 @@ def test_configs_of_models_that_are_not_supported_are_refused(hf, saved):
     fields = read_json(saved("v1_1") / "config.json")
     assert config_from_hf(fields).layer_norm_epsilon == 1e-6
     for change, told in (
-        ({"model_type": "longt5"}, "Valid: t5, mt5"),
-        ({"model_type": None}, "Valid: t5, mt5"),
-        ({"feed_forward_proj": "gated-silu"}, "did you mean 'gated-gelu'"),
+        ({"model_type": "longt5"}, "models of t5, mt5 are"),
+        ({"model_type": None}, "models of t5, mt5 are"),
+        ({"feed_forward_proj": "gated-relu"}, "'gated-relu' is not supported; models of relu"),
+        ({"feed_forward_proj": ["relu"]}, "['relu'] is not supported"),
+        ({"is_encoder_decoder": False}, "an encoder alone"),
+        ({"tie_word_embeddings": "false"}, "must be true or false, got 'false'"),
+        ({"num_layers": 10**12}, "from 1 to 2**31 - 1"),
         ({"dense_act_fn": "gelu"}, "dense_act_fn 'gelu_new', but the file says 'gelu'"),
         ({"is_gated_act": False}, "is_gated_act True"),
         ({"d_model": "wide"}, "d_model must be a number, got 'wide'"),
