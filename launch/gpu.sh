@@ -8,11 +8,10 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=launch/environment.sh
 source "$root/launch/environment.sh"
-dry=""
-if [ "${1:-}" = --dry-run ]; then
-  dry=yes
-  shift
-fi
+dry="" run=()
+for argument in "$@"; do # --dry-run is never one of the run's own
+  if [ "$argument" = --dry-run ]; then dry=yes; else run+=("$argument"); fi
+done
 show() {
   printf '$'
   printf ' %q' "$@"
@@ -31,4 +30,4 @@ if jax.default_backend() != "gpu":
     sys.exit("error: jax finds no GPU, only " + jax.default_backend() + "; is the driver new "
              "enough for the CUDA version in setup.py, and JAX_PLATFORMS unset?")
 print(len(jax.devices()), "x", jax.devices()[0].device_kind)'
-show exec .venv/bin/asesjax run "$@"
+show exec .venv/bin/asesjax run ${run[@]+"${run[@]}"}

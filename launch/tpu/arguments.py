@@ -57,7 +57,8 @@ def parse(
         for verb, (help_, more) in verbs.items():
             _add_options(parsers.add_parser(verb, help=help_), f"{options} {more}")
     args = parser.parse_args(argv[:at])
-    args.arguments = list(argv[at + 1 :])
+    args.arguments = [argument for argument in argv[at + 1 :] if argument != "--dry-run"]
+    args.dry_run |= "--dry-run" in argv[at:]  # never one of the run's own
     if args.arguments and verbs is not None and args.verb != run_verb:
         parser.error(f"{args.verb} takes nothing after --")
     return args

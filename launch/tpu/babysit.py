@@ -20,7 +20,6 @@ import hashlib
 import shlex
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 
 import gcloud
@@ -49,9 +48,9 @@ class Babysitter:
     """The state machine: it asks for the state anew in every round, and remembers failures."""
 
     def __init__(
-        self, shell: Shell, pod: Pod, kind: SliceKind, bundle: str, args: argparse.Namespace
+        self, shell: Shell, pod: Pod, kind: SliceKind, bundle: bytes, args: argparse.Namespace
     ):
-        """``pod`` may exist already; ``bundle`` is the file of ``steps.pack``."""
+        """``pod`` may exist already; ``bundle`` is that of ``steps.pack``."""
         self.shell, self.pod, self.kind, self.bundle, self.args = shell, pod, kind, bundle, args
         self.run = hashlib.sha256(shlex.join(args.arguments).encode()).hexdigest()[:12]
         self._failures = 0  # since the run was last steady
@@ -252,24 +251,24 @@ def main(argv: Sequence[str], shell: Shell | None = None) -> int:
     """Check everything that can be checked before there are costs, then babysit."""
     args = parse(__doc__, argv, OPTIONS)
     shell = Shell(args.dry_run) if shell is None else shell
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            if args.poll <= 0 or args.tries < 0:
-                raise UserError("--poll must be above 0, and --tries 0 or more")
-            kind = find(args.topology)
-            pod = Pod(args.name, args.zone, args.project, queued=not args.at_once)
-            check_run_arguments(args.arguments, args.bucket)
-            steps.check_bucket(shell, pod, args.bucket)
-            bundle = steps.pack(shell, folder)
-        except UserError as error:
-            shell.say(f"error: {error}")
-            return USER_ERROR
-        shell.say(f"{kind}: its chips are billed from ready to deleted")
-        sitter = Babysitter(shell, pod, kind, bundle, args)
-        if args.dry_run:
-            show_plan(sitter)
-            return FINISHED
-        return babysit(sitter)
+    try:
+        if args.poll <= 0 or args.tries < 0:
+            raise UserError("--poll must be above 0, and --tries 0 or more")
+        kind = find(args.topology)
+        pod = Pod(args.name, args.zone, args.project, queued=not args.at_once)
+        check_run_arguments(args.arguments, args.bucket)
+        pod = steps.with_project(shell, pod)
+        steps.check_bucket(shell, pod, args.bucket)
+        bundle = steps.pack(shell)
+    except UserError as error:
+        shell.say(f"error: {error}")
+        return USER_ERROR
+    shell.say(f"{kind}: its chips are billed from ready to deleted")
+    sitter = Babysitter(shell, pod, kind, bundle, args)
+    if args.dry_run:
+        show_plan(sitter)
+        return FINISHED
+    return babysit(sitter)
 
 
 if __name__ == "__main__":

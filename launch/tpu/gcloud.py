@@ -61,6 +61,11 @@ def list_zone(pod: Pod, queued: bool) -> list[str]:
     return [*_tpus("list", queued), *pod.where]
 
 
+def default_project() -> list[str]:
+    """Print the project that gcloud takes where a command names none."""
+    return ["gcloud", "config", "get-value", "project", "--quiet"]
+
+
 def describe_bucket(pod: Pod, bucket: str) -> list[str]:
     """Print True where folders of a bucket can be renamed atomically."""
     if not _BUCKET.fullmatch(bucket):

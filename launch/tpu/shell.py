@@ -11,6 +11,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 TIMED_OUT, NO_SUCH_COMMAND = 124, 127
+_PAUSING = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
+# Signals that no handler gets, that do nothing by themselves, or that report a crash of Python.
+_OTHERS = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGCONT, signal.SIGURG,
+           signal.SIGWINCH, signal.SIGPIPE, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE,
+           signal.SIGILL}  # fmt: skip
 
 
 class Result(NamedTuple):
@@ -32,6 +37,13 @@ class Stop(BaseException):
     def __init__(self, number: int):
         super().__init__(number)
         self.number = number
+
+
+def temporary_folder() -> tempfile.TemporaryDirectory:
+    """Make a folder that lasts for a block, elsewhere when the place of the last one is gone."""
+    if not os.path.isdir(tempfile.gettempdir()):
+        tempfile.tempdir = None  # to be looked for anew
+    return tempfile.TemporaryDirectory()
 
 
 class Shell:
@@ -72,7 +84,10 @@ class Shell:
         if self.dry_run:
             return Result(0, "", "")
         # Files, not pipes: a surviving child of a killed command would keep a pipe open.
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        with (
+            temporary_folder() as folder,
+            open(f"{folder}/out", "w+b") as out, open(f"{folder}/err", "w+b") as err,
+        ):  # fmt: skip
             to = {} if stream else {"stdout": out, "stderr": err}
             try:
                 # In its own session, so that Ctrl-C on the terminal reaches this script alone.
@@ -104,16 +119,19 @@ class Shell:
 
     @contextlib.contextmanager
     def stop_on_signals(self) -> Iterator[None]:
-        """Raise Stop on SIGINT, SIGTERM and SIGHUP in the block."""
-        before = {
-            number: signal.signal(number, self._on_signal)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        """Raise Stop in the block on every signal that would end this process. Those that would
+        pause it are ignored: the slice is billed all the same.
+        """
+        handlers = {
+            number: signal.SIG_IGN if number in _PAUSING else self._on_signal
+            for number in signal.valid_signals() - _OTHERS
         }
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, handler or signal.SIG_DFL)  # None: not set by Python
 
     @contextlib.contextmanager
     def defer_signals(self) -> Iterator[None]:

@@ -1,12 +1,13 @@
 """The steps of a slice's life: each runs gcloud commands and returns how they ended."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import gcloud
 from gcloud import Pod
-from shell import NO_SUCH_COMMAND, Result, Shell
+from shell import NO_SUCH_COMMAND, Result, Shell, temporary_folder
 from slices import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,14 +81,31 @@ def slice_state(shell: Shell, pod: Pod) -> tuple[str, str]:
 
 
 def delete(shell: Shell, pod: Pod) -> Result:
-    """Delete a slice; a slice that does not exist is no failure."""
+    """Delete a slice. One that does not exist is no failure; the words then say so."""
     results = []
     if pod.queued:
         results.append(shell.call(gcloud.delete(pod, queued=True), DELETE))
     if not pod.queued or is_absent(results[0]):
         results.append(shell.call(gcloud.delete(pod, queued=False), DELETE))
     bad = [result for result in results if not result.ok and not is_absent(result)]
-    return bad[0] if bad else Result(0, "", "")
+    if bad:
+        return bad[0]
+    absent = all(map(is_absent, results))
+    return Result(0, "", f"there is no slice {pod.name}" if absent else "")
+
+
+def with_project(shell: Shell, pod: Pod) -> Pod:
+    """Name gcloud's own project in a slice that has none: switched later, it would hide the slice.
+
+    Raises:
+      UserError: gcloud has none either.
+    """
+    if pod.project or shell.dry_run:
+        return pod
+    found = require(shell.call(gcloud.default_project(), LOOK, show=False), "gcloud config")
+    if found.out in ("", "(unset)"):
+        raise UserError("gcloud has no project set; give --project PROJECT")
+    return dataclasses.replace(pod, project=found.out)
 
 
 def check_bucket(shell: Shell, pod: Pod, bucket: str) -> None:
@@ -106,11 +124,9 @@ def check_bucket(shell: Shell, pod: Pod, bucket: str) -> None:
         )
 
 
-def pack(shell: Shell, folder: str) -> str:
-    """Pack the commit for the workers, once: a slice that is made later gets the same.
-
-    Returns:
-      Path of the file.
+def pack(shell: Shell) -> bytes:
+    """Pack the commit for the workers, once: a slice that is made later gets the same. It is kept
+    in memory, for a temporary file may be cleared away during a run of days.
 
     Raises:
       UserError: no commit, or changes that are not committed.
@@ -127,14 +143,19 @@ def pack(shell: Shell, folder: str) -> str:
                 "or stash them (git stash)"
             )
         shell.say(f"workers get commit {commit.out[:12]}")
-    path = str(Path(folder) / gcloud.BUNDLE)
-    require(shell.call([*git, "bundle", "create", "--quiet", path, "HEAD"], LOOK), "packing")
-    return path
+    with temporary_folder() as folder:
+        path = Path(folder) / gcloud.BUNDLE
+        bundle = [*git, "bundle", "create", "--quiet", str(path), "HEAD"]
+        require(shell.call(bundle, LOOK), "packing")
+        return b"" if shell.dry_run else path.read_bytes()
 
 
-def setup(shell: Shell, pod: Pod, bundle: str, bucket: str) -> Result:
+def setup(shell: Shell, pod: Pod, bundle: bytes, bucket: str) -> Result:
     """Install code, environment and bucket on all workers; quick where that is done already."""
-    result = shell.call(gcloud.copy(pod, bundle, gcloud.BUNDLE), START)
+    with temporary_folder() as folder:
+        path = Path(folder) / gcloud.BUNDLE
+        path.write_bytes(bundle)
+        result = shell.call(gcloud.copy(pod, str(path), gcloud.BUNDLE), START)
     if result.ok:
         result = shell.call(gcloud.on_workers(pod, gcloud.unpack()), START)
     if result.ok:

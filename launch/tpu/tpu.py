@@ -19,7 +19,6 @@ babysit.py does all of it by itself, again after every preemption, and deletes t
 import argparse
 import dataclasses
 import sys
-import tempfile
 from collections.abc import Sequence
 
 import gcloud
@@ -64,9 +63,7 @@ def _create(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
 
 def _setup(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
     steps.check_bucket(shell, pod, args.bucket)
-    with tempfile.TemporaryDirectory() as folder:
-        result = steps.setup(shell, pod, steps.pack(shell, folder), args.bucket)
-    return _report(shell, result)
+    return _report(shell, steps.setup(shell, pod, steps.pack(shell), args.bucket))
 
 
 def _run(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
@@ -99,11 +96,17 @@ def _stop(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
 
 
 def _delete(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
+    absent = []
     for queued in (True, False):
         result = steps.delete(shell, dataclasses.replace(pod, queued=queued))
         if not result.ok:
             shell.say(f"error: {steps.reason(result)}; IT MAY STILL COST MONEY, try again")
             return 1
+        absent.append(bool(result.err))
+    if all(absent):
+        shell.say(f"error: {pod.zone} has no slice {pod.name}, so none was deleted; tpu.py list "
+                  "shows those that there are")  # fmt: skip
+        return 1
     return 0
 
 

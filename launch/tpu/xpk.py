@@ -29,6 +29,7 @@ from slices import UserError, find
 
 MOUNT, STORAGE = "/bucket", "asesjax-bucket"
 RESTARTS = 100
+NAME_LIMIT = 40  # of xpk, whose names of Kubernetes objects are longer
 GRACE_SECONDS = 300  # for saving, when a machine is preempted
 # The same options, for the same reasons, as in worker.sh.
 MOUNT_OPTIONS = (
@@ -50,6 +51,9 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
     Raises:
       UserError: arguments that contradict each other.
     """
+    name = getattr(args, "name", "")
+    if len(name) > NAME_LIMIT:
+        raise UserError(f"--name {name}: xpk takes {NAME_LIMIT} characters, got {len(name)}")
     where = [f"--cluster={args.cluster}", f"--zone={args.zone}",
              *([f"--project={args.project}"] if args.project else [])]  # fmt: skip
     if args.verb == "image":

@@ -13,6 +13,7 @@ What a world may script; each entry is used once, then the default:
   looks     result of each describe: ok, fail, hang
   deletes   result of each delete: ok, fail, hang, slow
   signal    [n, number]: sends a signal to the caller during call n
+  switch    n: from call n on, gcloud's own project is another one
 """
 
 import functools
@@ -33,7 +34,8 @@ def new_world(**script):
     """Return a cloud with nothing in it."""
     world = {
         "creates": [], "lives": [], "setups": [], "runs": [], "looks": [], "deletes": [],
-        "signal": None, "bucket": "True", "late": {}, "seen": 0, "calls": [], "bad": [],
+        "signal": None, "switch": None, "project": "mine", "bucket": "True", "late": {}, "seen": 0,
+        "calls": [], "bad": [],
         "slices": {}, "made": 0, "started": 0, "homes": None, **script,
     }  # fmt: skip
     return json.loads(json.dumps(world))
@@ -49,9 +51,16 @@ class Hang(Exception):
 
 def gcloud(argv, world):
     """Run one command; returns its exit status, standard output and standard error."""
-    world["calls"].append(argv)
+    if argv[0] != "config":  # calls of the cloud
+        world["calls"].append(argv)
     try:
         name, rest, flags = parse(argv)
+        if len(world["calls"]) == world["switch"]:
+            world["project"] = "other"
+        if " describe" in name or " delete" in name:
+            one = world["slices"].get(rest[0])
+            if one and one.get("project", "mine") != flags.get("project", world["project"]):
+                return error("NOT_FOUND", f"{rest[0]} was not found")
         if flags.get("accelerator-type"):
             check_kind(flags)
         return globals()["do_" + re.sub(r"^compute tpus |-", "", name).replace(" ", "_")](
@@ -73,7 +82,8 @@ def make(world, name, flags, queued):
     if outcome in ("ok", "hang-made", "hang-late"):
         default = ["ACTIVE"] if queued else ["READY"]
         world["late" if outcome == "hang-late" else "slices"][name] = {
-            "queued": queued, "life": next_of(world["lives"], None) or default,
+            "project": flags.get("project", world["project"]), "queued": queued,
+            "life": next_of(world["lives"], None) or default,
             "kind": flags["accelerator-type"], "run": None,
         }  # fmt: skip
         world["made"] += 1
@@ -191,6 +201,10 @@ def do_tpuvm_list(world, rest, flags):
 
 def do_queuedresources_list(world, rest, flags):
     return 0, "\n".join(n for n, one in world["slices"].items() if one["queued"]), ""
+
+
+def do_config_getvalue(world, rest, flags):
+    return 0, world["project"] if rest == ["project"] else "", ""
 
 
 def do_storage_buckets_describe(world, rest, flags):

@@ -38,6 +38,7 @@ COMMANDS = {
     "compute tpus queued-resources list": (0, ZONE, {}, []),
     "compute tpus tpu-vm ssh": (1, ZONE, {"worker": str, "command": str}, []),
     "compute tpus tpu-vm scp": (2, ZONE, {"worker": str, "recurse": None}, []),
+    "config get-value": (1, {}, {}, []),
     "storage buckets describe": (1, {}, {}, []),
 }  # fmt: skip
 

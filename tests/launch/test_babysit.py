@@ -23,7 +23,7 @@ def bundle(tmp_path, monkeypatch):
     """The file to copy, which packing would make."""
     (tmp_path / "asesjax.bundle").touch()
     folder = lambda: contextlib.nullcontext(str(tmp_path))  # noqa: E731
-    monkeypatch.setattr(babysit.tempfile, "TemporaryDirectory", folder)
+    monkeypatch.setattr(babysit.steps, "temporary_folder", folder)
 
 
 def play(*flags, signal_at=(), number=signal.SIGTERM, run=RUN, **script):
@@ -200,6 +200,20 @@ def test_a_signal_at_any_moment_leaves_no_slice(number, again):
     # The last signal came after the end; all earlier ones stopped it.
     assert statuses[-1] == 0 and statuses.count(128 + number) > 30
     assert set(statuses) == {0, 128 + number}
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_the_project_of_the_start_is_kept(queued):
+    """The default project is switched while it runs: the slice is found and deleted."""
+    for call in range(1, 12):
+        status, world, _ = play(*["--at-once"] * (not queued), switch=call)
+        assert status == 0 and world["made"] == 1
+    assert all("--project=mine" in call for call in world["calls"])
+
+
+def test_without_any_project():
+    status, world, said = play(project="(unset)")
+    assert status == 2 and "--project" in said and not world["made"]
 
 
 def outcomes(*names):

@@ -99,6 +99,7 @@ def test_xpk_knows_the_type_of_every_generation(box, topology):
 
 @pytest.mark.parametrize("change, message", [
     (("v5e:4x4", "v5e:5x5"), "there is no slice"), (("run-1", "Run"), "--name 'Run'"),
+    (("run-1", "r" * 41), "xpk takes 40 characters, got 41"),
     (("my-bucket", "other"), "--workdir gs://other/FOLDER"),
 ])  # fmt: skip
 def test_mistakes_are_reported_before_anything_is_submitted(box, change, message):
@@ -205,16 +206,26 @@ def test_the_batch_script_survives_a_signal_until_the_tasks_end(box, number):
     (["--nodes", "2", "--workdir", "w"], "--gpus N"),
     (["--nodes", "0", "--gpus", "1", "--workdir", "w"], "--nodes N"),
     (["--nodes", "2", "--gpus", "8", "--config", "c"], "--workdir DIR is missing"),
+    (["--nodes", "2", "--gpus", "8", "--tme=1", "--", "--workdir", "w"], "unknown option --tme=1"),
+    (["--nodes", "2", "--gpus", "8", "more", "--", "--workdir", "w"], "unknown option more"),
+    (["--nodes", "2", "--gpus", "8", "--time"], "--time needs a value"),
+    (["--nodes", "--gpus", "8", "--", "--workdir", "w"], "--nodes needs a value"),
 ])  # fmt: skip
 def test_mistakes_in_the_arguments_of_submit(box, arguments, message):
     done = box.run("launch/slurm/submit.sh", *arguments)
     assert done.returncode == 2 and message in done.stderr and not box.calls
 
 
-def test_submit_dry_run_submits_nothing(box):
-    done = box.run(*SLURM, "--dry-run", "--workdir", "w")
-    assert done.returncode == 0 and not box.calls
+@pytest.mark.parametrize("own", [["--time", "1:00:00"], ["--time=1:00:00"]])
+@pytest.mark.parametrize("rest", [
+    ["--dry-run", "--", "--workdir", "w"], ["--dry-run", "--workdir=w"],
+    ["--", "--workdir", "w", "--dry-run"],
+])  # fmt: skip
+def test_submit_dry_run_submits_nothing(box, own, rest):
+    done = box.run(*SLURM, *own, *rest)
+    assert done.returncode == 0 and not box.calls, done.stderr
     assert done.stdout.startswith("$ sbatch --nodes=2") and "environment" not in done.stdout
+    assert "--time=1:00:00" in done.stdout and "--dry-run" not in done.stdout
 
 
 def test_gpu_sh_runs_on_one_machine(box):
@@ -245,6 +256,6 @@ def test_gpu_sh_when_jax_finds_no_gpu(box):
 
 def test_gpu_sh_dry_run_runs_nothing(box):
     box.fake("nvidia-smi", "exit 9")
-    done = box.run("launch/gpu.sh", "--dry-run", "--workdir", "w")
+    done = box.run("launch/gpu.sh", "--workdir", "w", "--dry-run")
     assert done.returncode == 0 and "\nenvironment" not in done.stdout
     assert done.stdout.count("\n$ ") >= 3

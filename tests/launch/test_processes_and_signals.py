@@ -120,9 +120,13 @@ MOMENTS = {
 }  # fmt: skip
 
 
+# Ctrl-\\ and others that nobody means; those of crashes aside
+ENDING = [signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGALRM, signal.SIGABRT]
+
+
 @pytest.mark.parametrize("moment, number", [
     *((moment, signal.SIGTERM) for moment in MOMENTS), ("creating", signal.SIGINT),
-    ("running", signal.SIGINT), ("running", signal.SIGHUP),
+    ("running", signal.SIGINT), *(("running", n) for n in ENDING if n != signal.SIGINT),
 ])  # fmt: skip
 def test_a_signal_while(cloud, moment, number):
     call, word = MOMENTS[moment]
@@ -139,6 +143,28 @@ def test_a_signal_while_deleting_is_ignored(cloud):
     status, said = one.run("babysit", *SLICE, *KIND, "--tries", "3", *RUN)
     assert status == 1 and "cleaning up; please wait" in said, said
     check_nothing_left(one, said)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTSTP, signal.SIGTTOU])
+def test_it_cannot_be_paused(cloud, number):
+    one = cloud(runs=[["running", "exited 0"]], signal=[10, number])
+    status, said = one.run("babysit", *SLICE, *KIND, *RUN)
+    assert status == 0, said
+    check_nothing_left(one, said)
+
+
+def test_its_temporary_folder_may_vanish(cloud, tmp_path):
+    """Somebody clears it during a run of days."""
+    (gone := tmp_path / "gone").mkdir()
+    one = cloud(lives=[["ACTIVE"] * 40 + ["SUSPENDED"], ["ACTIVE"]],
+                runs=[["running"] * 30, ["running", "exited 0"]])  # fmt: skip
+    one.environment["TMPDIR"] = str(gone)
+    process = one.start("babysit", *SLICE, *KIND, *RUN)
+    wait_for(lambda: one.world["started"] == 1)
+    shutil.rmtree(gone, ignore_errors=True)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, said
+    assert check_nothing_left(one, said)["made"] == 2
 
 
 def test_a_gcloud_that_hangs_is_killed(cloud):
@@ -223,7 +249,9 @@ def test_step_by_step_on_four_machines(cloud, tmp_path):
 
     status, said = one.run("tpu", "list", *SLICE[2:])
     assert status == 0 and said.count("\npod\n") == 2
-    assert step("delete")[0] == 0 and step("delete")[0] == 0
+    assert step("delete")[0] == 0
+    status, said = step("delete")
+    assert status == 1 and "us-west4-a has no slice pod" in said
     assert not one.world["slices"] and not one.world["bad"]
 
 
