@@ -73,7 +73,7 @@ def get_config(arg: str = ""):
         c.name = "kpod"
         c.data.n_train = 20_000
         # The symbols + - * / say again what "more", "fewer", "twice" and "half" said. The paper's
-        # 0.5 is more than that is worth, see README.md.
+        # 0.5 is more than that is worth, see asesjax/methods/kpod/README.md.
         c.kpod.alpha = 0.1
         c.model.init_from = f"{arg}/roles/usm/main"
     return c

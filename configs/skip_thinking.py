@@ -13,7 +13,7 @@ SVAMP with reasoning that PaLM wrote; DIR holds the files of configs/svamp.py:
       --workdir runs/skip-svamp
 
 The models are small and from scratch. In the first two a chunk is a sentence, so that there is no
-cut to move and evenly cut is all there is; chunks are left out from the back, see README.md.
+cut to move and evenly cut is all there is; chunks are left out from the back, see its README.md.
 """
 
 from asesjax.config import base_config

@@ -3,11 +3,14 @@
     python notebooks/collect.py runs/evidence/data_efficiency runs/evidence/length ...
 
 A file holds what ``compare.json`` of the run says of each row, what made it (command, commit,
-machine, packages), and training losses of the first seed; ``05_results.ipynb`` draws them.
+machine, packages), and training losses of the first seed; ``05_results.ipynb`` draws them. Tables
+of these rows stand in the pages, between ``<!-- results: NAME -->`` and ``<!-- end -->``; they are
+written anew. Without a folder, only they are.
 """
 
 import argparse
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -60,6 +63,46 @@ def _losses(run: Path) -> dict[str, list[list[float]]]:
     return out
 
 
+def table(results: dict[str, Any]) -> str:
+    """Return the rows of a result file as a Markdown table: percentages, and paired differences
+    with p of the t test over seeds, as they are and corrected by Holm.
+    """
+    columns = ["row", "accuracy %", "95 % interval", "chains right %"]
+    texts = results["metric"] == "exact"  # reports, which are compared by overlap
+    columns[3:] = ["BLEU", "ROUGE-L"] if texts else columns[3:]
+    compared = any(row["versus"] for row in results["rows"])
+    columns += ["against", "difference", "p over seeds", "Holm"] if compared else []
+    lines = [columns, ["---"] * len(columns)]
+    for row in results["rows"]:
+        ends = [f"{100 * end:.1f}" for end in row["interval"] or ()]
+        line = [f"`{row['method']}`", f"{100 * row['mean']:.1f}", " to ".join(ends) or "one seed"]
+        of = [row.get("bleu"), row.get("rouge_l")] if texts else [row.get("chain_accuracy")]
+        line += ["" if one is None else f"{one if texts else 100 * one:.1f}" for one in of]
+        if compared and (versus := row["versus"]):
+            ps = [versus.get(name) for name in ("p_seeds", "p_seeds_holm")]
+            line += [f"`{versus['row']}`", f"{100 * versus['difference']:+.1f}",
+                     *("" if p is None else f"{p:.3f}" for p in ps)]  # fmt: skip
+        lines.append(line + [""] * (len(columns) - len(line)))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def pages() -> list[Path]:
+    """Return the pages of the project."""
+    return [ROOT / "README.md",
+            *(path for place in ("asesjax", "configs", "launch", "notebooks", "tests")
+              for path in sorted((ROOT / place).rglob("README.md")))]  # fmt: skip
+
+
+def with_tables(text: str) -> str:
+    """Return a page with the tables of the result files that there are."""
+
+    def fill(found: re.Match) -> str:
+        path = ROOT / f"notebooks/results/{found[2]}.json"
+        return f"{found[1]}{table(json.loads(path.read_text()))}<!-- end -->"
+
+    return re.sub(r"(<!-- results: (\S+) -->\n).*?<!-- end -->", fill, text, flags=re.S)
+
+
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _rounded(one) for name, one in value.items()}
@@ -69,14 +112,19 @@ def _rounded(value: Any) -> Any:
 
 
 def main() -> None:
-    """Write a file for each folder."""
+    """Write a file for each folder, and the tables of the pages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("workdir", nargs="+", type=Path)
+    parser.add_argument("workdir", nargs="*", type=Path)
     for workdir in parser.parse_args().workdir:
         path = ROOT / f"notebooks/results/{workdir.name}.json"
         path.parent.mkdir(exist_ok=True)
         write_text(path, json.dumps(collect(workdir), indent=1) + "\n")
         print(path.relative_to(ROOT))
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        if (filled := with_tables(text)) != text:
+            write_text(page, filled)
+            print(page.relative_to(ROOT))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Eight virtual CPU devices for every test, and the way to the real data."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -55,6 +56,15 @@ def room_for_programs():
 
     if drop_programs():
         loop._programs.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def collect():
+    """The program of ``notebooks`` that makes result files and tables."""
+    spec = importlib.util.spec_from_file_location("collect", ROOT / "notebooks/collect.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

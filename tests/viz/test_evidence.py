@@ -1,8 +1,6 @@
 """Result files and their figures, and that numbers which are shown stand in a result file."""
 
-import importlib.util
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -35,10 +33,7 @@ def test_figures(tmp_path):
     assert len(list(tmp_path.glob("*.png"))) == 6
 
 
-def test_a_result_file_names_what_made_it(tmp_path):
-    spec = importlib.util.spec_from_file_location("collect", ROOT / "notebooks/collect.py")
-    collect = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(collect)
+def test_a_result_file_names_what_made_it(tmp_path, collect):
     metrics = tmp_path / "seed-0/roles/usm/main/metrics.jsonl"
     metrics.parent.mkdir(parents=True)
     lines = [{"kind": "train", "tokens": 10 * i, "seconds": i, "loss": 1 / (1 + i)}
@@ -63,22 +58,3 @@ def test_every_result_file_is_whole(path):
     found = json.loads(path.read_text())
     assert found["command"].startswith("asesjax run --config configs/") and found["commit"]
     assert all(len(row["accuracies"]) == len(found["seeds"]) for row in found["rows"])
-
-
-def test_figures_in_the_readme_stand_in_a_result_file():
-    """Between ``<!-- results: NAME -->`` and ``<!-- end -->`` every row of a table has the mean and
-    the interval of the file's row.
-    """
-    text = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"<!-- results: (\S+) -->\n(.*?)<!-- end -->", text, re.S)
-    for name, block in blocks:
-        path = ROOT / f"notebooks/results/{name}.json"
-        rows = {row["method"]: row for row in json.loads(path.read_text())["rows"]}
-        lines = [[cell.strip() for cell in line.strip("| \n").split("|")]
-                 for line in block.splitlines() if line.startswith("| ")][1:]  # fmt: skip
-        assert lines
-        for method, accuracy, interval, *_ in lines:
-            row = rows[method.strip("`")]
-            ends = [f"{100 * end:.1f}" for end in row["interval"] or ()]
-            assert accuracy == f"{100 * row['mean']:.1f}", method
-            assert interval == (" to ".join(ends) or "one seed"), method
