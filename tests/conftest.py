@@ -8,6 +8,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 flags = os.environ.get("XLA_FLAGS", "")
 if "host_platform_device_count" not in flags:
     os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=8".strip()
+# The tests compile much and compute little; this halves the time of compiling.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -19,24 +21,20 @@ ROOT = Path(__file__).resolve().parents[1]
 def compiled_once(tmp_path_factory):
     """What one process that a test starts has compiled, the next one loads.
 
-    Not in the tests' own process: jax 0.10 has crashed there as it wrote a program down, hundreds
-    of programs into the session.
+    Not in the tests' own processes, which share few programs.
     """
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 
 @pytest.fixture(scope="module")
-def quick_compiles():
-    """Compile without most optimisations, as processes that tests start do: half the time.
-
-    For tests of whole runs, which compile much and compute little.
-    """
-    jax.config.update("jax_disable_most_optimizations", True)
-    _forget_programs()  # the two kinds of programs differ in last bits
-    yield
+def optimised():
+    """Compile as users do, for tests of what the compiler makes."""
+    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", False)
+    _forget_programs()
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
     _forget_programs()
 
 
@@ -52,10 +50,9 @@ def room_for_programs():
     """The tests compile thousands of programs, more than one process can hold."""
     yield
     from asesjax.core.programs import drop_programs
-    from asesjax.train import loop
 
     if drop_programs():
-        loop._programs.cache_clear()
+        _forget_programs()
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,6 @@ from asesjax.cli.main import main
 from asesjax.core.files import read_json
 from asesjax.data.sources import read_records
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 ROOT = Path(__file__).resolve().parents[2]
 
 

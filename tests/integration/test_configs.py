@@ -11,8 +11,6 @@ from asesjax.core.files import read_json
 from asesjax.experiment import make_stages
 from asesjax.run import Run
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = [path for path in sorted((ROOT / "configs").rglob("*.py")) if path.stem != "common"]
 ARGUMENTS = {

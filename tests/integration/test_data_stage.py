@@ -15,8 +15,6 @@ from asesjax.experiment import execute, open_run
 from asesjax.jobs.data import prepare_data
 from asesjax.run import Run
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = ["Ann has {0} dogs. How many?", "Ben has {0} more. How many?"]
 

@@ -26,8 +26,6 @@ from asesjax.run import Run, role_folder
 from asesjax.segment.records import read_segments
 from asesjax.train.checkpoint import read_cursor
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 SMOKE = str(Path(__file__).resolve().parents[2] / "configs/smoke.py")
 STRATEGIES = ("location", "entropy", "loss", "bleu", "rouge")
 

@@ -24,8 +24,6 @@ from asesjax.methods.method import make_method
 from asesjax.run import load_method, load_role, own_mesh
 from asesjax.segment.score import SCORES
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = str(ROOT / "configs/smoke.py")
 FIELDS = {

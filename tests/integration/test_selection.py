@@ -19,8 +19,6 @@ from asesjax.run import load_role
 from asesjax.train import loop
 from asesjax.train.checkpoint import read_cursor
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 SMOKE = str(Path(__file__).resolve().parents[2] / "configs/smoke.py")
 EPOCHS, BATCH = 1.5, 8
 FIELDS = {

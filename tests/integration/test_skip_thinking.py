@@ -25,8 +25,6 @@ from asesjax.models.t5_config import T5Config
 from asesjax.run import Run, load_method, load_role
 from asesjax.train import loop
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs/skip_thinking.py")
 _spec = importlib.util.spec_from_file_location("reference", ROOT / "tests/decode/reference.py")

@@ -14,8 +14,6 @@ from asesjax.run import Run, load_role, student_run
 from asesjax.seeds import execute_seeds
 from asesjax.train.checkpoint_files import steps
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 
 def config(**fields):
     c = base_config()

@@ -25,7 +25,6 @@ MODEL = t5.T5Config(
 )
 LOSS = WeightLoss(alpha=0.5, alone=False, mask_id=23, answer_length=4)
 EOS = 1
-pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 def example(i=0, n_question=3, n_rationale=5, n_answer=2, random=None):

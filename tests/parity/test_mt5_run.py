@@ -5,7 +5,6 @@ import io
 from pathlib import Path
 
 import numpy as np
-import pytest
 import sentencepiece
 
 from asesjax.cli.main import main
@@ -13,8 +12,6 @@ from asesjax.core.files import read_json, write_json
 from asesjax.data.vocab import load_saved
 from asesjax.experiment import open_run
 from asesjax.run import load_method
-
-pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 CPET = str(Path(__file__).resolve().parents[2] / "configs/cpet.py")
 REPORTS = [(f"{i}、双肺见{i}枚小结节，边界清晰，代谢未见增高。肝脏形态可，轮廓光整，密度均匀。",

@@ -16,8 +16,6 @@ import pytest
 from asesjax.core.metric_log import read_metrics
 from asesjax.train import checkpoint
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 SCRIPT = Path(__file__).with_name("tiny.py")
 # Saves most of the time, and logs in windows that saves cut.
 FIELDS = ("n_steps=160", "steps=160", "save_every_steps=2", "log_every_steps=3")

@@ -22,8 +22,6 @@ from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.place import rules
 from asesjax.train import checkpoint, duration, loop, meter, objective, validation
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 
 def same(tiny, a, b):
     a, b = tiny.leaves(a), tiny.leaves(b)

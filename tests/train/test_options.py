@@ -11,8 +11,6 @@ from asesjax.models import t5
 from asesjax.sharding.mesh import make_mesh
 from asesjax.train import checkpoint, optim, state
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 FIELDS = {
     "ema_decay": 0.9, "rate_factors": ("token_embedder=0", "^decoder/=0.5"),
     "optimizer": "adafactor", "learning_rate": 0.05,

@@ -16,8 +16,6 @@ from asesjax.core.files import read_json
 from asesjax.sharding.mesh import make_mesh
 from asesjax.train import checkpoint
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 SCRIPT = Path(__file__).with_name("tiny.py")
 ROOT = SCRIPT.parents[2]
 STEPS = 40
