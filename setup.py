@@ -16,6 +16,7 @@ CORE = [
     "ml-collections>=1.1",  # ConfigDict
     "numpy>=2.0",
     "sentencepiece>=0.2.3",  # return_type="offset_mapping": offsets of pieces as characters
+    "tokenizers>=0.22",  # tokenizer.json of transformers; the library that transformers uses
     "safetensors>=0.5",  # bfloat16 through numpy
     "protobuf>=7.36.1",  # sentencepiece 0.2.3's generated code needs it and does not say so
     "tensorboardX>=2.6.4",  # TensorBoard files without TensorFlow

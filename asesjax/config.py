@@ -48,8 +48,9 @@ from asesjax.core.options import (
     section,
 )
 from asesjax.core.registry import Registry
+from asesjax.data.options import TRAINED
 from asesjax.methods.method import METHODS, method_class
-from asesjax.train.describe import describe_start, fill
+from asesjax.train.describe import fill_starts
 
 __all__ = ["base_config", "load_config", "finish", "flatten", "Config"]
 WORKDIR_FORMAT = 2  # of everything a run writes; other formats are refused
@@ -125,13 +126,18 @@ def load_config(spec: str, overrides: Mapping[str, str] | None = None) -> Config
         plugins += (own,)  # a later process finds what it registers
     config.plugins = plugins
     found = _checked(_flat(config), overrides, str(path))
-    if not found.model.init_from:
-        return found
-    # Absolute, so that the workdir finds it from any folder.
-    fields = flatten(found) | {"model.init_from": str(Path(found.model.init_from).resolve())}
+    fields = flatten(found)
     defaults = {name: field.default for name, field in all_fields().items()}
     explicit = set(overrides) | {k for k, v in fields.items() if v != defaults.get(k, 0)}
-    return from_fields(fill(fields, explicit, describe_start(found.model.init_from)), str(path))
+    found = from_fields(fill_starts(fields, explicit), str(path))
+    unread = sorted({f"vocab.{name}" for name in TRAINED} & overrides.keys())
+    if unread and found.vocab.kind != "train":
+        raise UserError(
+            f"{', '.join(unread)}: only a vocabulary that is trained has these, and this run takes "
+            f"one of kind {found.vocab.kind} from {found.vocab.path or 'its weights'}; leave them "
+            "out"
+        )
+    return found
 
 
 def finish(config: ConfigDict | Config, overrides: Mapping[str, str] | None = None) -> Config:

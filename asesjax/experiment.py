@@ -32,7 +32,6 @@ from asesjax.jobs.decoding import decode_method, make_report
 from asesjax.jobs.training import train_method
 from asesjax.methods.method import Method, make_method
 from asesjax.run import Run, keep_programs, one_seed, student_run
-from asesjax.train.describe import describe_start
 from asesjax.train.duration import length
 from asesjax.train.optim import check
 from asesjax.train.options import DECODED
@@ -136,9 +135,6 @@ def make_stages(run: Run) -> list[Stage]:
         waiting += [make_method(need.removeprefix("train-"), config)
                     for need in needs if need.startswith("train-")]  # fmt: skip
     for method in rows:
-        own_start = method.config.model.init_from
-        if own_start and own_start != config.model.init_from:
-            describe_start(own_start)  # a missing one must not be found after other rows trained
         check_decode(method.config)
         stages.append(_decode_stage(run, method))
     fields = reads(config, "name", "evaluate") | {"methods": config.methods}

@@ -95,8 +95,17 @@ def start_place(run: Run) -> str:
 
 
 def model_config(run: Run, vocab: Vocabulary) -> T5Config:
-    """Return the model's shape: as many rows as ids, rounded up to a multiple of 128 as in T5."""
-    return configured(run.config.model, -(-vocab.size // 128) * 128)
+    """Return the model's shape, with ``model.vocab_rows``. Raises UserError if these are fewer than
+    the vocabulary's ids.
+    """
+    rows = run.config.model.vocab_rows or -(-vocab.size // 128) * 128
+    if rows < vocab.size:
+        raise UserError(
+            f"model.vocab_rows is {rows}, fewer than the {vocab.size} ids of the vocabulary; set "
+            "it to 0, or, where model.init_from names the weights, add rows to them with asesjax "
+            "convert --vocab-rows tokenizer"
+        )
+    return configured(run.config.model, rows)
 
 
 def role_folder(run: Run, row: str, role: str) -> Path:

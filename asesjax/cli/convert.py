@@ -73,12 +73,16 @@ def _from_hf(args: argparse.Namespace) -> None:
     rows = _vocab_rows(args.vocab_rows, start)
     config, params = load_params(source, vocab_rows=rows, allow_pickle=args.allow_pickle)
     start = dataclasses.replace(start, model=config, origin=args.from_hf)
+    start.check_rows()
     with new_folder(args.out) as out:
         save_params(out, params, start)
     print(f"{args.out}: {_size(params)}. Start a run from it with")
     print(f"  --config.model.init_from={args.out}")
     if start.vocab is None:
-        print("  (it has no spiece.model: set the vocab section to its vocabulary)")
+        print(
+            f"  (nothing in {args.from_hf} says what its vocabulary is: put its spiece.model or "
+            "tokenizer.json there and convert it again, or name it by vocab.kind and vocab.path)"
+        )
     for name, value, ours in start.without_field():
         print(f"  (a configuration has no field for {name}={value}: runs compute with {ours})")
 
@@ -146,7 +150,7 @@ def _vocab_rows(text: str | None, start) -> int | None:
     ids = 0 if start.vocab is None else start.vocab.size
     if text == "tokenizer":
         if not ids:
-            raise UserError(f"--vocab-rows: {start.place} holds no spiece.model; give a number")
+            raise UserError(f"--vocab-rows: {start.place} holds no tokenizer; give a number")
         return ids
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"--vocab-rows must be a number above 0 or 'tokenizer', got {text!r}")

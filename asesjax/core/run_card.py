@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("asesjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",
-            "sentencepiece", "libtpu")  # fmt: skip
+            "sentencepiece", "tokenizers", "libtpu")  # fmt: skip
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -56,15 +56,20 @@ class DataOptions:
                                least=1)  # fmt: skip
 
 
+TRAINED = ("size", "split_digits", "byte_fallback")  # fields of a vocabulary that is trained
+
+
 @section("vocab")
 class VocabOptions:
     """How text becomes ids."""
 
     kind: str = option(
-        "train", "train a SentencePiece model on the training texts, load one, or use bytes",
-        choices=("train", "sentencepiece", "byte"),
+        "train", "train a SentencePiece model on the training texts, load one or a tokenizer of "
+        "transformers, or use bytes with the sentinels of seqio (byte) or transformers (byt5)",
+        choices=("train", "sentencepiece", "tokenizer", "byte", "byt5"),
     )  # fmt: skip
-    path: str = option("", "SentencePiece model to load (kind sentencepiece)")
+    path: str = option("", "spiece.model to load (kind sentencepiece); tokenizer.json, or folder "
+                       "of transformers (kind tokenizer)")  # fmt: skip
     size: int = option(256, "most pieces of a trained vocabulary", least=1)
     extra_ids: int = option(100, "sentinels <extra_id_0> ... behind the pieces, unless the model "
                             "ends with its own, as mT5's", least=0)  # fmt: skip

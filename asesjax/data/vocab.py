@@ -1,12 +1,14 @@
-"""Vocabularies: SentencePiece, loaded or trained on the spot, and bytes.
+"""Vocabularies: SentencePiece, loaded or trained on the spot, tokenizers of transformers, bytes.
 
 All have T5's layout: pad 0, end of sequence 1, unknown 2, then pieces, then the sentinels
-``<extra_id_k>``, which count down from the last id. Offsets are characters of the text as given,
-before SentencePiece's NFKC normalisation and before escapes (``data/symbols.py``).
+``<extra_id_k>``, which count down from the last id unless they came otherwise. Offsets are
+characters of the text as given, before SentencePiece's NFKC normalisation and before escapes
+(``data/symbols.py``).
 """
 
 import hashlib
 import io
+import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -25,6 +27,11 @@ _BYTE_OFFSET = 3  # ByT5: byte b has id b + 3
 Encoded = tuple[np.ndarray, np.ndarray, np.ndarray]  # ids, starts, ends, each int32 [N]
 
 
+def sentinel_names(k: int) -> list[str]:
+    """Return how pieces spell ``<extra_id_k>``: T5's, mT5's."""
+    return [f"<extra_id_{k}>", f"▁<extra_id_{k}>"]
+
+
 class Vocabulary:
     """Text to ids and back; ``size`` ids, sentinels included, while a model may have more rows.
     Each kind has ``_encode_plain`` (texts to ids), ``_encode_plain_with_offsets`` (text to ids,
@@ -37,11 +44,15 @@ class Vocabulary:
     kind = ""
     symbols = False  # escapes stand for what the pieces cannot spell
     model = b""  # serialised pieces, where there are any
+    file = ""  # what ``save`` calls them
 
-    def __init__(self, n_pieces: int, extra_ids: int):
+    def __init__(self, n_pieces: int, extra_ids: int, sentinels: Sequence[int] | None = None):
         self.n_pieces = n_pieces
         self.extra_ids = extra_ids
         self.size = n_pieces + extra_ids
+        # The id of each <extra_id_k>; T5's convention unless the vocabulary has its own.
+        self.sentinels = range(n_pieces, self.size)[::-1] if sentinels is None else sentinels
+        self._number = {i: k for k, i in enumerate(self.sentinels)}
 
     @property
     def fingerprint(self) -> str:
@@ -52,13 +63,14 @@ class Vocabulary:
         return hashlib.sha256(facts + self.model).hexdigest()
 
     def sentinel(self, k: int) -> int:
-        """Return the id of ``<extra_id_k>``: ``size - 1 - k``, T5's convention."""
+        """Return the id of ``<extra_id_k>``."""
         if not 0 <= k < self.extra_ids:
             raise UserError(
-                f"the vocabulary has {self.extra_ids} sentinels, no <extra_id_{k}>; "
-                f"set vocab.extra_ids to at least {k + 1}"
+                f"the vocabulary has {self.extra_ids} sentinels, no <extra_id_{k}>; set "
+                f"vocab.extra_ids to at least {k + 1}, or, where it came with weights, add the "
+                "token to their tokenizer"
             )
-        return self.size - 1 - k
+        return self.sentinels[k]
 
     def encode(self, text: str) -> np.ndarray:
         """Return the ids of a text, int32 [N], without end of sequence. A literal ``<extra_id_k>``
@@ -80,7 +92,7 @@ class Vocabulary:
         parts = [((), (), ())]
         for stretch, start in self._stretches(text):
             if isinstance(stretch, int):
-                end = start + len(f"<extra_id_{self.size - 1 - stretch}>")
+                end = start + len(f"<extra_id_{self._number[stretch]}>")
                 parts.append(([stretch], [start], [end]))
             else:
                 ids, starts, ends = self._encode_plain_with_offsets(stretch)
@@ -95,8 +107,8 @@ class Vocabulary:
         for i in np.asarray(ids, np.int64).tolist():
             if not 0 <= i < self.size:
                 raise ValueError(f"id {i} is outside the vocabulary of {self.size} ids")
-            if i >= self.n_pieces:
-                parts += [self._decode_plain(plain), f"<extra_id_{self.size - 1 - i}>"]
+            if i in self._number:
+                parts += [self._decode_plain(plain), f"<extra_id_{self._number[i]}>"]
                 plain = []
             elif i not in (self.pad_id, self.eos_id):
                 plain.append(i)
@@ -105,8 +117,8 @@ class Vocabulary:
 
     def save(self, folder: str | os.PathLike) -> None:
         """Write the vocabulary into a folder, from which ``load_saved`` reads it again."""
-        if self.model:  # under the name that transformers' T5 tokenizers look for
-            write_bytes(Path(folder) / "spiece.model", self.model)
+        if self.file:
+            write_bytes(Path(folder) / self.file, self.model)
         facts = {"version": 1, "kind": self.kind, "extra_ids": self.extra_ids}
         write_json(Path(folder) / "vocab.json", facts | ({"symbols": True} if self.symbols else {}))
 
@@ -124,11 +136,12 @@ class Vocabulary:
 
 
 class SentencePieceVocabulary(Vocabulary):
-    """Pieces of a SentencePiece model, followed by sentinels: those that close the model's own
-    pieces (mT5), or else ``extra_ids`` new ones (T5).
+    """Pieces of a SentencePiece model with its own sentinels among them (mT5), or else followed by
+    ``extra_ids`` new ones (T5).
     """
 
     kind = "sentencepiece"
+    file = "spiece.model"  # the name that transformers' T5 tokenizers look for
 
     def __init__(self, model: bytes, extra_ids: int, origin: str = "the model"):
         """Load the content of a ``spiece.model``; ``origin`` names it in errors."""
@@ -143,11 +156,15 @@ class SentencePieceVocabulary(Vocabulary):
                 "pad_id=0, eos_id=1, unk_id=2, bos_id=-1"
             )
         self.model = model
-        n_pieces, n_own = self.pieces.get_piece_size(), 0
-        while self.pieces.id_to_piece(n_pieces - 1 - n_own).lstrip("▁") == f"<extra_id_{n_own}>":
-            n_own += 1
-        self.new_ids = 0 if n_own else extra_ids  # sentinels that are no pieces of the model
-        super().__init__(n_pieces - n_own, n_own or extra_ids)
+        n_pieces, own = self.pieces.get_piece_size(), []
+        while (found := max(self.pieces.piece_to_id(sentinel_names(len(own))))) != self.unk_id:
+            own.append(found)
+        self.new_ids = 0 if own else extra_ids  # sentinels that are no pieces of the model
+        super().__init__(n_pieces - len(own), len(own) or extra_ids, own or None)
+
+    def knows(self, piece: str) -> bool:
+        """Return whether there is a piece of this very text."""
+        return self.pieces.piece_to_id(piece) != self.unk_id
 
     def _encode_plain(self, texts):
         # Copies: what sentencepiece returns is read-only.
@@ -163,12 +180,14 @@ class SentencePieceVocabulary(Vocabulary):
 
 
 class ByteVocabulary(Vocabulary):
-    """UTF-8 bytes at ids 3 to 258, as in ByT5 (Xue et al. 2022), followed by sentinels."""
+    """UTF-8 bytes at ids 3 to 258, as in ByT5 (Xue et al. 2022), followed by sentinels: kind "byt5"
+    from the first on, as transformers has them, kind "byte" from the last, as seqio.
+    """
 
-    kind = "byte"
-
-    def __init__(self, extra_ids: int):
-        super().__init__(_BYTE_OFFSET + 256, extra_ids)
+    def __init__(self, extra_ids: int, kind: str = "byte"):
+        self.kind = kind
+        own = range(_BYTE_OFFSET + 256, _BYTE_OFFSET + 256 + extra_ids)
+        super().__init__(_BYTE_OFFSET + 256, extra_ids, own if kind == "byt5" else None)
 
     def _encode_plain(self, texts):
         data = [np.frombuffer(text.encode(), np.uint8) for text in texts]
@@ -185,6 +204,77 @@ class ByteVocabulary(Vocabulary):
         return data.decode(errors="replace")
 
 
+class TokenizerVocabulary(Vocabulary):
+    """What a ``tokenizer.json`` of transformers says, by the library that transformers uses: tokens
+    that were added to the pieces, and pieces that are in no SentencePiece model.
+
+    The names of ids 0 to 2 and of sentinels are hidden from the library: in a text they are text,
+    or ``encode`` has found them.
+    """
+
+    kind = "tokenizer"
+    file = "tokenizer.json"
+
+    def __init__(self, model: bytes, origin: str = "the tokenizer"):
+        """Load the content of a ``tokenizer.json``; ``origin`` names it in errors."""
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # it is no friend of forks
+        from tokenizers import Tokenizer
+
+        try:
+            content = json.loads(model)
+            pieces, added = content["model"]["vocab"], content["added_tokens"]
+            names = [piece for piece, _ in pieces] if isinstance(pieces, list) else pieces
+            ids = dict(zip(names, range(len(pieces)), strict=True))
+            ids = (ids if isinstance(pieces, list) else dict(pieces)) | {
+                entry["content"]: entry["id"] for entry in added
+            }
+            own = []
+            while found := [ids[name] for name in sentinel_names(len(own)) if name in ids]:
+                own.append(found[0])
+            hidden = {name for name, i in ids.items() if i <= self.unk_id or i in set(own)}
+            hide = lambda name: f"\0{name}\0" if name in hidden else name  # noqa: E731
+            content["model"]["vocab"] = (
+                [[hide(name), score] for name, score in pieces] if isinstance(pieces, list)
+                else {hide(name): i for name, i in pieces.items()}
+            )  # fmt: skip
+            if content["model"].get("unk_token"):
+                content["model"]["unk_token"] = hide(content["model"]["unk_token"])
+            for entry in added:
+                if entry["content"] in hidden:
+                    entry |= {"content": hide(entry["content"]), "normalized": False}
+            content |= dict.fromkeys(("truncation", "padding", "post_processor"))
+            self.tokenizer = Tokenizer.from_str(json.dumps(content))
+        except Exception as error:  # the library raises nothing more exact
+            raise UserError(f"{origin} is no tokenizer.json that can be used: {error!r}") from None
+        wrong = [name for name, i in ids.items() if self.tokenizer.token_to_id(hide(name)) != i]
+        if wrong or not {0, 1, 2} <= set(ids.values()):
+            raise UserError(
+                f"{origin} contradicts itself: the ids of {', '.join(map(repr, wrong[:5]))} and of "
+                "pad, end and unknown are not those that it gives when it is loaded"
+            )
+        self.model = model
+        super().__init__(max(ids.values()) + 1 - len(own), len(own), own)
+
+    def knows(self, piece: str) -> bool:
+        """Return whether there is a piece of this very text."""
+        return self.tokenizer.token_to_id(piece) is not None
+
+    def _encode_plain(self, texts):
+        found = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.asarray(one.ids, np.int32) for one in found]
+
+    def _encode_plain_with_offsets(self, text):
+        found = self.tokenizer.encode(text, add_special_tokens=False)
+        offsets = np.asarray(found.offsets, np.int32).reshape(-1, 2)
+        return np.asarray(found.ids, np.int32), offsets[:, 0], offsets[:, 1]
+
+    def _decode_plain(self, ids):
+        # As SentencePiece shows what is unknown; ids between the tokens have no text.
+        tokens = ["▁⁇" if i == self.unk_id else self.tokenizer.id_to_token(i) or "" for i in ids]
+        decoder = self.tokenizer.decoder
+        return decoder.decode(tokens) if decoder else " ".join(tokens)
+
+
 class SymbolVocabulary(Vocabulary):
     """A SentencePiece vocabulary with escapes for what its pieces lack, so that
     ``decode(encode(text)) == text`` for every text without literal sentinels. All pieces of an
@@ -193,9 +283,9 @@ class SymbolVocabulary(Vocabulary):
 
     symbols = True
 
-    def __init__(self, plain: SentencePieceVocabulary):
+    def __init__(self, plain: SentencePieceVocabulary | TokenizerVocabulary):
         """Wrap a vocabulary; one without pieces for the escapes is a UserError."""
-        self.plain, self.kind, self.model = plain, plain.kind, plain.model
+        self.plain, self.kind, self.model, self.file = plain, plain.kind, plain.model, plain.file
         self._known: dict[str, bool] = {}
         missing = sorted(c for c in set(ALPHABET) - {" "} if not self._writes(c))
         if missing:
@@ -203,17 +293,16 @@ class SymbolVocabulary(Vocabulary):
                 f"vocab.symbols: the vocabulary cannot spell the escapes, it lacks "
                 f"{' '.join(missing)}; set vocab.symbols=false, or use another vocabulary"
             )
-        super().__init__(plain.n_pieces, plain.extra_ids)
+        super().__init__(plain.n_pieces, plain.extra_ids, plain.sentinels)
 
     def _writes(self, character):
         """Whether a character survives wherever it stands, but for marks that join others."""
         if character not in self._known:
             # A piece for it alone, or bytes for any, whatever stands beside it.
-            pieces = self.plain.pieces.piece_to_id([character, "<0x00>"])
             ids = self.plain._encode_plain([f"x{character}x"])[0].tolist()
             self._known[character] = (
                 self.unk_id not in ids
-                and set(pieces) != {self.unk_id}
+                and (self.plain.knows(character) or self.plain.knows("<0x00>"))
                 and self.plain._decode_plain(ids) == f"x{character}x"
             )
         return self._known[character]
@@ -258,22 +347,28 @@ class SymbolVocabulary(Vocabulary):
 
 def with_symbols(vocab: Vocabulary) -> Vocabulary:
     """Let a vocabulary write every text (``SymbolVocabulary``); bytes do so as they are."""
-    return SymbolVocabulary(vocab) if isinstance(vocab, SentencePieceVocabulary) else vocab
+    done = isinstance(vocab, ByteVocabulary | SymbolVocabulary)
+    return vocab if done else SymbolVocabulary(vocab)
 
 
 def load_vocabulary(kind: str, path: str = "", extra_ids: int = 100) -> Vocabulary:
-    """Load a "sentencepiece" vocabulary from a file, or "byte". T5 has 100 sentinels, ByT5 125."""
+    """Load a "sentencepiece" or "tokenizer" vocabulary from a file, or "byte" or "byt5". T5 has 100
+    sentinels, ByT5 125; a tokenizer.json says which it has.
+    """
     if extra_ids < 0:
         raise UserError(f"vocab.extra_ids must not be negative, got {extra_ids}")
-    if kind == "byte":
-        return ByteVocabulary(extra_ids)
-    if kind != "sentencepiece":
-        raise unknown("kind of vocabulary", kind, ("sentencepiece", "byte"))
+    if kind in ("byte", "byt5"):
+        return ByteVocabulary(extra_ids, kind)
+    if kind not in ("sentencepiece", "tokenizer"):
+        raise unknown("kind of vocabulary", kind, ("sentencepiece", "tokenizer", "byte", "byt5"))
     if not Path(path).is_file():
-        raise UserError(
-            f"vocab.path: no SentencePiece model at {path!r}; give the path of a spiece.model"
-        )
-    return SentencePieceVocabulary(Path(path).read_bytes(), extra_ids, origin=path)
+        what = "SentencePiece model" if kind == "sentencepiece" else "tokenizer"
+        name = SentencePieceVocabulary.file if kind == "sentencepiece" else TokenizerVocabulary.file
+        raise UserError(f"vocab.path: no {what} at {path!r}; give the path of a {name}")
+    content = Path(path).read_bytes()
+    if kind == "tokenizer":
+        return TokenizerVocabulary(content, path)
+    return SentencePieceVocabulary(content, extra_ids, origin=path)
 
 
 def load_saved(folder: str | os.PathLike) -> Vocabulary:
@@ -282,7 +377,8 @@ def load_saved(folder: str | os.PathLike) -> Vocabulary:
     if not file.is_file():
         raise UserError(f"{folder} holds no vocabulary: {file} does not exist")
     facts = read_json(file)
-    vocab = load_vocabulary(facts["kind"], str(file.parent / "spiece.model"), facts["extra_ids"])
+    name = "tokenizer.json" if facts["kind"] == "tokenizer" else "spiece.model"
+    vocab = load_vocabulary(facts["kind"], str(file.parent / name), facts["extra_ids"])
     return with_symbols(vocab) if facts.get("symbols") else vocab
 
 

@@ -91,7 +91,7 @@ def encode_prefix(
     beginning with ``where``, if the vocabulary cannot write it, or it leaves no token of ``room``.
     """
     ids = vocab.encode(text)
-    if ((ids == vocab.unk_id) | (ids >= vocab.n_pieces)).any():
+    if ((ids == vocab.unk_id) | np.isin(ids, vocab.sentinels)).any():
         raise UserError(
             f"{where}: the vocabulary cannot write the prefix {text[:60]!r}; change its characters"
         )

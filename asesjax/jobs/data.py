@@ -2,12 +2,14 @@
 
 import functools
 from collections import Counter
+from pathlib import Path
 
 from asesjax.core.errors import UserError
 from asesjax.core.files import write_json
 from asesjax.core.types import Record
 from asesjax.data.corpus import encode_record, write_corpus
 from asesjax.data.examples import chain_text
+from asesjax.data.hf_tokenizer import read_hf_vocabulary
 from asesjax.data.options import VocabOptions
 from asesjax.data.sources import SPLITS, load_records, write_records
 from asesjax.data.summary import audit, unknown_share
@@ -34,6 +36,8 @@ def prepare_data(run: Run) -> None:
     student = student_run(run)
     if student is None:
         vocab = _vocabulary(run.config.vocab, [*texts, *further])
+        if run.config.vocab.path:
+            run.say(f"  the vocabulary is that of {run.config.vocab.path}; none is trained")
     else:
         vocab = load_saved(student / "vocab")
     losses, ids = [], []
@@ -79,6 +83,10 @@ def _vocabulary(options: VocabOptions, texts: list[str]) -> Vocabulary:
         corpus = [*texts, ALPHABET] if options.symbols else texts
         settings = options.split_digits, options.extra_ids, options.byte_fallback
         vocab = train_vocabulary(corpus, options.size, *settings)
+    elif options.kind == "tokenizer" and Path(options.path).is_dir():
+        vocab = read_hf_vocabulary(Path(options.path))
+        if vocab is None:
+            raise UserError(f"vocab.path: {options.path} holds no tokenizer of transformers")
     else:
         vocab = load_vocabulary(options.kind, options.path, options.extra_ids)
     return with_symbols(vocab) if options.symbols else vocab

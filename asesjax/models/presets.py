@@ -73,6 +73,8 @@ class ModelOptions:
         "float32", "dtype of activations; parameters, norms, softmax and losses are float32",
         choices=("float32", "bfloat16"),
     )  # fmt: skip
+    vocab_rows: int = option(0, "rows of the embedding; 0: as many as the vocabulary has ids, "
+                             "rounded up to a multiple of 128 as in T5", least=0)  # fmt: skip
     init_from: str = option("", "role of a run, checkpoint or Hugging Face folder that every role "
                             "starts from")  # fmt: skip
 

@@ -22,7 +22,7 @@ _FLOAT = seqio.FeatureConverter.FeatureSpec(dtype=tf.float32)
 
 
 class PlainVocabulary(seqio.Vocabulary):
-    """A vocabulary of ours, run in Python: for ``symbols``, which seqio does not have."""
+    """A vocabulary of ours, run in Python: for those that seqio does not have."""
 
     # Properties without a value in seqio's class; T5 has no beginning of sequence.
     bos_id = eos_id = unk_id = _base_vocab_size = None
@@ -64,7 +64,7 @@ def seqio_vocabulary(vocab: Vocabulary, folder: str | Path) -> seqio.Vocabulary:
     which seqio makes pieces of the model, and those with two equally probable segmentations (with
     T5's vocabulary one of 6,732 records of GSM8K: 666 as 66 6 instead of 6 66).
     """
-    if vocab.symbols:
+    if vocab.symbols or vocab.kind in ("tokenizer", "byt5"):
         return PlainVocabulary(vocab)
     if vocab.kind == "byte":
         return seqio.ByteVocabulary(vocab.extra_ids)

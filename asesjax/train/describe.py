@@ -1,7 +1,8 @@
 """What a checkpoint says of itself: shape of the model, vocabulary, and what it was trained as.
 
 A checkpoint ``step_<n>`` holds ``model.json`` and ``vocab/``, a folder of Hugging Face the same in
-``config.json`` and ``spiece.model``. So a run can start from either, and both can be moved.
+``config.json`` and the files of its tokenizer. So a run can start from either, and both can be
+moved.
 """
 
 import dataclasses
@@ -60,13 +61,22 @@ class Description:
         """Write ``model.json`` and ``vocab/`` into the folder of a checkpoint."""
         facts = {name: getattr(self, name) for name in ("method", "role", "model_type", "origin")}
         facts = {"format": FORMAT} | {name: value for name, value in facts.items() if value}
+        if self.vocab_folder is not None:
+            copy_tokenizer(self.vocab_folder, place / "vocab")
         if self.vocab is not None:
             self.vocab.save(place / "vocab")
             facts["vocabulary"] = {name: getattr(self.vocab, name)
                                    for name in ("kind", "size", "fingerprint")}  # fmt: skip
-        if self.vocab_folder is not None:
-            copy_tokenizer(self.vocab_folder, place / "vocab")
         write_json(place / "model.json", facts | {"model": dataclasses.asdict(self.model)})
+
+    def check_rows(self) -> None:
+        """Refuse weights with fewer rows than their vocabulary has ids."""
+        if self.vocab is not None and self.vocab.size > self.model.vocab_size:
+            raise UserError(
+                f"{self.place} has a tokenizer of {self.vocab.size} ids and an embedding of "
+                f"{self.model.vocab_size} rows; add rows with asesjax convert --vocab-rows "
+                "tokenizer, or remove the tokens that were added after training"
+            )
 
     def check_start(self, model: T5Config, vocab: Vocabulary) -> None:
         """Refuse a run of another shape, or of a vocabulary whose ids mean something else."""
@@ -90,7 +100,7 @@ class Description:
 
 
 def describe_hf(folder: Path) -> Description:
-    """Describe a folder of Hugging Face: T5 or mT5, with or without a ``spiece.model``."""
+    """Describe a folder of Hugging Face: T5 or mT5, with or without a tokenizer."""
     fields, vocab = read_config(folder), read_hf_vocabulary(folder)
     model = config_from_hf(fields, f"{folder}/config.json")
     return Description(model, vocab, model_type=fields["model_type"], place=folder)
@@ -129,40 +139,84 @@ def describe_start(path: str | Path) -> Description:
     return Description(model, vocab, **texts, model_type=facts["model_type"], place=place)
 
 
-def fill(fields: dict[str, Any], explicit: set[str], description: Description) -> dict[str, Any]:
-    """Fill the ``model`` and ``vocab`` sections of a flattened configuration. Those ``explicit``
-    fields that contradict the checkpoint are a UserError, except ``vocab.symbols`` where it has
-    none, another ``vocab.path`` of the same content, and ``model.dropout``.
+def fill_starts(fields: dict[str, Any], explicit: set[str]) -> dict[str, Any]:
+    """Fill the ``model`` and ``vocab`` sections of a flattened configuration from the checkpoints
+    that ``model.init_from`` names, that of the run and those of variants, which share one
+    vocabulary. ``explicit`` are the fields that the user set. Raises UserError as ``fill``.
     """
-    found = {f"model.{name}": getattr(description.model, name) for name in SHAPE}
-    got = dict(fields)
-    if fields["model.preset"]:  # the preset stands for all of them
-        shape = preset(fields["model.preset"])
-        got |= {name: getattr(shape, name.removeprefix("model.")) for name in found}
-        explicit = explicit | found.keys()
-    if (vocab := description.vocab) is not None:
+    known: Description | None = None
+    for name in [name for name in fields if f".{name}".endswith(".model.init_from")]:
+        if not fields[name]:
+            continue
+        # Absolute, so that the workdir finds it from any folder.
+        fields = fields | {name: str(Path(fields[name]).resolve())}
+        start = describe_start(fields[name])
+        start.check_rows()
+        fields = fill(fields, explicit, start, name.removesuffix("model.init_from"), known)
+        known = known or (start if start.vocab is not None else None)
+    return fields
+
+
+def fill(
+    fields: dict[str, Any], explicit: set[str], description: Description, row: str = "",
+    known: Description | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Fill the ``model`` section of a flattened configuration, or of a variant (``row`` is then
+    "variants.NAME."), and the ``vocab`` section unless that of ``known`` fills it. Those
+    ``explicit`` fields that contradict the checkpoint are a UserError, except ``vocab.symbols``
+    where it has none, another ``vocab.path`` of the same content, and ``model.dropout``. So is a
+    vocabulary that is another than that of ``known``, or not known at all.
+    """
+    where = f"{row}model.init_from {description.place}"
+    shape = {f"{row}model.{name}": getattr(description.model, name) for name in SHAPE}
+    got, found = dict(fields), {}
+    own_preset = fields.get(f"{row}model.preset", "")
+    if own_preset:  # the preset stands for all of them
+        wanted = preset(own_preset)
+        got |= {name: getattr(wanted, name.rpartition(".")[2]) for name in shape}
+        explicit = explicit | shape.keys()
+    found[f"{row}model.vocab_rows"] = description.model.vocab_size
+    if (vocab := description.vocab) is None:
+        if fields["vocab.kind"] == "train":
+            raise UserError(
+                f"{where} does not say what its vocabulary is (no spiece.model or tokenizer.json "
+                "lies there), and one trained anew would give its rows another meaning; put the "
+                "file there, or name it by vocab.kind and vocab.path"
+            )
+    elif known is not None:
+        if vocab.fingerprint != known.vocab.fingerprint:
+            raise UserError(
+                f"{where} has another vocabulary ({_named(vocab)}) than {known.place} "
+                f"({_named(known.vocab)}), and the rows of a run share one; give checkpoints of "
+                "the same vocabulary"
+            )
+    else:
         found |= {"vocab.kind": vocab.kind, "vocab.extra_ids": vocab.extra_ids}
         if not ("vocab.symbols" in explicit and got["vocab.symbols"]):
             found["vocab.symbols"] = vocab.symbols
         path = Path(got["vocab.path"])
         same = "vocab.path" in explicit and path.is_file() and path.read_bytes() == vocab.model
         if vocab.model and not same:
-            found["vocab.path"] = str(description.vocab_folder / "spiece.model")
+            place = description.vocab_folder
+            is_made = description.is_hf and vocab.kind == "tokenizer"  # of several files
+            found["vocab.path"] = str(place if is_made else place / vocab.file)
     wrong = [
         f"{name} is {got[name]!r} here and {value!r} there"
-        for name, value in found.items()
+        for name, value in (shape | found).items()
         if name in explicit and got[name] != value
     ]
     if wrong:
-        by = f" (model.preset {fields['model.preset']!r})" if fields["model.preset"] else ""
+        by = f" ({row}model.preset {own_preset!r})" if own_preset else ""
         raise UserError(
-            f"the configuration{by} contradicts model.init_from {description.place}: "
+            f"the configuration{by} contradicts {where}: "
             f"{'; '.join(wrong)}. Leave these fields out: they are filled from the checkpoint"
         )
-    if fields["model.preset"]:
-        found = {k: v for k, v in found.items() if not k.startswith("model.")}
-    if "model.dropout" not in explicit:
-        found["model.dropout"] = description.model.dropout
+    if not own_preset:
+        found |= shape
+        if row and fields["model.preset"]:
+            found[f"{row}model.preset"] = ""
+    if f"{row}model.dropout" not in explicit:
+        found[f"{row}model.dropout"] = description.model.dropout
     return fields | found
 
 

@@ -171,7 +171,7 @@ def test_vocab_rows_adds_and_cuts_rows(hf, saved, tmp_path, capsys, kind):
         assert "--vocab-rows" in told
     told = hf.refuse(capsys, "--to-hf", tmp_path / "x", "--checkpoint", more,
                   "--vocab-rows", "tokenizer")  # fmt: skip
-    assert "no spiece.model" in told
+    assert "holds no tokenizer" in told
 
 
 def test_t5_tokenizer_is_kept_in_both_directions(hf, saved, tmp_path, capsys, data_folder):
@@ -246,10 +246,14 @@ def test_role_of_a_run_over_bytes_or_symbols(hf, tmp_path, capsys):
     from asesjax.data.symbols import ALPHABET
     from asesjax.data.vocab import with_symbols
 
-    _, _, role = make_role(tmp_path / "bytes", load_vocabulary("byte", "", 10))
-    assert hf.convert("--to-hf", tmp_path / "hf", "--checkpoint", role) == 0
-    assert "no tokenizer is written" in capsys.readouterr().out
-    assert not list((tmp_path / "hf").glob("*token*"))
+    for kind in ("byte", "byt5"):
+        vocab = load_vocabulary(kind, "", 10)
+        _, _, role = make_role(tmp_path / kind, vocab)
+        assert hf.convert("--to-hf", tmp_path / f"hf-{kind}", "--checkpoint", role) == 0
+        tokenizer = hf.transformers.AutoTokenizer.from_pretrained(tmp_path / f"hf-{kind}")
+        text = "½ of\n<extra_id_9>x<extra_id_0>"
+        assert tokenizer(text).input_ids == [*vocab.encode(text), 1]
+        assert describe_hf(tmp_path / f"hf-{kind}").vocab.fingerprint == vocab.fingerprint
     vocab = with_symbols(train_vocabulary([*TEXTS, ALPHABET, "x"], 200, True, 20))
     _, _, role = make_role(tmp_path / "symbols", vocab)
     assert hf.convert("--to-hf", tmp_path / "hf2", "--checkpoint", role) == 0

@@ -1,6 +1,7 @@
 """What checkpoints and folders of Hugging Face say of themselves, and what a run makes of it."""
 
 import dataclasses
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from asesjax.config import base_config, finish, flatten
+from asesjax.config import base_config, finish, flatten, load_config
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, write_json
 from asesjax.data.symbols import ALPHABET
@@ -19,10 +20,11 @@ from asesjax.data.vocab import (
     train_vocabulary,
     with_symbols,
 )
+from asesjax.methods.method import make_method
 from asesjax.models import t5
 from asesjax.models.hf_io import save_hf
 from asesjax.models.t5_config import T5Config
-from asesjax.run import Run, load_start
+from asesjax.run import Run, load_start, model_config
 from asesjax.train.checkpoint import restore_params, save_params
 from asesjax.train.describe import SHAPE, Description, describe_start, fill
 
@@ -146,10 +148,13 @@ def test_a_preset_of_the_same_shape_is_kept(tmp_path):
         "model_type": "t5", "vocab_size": 32128, "d_model": 512, "d_kv": 64, "d_ff": 2048,
         "num_heads": 8, "num_layers": 6,
     }))  # fmt: skip
-    fields = filled(tmp_path, model__preset="t5-small")
+    fields = filled(tmp_path, model__preset="t5-small", vocab__kind="byte")
     default = flatten(finish(base_config()))
     changed = {name: value for name, value in fields.items() if value != default[name]}
-    assert changed == {"model.preset": "t5-small", "model.dropout": 0.1}
+    assert changed == {"model.preset": "t5-small", "model.dropout": 0.1, "vocab.kind": "byte",
+                       "model.vocab_rows": 32128}  # fmt: skip
+    with pytest.raises(UserError, match="does not say what its vocabulary is"):
+        filled(tmp_path, model__preset="t5-small")
 
 
 def test_another_vocabulary_of_the_same_size_is_refused(checkpoint, tmp_path):
@@ -173,6 +178,34 @@ def test_another_number_of_rows_or_shape_is_refused(checkpoint, hugging_face, tm
         describe_start(start).check_start(
             dataclasses.replace(MODEL, dropout=0.5, dtype="bfloat16"), VOCAB
         )  # which a run may change
+
+
+def test_variants_are_filled_from_their_own_weights(checkpoint, tmp_path):
+    """Each with its shape; all with one vocabulary, whoever names it first."""
+    small, other = tmp_path / "small", tmp_path / "other"
+    model = dataclasses.replace(MODEL, d_ff=8, vocab_size=VOCAB.size)
+    save_params(small, draw(model), Description(model, VOCAB))
+    save_params(other, draw(MODEL), Description(MODEL, train_vocabulary(["Ben had 6"] * 3, 40)))
+    (tmp_path / "c.py").write_text("from asesjax.config import base_config as get\n"
+                                   "get_config = lambda arg='': get()\n")  # fmt: skip
+    config = functools.partial(load_config, str(tmp_path / "c.py"))
+    own = {"variants.b.method": "direct", "variants.b.model.init_from": str(small)}
+    for more in ({}, {"model.init_from": str(checkpoint)}):
+        found = config(own | more)
+        row = make_method("b", found)
+        assert (row.config.model.d_ff, row.config.model.vocab_rows) == (8, VOCAB.size)
+        assert found.model.d_ff == (24 if more else 256)
+        assert Path(found.vocab.path).read_bytes() == VOCAB.model
+        run = run_from("", tmp_path / f"run{len(more)}")
+        run = dataclasses.replace(run, config=row.config)
+        same(load_start(run, model_config(run, VOCAB)), draw(model))
+    with pytest.raises(UserError, match="variants.b.model.init_from .* has another vocabulary"):
+        config({"model.init_from": str(checkpoint), "variants.b.method": "direct",
+                "variants.b.model.init_from": str(other)})  # fmt: skip
+    with pytest.raises(UserError, match="variants.b.model.d_ff is 9 here and 8 there"):
+        config(own | {"variants.b.model.d_ff": "9"})
+    with pytest.raises(UserError, match="vocab.size: only a vocabulary that is trained has"):
+        config(own | {"vocab.size": "100"})
 
 
 def test_folders_that_nothing_starts_from_are_explained(checkpoint, tmp_path):
