@@ -1,9 +1,11 @@
 """Package metadata, the ranges of every dependency and the reason for each."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "asesjax/__init__.py").read_text())[1]
@@ -48,6 +50,19 @@ EXTRAS = {
     ],
 }
 
+
+
+class BuildWithConfigs(build_py):
+    """Puts configs/ into the package, so that an installed one finds them by name."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib) / "asesjax/configs"
+            shutil.copytree(HERE / "configs", target, dirs_exist_ok=True,
+                            ignore=shutil.ignore_patterns("__pycache__"))  # fmt: skip
+
+
 setup(
     name="asesjax",
     version=VERSION,
@@ -57,6 +72,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["asesjax", "asesjax.*"]),
+    package_data={"asesjax": ["py.typed"]},
+    cmdclass={"build_py": BuildWithConfigs},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["asesjax = asesjax.cli.main:main"]},

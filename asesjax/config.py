@@ -2,13 +2,15 @@
 
 A config file is Python with ``get_config(arg: str = "") -> ConfigDict``, which starts from
 ``base_config()`` and sets fields of the sections (``core.options``). ``--config path.py:arg`` gives
-it ``arg``, and ``--config.section.field=value`` changes one field afterwards. A file may register
-methods, data sources, scores, samplers and sections of its own, or name modules that do
-(``plugins``); packages do so by entry points of the group ``asesjax``.
+it ``arg``; a file that comes with the package is found by its name alone (``smoke``).
+``--config.section.field=value`` changes one field afterwards. A file may register methods, data
+sources, scores, samplers and sections of its own, or name modules that do (``plugins``); packages
+do so by entry points of the group ``asesjax``.
 """
 
 import contextlib
 import dataclasses
+import difflib
 import functools
 import hashlib
 import importlib
@@ -94,12 +96,38 @@ def base_config() -> ConfigDict:
     return ConfigDict(sections.pop("") | sections | {"variants": {}, "pretrain": {}})
 
 
-def load_config(spec: str, overrides: Mapping[str, str] | None = None) -> Config:
-    """Load ``path.py[:arg]`` and apply overrides (dotted field to text), or raise UserError."""
+def shipped() -> dict[str, Path]:
+    """Return the configurations that come with the package, by name."""
+    here = Path(__file__).parent
+    folder = next(f for f in (here / "configs", here.parent / "configs") if f.is_dir())
+    files = {path.relative_to(folder).with_suffix("").as_posix(): path
+             for path in sorted(folder.rglob("*.py"))}  # fmt: skip
+    return {name: path for name, path in files.items() if path.stem != "common"}
+
+
+def _config_file(spec: str) -> tuple[Path, str]:
+    """Return the file and the argument of ``path.py[:arg]`` or ``name[:arg]``."""
     path, _, arg = spec.partition(".py:")
     path = Path(path + ".py" if arg else spec)
-    if not path.is_file():
-        raise UserError(f"config file {path} does not exist; give --config path/to/file.py[:arg]")
+    if path.is_file():
+        return path, arg
+    name, _, arg = spec.partition(":")
+    known = shipped()
+    if name in known:
+        return known[name], arg
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise UserError(
+        f"config file {path} does not exist; {hint}give --config path/to/file.py[:arg], or a name "
+        "that asesjax configs lists"
+    )
+
+
+def load_config(spec: str, overrides: Mapping[str, str] | None = None) -> Config:
+    """Load ``path.py[:arg]``, or by name what comes with the package, and apply overrides (dotted
+    field to text). Raises UserError.
+    """
+    path, arg = _config_file(spec)
     if path.suffix != ".py":
         raise UserError(f"config file {path} is not a Python file; its name must end in .py")
     _load_rooms()

@@ -25,6 +25,7 @@ VERBS = {
     "compile": "compile for a TPU slice on any machine: memory, traffic, an estimated time",
     "convert": "read a Hugging Face checkpoint, or write one",
     "config": "the fields of a configuration: defaults, ranges and meanings",
+    "configs": "the configurations that come with the package, to start from by name",
     "report": "table and figures of one run, or of several side by side",
 }
 _MODULES = {"train": "run", "score": "run"}
@@ -141,7 +142,8 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --config, --workdir, --redo and the options that start several processes."""
-    parser.add_argument("--config", metavar="FILE.py[:ARG]", help="config file; for a new run")
+    parser.add_argument("--config", metavar="FILE.py[:ARG]", help="config file, "
+                        "or a name that asesjax configs lists; for a new run")  # fmt: skip
     parser.add_argument("--workdir", required=True, help="folder of the run, made when absent")
     parser.add_argument("--redo", action="store_true", help="where the configuration changed, move "
                         "old outputs to WORKDIR/superseded and redo")  # fmt: skip
