@@ -14,6 +14,9 @@ and a folder for what each method's own stages find out.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ from asesjax.evals.runner import check_decode
 from asesjax.jobs.curve import FOLDER, check_selection, measure_reads
 from asesjax.jobs.data import prepare_data
 from asesjax.jobs.decoding import decode_method, make_report
-from asesjax.jobs.training import train_method
+from asesjax.jobs.training import check_rows, train_method
 from asesjax.methods.method import Method, make_method
 from asesjax.run import Run, keep_programs, one_seed, student_run
 from asesjax.train.duration import length
@@ -78,8 +81,16 @@ def execute(
         run.say(f"the student that all rows start from: {student.workdir}")
         execute(student, wait=True)
         run.say("")
+    if "report" in wanted:  # told now, not when everything else is done
+        absent = [name for name in ("matplotlib", "sacrebleu") if find_spec(name) is None]
+        if absent:
+            raise UserError(
+                f"the report needs {' and '.join(absent)}, not installed here: pip install "
+                "'asesjax[viz,eval]'"
+            )
     keep_programs(run)
-    chosen = [_with_room(stage) for name, stage in stages.items() if name in wanted]
+    ready = functools.cache(lambda: check_rows(run))
+    chosen = [_with_room(stage, ready) for name, stage in stages.items() if name in wanted]
     if not is_first():
         return follow([stage.run for stage in chosen])
     with leading() as together, locked(run.workdir, wait):
@@ -95,9 +106,11 @@ def execute(
         run.say("\n" + (run / "report.md").read_text(encoding="utf-8"))
 
 
-def _with_room(stage: Stage) -> Stage:
+def _with_room(stage: Stage, ready: Callable[[], None]) -> Stage:
     def work() -> None:
         drop_programs()
+        if stage.name not in ("data", "report"):
+            ready()
         stage.run()
 
     return dataclasses.replace(stage, run=work)

@@ -7,9 +7,10 @@ from asesjax.core.errors import UserError
 from asesjax.core.files import write_json
 from asesjax.core.processes import from_first, is_first
 from asesjax.core.types import Example, Params
-from asesjax.data.batching import examples_per_row, token_counts
+from asesjax.data.batching import examples_per_row, make_plan, token_counts
 from asesjax.data.corpus import read_corpus
 from asesjax.data.vocab import load_saved
+from asesjax.evals.runner import decode_spec
 from asesjax.jobs.curve import curve_records, decoded_measures
 from asesjax.methods.method import Method, make_method
 from asesjax.models.t5_config import T5Config
@@ -20,6 +21,37 @@ from asesjax.train.duration import best_step, evaluation_steps, gave_up, n_steps
 from asesjax.train.loop import TrainResult, train
 from asesjax.train.objective import Objective
 from asesjax.train.options import DECODED
+
+
+def check_rows(run: Run) -> None:
+    """Refuse, before anything is trained, rows whose marks the vocabulary lacks, or whose examples
+    are too long for their batches. Where training itself decides how a row's chains are cut, those
+    are refused that fit in no way.
+    """
+    vocab = load_saved(run / "vocab")
+    for name in run.config.methods:
+        method = make_method(name, run.config)
+        own = dataclasses.replace(run, config=method.config)
+        model_config(own, vocab)
+        decode_spec(method, vocab)
+        train = method.config.train
+        sides = train.source_buckets, train.target_buckets
+        for split in ("train", "validation") if method.train is None else ():
+            if not method.annotations:
+                for examples in role_examples(own, method, split).values():
+                    if examples:
+                        make_plan(examples, train.batch_size, *sides, 0, train.packed_length)
+                continue
+            room = train.packed_length or max(sides[0]) + max(sides[1])
+            for one in read_corpus(run.workdir, split, method.config.data.answer_template):
+                n = len(one.question.ids) + len(one.chain.ids) + 2
+                if n > room and not method.start_from:
+                    raise UserError(
+                        f"row {name}: question and chain of record {one.record.id} have {n} tokens "
+                        f"with their end marks, and a row of a batch holds {room} at most, however "
+                        "the chain is cut; raise train.packed_length, or the last of "
+                        "train.source_buckets and train.target_buckets"
+                    )
 
 
 def train_method(run: Run, method: Method) -> None:
