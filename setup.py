@@ -32,7 +32,10 @@ EXTRAS = {
         "tensorflow-text>=2.21,<2.22",  # seqio imports it; must match TensorFlow
     ],
     "hf": ["transformers>=5.17,<6"],  # 5.17: T5 tokenizers load from a folder
-    "eval": ["sacrebleu>=2.5"],  # corpus BLEU, the zh tokenizer included
+    "eval": [
+        "sacrebleu>=2.5",  # corpus BLEU, the zh tokenizer included
+        "math-verify>=0.9",  # evaluate.metric=math; sympy and a LaTeX parser, all plain Python
+    ],
     "viz": ["matplotlib>=3.9"],
     "tpu": ["jax[tpu]>=0.10.2,<0.12"],
     "cuda": ["jax[cuda13]>=0.10.2,<0.12"],

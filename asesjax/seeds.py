@@ -92,7 +92,8 @@ def compare_runs(workdirs: Sequence[Path]) -> dict[str, Any]:
     by_method = [{row["method"]: row for row in report["rows"]} for report in reports]
     first, made_by = reports[0], [row for _, row in read_jsonl(workdirs[-1] / "run.jsonl")][-1]
     metric = first["metric"]
-    outcomes = {name: [_outcomes(folder, name, metric) for folder in workdirs] for name in names}
+    how = metric, first.get("answer_template", "")
+    outcomes = {name: [_outcomes(folder, name, *how) for folder in workdirs] for name in names}
     rows = compare(outcomes, first["against"])
     for row in rows:
         own = [one[row["method"]] for one in by_method]
@@ -117,7 +118,7 @@ def _mean(values: Sequence[Any]) -> Any:
     return sum(values) / len(values) if known else None
 
 
-def _outcomes(workdir: Path, method: str, metric: str) -> Outcomes:
+def _outcomes(workdir: Path, method: str, metric: str, template: str) -> Outcomes:
     """Return whether a method answered right, by id and text of the question."""
     rows = [row for _, row in read_jsonl(workdir / f"predictions/{method}/test.jsonl")]
-    return {(row["id"], row["question"]): is_right(row, metric) for row in rows}
+    return {(row["id"], row["question"]): is_right(row, metric, template) for row in rows}

@@ -7,11 +7,18 @@ rows have references.
 import argparse
 import json
 
+# Fields of a row that are needed, and their types.
+_FIELDS = {"chain": str, "segments": list, "tokens": int, "reference_answer": str,
+           "reference_chain": str}  # fmt: skip
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--predictions", required=True, help="JSONL file")
-    parser.add_argument("--metric", default="numeric", help="numeric, authors or exact")
+    parser.add_argument("--metric", default="numeric",
+                        help="numeric, math, choice, yes_no, exact or authors")  # fmt: skip
+    parser.add_argument("--answer-template", metavar="TEXT", help="data.answer_template of the run "
+                        "that wrote the chains, such as '#### {answer}'")  # fmt: skip
     parser.add_argument("--language", default="en", help="en or zh, for BLEU and ROUGE")
 
 
@@ -23,13 +30,24 @@ def main(args: argparse.Namespace) -> None:
     from asesjax.evals.report import summary
 
     fields = {"evaluate.metric": args.metric, "evaluate.language": args.language}
+    if args.answer_template is not None:
+        fields["data.answer_template"] = args.answer_template
+        if "{answer}" not in args.answer_template:
+            raise UserError(
+                f"--answer-template must hold {{answer}}, got {args.answer_template!r}"
+            )
     config = finish(base_config(), fields)
     rows = []
     for line, row in read_jsonl(args.predictions):
-        for name in ("chain", "segments", "tokens", "reference_answer", "reference_chain"):
+        for name, kind in _FIELDS.items():
             if name not in row:
                 raise UserError(f"{args.predictions}:{line}: field {name!r} is missing")
+            if type(row[name]) is not kind:
+                raise UserError(
+                    f"{args.predictions}:{line}: field {name!r} must be {kind.__name__}, got "
+                    f"{type(row[name]).__name__}"
+                )
         rows.append(row)
     if not rows:
         raise UserError(f"{args.predictions} holds no predictions")
-    print(json.dumps(summary(rows, config.evaluate), indent=2))
+    print(json.dumps(summary(rows, config), indent=2))

@@ -8,7 +8,6 @@ coloured by label, --html writes them all as a page.
 """
 
 import argparse
-import functools
 import sys
 from pathlib import Path
 
@@ -57,7 +56,7 @@ def _segment_file(args: argparse.Namespace) -> Path:
     from asesjax.config import base_config, finish, load_config
     from asesjax.data.rows import format_of
     from asesjax.data.sources import load_records
-    from asesjax.evals.answers import is_correct
+    from asesjax.evals.answers import judge
     from asesjax.methods.ases.scoring import score_records, segment_scored
     from asesjax.segment.label import balance, lopsided
     from asesjax.segment.records import write_segments
@@ -71,8 +70,7 @@ def _segment_file(args: argparse.Namespace) -> Path:
         fields["segment.strategy"] = args.strategy
     fields |= args.overrides
     config = load_config(args.config, fields) if args.config else finish(base_config(), fields)
-    is_right = functools.partial(is_correct, metric=config.evaluate.metric)
-    records, skipped = load_records(config.data, "train", config.seed, is_right)
+    records, skipped = load_records(config.data, "train", config.seed, judge(config))
     for place, reason in skipped:
         print(f"skipped {place}: {reason}", file=sys.stderr)
     strategy = config.segment.strategy

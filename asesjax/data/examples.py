@@ -2,6 +2,7 @@
 appends ids in the same way, so it sees the same contexts as training to the last id.
 """
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,7 +28,27 @@ def chain_text(record: Record, answer_template: str) -> str:
     '40 + 2 = 42. The answer is 42.'
     """
     closing = answer_sentence(record, answer_template)
-    return f"{record.rationale.rstrip()} {closing}" if closing else record.rationale
+    if not closing or record.rationale.strip() == closing:
+        return record.rationale
+    return f"{record.rationale.rstrip()} {closing}"
+
+
+def without_answer_sentence(text: str, record: Record, answer_template: str) -> str:
+    """Return a rationale of a record without the answer sentence, where it closes with that itself
+    (in any case, with or without a full stop) and says more than that.
+
+    >>> record = Record("1", "q", "", "42")
+    >>> without_answer_sentence("40 + 2 = 42. The answer is 42", record, "The answer is {answer}.")
+    '40 + 2 = 42.'
+    """
+    words = answer_sentence(record, answer_template).rstrip(" .。!").split()
+    pattern = r"\s*".join(map(re.escape, words)) + r"[\s.。!]*\Z"
+    found = words and re.search(pattern, text, re.IGNORECASE)
+    before = text[: found.start()] if found else ""
+    rest = before.rstrip()
+    if not rest or not (rest[-1] in ".!?:;)。！？：；）" or "\n" in before[len(rest) :]):
+        return text
+    return rest
 
 
 def join_ids(*parts: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -34,6 +34,10 @@ class DataOptions:
     strip_calculator: bool = option(True, "remove calculator marks such as <<48/2=24>>")
     max_skipped_share: float = option(0.0, "stop when a larger share of the rows cannot be used",
                                       least=0, most=1)  # fmt: skip
+    max_misread_share: float = option(
+        0.05, "stop when evaluate.metric reads another answer than the record's own in a larger "
+        "share of the chains to be learned", least=0, most=1,
+    )  # fmt: skip
     only_right_chains: bool = option(
         False, "leave out chains that do not end in the right answer, except in the test split"
     )

@@ -1,4 +1,4 @@
-"""Rows of JSON lines, JSON arrays and CSV, plain or gzipped (by the name's ``.gz``). A row that
+"""Rows of JSON lines, JSON documents and CSV, plain or gzipped (by the name's ``.gz``). A row that
 cannot be read is yielded as a ``BadRow``, for the caller to count; a file that cannot is an error.
 """
 
@@ -7,9 +7,13 @@ import csv
 import gzip
 import hashlib
 import io
+import itertools
 import json
+import math
+import re
 import zlib
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +21,16 @@ from asesjax.core.errors import UserError, unknown
 
 FORMATS = ("jsonl", "json", "csv")
 Row = dict[str, Any]
+# Vocabularies read these as marks of their own.
+_MARK = re.compile(r"<extra_id_\d+>")
 
 
 class BadRow(Exception):
-    """What is wrong with a row."""
+    """What is wrong with a row, or with the value of a field that perhaps nobody reads."""
+
+
+class Item(int):
+    """The number of a row that is an item of a JSON document, not a line."""
 
 
 def format_of(path: str | Path) -> str:
@@ -29,27 +39,27 @@ def format_of(path: str | Path) -> str:
     return suffix if suffix in FORMATS else "jsonl"
 
 
-def place(path: Path, number: int, form: str) -> str:
-    """Name a row in messages: ``file:line``, or ``file item n`` for a JSON array."""
-    return f"{path} item {number}" if form == "json" else f"{path}:{number}"
+def place(path: Path, number: int) -> str:
+    """Name a row in messages: ``file:line``, or ``file item n`` in a JSON document."""
+    return f"{path} item {number}" if isinstance(number, Item) else f"{path}:{number}"
 
 
 def read_rows(path: Path, form: str) -> Iterator[tuple[int, Row | BadRow]]:
-    """Yield the number of each row, from 1 (its first line, or item), and the row or a ``BadRow``.
+    """Yield the number of each row, from 1 (its first line, or an ``Item``), and the row or a
+    ``BadRow``.
 
-    Form ``"jsonl"`` has an object a line, blank lines are left out; ``"json"`` one array of
-    objects; ``"csv"`` a header, then rows as RFC 4180 quotes them, every value a string. Files are
-    UTF-8, with or without byte order mark. Raises UserError for files that cannot be read.
+    Form ``"jsonl"`` has an object a line, blank lines are left out; ``"json"`` one document: an
+    array of objects, an object that holds one such array, objects by any key, or columns. Which of
+    the two a file is is told by its content. ``"csv"`` has a header, then rows as RFC 4180 quotes
+    them, every value a string. Files are UTF-8, with or without byte order mark. Raises UserError
+    for files that cannot be read.
     """
     if form not in FORMATS:
         raise unknown("format", form, FORMATS)
-    if not path.is_file():
-        said = "data.path is empty" if path == Path() else f"{path} does not exist"
-        raise UserError(f"{said}; set data.path to where the records are")
-    read = {"jsonl": _json_lines, "json": _json_array, "csv": _csv_rows}[form]
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+    with open_rows(path) as file:
         try:
-            for number, row in read(path, file):
+            rows = _csv_rows(path, file) if form == "csv" else _json_rows(path, file, form)
+            for number, row in rows:
                 if not isinstance(row, dict | BadRow):
                     row = BadRow(f"a JSON object is needed, got {type(row).__name__}")
                 yield number, row
@@ -57,21 +67,86 @@ def read_rows(path: Path, form: str) -> Iterator[tuple[int, Row | BadRow]]:
             raise UserError(f"{path} is not a whole gzip file: {error}") from None
 
 
+def open_rows(path: Path) -> io.BufferedIOBase:
+    """Open a file of records for reading bytes. Raises UserError where it is missing or no file."""
+    if not path.is_file():
+        said = "data.path is empty" if path == Path() else f"{path} does not exist"
+        if path.exists() and path != Path():
+            said = f"{path} is no plain file, and records are read several times"
+        raise UserError(f"{said}; set data.path to where the records are")
+    try:
+        return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def read_document(path: Path) -> Any:
+    """Read a file of one JSON value. Raises UserError."""
+    with open_rows(path) as file:
+        try:
+            return _loads(file.read())
+        except BadRow as error:
+            raise UserError(f"{path} is {error}") from None
+
+
+def field_of(row: Row, name: str) -> Any:
+    """Return the value of a field, the only one of a list of one; a name with dots is a way into
+    nested objects and lists (``question.stem``, ``answers.0``). BadRow where it is missing.
+    """
+    if name in row:
+        value = row[name]
+    else:
+        value, parts = row, name.split(".")
+        for part in parts:
+            if isinstance(value, list) and part.isascii() and part.isdigit():
+                value = dict(zip(map(str, range(len(value))), value, strict=True))
+            if not isinstance(value, dict) or part not in value:
+                there = ", ".join(map(repr, row)) or "none"
+                raise BadRow(f"field {name!r} is missing; the row has {there}")
+            value = value[part]
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, BadRow):
+        raise BadRow(f"field {name!r}: {value}")
+    return value
+
+
 def text_field(row: Row, name: str, empty: bool = False) -> str:
     """Return a field as text, numbers written out; BadRow where it is missing, empty or no text."""
-    if name not in row:
-        there = ", ".join(map(repr, row)) or "none"
-        raise BadRow(f"field {name!r} is missing; the row has {there}")
-    value = str(row[name]) if type(row[name]) in (int, float) else row[name]
+    value = field_of(row, name)
+    if type(value) in (int, float):
+        value = _number_text(value, name)
     if not isinstance(value, str):
-        raise BadRow(f"field {name!r} must be text, got {type(value).__name__}")
+        said = {type(None): "null", dict: "an object", list: "a list"}.get(type(value))
+        hint = ""
+        if isinstance(value, dict):
+            hint = f"; name one of its fields, such as {name}.{next(iter(value), 'text')}"
+        elif isinstance(value, list):
+            said = f"a list of {len(value)}"
+            hint = f"; join them, or name one, such as {name}.0" if value else ""
+        raise BadRow(f"field {name!r} must be text, got {said or type(value).__name__}{hint}")
     if not value.strip() and not empty:
         raise BadRow(f"field {name!r} is empty")
+    return checked_text(value, name)
+
+
+def checked_text(value: str, name: str) -> str:
+    """Return the text of a field; BadRow where it is not what it says once it is in ids."""
     try:
         value.encode()
     except UnicodeEncodeError:
         raise BadRow(f"field {name!r} holds half a surrogate pair, which is no text") from None
+    if found := _MARK.search(value):
+        raise BadRow(f"field {name!r} holds {found[0]}, which models take for a mark and not for "
+                     "text; write it otherwise")  # fmt: skip
     return value
+
+
+def _number_text(value: int | float, name: str) -> str:
+    """Write a number out, without an exponent."""
+    if not math.isfinite(value):
+        raise BadRow(f"field {name!r} is {value}, which is no number")
+    return format(Decimal(str(value)), "f").removesuffix(".0")
 
 
 def text_list(row: Row, name: str) -> list[str]:
@@ -79,7 +154,7 @@ def text_list(row: Row, name: str) -> list[str]:
     values = row.get(name)
     if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
         raise BadRow(f"field {name!r} must be a list of texts")
-    values = [" ".join(value.split()) for value in values if value.strip()]
+    values = [" ".join(checked_text(v, name).split()) for v in values if v.strip()]
     if not values:
         raise BadRow(f"field {name!r} is empty")
     return values
@@ -89,6 +164,8 @@ def step_pairs(value: Any) -> tuple[tuple[str, str], ...] | None:
     """Return the pairs (subquestion, step) of a field that may be None. Raises BadRow."""
     if value is not None and not are_pairs(value):
         raise BadRow("steps must be a list of [subquestion, text]")
+    for text in itertools.chain(*value or ()):
+        checked_text(text, "steps")
     return None if value is None else tuple(map(tuple, value))
 
 
@@ -106,23 +183,93 @@ def stable_hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
-def _json_lines(path, file):
-    for number, line in enumerate(file, 1):
-        if line.removeprefix(codecs.BOM_UTF8).strip():
-            try:
-                yield number, json.loads(line.decode("utf-8-sig"))
-            except (UnicodeDecodeError, json.JSONDecodeError) as error:
-                yield number, BadRow(f"not JSON in UTF-8: {error}")
+def _json_rows(path: Path, file: io.BufferedIOBase, form: str) -> Iterator[tuple[int, Any]]:
+    """Yield the items of a document, or the lines: what the file is, whatever its name says."""
+    lines = enumerate(file, 1)
+    solid = ((n, line) for n, line in lines if line.removeprefix(codecs.BOM_UTF8).strip())
+    start = list(itertools.islice(solid, 2))
+    first = start[0][1].removeprefix(codecs.BOM_UTF8).strip() if start else b""
+    if form == "json" or first[:1] == b"[" or first == b"{" or len(start) == 1:
+        rest = list(solid)
+        try:
+            document = _loads(b"".join(line for _, line in (*start, *rest)))
+        except BadRow as error:
+            if form == "json" and not _is_row(first):
+                raise UserError(f"{path} is {error}") from None
+        else:
+            items = _items(document, form)
+            if items is not None:
+                return ((Item(n), item) for n, item in enumerate(items, 1))
+            if form == "json":
+                raise UserError(f"{path} must hold one JSON array, got {_described(document)}")
+        solid = iter(rest)
+    return _json_lines(itertools.chain(start, solid))
 
 
-def _json_array(path, file):
+def _json_lines(lines):
+    for number, line in lines:
+        try:
+            yield number, _loads(line)
+        except BadRow as error:
+            yield number, error
+
+
+def _loads(content: bytes) -> Any:
+    """Read JSON; an object with a name twice, and NaN or infinity, become a ``BadRow`` inside."""
     try:
-        rows = json.loads(file.read().decode("utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not JSON in UTF-8: {error}") from None
-    if not isinstance(rows, list):
-        raise UserError(f"{path} must hold one JSON array, got {type(rows).__name__}")
-    return enumerate(rows, 1)
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_object,
+                          parse_constant=lambda name: BadRow(f"{name} is no number"))  # fmt: skip
+    except RecursionError:
+        raise BadRow("not JSON in UTF-8: nested too deeply") from None
+    except ValueError as error:
+        reason = "a number of too many digits" if "digits" in str(error) else error
+        raise BadRow(f"not JSON in UTF-8: {reason}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Row | BadRow:
+    row = dict(pairs)
+    if len(row) == len(pairs):
+        return row
+    names = [name for name, _ in pairs]
+    twice = next(name for name in names if names.count(name) > 1)
+    return BadRow(f"field {twice!r} stands twice in one object")
+
+
+def _is_row(line: bytes) -> bool:
+    try:
+        return isinstance(_loads(line), dict | BadRow)
+    except BadRow:
+        return False
+
+
+def _items(document: Any, form: str) -> list | None:
+    """Return the rows of a document, None where it is of no known form."""
+    if isinstance(document, list):
+        return document
+    if not isinstance(document, dict) or not document:
+        return None
+    values = list(document.values())
+    lists = [value for value in values if isinstance(value, list)]
+    rows = [value for value in lists if value and all(isinstance(x, dict | BadRow) for x in value)]
+    if len(rows) == 1 and (form == "json" or len(values) == 1):
+        return rows[0]
+    if form != "json":  # a file of one line is one row
+        return None
+    if len(lists) == len(values) and len({len(value) for value in lists}) == 1:
+        return [dict(zip(document, row, strict=True)) for row in zip(*lists, strict=True)]
+    if not all(isinstance(value, dict | BadRow) for value in values):
+        return None
+    keys = [tuple(value) if isinstance(value, dict) else () for value in values]
+    if keys[0] and len(set(keys)) == 1 and all(key.isdigit() for key in keys[0]):
+        return [{name: value[key] for name, value in document.items()} for key in keys[0]]
+    return values
+
+
+def _described(document: Any) -> str:
+    if isinstance(document, BadRow):
+        return f"an object in which {document}"
+    names = f" with {', '.join(map(repr, [*document][:5]))}" if isinstance(document, dict) else ""
+    return f"{type(document).__name__}{names}"
 
 
 def _csv_rows(path, file):
@@ -138,6 +285,8 @@ def _csv_rows(path, file):
         header, number = next(reader, None), reader.line_num + 1
         if not header:
             raise UserError(f"{path} must begin with a line of column names")
+        if twice := [name for name in header if header.count(name) > 1]:
+            raise UserError(f"{path}: column {twice[0]!r} stands twice; rename or remove one")
         for values in reader:
             row: Row | BadRow = dict(zip(header, values, strict=False))
             if len(values) != len(header):

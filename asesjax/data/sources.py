@@ -15,8 +15,18 @@ from asesjax.core.errors import UserError, unknown
 from asesjax.core.files import read_jsonl, write_jsonl
 from asesjax.core.types import FILLER, LABELS, Record, Segment
 from asesjax.data import generators, readers
+from asesjax.data.examples import without_answer_sentence
 from asesjax.data.registry import SOURCES, SPLITS, Reader
-from asesjax.data.rows import BadRow, Row, are_pairs, place, stable_hash, step_pairs, text_field
+from asesjax.data.rows import (
+    BadRow,
+    Row,
+    are_pairs,
+    format_of,
+    place,
+    stable_hash,
+    step_pairs,
+    text_field,
+)
 
 Skipped = list[tuple[str, str]]
 IsRight = Callable[[str, str], bool]
@@ -36,13 +46,19 @@ def load_records(
     ``seed`` also draws generated data and what a limit keeps; it never moves a row to another
     split. ``is_right(chain, right answer)`` is needed with ``only_right_chains``, which leaves out
     the other chains (not in the test split). Raises UserError for a missing file, bad rows (beyond
-    ``max_skipped_share``), two rows with one id, no rows, or what a generator cannot meet.
+    ``max_skipped_share``; a second row of an id is one), no rows, or what a generator cannot meet.
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     limit = getattr(settings, f"n_{split}")
     source = SOURCES.get(settings.source)
     if not isinstance(source, Reader):
+        if settings.path and source.__module__.startswith(generators.__name__):
+            raise UserError(
+                f"data.path is {settings.path}, and data.source={settings.source} generates its "
+                f"records; set data.source={format_of(settings.path)} or that of a named data set, "
+                "or leave data.path empty"
+            )
         return source(settings, split, limit, seed), []
     if settings.only_right_chains and is_right is None:
         raise ValueError("data.only_right_chains needs is_right")
@@ -69,6 +85,7 @@ def load_records(
                 "evaluate.metric, or set data.only_right_chains=false"
             )
     records.sort(key=lambda record: stable_hash(f"{seed}/{record.id}"))
+    records = [_unclosed(record, settings.answer_template) for record in records]
     return records[: limit or None], skipped
 
 
@@ -117,6 +134,15 @@ def _right_chains(record: Record, chain: str, is_right: IsRight) -> Record | Non
     )
 
 
+def _unclosed(record: Record, template: str) -> Record:
+    """Leave the answer sentence out of rationales that have it: all chains get it at their end."""
+    if record.gold:
+        return record
+    texts = [without_answer_sentence(text, record, template)
+             for text in (record.rationale, *record.others)]  # fmt: skip
+    return dataclasses.replace(record, rationale=texts[0], others=tuple(texts[1:]))
+
+
 def _shares(settings, files: dict[str, Path]) -> dict[str, float]:
     """Return the shares of the training file, or of the only file, that go to other splits."""
     shares = {split: getattr(settings, f"{split}_share")
@@ -133,13 +159,19 @@ def _read_rows(
     reader: Reader, file: Path, split: str, settings
 ) -> tuple[list[tuple[str, Record, str]], Skipped]:
     """Parse every row of a file: place, record and closed chain, and what was skipped."""
-    good, skipped = [], []
+    good, skipped, seen = [], [], {}
     for number, row in reader.rows(file, split):
-        where = place(file, number, reader.form)
+        where = place(file, number)
         try:
             if isinstance(row, BadRow):
                 raise row
-            good.append((where, *reader.parse(settings, row, file, number)))
+            record, chain = reader.parse(settings, row, file, number)
+            first, other = seen.setdefault(record.id, (where, record))
+            if other is not record:
+                texts = ((x.question, x.rationale) for x in (other, record))
+                raise BadRow(f"has the question and rationale of {first}" if len(set(texts)) == 1
+                             else f"has the id {record.id!r} of {first}; ids must be unique")
+            good.append((where, record, chain))
         except BadRow as error:
             if not settings.max_skipped_share:
                 raise UserError(f"{where}: {error}; fix the row, or set data.max_skipped_share to "
@@ -152,7 +184,6 @@ def _read_rows(
             f"{len(skipped)} of {total} rows of {file} cannot be used, more than "
             f"data.max_skipped_share {settings.max_skipped_share}: {shown}"
         )
-    _check_ids([record for _, record, _ in good], file)
     return good, skipped
 
 

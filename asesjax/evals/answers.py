@@ -1,144 +1,273 @@
 r"""Right or wrong: the final answer of a generated chain against the reference answer.
 
 The authors of AS-ES compare the last matches of ``\d+[.,/]?\d*`` as strings, which is
-``metric="authors"``. The rest is ours.
+``metric="authors"``; ``"math"`` is math-verify. The rest is ours.
+
+The answer stands behind a marker, the words before ``{answer}`` in ``data.answer_template``. Text
+may continue after it, so the first marker decides. Without a marker in the chain it is the content
+of the last ``\boxed{...}``, and without that the whole chain is looked at.
 """
 
 import re
+import threading
 import unicodedata
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 from asesjax.core.errors import UserError, unknown
+from asesjax.core.options import Config
+from asesjax.evals.numbers import (
+    find_numbers,
+    last_number,
+    leading_number,
+    plain,
+    value,
+    whole_number,
+)
 from asesjax.segment.pieces import split_sentences
 
-METRICS = ("numeric", "authors", "exact")
+METRICS = ("numeric", "math", "choice", "yes_no", "exact", "authors")
+MARKER = "the answer is"
 
 _AUTHORS = re.compile(r"\d+[.,/]?\d*")
-# Full-width forms, as Chinese text has them, and the true minus sign.
-_PLAIN = str.maketrans("０１２３４５６７８９．／％－−＋＄￥", "0123456789./%--+$¥")
-_UNSIGNED = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<![\w.])\.\d+)"
-_NUMBER = re.compile(
-    rf"""
-    # A minus between two operands (16-3) or in a word (T-5) is no sign.
-    (?P<minus>(?<![\w)\]%.-])-(?:[$€£¥]\ ?)?|[$€£¥]\ ?-)?
-    (?: # a fraction, with a whole number before it or not; a date 1/2/2020 is none
-        (?<![\d/.,])(?:(?P<whole>\d+)\ )?(?P<top>{_UNSIGNED})/(?P<bottom>0*[1-9]\d*)(?![\d/]|[.,]\d)
-      | (?P<number>{_UNSIGNED})
-    )""",
-    re.ASCII | re.VERBOSE,
+_BOXED = re.compile(r"\\f?boxed\s*\{")
+_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
+_EDGES = " .,;:!?\"'()[]{}*$。，：；！？“”‘’（）"
+# A letter in brackets, a capital one, or any with nothing but a full stop behind it.
+_BRACKETS = r"\(\s*([A-Za-z])\s*\)|\[\s*([A-Za-z])\s*\]|([A-Za-z])\)"
+_ALONE = r"([A-Za-z])(?=[*$\"”]*\s*(?:[.:,、。]|$))"
+_OPTION = r"[\s:*$\"“]*(?:(?i:option|choice|answer|选项|选)\s*)?[*$]*"
+_FIRST_LETTER = re.compile(rf"{_OPTION}(?:{_BRACKETS}|{_ALONE}|([A-Z])(?![A-Za-z0-9_'’]))")
+_ONLY_LETTER = re.compile(rf"{_OPTION}(?:{_BRACKETS}|{_ALONE})")
+_ANY_LETTER = re.compile(
+    r"\(\s*([A-Za-z])\s*\)|(?i:option|choice|选项|选)\s*\(?([A-Z])(?![A-Za-z])"
 )
-# Between two numbers of one calculation: operators alone, or words of one sentence with an operator
-# among them ("15 gallons * 8 pints").
-_OPERATORS = re.compile(r"[ +\-*/x×÷=()$€£¥%<>]*")
-_WITH_UNITS = re.compile(r"[^\n.,!?:;+*/×÷=]*[+*/×÷=][^\n.,!?:;]*")
-_MAX_DIGITS = 4000  # Python refuses to read longer ones
-_EDGES = " .,;:!?\"'()[]{}*。，；：！？“”‘’（）"
+_YES_NO = re.compile(
+    r"(not\s+)?(?<![a-z])(?:(yes|true|correct)|(no|false|incorrect))(?![a-z'’])|"
+    r"(不是|不对|不正确|错误?|否)|(是(?!否)|对|正确)",
+    re.IGNORECASE,
+)
+_NEEDS = {
+    "numeric": "no number that can be read as a whole",
+    "choice": "no letter of a choice",
+    "yes_no": "neither yes nor no",
+    "math": "no expression that math-verify can read",
+}
 
 
-def last_number(text: str) -> Fraction | None:
-    """Return the value of the last number in a text, None where there is none. Thousands
-    separators, decimals, fractions, signs, currency signs and full-width digits are read; a percent
-    sign is ignored (50% is 50), and a full stop at the end belongs to the sentence.
-
-    >>> last_number("-$1,234.50"), last_number("2 1/2 cups"), last_number("No number.")
-    (Fraction(-2469, 2), Fraction(5, 2), None)
+def marker_of(answer_template: str) -> str:
+    """Return the marker of an answer template: the template, or ``MARKER`` where no words stand
+    before its ``{answer}``.
     """
-    found = list(_NUMBER.finditer(text.translate(_PLAIN)))
-    return _value(found[-1]) if found else None
+    return answer_template if answer_template.partition("{answer}")[0].strip() else MARKER
 
 
-def answer_number(text: str, marker: str = "the answer is") -> Fraction | None:
-    """Return the number that a chain gives as its answer, None where it has no number. Text may
-    continue after the answer, so the first ``marker`` (in any case) decides: 1. the number right
-    after it, or the last of the calculation that this number begins (``5 + 3 = 8``); 2. else the
-    last number of the marker's sentence; 3. else, or without a marker, the last number of the text.
+def answer_number(text: str, marker: str = MARKER) -> Fraction | None:
+    """Return the number that a chain gives as its answer, None where it has none that can be read
+    as a whole. Behind the ``marker`` (in any case) it is 1. the number right after it, or the
+    result of the calculation that this number begins (``5 + 3 = 8``); 2. else the last number of
+    the marker's sentence; 3. else, or without a marker, the last number of the text.
     """
-    rest = _behind(text, marker)
-    if rest is None:
-        return last_number(text)
-    plain = rest.translate(_PLAIN)
-    answer = None
-    for match in _NUMBER.finditer(plain):
-        if answer is None:
-            if re.search(r"\w|\n", plain[: match.start()]):
-                break
-        else:
-            between = plain[answer.end() : match.start()]
-            if (between.isspace() and not match["minus"]) or "**" in between:
-                break  # "72 15" are two numbers, "**72** dogs" is bold print
-            if not (_OPERATORS.fullmatch(between) or _WITH_UNITS.fullmatch(between)):
-                break
-        answer = match
-    if answer is not None:
-        return _value(answer)
-    number = last_number(_first_sentence(rest))
-    return last_number(text) if number is None else number
+    rest, mark = _behind(text, marker)
+    if not mark:
+        return last_number(rest)
+    found, number = _given_number(rest)
+    return number if found or mark == "box" else last_number(text)
 
 
 def is_correct(
-    prediction_text: str, reference_answer: str, metric: str, marker: str = "the answer is"
-) -> bool:
-    r"""Tell whether a generated chain ends in the reference answer.
+    prediction_text: str, reference_answer: str, metric: str, marker: str = MARKER,
+    reference_chain: str = "",
+) -> bool:  # fmt: skip
+    r"""Tell whether a generated chain ends in the reference answer, or where that is empty in the
+    answer of the reference chain. ``marker`` may be an answer template; what stands before its
+    ``{answer}`` counts, and words after it end the answer.
 
-    "numeric" compares ``answer_number`` with the last number of the reference as exact fractions,
-    and raises UserError if there is none. "authors" compares the last matches of ``\d+[.,/]?\d*``
-    as strings, without a closing ``.`` or ``/``; a reference without a number never matches.
-    "exact" compares the text after the marker (all of it, its first sentence, or the chain without
-    a marker) but for case, white space, width and outer punctuation.
+    "numeric" compares ``answer_number`` with the reference as exact fractions. "math" asks
+    math-verify whether they mean the same. "choice" compares letters (``B) 230`` is ``B``),
+    "yes_no" yes or true with no or false. All raise UserError for a reference without such answer.
+    "authors" compares the last matches of ``\d+[.,/]?\d*`` as strings, without a closing ``.`` or
+    ``/``; a reference without a number never matches. "exact" compares the text after the marker
+    (all of it, its first sentence, or the chain without a marker) but for case, white space, width
+    and outer punctuation.
 
     >>> is_correct("The answer is 1,000.00.", "1000", "numeric")
     True
     """
     said = parse_answer(prediction_text, metric, marker)
-    if metric == "numeric":
-        reference = last_number(reference_answer)
-        if reference is None:
-            raise UserError(
-                f"the reference answer {reference_answer[:60]!r} holds no number, which evaluate."
-                "metric=numeric needs; use evaluate.metric=exact for answers in words"
-            )
-        return said == str(reference)
-    if metric == "authors":
-        return said is not None and said == _authors_answer(reference_answer)
-    rest = _behind(prediction_text, marker)
-    whole = prediction_text if rest is None else rest
-    return _normal(reference_answer) in (said or "", _normal(whole))
+    if reference_answer:
+        reference = _reference(reference_answer, metric)
+    else:
+        reference = parse_answer(reference_chain, metric, marker)
+    if reference is None and metric in _NEEDS:
+        raise UserError(
+            f"the reference answer {(reference_answer or reference_chain)[:60]!r} holds "
+            f"{_NEEDS[metric]}, which evaluate.metric={metric} needs; use evaluate.metric=exact "
+            "for words, choice for letters, or yes_no, numeric, math for what they are called after"
+        )
+    if metric == "exact":
+        return (reference or "") in (said or "", _normal(_behind(prediction_text, marker)[0]))
+    if said is None or metric != "math":
+        return said is not None and said == reference
+    return said == reference or _same_expression(reference, said)
 
 
-def parse_answer(text: str, metric: str, marker: str = "the answer is") -> str | None:
+def parse_answer(text: str, metric: str, marker: str = MARKER) -> str | None:
     """Return the answer of a generated chain, such that equal texts are equal answers. "numeric"
-    writes the exact fraction, "authors" and "exact" what ``is_correct`` compares (the first
-    sentence after the marker). None for an empty chain or one without a number.
+    writes the exact fraction, "math" what math-verify reads, "choice" a capital letter, "yes_no"
+    ``yes`` or ``no``, "authors" and "exact" what ``is_correct`` compares (the first sentence after
+    the marker). None for a chain that gives no such answer.
 
     >>> parse_answer("The answer is $1,000.50.", "numeric"), parse_answer("None.", "numeric")
     ('2001/2', None)
     """
+    if metric == "authors":
+        found = _AUTHORS.findall(text)
+        return found[-1].split(",")[0].rstrip("./") if found else None
     if metric == "numeric":
         number = answer_number(text, marker)
         return None if number is None else str(number)
-    if metric == "authors":
-        return _authors_answer(text)
+    rest, mark = _behind(text, marker)
+    marked, sentence = bool(mark), _first_sentence(rest) if mark else rest
     if metric == "exact":
-        rest = _behind(text, marker)
-        return _normal(text if rest is None else _first_sentence(rest)) or None
+        return _normal(sentence) or None
+    if metric == "math":
+        return _expression(sentence)
+    if metric == "choice":
+        return _choice(rest, sentence, marked)
+    if metric == "yes_no":
+        return _yes_no(sentence, marked)
     raise unknown("evaluate.metric", metric, METRICS)
 
 
-def _value(match: re.Match[str]) -> Fraction | None:
-    if match.end() - match.start() > _MAX_DIGITS:
+def judge(config: Config) -> Callable[[str, str], bool]:
+    """Return a function of a chain as its author closed it, and the right answer: behind the marker
+    of ``data.answer_template`` if the chain has it, or else behind ``MARKER``.
+    """
+    metric, own = config.evaluate.metric, marker_of(config.data.answer_template)
+
+    def is_right(chain: str, answer: str) -> bool:
+        marker = own if _behind(chain, own)[1] == "marker" else MARKER
+        return is_correct(chain, answer, metric, marker)
+
+    return is_right
+
+
+def _reference(text: str, metric: str) -> str | None:
+    """Read a reference answer as what stands behind a marker is read."""
+    if metric == "numeric":
+        found, number = _given_number(text)
+        number = number if found else last_number(text)
+        return None if number is None else str(number)
+    if metric == "choice":
+        found = _ONLY_LETTER.match(_wide(text))
+        return _letter(found) if found else None
+    if metric == "yes_no":
+        return _yes_no(text, True)
+    if metric == "math":
+        return _expression(text)
+    return _normal(text) if metric == "exact" else parse_answer(text, metric)
+
+
+def _given_number(rest: str) -> tuple[bool, Fraction | None]:
+    """Tell whether the text behind a marker gives a number, and its value if that is readable."""
+    text = plain(rest)
+    found, number = leading_number(text)
+    if not found and (numbers := find_numbers(_first_sentence(text))):
+        found, number = True, value(numbers[-1])
+    return found, number
+
+
+def _choice(rest: str, sentence: str, marked: bool) -> str | None:
+    text = _wide(rest)
+    found = _FIRST_LETTER.match(text) if marked else _ONLY_LETTER.match(text)
+    if not found:
+        found = (list(_ANY_LETTER.finditer(_wide(sentence))) or [None])[-1]
+    return _letter(found) if found else None
+
+
+def _letter(found: re.Match[str]) -> str:
+    return next(filter(None, found.groups())).upper()
+
+
+def _yes_no(sentence: str, marked: bool) -> str | None:
+    """Behind a marker the first yes or no counts; in a whole chain its first word, or the last."""
+    found = list(_YES_NO.finditer(_wide(sentence)))
+    if not found:
         return None
-    if match["number"]:
-        value = Fraction(match["number"].replace(",", ""))
-    else:
-        value = Fraction(match["top"].replace(",", "")) / int(match["bottom"])
-        if match["whole"] and value < 1:  # 2 1/2; but 3 8/4 is two numbers
-            value += int(match["whole"])
-    return -value if match["minus"] else value
+    first = marked or not sentence[: found[0].start()].strip(_EDGES)
+    negated, yes, no, chinese_no, _ = found[0 if first else -1].groups()
+    return None if negated else "no" if no or chinese_no else "yes"
 
 
-def _behind(text: str, marker: str) -> str | None:
-    found = re.search(re.escape(marker), text, re.IGNORECASE) if marker else None
-    return text[found.end() :] if found else None
+def _expression(text: str) -> str | None:
+    """Return an answer in words that math-verify reads as the same: LaTeX, or an exact fraction."""
+    text = _unboxed(text).strip(" .,;:!?\n。，：；").replace("$", " ").strip()
+    number = whole_number(text)
+    written = text if number is None else str(number)
+    return written if written and _parsed(written) else None
+
+
+def _same_expression(reference: str, said: str) -> bool:
+    sides = _parsed(reference), _parsed(said)
+    return bool(_math_verify().verify(*sides, **_timeout("timeout_seconds")))
+
+
+def _parsed(text: str) -> list:
+    return _math_verify().parse(f"${text}$", **_timeout("parsing_timeout"))
+
+
+def _math_verify() -> Any:
+    try:
+        import math_verify
+    except ImportError:
+        raise UserError(
+            "evaluate.metric=math needs the package math-verify: pip install 'asesjax[eval]'"
+        ) from None
+    return math_verify
+
+
+def _timeout(name: str) -> dict[str, int | None]:
+    """Seconds after which an expression counts as unreadable; only the main thread can stop it."""
+    return {name: 5 if threading.current_thread() is threading.main_thread() else None}
+
+
+def _behind(text: str, marker: str) -> tuple[str, str]:
+    """Return what stands behind the marker, or else in the last box, or else the whole text, and
+    which of them it is: ``"marker"``, ``"box"`` or ``""``.
+    """
+    before, _, after = marker.partition("{answer}")
+    # Vocabularies normalise what they write: a full-width colon comes back as a plain one.
+    for words in (before.split(), _wide(before).split()):
+        found = words and re.search(r"\s*".join(map(re.escape, words)), text, re.IGNORECASE)
+        if found:
+            rest = text[found.end() :]
+            # Words end the answer; a full stop may be a decimal point.
+            rest = rest.partition(after.strip())[0] if re.search(r"\w", after) else rest
+            return _unboxed(rest), "marker"
+    boxed = _boxes(text)
+    return (boxed[-1][2], "box") if boxed else (text, "")
+
+
+def _unboxed(text: str) -> str:
+    """Put the content of every box in its place."""
+    for start, end, content in reversed(_boxes(text)):
+        text = text[:start] + content + text[end:]
+    return _TEXT.sub(r"\1", text)
+
+
+def _boxes(text: str) -> list[tuple[int, int, str]]:
+    """Return start, end and content of every box that is closed."""
+    boxes: list[tuple[int, int, str]] = []
+    for found in _BOXED.finditer(text):
+        depth = int(not boxes or found.start() >= boxes[-1][1])  # none inside another
+        for place in range(found.end(), len(text) if depth else 0):
+            depth += {"{": 1, "}": -1}.get(text[place], 0)
+            if not depth:
+                boxes.append((found.start(), place + 1, text[found.end() : place]))
+                break
+    return boxes
 
 
 def _first_sentence(text: str) -> str:
@@ -146,10 +275,9 @@ def _first_sentence(text: str) -> str:
     return text[: split_sentences(text)[0].end] if text else ""
 
 
-def _authors_answer(text: str) -> str | None:
-    found = _AUTHORS.findall(text)
-    return found[-1].split(",")[0].rstrip("./") if found else None
+def _wide(text: str) -> str:
+    return unicodedata.normalize("NFKC", text)
 
 
 def _normal(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_EDGES)
+    return " ".join(_wide(_TEXT.sub(r"\1", text)).casefold().split()).strip(_EDGES)

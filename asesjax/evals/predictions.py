@@ -10,7 +10,7 @@ from asesjax.data.examples import answer_sentence, chain_text
 from asesjax.data.vocab import Vocabulary
 from asesjax.decode.predict import Generated
 from asesjax.decode.spec import FinishReason
-from asesjax.evals.answers import parse_answer
+from asesjax.evals.answers import marker_of, parse_answer
 from asesjax.evals.vote import vote
 from asesjax.methods.method import Method
 
@@ -27,7 +27,8 @@ def prediction_row(
     """
     config, metric = method.config, method.config.evaluate.metric
     texts = [vocab.decode(chain.ids) for chain in chains]
-    answers = [parse_answer(text, metric) for text in texts]
+    marker = marker_of(config.data.answer_template)
+    answers = [parse_answer(text, metric, marker) for text in texts]
     voters = [None if chain.finish_reason == FinishReason.NONFINITE else answer
               for answer, chain in zip(answers, chains, strict=True)]  # fmt: skip
     elected = vote(voters, [chain.log_probability for chain in chains])

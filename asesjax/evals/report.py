@@ -9,37 +9,45 @@ from asesjax.core.files import read_json, read_jsonl
 from asesjax.core.options import Config
 from asesjax.core.stages import Stage
 from asesjax.core.types import AS, Segment
-from asesjax.evals.answers import is_correct
+from asesjax.evals.answers import is_correct, marker_of
 from asesjax.evals.chains import first_wrong, wilson_interval
 from asesjax.evals.text import corpus_bleu, rouge
 
 
-def is_right(row: dict[str, Any], metric: str) -> bool:
-    """Say whether a row ends in the right answer: the whole chain if none is given (reports)."""
-    return is_correct(row["chain"], row["reference_answer"] or row["reference_chain"], metric)
+def is_right(row: dict[str, Any], metric: str, template: str = "") -> bool:
+    """Say whether a row ends in the right answer: that of the reference chain if none is given;
+    ``template`` is ``data.answer_template``.
+    """
+    reference = row["reference_answer"], metric, marker_of(template), row["reference_chain"]
+    return is_correct(row["chain"], *reference)
 
 
-def accuracy(rows: Sequence[dict], metric: str) -> tuple[float, tuple[float, float]]:
+def accuracy(
+    rows: Sequence[dict], metric: str, template: str = ""
+) -> tuple[float, tuple[float, float]]:
     """Return the share of right answers and its 95 % Wilson interval over questions."""
-    right = sum(is_right(row, metric) for row in rows)
+    right = sum(is_right(row, metric, template) for row in rows)
     return right / len(rows), wilson_interval(right, len(rows))
 
 
-def summary(rows: Sequence[dict], evaluate: Config) -> dict[str, Any]:
-    """Measure one file of predictions with references; ``evaluate`` is that section.
+def summary(rows: Sequence[dict], config: Config) -> dict[str, Any]:
+    """Measure one file of predictions with references, as section ``evaluate`` and
+    ``data.answer_template`` say.
 
     Besides counts: ``accuracy`` with its 95 % interval over questions, ``accuracy_authors`` (the
     released code's rule), ``chain_accuracy`` (share of chains right sentence by sentence),
     ``first_wrong`` (chains by the kind of their first wrong sentence) and ``accuracy_by_steps`` (by
     the abstractive sentences of the gold chain), all None without gold chains, BLEU and ROUGE from
     0 to 100, and the shares of chains that were cut off at a limit, stopped on a repetition, and
-    ended properly.
+    ended properly (None where no row has a finish reason).
     """
     n = len(rows)
-    share, interval = accuracy(rows, evaluate.metric)
+    evaluate, template = config.evaluate, config.data.answer_template
+    share, interval = accuracy(rows, evaluate.metric, template)
     chains = [row["chain"] for row in rows]
     references = [row["reference_chain"] for row in rows]
     with_gold = [row for row in rows if row.get("gold")]
+    ended = [row["finish_reason"] for row in rows if "finish_reason" in row]
     kinds: Counter[str] = Counter()
     by_steps: dict[int, list[dict]] = {}
     ends = {"truncated": ("length",), "done": ("end",), "repeated": ("repeated", "looping")}
@@ -51,18 +59,19 @@ def summary(rows: Sequence[dict], evaluate: Config) -> dict[str, Any]:
         "questions": n,
         "accuracy": share,
         "accuracy_interval": interval,
-        "accuracy_authors": sum(is_right(row, "authors") for row in rows) / n,
+        "accuracy_authors": sum(is_right(row, "authors", template) for row in rows) / n,
         "chain_accuracy": kinds["right"] / len(with_gold) if with_gold else None,
         "first_wrong": dict(kinds) if with_gold else None,
         "accuracy_by_steps": {
-            str(steps): accuracy(own, evaluate.metric)[0] for steps, own in sorted(by_steps.items())
+            str(steps): accuracy(own, evaluate.metric, template)[0]
+            for steps, own in sorted(by_steps.items())
         } or None,
         "bleu": corpus_bleu(chains, references, evaluate.language),
         **rouge(chains, references, evaluate.language),
         "segments_per_chain": sum(len(row["segments"]) for row in rows) / n,
         "tokens_per_question": sum(row["tokens"] for row in rows) / n,
         **{
-            f"{name}_share": sum(row["finish_reason"] in reasons for row in rows) / n
+            f"{name}_share": sum(end in reasons for end in ended) / len(ended) if ended else None
             for name, reasons in ends.items()
         },
     }
@@ -71,9 +80,8 @@ def summary(rows: Sequence[dict], evaluate: Config) -> dict[str, Any]:
 def method_row(config: Config, workdir: Path, name: str, roles: Sequence[str]) -> dict:
     """Collect everything a run knows about one method: a row of ``report.json``."""
     folder = workdir / "predictions" / name
-    metric = config.evaluate.metric
     row = {"method": name, "seed": config.seed}
-    row |= summary([row for _, row in read_jsonl(folder / "test.jsonl")], config.evaluate)
+    row |= summary([row for _, row in read_jsonl(folder / "test.jsonl")], config)
     results = [read_json(workdir / f"roles/{name}/{role}/result.json") for role in roles]
     row |= decode_speed(read_json(folder / "decode.json"))
     for what in ("seconds", "tokens", "steps"):
@@ -83,7 +91,8 @@ def method_row(config: Config, workdir: Path, name: str, roles: Sequence[str]) -
     row["curve"] = []
     row["selected_steps"] = [result["best_step"] for result in results]  # of each role
     for point in read_json(folder / "curve.json"):
-        share, interval = accuracy([r for _, r in read_jsonl(folder / point["file"])], metric)
+        rows = [r for _, r in read_jsonl(folder / point["file"])]
+        share, interval = accuracy(rows, config.evaluate.metric, config.data.answer_template)
         row["curve"].append(point | {"accuracy": share, "interval": interval})
     return row
 
@@ -150,7 +159,8 @@ def build_report(
     places = [f"{name}/{role}" for name, own in roles.items() for role in own]
     return {
         "name": config.name, "seed": config.seed, "budget": budget(config),
-        "metric": config.evaluate.metric, "against": config.evaluate.against,
+        "metric": config.evaluate.metric, "answer_template": config.data.answer_template,
+        "against": config.evaluate.against,
         "metrics_files": {place: f"roles/{place}/metrics.jsonl" for place in places},
         "rows": [
             method_row(config, workdir, name, own) | before_training(workdir, name, before[name])

@@ -95,7 +95,7 @@ def decoded_measures(
             names = "chain", "reference_chain"
             value = corpus_bleu(*([row[name] for row in rows] for name in names), evaluate.language)
         else:
-            value = accuracy(rows, evaluate.metric)[0]
+            value = accuracy(rows, evaluate.metric, run.config.data.answer_template)[0]
         out.append({"step": i, measure: value})
     return out
 

@@ -1,6 +1,5 @@
 """Records of every split, the vocabulary, and the records in ids."""
 
-import functools
 from collections import Counter
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from asesjax.data.vocab import (
     train_vocabulary,
     with_symbols,
 )
-from asesjax.evals.answers import is_correct
+from asesjax.evals.answers import is_correct, judge, marker_of, parse_answer
 from asesjax.run import Run, student_run
 
 
@@ -61,21 +60,45 @@ def prepare_data(run: Run) -> None:
 def _load(run: Run) -> dict[str, list[Record]]:
     config, out = run.config, {}
     skipped: dict[str, str] = {}  # place -> reason; splits of one file report the same rows
-    is_right = functools.partial(is_correct, metric=config.evaluate.metric)
+    is_right = judge(config)
     for split in SPLITS:
         records, left_out = load_records(config.data, split, config.seed, is_right)
         write_records(run / f"data/{split}.jsonl", records)
         skipped |= dict(left_out)
         out[split] = records
         run.say(f"  {split}: {len(records)} records")
-        for record in records if split != "train" else ():
-            # A metric that cannot read the references must say so now, not after training.
-            is_right("", record.answer or chain_text(record, config.data.answer_template))
+    _check_answers(run, [record for records in out.values() for record in records])
     for reason, n in Counter(skipped.values()).most_common():
         run.say(f"  skipped {n} rows: {reason}")
     counts = {split: len(records) for split, records in out.items()}
     write_json(run / "data/counts.json", {"records": counts, "skipped": skipped})
     return out
+
+
+def _check_answers(run: Run, records: list[Record]) -> None:
+    """Read the answer of every chain to be learned as that of a generated one: a metric that cannot
+    read the references, or reads others, must say so now and not after training.
+    """
+    data, metric = run.config.data, run.config.evaluate.metric
+    how, misread = (metric, marker_of(data.answer_template)), []
+    for record in records:
+        chain = chain_text(record, data.answer_template)
+        if not is_correct(chain, record.answer, *how, chain):
+            misread.append((record, chain))
+    if not misread:
+        return
+    record, chain = misread[0]
+    text = (
+        f"evaluate.metric={metric} reads another answer than their own in {len(misread)} of "
+        f"{len(records)} chains, such as that of record {record.id}: {parse_answer(chain, *how)!r} "
+        f"instead of {record.answer!r} in '...{chain[-80:]}'"
+    )
+    if len(misread) > data.max_misread_share * len(records):
+        raise UserError(
+            f"{text}; that is more than data.max_misread_share {data.max_misread_share}: change "
+            "evaluate.metric or data.answer_template, or fix the records"
+        )
+    run.say(f"  {text}")
 
 
 def _vocabulary(options: VocabOptions, texts: list[str]) -> Vocabulary:

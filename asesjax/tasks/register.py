@@ -25,7 +25,7 @@ from asesjax.data.examples import chain_text
 from asesjax.data.registry import get_reader
 from asesjax.data.sources import SPLITS, read_records
 from asesjax.data.vocab import load_saved
-from asesjax.evals.answers import is_correct
+from asesjax.evals.answers import is_correct, marker_of
 from asesjax.evals.text import corpus_bleu
 from asesjax.jobs.training import role_examples
 from asesjax.methods.method import make_method
@@ -127,8 +127,9 @@ def _metrics(config: Config, whole_chains: bool = True) -> list[Callable]:
     """Return metric functions: corpus BLEU, and accuracy where the target is a whole chain."""
 
     def accuracy(targets, predictions):
+        metric, marker = config.evaluate.metric, marker_of(config.data.answer_template)
         right = [
-            is_correct(prediction, target["answer"] or target["text"], config.evaluate.metric)
+            is_correct(prediction, target["answer"], metric, marker, target["text"])
             for target, prediction in zip(targets, predictions, strict=True)
         ]
         return {"accuracy": 100 * float(np.mean(right))}

@@ -1,6 +1,7 @@
 """Records in ids: what is read is what encoding anew gives; the piece of each token."""
 
 import functools
+import json
 
 import numpy as np
 import pytest
@@ -215,3 +216,48 @@ def test_rationale_and_answer_sentence_are_cut_by_characters():
         rationale, answer = encode_record(vocab, record, "").rationale_and_answer()
         np.testing.assert_array_equal(rationale, vocab.encode(record.rationale))
         assert not len(answer)
+
+
+# The data stage reads the answers of the chains that are to be learned.
+
+
+def prepare(tmp_path, rows, **fields):
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = []
+    fields = {"data.source": "jsonl", "data.path": str(tmp_path / "x.jsonl"), "vocab.kind": "byte",
+              "data.n_train": "0", "data.validation_share": "0.2", "data.test_share": "0.2"} | {
+        name.replace("__", "."): value for name, value in fields.items()
+    }  # fmt: skip
+    prepare_data(Run(finish(base_config(), fields), tmp_path / "run", say=said.append))
+    return "\n".join(said)
+
+
+def asking(answers):
+    return [{"question": f"How many is {i}?", "rationale": f"Of {i + 50}.", "answer": answer}
+            for i, answer in enumerate(answers)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("template", "metric", "answers"),
+    [
+        ("#### {answer}", "exact", ["yes", "no"]), ("答案是{answer}。", "exact", ["是", "否"]),
+        ("#### {answer}", "numeric", [2.0107e-06, 1.5e6, "3/4"]), ("", "yes_no", [True, False]),
+        ("The choice is {answer}.", "choice", ["B) 230", "(A) 5"]),
+    ],
+)  # fmt: skip
+def test_own_answers_are_read_as_right(tmp_path, template, metric, answers):
+    fields = {"data__answer_template": template} if template else {}
+    said = prepare(tmp_path, asking(answers * 15), evaluate__metric=metric, **fields)
+    assert "another answer" not in said
+
+
+def test_answers_read_otherwise_are_counted_and_too_many_stop(tmp_path):
+    rows = asking(range(40))
+    rows[3] |= {"rationale": "First the answer is 99. Then not."}
+    said = prepare(tmp_path, rows)
+    assert "evaluate.metric=numeric reads another answer than their own in 1 of 40 chains" in said
+    assert "'99' instead of '3' in '...First the answer is 99. Then not. The answer is 3.'" in said
+    with pytest.raises(UserError, match="more than data.max_misread_share 0.0: change evaluate.m"):
+        prepare(tmp_path / "run", rows, data__max_misread_share="0.0")
+    with pytest.raises(UserError, match="'B' holds no number that can be read as a whole"):
+        prepare(tmp_path / "run/run", asking(["B"] * 30))

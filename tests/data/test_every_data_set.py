@@ -17,7 +17,7 @@ from asesjax.data.corpus import encode_record
 from asesjax.data.examples import chain_text
 from asesjax.data.sources import SPLITS, WRONG_CHAIN, load_records
 from asesjax.data.vocab import load_vocabulary, train_vocabulary, with_symbols
-from asesjax.evals.answers import METRICS, is_correct
+from asesjax.evals.answers import is_correct
 from asesjax.methods.ases.scoring import ScoredRecord, segment_scored
 from asesjax.methods.method import make_method
 from asesjax.segment.pieces import split_pieces
@@ -119,7 +119,3 @@ def vocabulary(data_folder, source, records):
         return with_symbols(t5)
     texts = [text for record in records for text in (record.question, record.rationale)]
     return train_vocabulary(texts, 4000, byte_fallback=True)
-
-
-def test_all_metrics_are_covered():
-    assert {case[1] for case in CASES.values()} | {"authors"} == set(METRICS)

@@ -273,13 +273,13 @@ def test_several_rationales_of_a_question(tmp_path):
     data = settings_of("jsonl", path, validation_share=0.0, test_share=0.0)
     found = {r.id: (r.rationale, r.others) for r in load_records(data, "train", 0)[0]}
     assert found == {
-        "1": (closed(1), (closed(2), "So 1. The answer is 1.")),
-        "2": (closed(1), (closed(2),)), "3": (closed(4), ()),
+        "1": ("It is 1.", (closed(2), "So 1.")), "2": (closed(1), ("It is 2.",)),
+        "3": (closed(4), ()),
     }  # fmt: skip
     data.only_right_chains = True
     records, skipped = load_records(data, "train", 0, lambda text, a: text.endswith(f" {a}."))
     assert {r.id: (r.rationale, r.others) for r in records} == {
-        "1": (closed(1), ("So 1. The answer is 1.",)), "2": (closed(2), ())
+        "1": ("It is 1.", ("So 1.",)), "2": ("It is 2.", ())
     }  # fmt: skip
     assert [reason for _, reason in skipped] == [WRONG_CHAIN]
     data.only_right_chains = False

@@ -1,9 +1,11 @@
 """JSON lines, JSON arrays and CSV give the same rows, and broken ones are told apart."""
 
+import contextlib
 import csv
 import gzip
 import io
 import json
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -109,12 +111,94 @@ def test_items_of_an_array_are_checked_and_named(tmp_path):
     path = save(tmp_path / "x.json", '[{"a": 1}, 2]')
     (_, good), (number, bad) = read_rows(path, "json")
     assert good == {"a": 1} and str(bad) == "a JSON object is needed, got int"
-    assert place(path, number, "json").endswith("x.json item 2")
-    assert place(tmp_path / "x.jsonl.gz", 2, "jsonl").endswith("x.jsonl.gz:2")
+    assert place(path, number).endswith("x.json item 2")
+    assert place(tmp_path / "x.jsonl.gz", 2).endswith("x.jsonl.gz:2")
+
+
+PAIR = [{"a": "1", "b": "x"}, {"a": "2", "b": "y"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("lines.json", '{"a": "1", "b": "x"}\n\n{"a": "2", "b": "y"}\n'),
+        ("array.jsonl", json.dumps(PAIR)),
+        ("array.jsonl", "\ufeff" + json.dumps(PAIR, indent=1)),
+        ("wrapped.json", json.dumps({"data": PAIR})),
+        ("wrapped.jsonl", json.dumps({"data": PAIR})),
+        ("wrapped.jsonl", json.dumps({"data": PAIR}, indent=1)),
+        ("wrapped.json", json.dumps({"version": "1", "data": PAIR, "notes": []})),
+        ("rows.json", json.dumps({"q7": PAIR[0], "q8": PAIR[1]})),
+        ("columns.json", json.dumps({"a": {"0": "1", "1": "2"}, "b": {"0": "x", "1": "y"}})),
+        ("columns.json", json.dumps({"a": ["1", "2"], "b": ["x", "y"]})),
+    ],
+)
+def test_a_file_is_what_its_content_says(tmp_path, name, text):
+    path = save(tmp_path / name, text)
+    rows = list(read_rows(path, format_of(path)))
+    assert [row for _, row in rows] == PAIR
+    lines = name == "lines.json"
+    assert [place(path, number) for number, _ in rows] == [
+        f"{path}{f':{n}' if lines else f' item {i}'}" for i, n in enumerate((1, 3), 1)
+    ]
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl"])
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ('{"a": 1, "a": 2}', "field 'a' stands twice in one object"),
+        ('{"a": {"b": 1, "b": 2}}', "field 'a': field 'b' stands twice"),
+        ('{"a": NaN}', "field 'a': NaN is no number"),
+        ('{"a": [-Infinity]}', "field 'a': -Infinity is no number"),
+        ('{"a": 1e999}', "field 'a' is inf, which is no number"),
+        ('{"a": "x <extra_id_7>"}', "holds <extra_id_7>, which models take for a mark"),
+        ('{"a": null}', "must be text, got null"),
+        ('{"a": ["x", "y"]}', "must be text, got a list of 2; join them, or name one, such as a.0"),
+        ('{"a": {"b": "x"}}', "must be text, got an object; name one of its fields, such as a.b"),
+    ],
+)
+def test_values_that_are_no_text(tmp_path, form, bad, message):
+    text = f'[{bad}, {{"a": 5}}]' if form == "json" else f'{bad}\n{{"a": 5}}'
+    found = []
+    for _, row in read_rows(save(tmp_path / f"x.{form}", text), form):
+        with contextlib.suppress(BadRow):
+            found.append(str(row) if isinstance(row, BadRow) else "")
+            found[-1] = found[-1] or text_field(row, "a")
+            continue
+        with pytest.raises(BadRow) as error:
+            text_field(row, "a")
+        found[-1] = str(error.value)
+    assert message in found[0] and found[1:] == ["5"]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": ' * 100_000, '{"a": %s}' % ("9" * 5000)])
+def test_what_python_cannot_read_is_a_bad_row(tmp_path, text):
+    path = save(tmp_path / "x.jsonl", text + '\n{"a": 5}\n')
+    (_, bad), (_, good) = read_rows(path, "jsonl")
+    assert isinstance(bad, BadRow) and good == {"a": 5}
+    with pytest.raises(UserError, match="x.json is not JSON in UTF-8"):
+        list(read_rows(save(tmp_path / "x.json", text), "json"))
+
+
+def test_columns_of_one_name_and_pipes_are_refused(tmp_path):
+    with pytest.raises(UserError, match="x.csv: column 'a' stands twice"):
+        list(read_rows(save(tmp_path / "x.csv", "a,b,a\n1,2,3\n"), "csv"))
+    os.mkfifo(tmp_path / "x.jsonl")
+    with pytest.raises(UserError, match="x.jsonl is no plain file, and records are read several"):
+        list(read_rows(tmp_path / "x.jsonl", "jsonl"))
 
 
 def test_text_field():
     assert text_field({"a": 3.5}, "a") == "3.5"
     assert text_field({"a": ""}, "a", empty=True) == ""
+    assert [text_field({"a": n}, "a") for n in (4.02e-06, 1.5e6, -1e22, 7)] == [
+        "0.00000402", "1500000", "-10000000000000000000000", "7"
+    ]  # fmt: skip
+    row = {"a": {"b": [{"c": "x"}, {"c": "y"}]}, "a.b": "z", "d": ["w"]}
+    assert [text_field(row, name) for name in ("a.b.1.c", "a.b", "d")] == ["y", "z", "w"]
+    for name in ("a.c", "a.b.2.c", "a.b.1.c.d", "d.x"):
+        with pytest.raises(BadRow, match=f"field '{name}' is missing"):
+            text_field(row, name)
     with pytest.raises(BadRow, match="must be text, got bool"):
         text_field({"a": True}, "a")

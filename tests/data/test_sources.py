@@ -7,6 +7,7 @@ import pytest
 from asesjax.config import base_config
 from asesjax.core.errors import UserError
 from asesjax.core.types import AS, ES, FILLER, Record, Segment
+from asesjax.data.examples import chain_text
 from asesjax.data.generators.math_problems import make_math
 from asesjax.data.sources import SPLITS, load_records, read_records, write_records
 from asesjax.data.vocab import load_vocabulary
@@ -108,9 +109,12 @@ BAD = [
     ({"id": "a"}, r"field 'question' is missing; the row has 'id'"),
     ({"question": "q", "answer": "1"}, r"field 'rationale' is missing"),
     (row(0, rationale="  "), r"field 'rationale' is empty"),
-    (row(0, question=["q"]), r"field 'question' must be text, got list"),
-    (row(0, answer=True), r"field 'answer' must be text, got bool"),
-    (row(0, answer=None), r"field 'answer' must be text, got NoneType"),
+    (row(0, question=["q", "r"]), r"field 'question' must be text, got a list of 2"),
+    (row(0, question=True), r"field 'question' must be text, got bool"),
+    (row(0, answer=None), r"field 'answer' must be text, got null"),
+    (row(0, answer=float("nan")), r"field 'answer': NaN is no number"),
+    (row(1, answer=3), r"has the question and rationale of .*rows.jsonl:1"),
+    (row(1, question="other?"), r"has the id 'q1' of .*rows.jsonl:1; ids must be unique"),
     (row(0, id=""), r"field 'id' is empty"),
     ('{"id": "a", "question": "\\ud800"}', r"field 'question' holds half a surrogate"),
 ]
@@ -138,12 +142,9 @@ def test_bad_rows(tmp_path, bad, message):
         load_records(data, "train", 0)
 
 
-def test_repeated_ids_empty_splits_and_missing_files_are_refused(tmp_path):
-    file = write_rows(tmp_path / "a.jsonl", [row(1), row(2), row(1, question="other?")])
+def test_empty_splits_and_missing_files_are_refused(tmp_path):
+    file = write_rows(tmp_path / "a.jsonl", [row(i) for i in range(50)])
     data = settings_of("jsonl", file, max_skipped_share=0.9)
-    with pytest.raises(UserError, match=r"a.jsonl: two rows have the id 'q1'"):
-        load_records(data, "train", 0)
-    write_rows(file, [row(i) for i in range(50)])
     data.test_share = 0.0
     with pytest.raises(UserError, match=r"no test records among its 50 .*raise data.test_share"):
         load_records(data, "test", 0)
@@ -159,6 +160,42 @@ def test_repeated_ids_empty_splits_and_missing_files_are_refused(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(UserError, match="no train records among its 0 good rows"):
         load_records(settings_of("jsonl", tmp_path / "empty.jsonl"), "train", 0)
+
+
+def test_forms_of_fields(tmp_path):
+    rows = [
+        {"question": {"stem": f"Is {i} even?"}, "rationale": [f"It is {i}."], "answer": i % 2 == 0}
+        for i in range(30)
+    ]
+    data = settings_of("jsonl", write_rows(tmp_path / "a.jsonl", rows),
+                       question_field="question.stem")  # fmt: skip
+    found = {r.question: (r.rationale, r.answer) for r in load_records(data, "train", 0)[0]}
+    assert len(found) > 15
+    for question, pair in found.items():
+        i = int(question.split()[1])
+        assert pair == (f"It is {i}.", "no" if i % 2 else "yes")
+
+
+@pytest.mark.parametrize(
+    ("template", "rationale", "left"),
+    [
+        ("The answer is {answer}.", "2 + 3 = 5. The answer is 5.", "2 + 3 = 5."),
+        ("The answer is {answer}.", "2 + 3 = 5\nthe answer is  5", "2 + 3 = 5"),
+        ("#### {answer}", "2 + 3 = 5\n#### 5\n", "2 + 3 = 5"),
+        ("答案是{answer}。", "2加3等于5。答案是5。", "2加3等于5。"),
+        ("The answer is {answer}.", "So the answer is 5.", None),
+        ("The answer is {answer}.", "It is 4. The answer is 15.", None),
+        ("The answer is {answer}.", "It is 5. The answer is 5. So 6.", None),
+        ("", "2 + 3 = 5. The answer is 5.", None),
+    ],
+)
+def test_a_rationale_that_closes_itself_is_closed_once(tmp_path, template, rationale, left):
+    rows = [row(i, rationale=rationale, answer=5) for i in range(9)]
+    data = settings_of("jsonl", write_rows(tmp_path / "a.jsonl", rows), answer_template=template,
+                       validation_share=0.0, test_share=0.0)  # fmt: skip
+    assert {r.rationale for r in load_records(data, "train", 0)[0]} == {left or rationale}
+    alone = Record("1", "q", "The answer is 5.", "5")
+    assert chain_text(alone, "The answer is {answer}.") == "The answer is 5."
 
 
 def test_gsm8k_rows_by_hand(tmp_path):
@@ -195,7 +232,10 @@ def test_generated_sources():
     data.n_train = 7
     records, skipped = load_records(data, "train", 2)
     assert records == make_math(data, "train", 7, 2) and skipped == []
-    data.source = "synthetic_reports"
+    data.path = "x.csv.gz"
+    with pytest.raises(UserError, match=r"x.csv.gz, and .*synthetic_math gen.*data.source=csv or"):
+        load_records(data, "train", 2)
+    data.source, data.path = "synthetic_reports", ""
     assert [r.id for r in load_records(data, "train", 2)[0]] == [
         f"report-train-{i}" for i in range(7)
     ]

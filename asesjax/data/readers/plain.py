@@ -4,7 +4,15 @@ from pathlib import Path
 
 from asesjax.core.types import Record
 from asesjax.data.registry import SPLITS, file_source
-from asesjax.data.rows import FORMATS, Row, stable_hash, step_pairs, text_field, text_list
+from asesjax.data.rows import (
+    FORMATS,
+    Row,
+    field_of,
+    stable_hash,
+    step_pairs,
+    text_field,
+    text_list,
+)
 
 
 def _files(settings) -> dict[str, Path]:
@@ -16,6 +24,14 @@ def _files(settings) -> dict[str, Path]:
     return files
 
 
+def answer_field(row: Row, name: str) -> str:
+    """Return an answer as text: true and false are yes and no."""
+    value = field_of(row, name)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return text_field(row, name, empty=True)
+
+
 def parse_fields(settings, row: Row, file: Path, number: int) -> tuple[Record, str]:
     """Parse a row by the names of its fields."""
     question = text_field(row, settings.question_field)
@@ -25,7 +41,7 @@ def parse_fields(settings, row: Row, file: Path, number: int) -> tuple[Record, s
     else:
         rationale = text_field(row, settings.rationale_field)
     others = tuple(text for text in dict.fromkeys(several) if text != rationale)
-    answer = text_field(row, settings.answer_field, empty=True) if settings.answer_field else ""
+    answer = answer_field(row, settings.answer_field) if settings.answer_field else ""
     if settings.id_field in row:
         name = text_field(row, settings.id_field)
     else:  # made of the text, so that it does not depend on the place in the file

@@ -9,13 +9,13 @@ import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from asesjax.core.errors import UserError
-from asesjax.core.files import read_json
 from asesjax.core.types import Record
 from asesjax.data.readers.arithmetic import number_text, work_out
 from asesjax.data.registry import file_source, in_folder
-from asesjax.data.rows import BadRow, Row, read_rows, text_field, text_list
+from asesjax.data.rows import BadRow, Row, read_document, read_rows, text_field, text_list
 
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 _CLOSING = re.compile(r"\b(?:so )?the answer is\b", re.IGNORECASE)
@@ -104,7 +104,9 @@ def _palm_rows(file: Path, split: str) -> Iterator[tuple[int, Row | BadRow]]:
     """Join a file of one question a line with palm_<split>_CoT_<i>.json, arrays of chains."""
     parts = (file.parent / f"palm_{split}_CoT_{i}.json" for i in itertools.count())
     parts = itertools.takewhile(Path.is_file, parts)
-    chains = [chain for part in parts for chain in read_json(part)]
+    chains = []
+    for part in parts:
+        chains += _list_in(part, read_document(part))
     rows = list(read_rows(file, "jsonl"))
     if len(rows) != len(chains):
         raise UserError(
@@ -113,6 +115,12 @@ def _palm_rows(file: Path, split: str) -> Iterator[tuple[int, Row | BadRow]]:
         )
     for (number, row), chain in zip(rows, chains, strict=True):
         yield number, row if isinstance(row, BadRow) else {**row, "chain": chain}
+
+
+def _list_in(path: Path, document: Any) -> list:
+    if not isinstance(document, list):
+        raise UserError(f"{path} must hold one JSON array, got {type(document).__name__}")
+    return document
 
 
 def _palm_chain(row: Row) -> tuple[str, str]:

@@ -9,12 +9,12 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from asesjax.core.files import read_json
+from asesjax.core.errors import UserError
 from asesjax.core.types import AS, ES, Record
 from asesjax.data.generators.draw import labelled_record
 from asesjax.data.readers import dates
 from asesjax.data.registry import file_source, in_folder
-from asesjax.data.rows import BadRow, Row, read_rows, text_field
+from asesjax.data.rows import BadRow, Row, read_document, read_rows, text_field
 
 Chain = list[tuple[str, str]]  # sentences and their labels
 
@@ -105,8 +105,17 @@ RULES: dict[str, Callable[[str], tuple[Chain, str]]] = {
 
 def _rows(file: Path, split: str) -> Iterator[tuple[int, Row | BadRow]]:
     """Yield the rows whose places, from 0, <name>__default.json gives to a split."""
-    places = set(read_json(file.with_name(f"{file.stem}__default.json"))[split])
-    return ((n, row) for n, row in read_rows(file, "json") if n - 1 in places)
+    path = file.with_name(f"{file.stem}__default.json")
+    document, rows = read_document(path), list(read_rows(file, "json"))
+    splits = document if isinstance(document, dict) else {}
+    places = [splits.get(name) for name in ("train", "test")]
+    if not all(isinstance(own, list) and all(type(n) is int for n in own) for own in places):
+        raise UserError(f"{path} must hold 'train' and 'test', lists of places in {file.name}")
+    if sorted(n for own in places for n in own) != list(range(len(rows))):
+        raise UserError(
+            f"{path} must give each of the {len(rows)} rows of {file.name} to one split, once"
+        )
+    return [rows[n] for n in sorted(splits[split])]
 
 
 def parse_question(settings, row: Row, file: Path, number: int) -> tuple[Record, str]:

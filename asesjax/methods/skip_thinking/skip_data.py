@@ -17,7 +17,7 @@ from asesjax.core.types import FILLER
 from asesjax.decode.predict import predict
 from asesjax.decode.sampling import greedy
 from asesjax.decode.spec import DecodeSpec, Limits
-from asesjax.evals.answers import is_correct
+from asesjax.evals.answers import is_correct, marker_of
 from asesjax.evals.runner import decode_spec, make_decoder
 from asesjax.methods.method import TrainedMethod
 from asesjax.methods.skip_thinking.report import left_out
@@ -172,8 +172,9 @@ def answered_rightly(
         contexts[row] = np.concatenate([contexts[row], ids]).astype(np.int32)
     n = len(trials)
     said = write(answers, range(n), [answer_turn] * n, [1] * n)
+    how = config.evaluate.metric, marker_of(config.data.answer_template)
     return [
-        is_correct(vocab.decode(ids), samples[trial.sample].record.answer, config.evaluate.metric)
+        is_correct(vocab.decode(ids), samples[trial.sample].record.answer, *how)
         for ids, trial in zip(said, trials, strict=True)
     ]
 
