@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from asesjax.core.errors import UserError
+from asesjax.core.errors import UserError, harmless
 from asesjax.core.files import read_json, write_json, write_text
 from asesjax.core.types import LABELS, Example
 from asesjax.data.batching import token_counts
@@ -43,7 +43,7 @@ def show_data(run: Run, args: argparse.Namespace) -> None:
     for split in SPLITS:
         print(f"{split}: {counts['records'][split]} records")
     for reason, n in reasons.items():
-        print(f"skipped {n} rows: {reason}")
+        print(harmless(f"skipped {n} rows: {reason}"))
     vocab = load_saved(run / "vocab")
     print(f"vocabulary: {vocab.size} ids")
     for row in audit:
@@ -60,7 +60,7 @@ def show_data(run: Run, args: argparse.Namespace) -> None:
     segments = [tuple(merge_segments(row.texts, row.labels, merge)) for row in labelled]
     roles = _roles(run, vocab, records, labelled)
     stats = {name: _role_stats(run, examples) for name, examples in roles.items()}
-    print("\n" + _table(stats))
+    print(harmless("\n" + _table(stats)))
     for name, examples in roles.items():
         if args.show:
             print(f"\nexamples of {name}: (weight) target")
@@ -70,7 +70,8 @@ def show_data(run: Run, args: argparse.Namespace) -> None:
     if args.segments:
         print(f"\nchains, labelled by {strategy}")
     for (record, *_), parts in zip(records[: args.segments], segments, strict=False):
-        print(f"\n{record.id}  {record.question}\n{segments_text(parts, colour)}")
+        print(harmless(f"\n{record.id}  {record.question}"))
+        print(segments_text(parts, colour))
     if args.weights:
         _show_weights(run, args.weights, colour)
     if args.output:
@@ -120,7 +121,8 @@ def _show_weights(run: Run, n: int, colour: bool) -> None:
     for one in _read(run, files[:1])[:n]:
         weights = one.annotations["weights"].tolist()
         text = weights_text(one.chain.token_texts(), weights, colour)
-        print(f"\n{one.record.id}  {one.record.question}\n{text}")
+        print(harmless(f"\n{one.record.id}  {one.record.question}"))
+        print(text)
 
 
 def _roles(

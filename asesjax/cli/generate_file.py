@@ -25,10 +25,11 @@ import numpy as np
 
 from asesjax.config import Config
 from asesjax.core.errors import UserError
-from asesjax.core.files import read_json, read_jsonl, write_json
+from asesjax.core.files import read_json, write_json
 from asesjax.core.options import fingerprint, reads
 from asesjax.core.progress import Progress
 from asesjax.core.types import Record
+from asesjax.data.rows import BadRow, answer_text, checked_text, json_lines, text_field
 from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.decode.spec import Limits
 from asesjax.evals.predictions import prediction_row
@@ -271,26 +272,19 @@ def read_questions(
     them and the SHA-256 of the file. UserErrors name file, line and field. A method that writes a
     single segment has only ``max_chain_tokens`` of the ``BUDGETS``.
     """
-    data, sha256 = config.data, _fingerprint(path)
+    try:
+        content = Path(path).read_bytes()  # once: it may be a pipe
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    data = config.data
     records, lines, budgets, prefixes = [], [], [], []
-    for line, row in read_jsonl(path):
+    solid = ((n, line) for n, line in enumerate(content.splitlines(), 1) if line.strip())
+    for line, row in json_lines(solid):
         where = f"{path}:{line}"
         try:
-            json.dumps(row, ensure_ascii=False).encode("utf-8")
-        except UnicodeEncodeError:
-            raise UserError(
-                f"{where}: half of a surrogate pair (\\ud800 to \\udfff) stands alone, which is no "
-                "character; remove it"
-            ) from None
-        question = row.get(data.question_field)
-        if not isinstance(question, str) or not question.strip():
-            raise UserError(
-                f"{where}: field {data.question_field!r} must be a text that is not empty, got "
-                f"{question!r}"
-            )
-        texts = (row.get(name) for name in (data.id_field, data.rationale_field, data.answer_field))
-        own = ["" if text is None else str(text) for text in texts]
-        records.append(Record(own[0] or str(line), question, *own[1:]))
+            records.append(_question(row, str(line), data))
+        except BadRow as error:
+            raise UserError(f"{where}: {error}") from None
         lines.append(where)
         budgets.append({name: _budget(row, name, where, config) for name in BUDGETS})
         prefixes.append(_prefix(row, where, config))
@@ -303,20 +297,22 @@ def read_questions(
     limits = _limits(budgets, plan, config)
     forced = _forced(prefixes, lines, limits or plan, vocab)
     rows = np.arange(len(questions))
-    return Request(questions, rows, limits, forced, records=records), sha256
+    request = Request(questions, rows, limits, forced, records=records)
+    return request, hashlib.sha256(content).hexdigest()
 
 
-def _fingerprint(path: str | Path) -> str:
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: not UTF-8 text; convert the file") from None
-    return hashlib.sha256(content).hexdigest()
+def _question(row: Any, name: str, data: Config) -> Record:
+    """Read a question and the references that the row has; ``name`` is for one without an id."""
+    if isinstance(row, BadRow):
+        raise row
+    if not isinstance(row, dict):
+        raise BadRow(f"a JSON object is needed, got {type(row).__name__}")
+    texts = {}
+    for field in (data.id_field, data.rationale_field, data.answer_field):
+        there = field.partition(".")[0] in row and row.get(field, "") is not None
+        texts[field] = answer_text(row, field) if there else ""
+    own = texts[data.id_field] or name, text_field(row, data.question_field)
+    return Record(*own, texts[data.rationale_field], texts[data.answer_field])
 
 
 def _budget(row: dict, name: str, where: str, config: Config) -> int | list[int] | None:
@@ -361,6 +357,10 @@ def _prefix(row: dict, where: str, config: Config) -> str:
         return config.decode.prefix
     if not isinstance(prefix, str):
         raise UserError(f"{where}: field 'prefix' must be a text, got {prefix!r}")
+    try:
+        checked_text(prefix, "prefix")
+    except BadRow as error:
+        raise UserError(f"{where}: {error}") from None
     if prefix and config.decode.beams > 1:
         raise UserError(f"{where}: field 'prefix': beam search takes none; set decode.beams=1")
     return prefix

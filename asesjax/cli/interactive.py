@@ -4,8 +4,9 @@ import sys
 
 import numpy as np
 
-from asesjax.core.errors import UserError
+from asesjax.core.errors import UserError, harmless
 from asesjax.core.types import Record, Segment
+from asesjax.data.rows import BadRow, checked_text
 from asesjax.evals.predictions import prediction_row
 from asesjax.evals.runner import check_decode, check_question, make_decoder, stream_answers
 from asesjax.methods.method import Request
@@ -28,9 +29,9 @@ def converse(run: Run, name: str, question: str | None = None) -> None:
         if not question.strip():
             raise UserError("the question is empty; type one, such as: How much is 2 + 3?")
         try:
-            question.encode("utf-8")
-        except UnicodeEncodeError:
-            raise UserError("the question is not UTF-8 text; type it again") from None
+            checked_text(question, "question")
+        except BadRow as error:
+            raise UserError(f"the question is no plain text: {error}; type it again") from None
         ids = trained.vocab.encode(question)
         check_question(ids, "this question cannot be asked", config)
         request = Request([ids], np.array([number]))
@@ -46,7 +47,7 @@ def converse(run: Run, name: str, question: str | None = None) -> None:
             remarks.append(f"votes of {row['samples']} chains: {votes or 'none'}")
             remarks += ["tied"] * row["tied"]
         remark = f"  ({'; '.join(remarks)})" if remarks else ""
-        print(f"answer: {row['answer']}{remark}", flush=True)
+        print(harmless(f"answer: {row['answer']}{remark}"), flush=True)
 
     if question is not None:
         return answer(question, 0)
@@ -68,4 +69,4 @@ def converse(run: Run, name: str, question: str | None = None) -> None:
             answer(question, number)
             number += 1
         except UserError as error:
-            print(f"asesjax: {error}", file=sys.stderr, flush=True)
+            print(f"asesjax: {harmless(str(error))}", file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from asesjax.core import processes
-from asesjax.core.errors import Preempted, UserError, unknown
+from asesjax.core.errors import Preempted, UserError, harmless, unknown
 
 # Verb -> what it does. Each is a module here with add_arguments(parser) and main(args), unless
 # it shares one (_MODULES); both read the verb from the parser's defaults or ``args.verb``.
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"cannot write{where}: {error.strerror}; fix that; the same command then resumes from "
             "what is finished"
         )  # fmt: skip
-    print(f"asesjax: {text}", file=sys.stderr)
+    print(f"asesjax: {harmless(text)}", file=sys.stderr)
     return status
 
 

@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from asesjax.core.errors import UserError
+from asesjax.core.errors import UserError, harmless
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +72,7 @@ def _segment_file(args: argparse.Namespace) -> Path:
     config = load_config(args.config, fields) if args.config else finish(base_config(), fields)
     records, skipped = load_records(config.data, "train", config.seed, judge(config))
     for place, reason in skipped:
-        print(f"skipped {place}: {reason}", file=sys.stderr)
+        print(harmless(f"skipped {place}: {reason}"), file=sys.stderr)
     strategy = config.segment.strategy
     score = SCORES.get(strategy)
     beta = config.segment.beta or score.beta
@@ -97,7 +97,8 @@ def _show(path: Path, n: int, page: str | None) -> None:
     _, rows = read_segments(path)
     chains = [(row.id, merge_segments(row.texts, row.labels)) for row in rows]
     for name, segments in chains[:n]:
-        print(f"\n{name}\n{segments_text(segments, sys.stdout.isatty())}")
+        print(harmless(f"\n{name}"))
+        print(segments_text(segments, sys.stdout.isatty()))
     if page:
         title = f"{len(rows)} chains, labelled by {rows[0].strategy}" if rows else str(path)
         write_text(page, segments_page(title, chains))

@@ -1,6 +1,7 @@
 """The exceptions that are not bugs: a mistake that the user can fix, and a stop on request."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -14,6 +15,20 @@ class UserError(Exception):
 
 class Preempted(Exception):
     """Training stopped before its end on request; the same call resumes from the last save."""
+
+
+# Control characters but line ends and tabs, marks that turn the direction of text, line separators.
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def harmless(text: str) -> str:
+    r"""Return a text as a terminal may show it: control characters, which could hide, overwrite or
+    answer, are written as escapes.
+
+    >>> print(harmless("\x1b[8mhidden"))
+    \x1b[8mhidden
+    """
+    return _HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def unknown(what: str, got: str, valid: Iterable[str], few: bool = False) -> UserError:

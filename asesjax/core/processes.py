@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from asesjax.core.errors import UserError
+from asesjax.core.errors import UserError, harmless
 from asesjax.core.rendezvous import Peers, meet
 
 START_TIMEOUT = 300.0  # seconds for all processes to connect
@@ -127,7 +127,7 @@ def is_first() -> bool:
 def say(line: str) -> None:
     """Print a line, in process 0 alone."""
     if is_first():
-        print(line, flush=True)
+        print(harmless(line), flush=True)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ import time
 
 from tqdm import tqdm
 
+from asesjax.core.errors import harmless
+
 _LINE_SECONDS = 10.0  # between plain lines
 
 
@@ -33,6 +35,7 @@ class Progress:
         """Print one line, above the bar where there is one."""
         if self._quiet:
             return
+        line = harmless(line)
         if self._bar is not None:
             self._bar.write(f"[{self._name}] {line}", file=self._stream)
         else:

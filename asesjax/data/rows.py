@@ -12,7 +12,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,14 @@ def text_field(row: Row, name: str, empty: bool = False) -> str:
     return checked_text(value, name)
 
 
+def answer_text(row: Row, name: str) -> str:
+    """Return an answer as text, which may be empty; true and false are yes and no."""
+    value = field_of(row, name)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return text_field(row, name, empty=True)
+
+
 def checked_text(value: str, name: str) -> str:
     """Return the text of a field; BadRow where it is not what it says once it is in ids."""
     try:
@@ -144,7 +152,7 @@ def checked_text(value: str, name: str) -> str:
 
 def _number_text(value: int | float, name: str) -> str:
     """Write a number out, without an exponent."""
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise BadRow(f"field {name!r} is {value}, which is no number")
     return format(Decimal(str(value)), "f").removesuffix(".0")
 
@@ -203,10 +211,11 @@ def _json_rows(path: Path, file: io.BufferedIOBase, form: str) -> Iterator[tuple
             if form == "json":
                 raise UserError(f"{path} must hold one JSON array, got {_described(document)}")
         solid = iter(rest)
-    return _json_lines(itertools.chain(start, solid))
+    return json_lines(itertools.chain(start, solid))
 
 
-def _json_lines(lines):
+def json_lines(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, Any]]:
+    """Yield number and value of each line, a ``BadRow`` where it is no JSON in UTF-8."""
     for number, line in lines:
         try:
             yield number, _loads(line)

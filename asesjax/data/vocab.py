@@ -22,6 +22,7 @@ from asesjax.core.files import read_json, write_bytes, write_json
 from asesjax.data.symbols import ALPHABET, escape, unescape
 
 _SENTINEL = re.compile(r"<extra_id_(0|[1-9][0-9]*)>")
+_CONTROL = re.compile(r"<(?=/s>|s>|pad>|unk>)")
 _BYTE_OFFSET = 3  # ByT5: byte b has id b + 3
 
 Encoded = tuple[np.ndarray, np.ndarray, np.ndarray]  # ids, starts, ends, each int32 [N]
@@ -395,6 +396,8 @@ def train_vocabulary(
     """
     # The trainer takes a line as a sentence and would refuse one holding a line break.
     lines = (line for text in texts for line in text.splitlines() if line.strip())
+    # It would leave out the characters of what looks like a mark of its own.
+    lines = (_CONTROL.sub("< ", line) for line in lines)
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(

@@ -18,7 +18,7 @@ def is_right(row: dict[str, Any], metric: str, template: str = "") -> bool:
     """Say whether a row ends in the right answer: that of the reference chain if none is given;
     ``template`` is ``data.answer_template``.
     """
-    reference = row["reference_answer"], metric, marker_of(template), row["reference_chain"]
+    reference = row["reference_answer"], metric, marker_of(template), row.get("reference_chain", "")
     return is_correct(row["chain"], *reference)
 
 

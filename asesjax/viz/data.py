@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from asesjax.core.errors import harmless
 from asesjax.viz.curves import COLOURS, load_pyplot, save_figure
 
 _DIM, _BOLD, _END = "\x1b[2m", "\x1b[1m", "\x1b[0m"
@@ -40,8 +41,8 @@ def example_text(
     parts = []
     for text, weight in runs:
         start = "" if not colour or weight == 1 else _BOLD if weight > 1 else _DIM
-        parts.append(f"({weight:g}) {start}{text}{_END if start else ''}")
-    return f"{name}\n  input   {source}\n  target  {' '.join(parts)}"
+        parts.append(f"({weight:g}) {start}{harmless(text)}{_END if start else ''}")
+    return f"{harmless(name)}\n  input   {harmless(source)}\n  target  {' '.join(parts)}"
 
 
 def length_figure(

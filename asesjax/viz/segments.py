@@ -3,6 +3,7 @@
 import html
 from collections.abc import Sequence
 
+from asesjax.core.errors import harmless
 from asesjax.core.types import AS, ES, FILLER, Segment
 
 # Colours in terminals and on pages, and names in legends. Other labels have the plain colour.
@@ -20,7 +21,7 @@ def segments_text(segments: Sequence[Segment], colour: bool = True) -> str:
     lines = []
     for segment in segments:
         start, end = (TERMINAL.get(segment.label, ""), "\x1b[0m") if colour else ("", "")
-        lines.append(f"{start}{segment.label or '--'} | {segment.text.strip()}{end}")
+        lines.append(f"{start}{segment.label or '--'} | {harmless(segment.text.strip())}{end}")
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 import html
 from collections.abc import Sequence
 
+from asesjax.core.errors import harmless
 from asesjax.viz.segments import html_page, paragraphs
 
 # Of a terminal's 256 colours, from weight 0 to 1.
@@ -15,7 +16,7 @@ def weights_text(tokens: Sequence[str], weights: Sequence[float], colour: bool =
     >>> weights_text(["5", " +", " 3"], [0.91, 0.4, 1.0], colour=False)
     '5[9] +[4] 3[9]'
     """
-    pairs, n = zip(tokens, weights, strict=True), len(_TERMINAL)
+    pairs, n = zip(map(harmless, tokens), weights, strict=True), len(_TERMINAL)
     if colour:
         return "".join(f"\x1b[38;5;{_TERMINAL[_level(w, n)]}m{token}\x1b[0m" for token, w in pairs)
     return "".join(f"{token}[{_level(w, 10)}]" for token, w in pairs if token)

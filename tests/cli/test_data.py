@@ -86,6 +86,28 @@ def test_an_example_that_fits_no_bucket_is_reported(command, tmp_path, capsys):
     assert "source tokens, more than the largest of train.source_buckets (8, 16)" in out
 
 
+def test_control_characters_are_shown_as_escapes(command, tmp_path, capsys):
+    """Of ids, questions, rationales and names of fields; the files keep them."""
+    hidden = "\x1b[2J\x1b]0;t\x07\x9b8m\u202e\r"
+    rows = [row | {"id": f"{hidden}{i}", "question": f"{hidden}{row['question']}",
+                   "rationale": row["rationale"].replace("Each", f"{hidden}Each")}
+            for i, row in enumerate(ROWS[:40])]  # fmt: skip
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {f"{hidden}id": 1}]))
+    config = ["--config", f"{tmp_path}/config.py:location", "--config.vocab.kind=byte"]
+    assert main([*command, *config, "--show", "2", "--segments", "2"]) == 0
+    out = capsys.readouterr().out
+    segment = ["segment", "--strategy", "location", "--show", "2", f"--input={path}",
+               f"--output={tmp_path}/out.jsonl", "--config.data.max_skipped_share=1.0"]  # fmt: skip
+    assert main(segment) == 0
+    both = capsys.readouterr()
+    assert main(["segment", "--strategy", "location", f"--input={path}",
+                 f"--output={path}.out"]) == 2  # fmt: skip
+    for text in (out, both.out, both.err, capsys.readouterr().err):
+        assert "\\x1b[2J" in text and not set("\x1b\x07\x9b\u202e\r") & set(text)
+    assert hidden[:4] in json.loads((tmp_path / "out.jsonl").read_text().split("\n")[1])["id"]
+
+
 def test_wrong_arguments_are_refused(capsys):
     assert main(["data"]) == 2
     assert "give --config FILE.py, --workdir of a run, or both" in capsys.readouterr().err

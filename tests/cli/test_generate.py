@@ -285,8 +285,10 @@ GOOD = {"question": "ab?"}
 @pytest.mark.parametrize(
     "row, words",
     [
-        ({"question": " "}, "in.jsonl:2: field 'question' must be a text"),
-        ({"question": 3}, "in.jsonl:2: field 'question' must be a text"),
+        ({"question": " "}, "in.jsonl:2: field 'question' is empty"),
+        ({"question": ["a", "b"]}, "in.jsonl:2: field 'question' must be text, got a list of 2"),
+        ({"question": "a <extra_id_0>"}, "in.jsonl:2: field 'question' holds <extra_id_0>"),
+        (GOOD | {"answer": float("nan")}, "in.jsonl:2: field 'answer': NaN is no number"),
         ({"question": "a" * 25}, "in.jsonl:2: its question has 25 tokens"),
         (GOOD | {"max_rounds": 0}, "in.jsonl:2: field 'max_rounds' must be a whole number from 1"),
         (GOOD | {"max_rounds": 4}, "from 1 to 3 (decode.max_rounds)"),
@@ -298,7 +300,7 @@ GOOD = {"question": "ab?"}
         (GOOD | {"prefix": 3}, "in.jsonl:2: field 'prefix' must be a text"),
         (GOOD | {"prefix": "abcdef"}, "in.jsonl:2: field 'prefix': the prefix has 6 tokens"),
         (GOOD | {"prefix": "ab", "max_chain_tokens": 2}, "fewer than the 2"),
-        ({"question": "a\ud800"}, "in.jsonl:2: half of a surrogate pair"),
+        ({"question": "a\ud800"}, "in.jsonl:2: field 'question' holds half a surrogate pair"),
     ],
 )
 def test_bad_rows_are_named_before_anything_is_generated(workdir, tmp_path, capsys, row, words):
@@ -312,7 +314,9 @@ def test_bad_rows_are_named_before_anything_is_generated(workdir, tmp_path, caps
 def test_bad_files_are_named(workdir, tmp_path, capsys):
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     for content, words in (
-        (b'{"question": "a?"}\n{"question": "\xff"}\n', "in.jsonl:2: not UTF-8"),
+        (b'{"question": "a?"}\n{"question": "\xff"}\n', "in.jsonl:2: not JSON in UTF-8"),
+        (b'{"question": "a?", "question": "b?"}', "in.jsonl:1: field 'question' stands twice"),
+        (b"[" * 100_000, "in.jsonl:1: not JSON in UTF-8: nested too deeply"),
         (b"", "holds no questions"),
         (b"{\n", "in.jsonl:1: not JSON"),
     ):
@@ -392,7 +396,7 @@ def test_a_conversation(workdir, monkeypatch, capsys):
     captured = capsys.readouterr()
     assert n_compilations() == before + 1
     assert captured.err.count("the question is empty") == 2
-    assert "25 tokens" in captured.err and "not UTF-8" in captured.err
+    assert "25 tokens" in captured.err and "no plain text" in captured.err
     first, other, again, end = re.split("(?<=chains).*\n", captured.out)
     assert first == again != other and end == ""
     assert first.startswith("ES | ") and "answer: " in first and "votes of 3 chains" in first
@@ -417,6 +421,7 @@ def test_on_a_terminal_it_asks(workdir, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "more, words",
     [
+        (["--question", "a <extra_id_0>"], "holds <extra_id_0>, which models take for a mark"),
         ([], "give either --question or --input, or --interactive"),
         (["--question", "x", "--interactive"], "give either"),
         (["--question", "x", "--input", "y", "--output", "z"], "give either"),

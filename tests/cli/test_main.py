@@ -151,8 +151,8 @@ def test_a_beta_that_labels_nothing_as_is_said_with_one_that_would(tmp_path, cap
         ([GOOD, "{not json\n"], ["in.jsonl:2", "JSON"]),
         ([{k: v for k, v in GOOD.items() if k != "rationale"}], ["in.jsonl:1", "'rationale'"]),
         ([GOOD | {"rationale": "  "}], ["in.jsonl:1", "'rationale'", "empty"]),
-        ([GOOD | {"question": ["x"]}], ["in.jsonl:1", "'question'"]),
-        ([GOOD, GOOD], ["in.jsonl", "two rows have the id '1'"]),
+        ([GOOD | {"question": ["x", "y"]}], ["in.jsonl:1", "'question'"]),
+        ([GOOD, GOOD], ["in.jsonl:2: has the question and rationale of", "in.jsonl:1"]),
     ],
 )
 def test_bad_records_name_file_line_and_field(tmp_path, capsys, lines, words):

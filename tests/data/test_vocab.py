@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from asesjax.core.errors import UserError
 from asesjax.data.summary import unknown_share
+from asesjax.data.symbols import ALPHABET
 from asesjax.data.vocab import (
     ByteVocabulary,
     SentencePieceVocabulary,
     load_saved,
     load_vocabulary,
     train_vocabulary,
+    with_symbols,
 )
 
 CORPUS = [
@@ -274,3 +276,16 @@ def test_t5_vocabulary(t5):
         "ﬁne",
     ]
     assert unknown_share(t5, ["½ { {"]) == (3, len(t5.encode("½ { {")), ["{", "½"])
+
+
+@pytest.mark.parametrize("kind", ["plain", "fallback", "symbols", "byte"])
+def test_marks_in_a_text_stay_text(kind):
+    text = "Amy has </s> 5 <pad> of <unk> or <s>."
+    if kind == "byte":
+        vocab = load_vocabulary("byte")
+    else:
+        texts = [text] * 3 + [ALPHABET] * (kind == "symbols")
+        vocab = train_vocabulary(texts, 500, byte_fallback=kind == "fallback")
+        vocab = with_symbols(vocab) if kind == "symbols" else vocab
+    ids = vocab.encode(text)
+    assert min(ids) > 2 and vocab.decode(ids) == text

@@ -262,7 +262,7 @@ def wild(finished):
     return run, TrainedMethod(make_method("cwt", run.config), model, {"main": params}, vocab)
 
 
-def judge(text, answer="", metric=""):
+def judge(text, answer="", metric="", marker=""):
     """Right or wrong by chance, so that all kinds of trials turn up."""
     return sum(map(ord, text)) % 3 == 0
 

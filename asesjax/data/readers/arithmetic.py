@@ -24,7 +24,7 @@ def work_out(text: str) -> tuple[Fraction, list[str]] | None:
     lines: list[str] = []
     try:
         return _value(ast.parse(text.strip(), mode="eval").body, lines), lines
-    except (SyntaxError, ValueError, ZeroDivisionError):
+    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
         return None
 
 

@@ -7,7 +7,7 @@ from asesjax.data.registry import SPLITS, file_source
 from asesjax.data.rows import (
     FORMATS,
     Row,
-    field_of,
+    answer_text,
     stable_hash,
     step_pairs,
     text_field,
@@ -24,14 +24,6 @@ def _files(settings) -> dict[str, Path]:
     return files
 
 
-def answer_field(row: Row, name: str) -> str:
-    """Return an answer as text: true and false are yes and no."""
-    value = field_of(row, name)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return text_field(row, name, empty=True)
-
-
 def parse_fields(settings, row: Row, file: Path, number: int) -> tuple[Record, str]:
     """Parse a row by the names of its fields."""
     question = text_field(row, settings.question_field)
@@ -41,7 +33,7 @@ def parse_fields(settings, row: Row, file: Path, number: int) -> tuple[Record, s
     else:
         rationale = text_field(row, settings.rationale_field)
     others = tuple(text for text in dict.fromkeys(several) if text != rationale)
-    answer = answer_field(row, settings.answer_field) if settings.answer_field else ""
+    answer = answer_text(row, settings.answer_field) if settings.answer_field else ""
     if settings.id_field in row:
         name = text_field(row, settings.id_field)
     else:  # made of the text, so that it does not depend on the place in the file

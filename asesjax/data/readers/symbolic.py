@@ -59,6 +59,8 @@ def shuffled_objects(question: str) -> tuple[Chain, str]:
     chain = [(", ".join(f"{name} {v} {thing}" for name, v, thing in held) + ".", ES)]
     now = _NOW.get(verb, verb)
     for one, other, what in _SWAP.findall(swaps):
+        if not {one, other} <= has.keys():
+            raise BadRow("someone swaps who had nothing at the start")
         has[one], has[other] = has[other], has[one]
         chain.append((f"{one} and {other} {what}.", ES))
         chain.append((f"So {one} {now} {has[one]} and {other} {now} {has[other]}.", AS))
@@ -70,8 +72,11 @@ def date_understanding(question: str) -> tuple[Chain, str]:
     premise, phrase, choices = _found(
         r"^(.*) What is the date (.*) in MM/DD/YYYY\?\nWhich choice is true\? (.*)$", question
     )
-    day = dates.today(premise)
-    wanted = day and dates.asked(day, phrase)
+    try:
+        day = dates.today(premise)
+        wanted = day and dates.asked(day, phrase)
+    except (ValueError, OverflowError, KeyError):
+        raise BadRow("the question has a date that is in no calendar") from None
     if wanted is None:
         raise BadRow("no rule knows the wording of this date")
     chain = [(premise, ES)]
