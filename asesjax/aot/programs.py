@@ -64,6 +64,11 @@ def train_program(config: Config, on: Slice, vocab_rows: int) -> Program:
     places = jax.tree.map(lambda leaf: leaf.sharding, params)
     target = state_target(optimizer, params, places, mesh)
     b, packed = train.batch_size, train.packed_length
+    if not (packed or train.source_buckets and train.target_buckets):
+        raise UserError(
+            "train.source_buckets or train.target_buckets is (), which a run fills from its data; "
+            "here give the longest, such as --config.train.source_buckets=512"
+        )
     source, decoder = packed or max(train.source_buckets), packed or max(train.target_buckets)
 
     def rows(*shape: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:

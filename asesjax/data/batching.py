@@ -26,6 +26,7 @@ from asesjax.data.packing import Packing, deal, fill_packed, pack
 
 WINDOW = 32  # batches ordered by shape together; more: less padding, fewer: more like a permutation
 MAX_SHAPES = 6
+_QUANTILES, _GRAIN = 9, 8  # of lengths, where no buckets are given, and what they are multiples of
 _MERGE_SHARE = 0.02  # a shape that saves less padding than this is not worth a compilation
 _PERMUTATION, _BATCH_ORDER, _DEAL = 0, 1, 1 << 63  # streams of random numbers
 _NEXT_GROUP = 0x9E3779B97F4A7C15  # between the seeds of two groups
@@ -298,10 +299,15 @@ def choose_shapes(
 
 
 def _bucket_of(examples, lengths: np.ndarray, buckets: Sequence[int], side: str) -> np.ndarray:
-    """Return the smallest bucket of one side that holds each length."""
+    """Return the smallest bucket of one side that holds each length. Without buckets they are
+    quantiles of the lengths themselves.
+    """
     field = f"train.{side}_buckets"
+    if not len(buckets):
+        cuts = np.quantile(lengths, np.linspace(0, 1, _QUANTILES), method="higher")
+        buckets = np.unique(-(-np.maximum(cuts, 1) // _GRAIN) * _GRAIN)
     buckets = np.asarray(buckets, np.int64)
-    if not len(buckets) or buckets.min() < 1 or (np.diff(buckets) <= 0).any():
+    if buckets.min() < 1 or (np.diff(buckets) <= 0).any():
         raise UserError(f"{field} must be rising lengths, got {tuple(buckets.tolist())}")
     worst = int(lengths.argmax())
     if lengths[worst] > buckets[-1]:

@@ -42,6 +42,8 @@ def check_rows(run: Run) -> None:
                     if examples:
                         make_plan(examples, train.batch_size, *sides, 0, train.packed_length)
                 continue
+            if not (train.packed_length or all(sides)):
+                continue  # lengths are those of the examples
             room = train.packed_length or max(sides[0]) + max(sides[1])
             for one in read_corpus(run.workdir, split, method.config.data.answer_template):
                 n = len(one.question.ids) + len(one.chain.ids) + 2

@@ -61,8 +61,12 @@ class TrainOptions:
     z_loss: float = option(0.0, "weight of the squared log normalizer", least=0, below=_INF)
     normalize: str = option("weights", "divide the summed loss by the weights or by the examples",
                             choices=("weights", "examples"))  # fmt: skip
-    source_buckets: tuple[int, ...] = option((64, 96, 128), "lengths that sources are padded to")
-    target_buckets: tuple[int, ...] = option((16, 80), "lengths that targets are padded to")
+    source_buckets: tuple[int, ...] = option(
+        (64, 96, 128), "lengths that sources are padded to; (): chosen from the examples' own"
+    )
+    target_buckets: tuple[int, ...] = option(
+        (16, 80), "lengths that targets are padded to; (): chosen from the examples' own"
+    )
     packed_length: int = option(
         0, "above 0, examples share rows whose longer side has so many positions at most, and "
         "batch_size counts rows; buckets then serve validation and scoring alone", least=0,

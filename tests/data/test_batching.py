@@ -237,6 +237,20 @@ def test_a_shape_that_saves_nothing_is_dropped():
     assert cross.shapes[-1] == (16, 12)
 
 
+def test_without_buckets_shapes_are_chosen_from_the_lengths():
+    rng = np.random.default_rng(0)
+    lengths = [(int(s), int(t)) for s, t in zip(rng.integers(1, 200, 500), rng.integers(1, 90, 500),
+                                                strict=True)]  # fmt: skip
+    plan = make_plan(examples_of(lengths), 16, (), (), 0)
+    most = tuple(-(-max(side) // 8) * 8 for side in zip(*lengths, strict=True))
+    assert plan.shapes[-1] == most and 1 < len(plan.shapes) <= batching.MAX_SHAPES
+    assert all(length % 8 == 0 for shape in plan.shapes for length in shape)
+    assert plan.padding_share < 0.7 * make_plan(
+        examples_of(lengths), 16, most[:1], most[1:], 0
+    ).padding_share
+    assert make_plan(examples_of([(3, 2)] * 4), 2, (), (), 0).shapes == ((8, 8),)
+
+
 def test_padding_share_counts_positions():
     examples = examples_of([(3, 2), (4, 3), (1, 1), (4, 3)])
     plan = make_plan(examples, 2, (4,), (3,), 0)
@@ -262,7 +276,7 @@ def test_wrong_buckets_sizes_and_steps_are_refused():
         make_plan([], 2, SOURCE, TARGET, 0)
     with pytest.raises(UserError, match="train.batch_size must be at least 1"):
         make_plan(examples[:1], 0, SOURCE, TARGET, 0)
-    for wrong in ((), (8, 4), (0, 4), (4, 4)):
+    for wrong in ((8, 4), (0, 4), (4, 4)):
         with pytest.raises(UserError, match="train.target_buckets must be rising"):
             make_plan(examples[:1], 2, SOURCE, wrong, 0)
     plan = make_plan(examples[:1], 3, SOURCE, TARGET, 0)

@@ -158,7 +158,7 @@ def load_scorer(run: Run, scorer: Method, vocab: Vocabulary) -> tuple[Scorer, di
         # Pieces are much shorter than the chains that the last bucket is for.
         longest = -(-max(len(example.targets) for example in examples) // 16) * 16
         shorter = [length for length in train.target_buckets if length < longest]
-        targets = (*shorter, min(longest, max(train.target_buckets)))
+        targets = (*shorter, min(longest, max(train.target_buckets, default=longest)))
         return score_examples(model, params, examples, train.source_buckets, targets)
 
     return score, facts
