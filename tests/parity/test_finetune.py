@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from asesjax.cli.main import main
 from asesjax.config import finish, load_config
 from asesjax.core.files import read_json
@@ -17,6 +19,7 @@ SMALL = {"train.epochs": 0.5, "train.batch_size": 8, "decode.max_chain_tokens": 
          "decode.question_buckets": "(64,)", "decode.batch_size": 8}  # fmt: skip
 
 
+@pytest.mark.slow  # every shape of every row is compiled
 def test_your_data_and_your_checkpoint(hf, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     data = finish(load_config("quickstart")).data
