@@ -6,6 +6,7 @@ rows have references.
 
 import argparse
 import json
+from typing import Any
 
 # Fields of a row that are needed, and their types.
 _FIELDS = {"chain": str, "segments": list, "tokens": int, "reference_answer": str,
@@ -47,7 +48,18 @@ def main(args: argparse.Namespace) -> None:
                     f"{args.predictions}:{line}: field {name!r} must be {kind.__name__}, got "
                     f"{type(row[name]).__name__}"
                 )
+        if row.get("gold") and not _is_gold(row["gold"]):
+            raise UserError(
+                f"{args.predictions}:{line}: field 'gold' must be a list of [text, label]"
+            )
         rows.append(row)
     if not rows:
         raise UserError(f"{args.predictions} holds no predictions")
     print(json.dumps(summary(rows, config), indent=2))
+
+
+def _is_gold(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)
+        and isinstance(pair[1], str | None) for pair in value
+    )  # fmt: skip

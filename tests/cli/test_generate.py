@@ -338,6 +338,22 @@ def test_bounds_of_a_method_of_one_segment(tmp_path):
     assert request.forced is None
 
 
+def test_questions_come_from_a_pipe(tmp_path):
+    config = finish(base_config(), FIELDS)
+    out, into = os.pipe()
+    os.write(into, b'{"question": "a?", "answer": true}\n\n{"question": ["b?"]}\n')
+    os.close(into)
+    try:
+        request, _ = generate_file.read_questions(
+            f"/dev/fd/{out}", config, make_method("direct", config), VOCAB
+        )
+    finally:
+        os.close(out)
+    assert [(r.id, r.question, r.answer) for r in request.records] == [
+        ("1", "a?", "yes"), ("3", "b?", "")
+    ]  # fmt: skip
+
+
 def test_logits_that_are_not_finite_are_reported(workdir, tmp_path, capsys):
     source = write(tmp_path / "in.jsonl", questions(5, own=False))
     target, damaged = tmp_path / "out.jsonl", tmp_path / "run"

@@ -178,6 +178,25 @@ def test_predictions_without_a_field_name_it(tmp_path, capsys):
     assert "p.jsonl:1: field 'segments' is missing" in capsys.readouterr().err
 
 
+ANSWERED = {"chain": "Fish swim.\n#### no\n#### yes", "segments": [], "tokens": 3,
+            "reference_answer": "no", "reference_chain": "Fish swim. #### no"}  # fmt: skip
+
+
+def test_answers_of_files_behind_the_words_of_a_template(tmp_path, capsys):
+    command = ["evaluate", "--predictions", str(write(tmp_path / "p.jsonl", ANSWERED))]
+    command += ["--metric", "exact"]
+    for more, accuracy in (([], 0.0), (["--answer-template", "#### {answer}"], 1.0)):
+        assert main([*command, *more]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["accuracy"], found["done_share"]) == (accuracy, None)
+    assert main([*command, "--answer-template", "####"]) == 2
+    assert "must hold {answer}, got '####'" in capsys.readouterr().err
+    for bad in ({"chain": 5}, {"tokens": True}, {"gold": [["x"]]}, {"reference_answer": None}):
+        write(tmp_path / "p.jsonl", ANSWERED | bad)
+        assert main(command) == 2
+        assert f"p.jsonl:1: field '{next(iter(bad))}' must be" in capsys.readouterr().err
+
+
 def test_asking_for_help_does_not_load_jax():
     code = "import sys; from asesjax.cli.main import main; main([]); print('jax' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
