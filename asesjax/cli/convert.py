@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from asesjax.core.errors import UserError, unknown
+from asesjax.core.signals import at_once
 from asesjax.data.hf_tokenizer import FILES, copy_tokenizer, write_hf_tokenizer
 from asesjax.models.hf_files import DTYPES, new_folder
 
@@ -134,7 +135,8 @@ def _find_hf(name: str, allow_pickle: bool) -> Path:
         ) from None
     patterns = ["config.json", *FILES, *_WEIGHTS, *_PICKLES * allow_pickle]
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        with at_once():
+            return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:  # of the hub, of its HTTP client, of the network
         why = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
         raise UserError(

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 
 from asesjax.core.errors import UserError, harmless
+from asesjax.core.signals import at_once
 from asesjax.core.types import Record, Segment
 from asesjax.data.rows import BadRow, checked_text
 from asesjax.evals.predictions import prediction_row
@@ -60,8 +61,9 @@ def converse(run: Run, name: str, question: str | None = None) -> None:
     number = 0
     while True:
         try:
-            question = input("question> " if terminal else "")
-        except (EOFError, KeyboardInterrupt):
+            with at_once():
+                question = input("question> " if terminal else "")
+        except EOFError:
             if terminal:
                 print()
             return

@@ -1,16 +1,23 @@
 """The ``asesjax`` command: finds the verb, reads overrides, prints user mistakes as one line."""
 
 import argparse
-import contextlib
 import errno
 import importlib
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Sequence
 
-from asesjax.core import processes
-from asesjax.core.errors import Preempted, UserError, harmless, unknown
+from asesjax.core import processes, signals
+from asesjax.core.errors import (
+    EXIT_PREEMPTED,
+    EXIT_STOPPED,
+    EXIT_USER_ERROR,
+    Preempted,
+    UserError,
+    harmless,
+    unknown,
+)
+from asesjax.core.link import EXIT_LOST
 
 # Verb -> what it does. Each is a module here with add_arguments(parser) and main(args), unless
 # it shares one (_MODULES); both read the verb from the parser's defaults or ``args.verb``.
@@ -29,11 +36,11 @@ VERBS = {
     "report": "table and figures of one run, or of several side by side",
 }
 _MODULES = {"train": "run", "score": "run"}
-EXIT_USER_ERROR = 2
-EXIT_PREEMPTED = 42  # saved and stopped on request; the same command resumes
 _EXIT_HELP = (
     f"Exit status: 0; {EXIT_USER_ERROR} for a mistake that the message explains; "
-    f"{EXIT_PREEMPTED} when stopped by SIGTERM\nwith everything saved: the same command resumes."
+    f"{EXIT_PREEMPTED} when stopped by SIGTERM, and\n{EXIT_STOPPED} by Ctrl-C (a second one stops "
+    f"at once), with everything saved; {EXIT_LOST} where another process of the\nrun was lost. The "
+    "same command resumes."
 )
 # Failures of the disk, not of the program.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -41,7 +48,19 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, err
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status: 0, 2 for a user's mistake, 42 when preempted."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    with signals.noticed(to_the_end=argv is None):
+        try:
+            status = _status(list(sys.argv[1:] if argv is None else argv))
+        except Exception:
+            if not processes.linked():
+                raise
+            traceback.print_exc()
+            status = 1
+        processes.leave(status)
+        return status
+
+
+def _status(argv: list[str]) -> int:
     try:
         return _dispatch(argv)
     except UserError as error:
@@ -49,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Preempted as stop:
         status, text = EXIT_PREEMPTED, str(stop)
     except KeyboardInterrupt:
-        status, text = 130, "interrupted; the same command resumes from the last save"
+        status, text = EXIT_STOPPED, "interrupted; the same command resumes from the last save"
     except BrokenPipeError:
         return 1
     except OSError as error:
@@ -90,33 +109,9 @@ def _dispatch(argv: list[str]) -> int:
     args = parser.parse_args(rest, argparse.Namespace(overrides=overrides))
     if overrides and not hasattr(args, "config"):
         raise UserError(f"asesjax {verb} takes no --config.field=value")
-    if not hasattr(args, "coordinator"):
-        return module.main(args) or 0
-    processes.start(args.coordinator, args.processes, args.process, args.start_timeout)
-    with _sigterm_exits():
-        return module.main(args) or 0
-
-
-@contextlib.contextmanager
-def _sigterm_exits() -> Iterator[None]:
-    """Exit with EXIT_PREEMPTED on SIGTERM, between stages and in those with nothing to save.
-    Training handles the signal itself, and so does jax where there are several processes.
-    """
-
-    def leave(*_: object) -> None:
-        text = "stopped by SIGTERM; finished stages are kept, the same command resumes"
-        print(f"asesjax: {text}", file=sys.stderr)
-        # Not an Exception, which a handler of failures might catch.
-        raise SystemExit(EXIT_PREEMPTED)
-
-    if threading.current_thread() is not threading.main_thread() or processes.several():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    if hasattr(args, "coordinator"):
+        processes.start(args.coordinator, args.processes, args.process, args.start_timeout)
+    return module.main(args) or 0
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -4,6 +4,10 @@ import difflib
 import re
 from collections.abc import Iterable
 
+EXIT_USER_ERROR = 2
+EXIT_PREEMPTED = 42  # stopped by SIGTERM; the same command resumes
+EXIT_STOPPED = 130  # the same by Ctrl-C
+
 
 class UserError(Exception):
     """A mistake in input, configuration or files; the message says what to change.
@@ -13,8 +17,10 @@ class UserError(Exception):
     """
 
 
-class Preempted(Exception):
-    """Training stopped before its end on request; the same call resumes from the last save."""
+class Preempted(BaseException):
+    """Stopped by SIGTERM; the same call resumes from the last save. Like KeyboardInterrupt it is no
+    Exception, which a handler of failures might catch.
+    """
 
 
 # Control characters but line ends and tabs, marks that turn the direction of text, line separators.

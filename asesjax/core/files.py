@@ -5,6 +5,7 @@ import fcntl
 import io
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 import numpy as np
 
 from asesjax.core.errors import UserError
+from asesjax.core.signals import check_stop
+
+_LOCK_SECONDS = 0.2  # between looks at a lock that is waited for
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -58,7 +62,11 @@ def read_json(path: str | Path) -> Any:
 
 def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
     """Write one JSON object a line, atomically."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    lines = []
+    for row in rows:
+        check_stop()
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    write_text(path, "".join(lines))
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
@@ -69,6 +77,7 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
         raise UserError(f"{path} does not exist") from None
     with file:
         for number, line in enumerate(file, 1):
+            check_stop()
             if not line.strip():
                 continue
             try:
@@ -91,9 +100,15 @@ def locked(folder: str | Path, wait: bool = False) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot write to workdir {folder}: {error.strerror}") from None
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if wait:  # not in flock itself, which would not notice SIGTERM
+                    check_stop()
+                    time.sleep(_LOCK_SECONDS)
+                    continue
             file.seek(0)
             raise UserError(
                 f"another run is using workdir {folder} (process {file.read().strip() or '?'}); "

@@ -2,22 +2,31 @@
 
 Every process uses the devices of its machine, and all see the same workdir. Process 0 leads: it
 alone prints and writes, and does all work that needs only its own devices. The others join it for
-work on all devices, and wait in between.
+work on all devices, and wait in between: in Python, not in a collective, whose waits have an end
+and which no signal interrupts.
 """
 
 import atexit
 import contextlib
 import math
+import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from asesjax.core.errors import UserError, harmless
+from asesjax.core import signals
+from asesjax.core.errors import EXIT_PREEMPTED, EXIT_STOPPED, UserError, harmless
+from asesjax.core.link import Link, relay
 from asesjax.core.rendezvous import Peers, meet
 
 START_TIMEOUT = 300.0  # seconds for all processes to connect
 _peers: dict[str, Peers] = {}  # "open": the connections of this run, until check_same
-_END, _FAILED = -1, -2
+_links: dict[str, Link] = {}  # "open": the same from then on
+_starting = contextlib.ExitStack()  # what holds until all have been found to be the same
+_END = -1
+_LOSS_SECONDS = 3.0
 
 
 def start(
@@ -55,11 +64,16 @@ def start(
         if coordinator == "auto":
             coordinator, processes, process = _find_out(timeout)
         left = max(end - time.monotonic(), 1.0)
+        # Until they are linked, none knows of a signal to another.
+        _starting.enter_context(signals.held())
         _peers["open"] = peers = meet(coordinator, processes, process, left)
         try:
             peers.compare(source_facts(), START_TIMEOUT)
+            # Its handler of SIGTERM would take the place of ours.
+            jax.config.update("jax_enable_preemption_service", False)
             # All are there, so only a handshake is left.
-            jax.distributed.initialize(coordinator, processes, process, initialization_timeout=120)
+            at = relay(coordinator) if process else coordinator
+            jax.distributed.initialize(at, processes, process, initialization_timeout=120)
         except BaseException:
             _hang_up()
             raise
@@ -95,17 +109,49 @@ def _find_out(timeout: float) -> tuple[str, int, int]:
 
 def check_same(facts: Mapping[str, Any]) -> None:
     """Refuse to run where JSON values, such as the configuration, differ between processes. Every
-    process calls this first. It does not use jax, which would wait in silence for a process that
-    has stopped. The error, in every process, names processes and fields.
+    process calls this first; only the first call asks. It does not use jax, which would wait in
+    silence for a process that has stopped. The error, in every process, names processes and fields.
     """
+    if "open" not in _peers or "open" in _links:
+        return
     try:
-        if peers := _peers.get("open"):
-            peers.compare(facts, START_TIMEOUT)
-    finally:
+        _peers["open"].compare(facts, START_TIMEOUT)
+    except BaseException:
         _hang_up()
+        raise
+    _links["open"] = Link(_peers["open"])
+    if is_first():  # and the others stop when it does
+        _starting.close()
+    from jax.experimental import multihost_utils
+
+    # While all are here: on CPUs, connecting for the first collective has an end of 30 seconds.
+    multihost_utils.sync_global_devices("start")
+
+
+def leave(status: int) -> None:
+    """Tell the other processes that this one ends, and with which exit status. Returns where all is
+    well; otherwise it ends the process, because jax's own exit would wait for the others.
+    """
+    if link := _links.get("open"):
+        link.leave(status)
+        if status := status or link.end():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+
+def linked() -> bool:
+    """Tell whether the other processes wait for a ``leave``. Called after an exception that is a
+    bug, unless it came from the loss of another process: then this one soon ends with a line.
+    """
+    if "open" in _links:
+        time.sleep(_LOSS_SECONDS)
+    return "open" in _links
 
 
 def _hang_up() -> None:
+    if link := _links.get("open"):
+        return link.leave(0)
     if peers := _peers.pop("open", None):
         peers.close()
 
@@ -132,44 +178,55 @@ def say(line: str) -> None:
 
 @contextlib.contextmanager
 def leading() -> Iterator[Callable[[int, Callable[[], None]], Callable[[], None]]]:
-    """Lead the processes that ``follow``, until the block ends or raises. Yields ``together(index,
-    work)``, whose result has the others do their ``work[index]`` and does ``work`` with them; an
-    error in there arises in every process.
+    """Lead the processes that ``follow``, until the block ends. Yields ``together(index, work)``,
+    whose result has the others do their ``work[index]`` and does ``work`` with them; an error in
+    there arises in every process.
     """
-    inside = False
 
     def together(index: int, work: Callable[[], None]) -> Callable[[], None]:
         def run() -> None:
-            nonlocal inside
-            inside = True
-            from_first(index)
-            work()
-            inside = False
+            from_first(lambda: index)
+            with signals.held("open" in _links):
+                work()
 
         return run
 
-    try:
-        yield together
-    except BaseException:
-        if not inside:
-            from_first(_FAILED)
-        raise
-    from_first(_END)
+    yield together
+    from_first(lambda: _END)
 
 
 def follow(work: Sequence[Callable[[], None]]) -> None:
-    """Do the ``work`` that process 0 calls for, by index, until it ends or raises."""
-    while (index := from_first(0)) >= 0:
+    """Do the ``work`` that process 0 calls for, by index, until it ends."""
+    while (index := from_first(lambda: _END)) != _END:
         work[index]()
-    if index == _FAILED:
-        raise UserError("process 0 stopped; its message says why")
 
 
-def from_first(number: int) -> int:
-    """Return the number of process 0 in every process; waits for all."""
-    if not several():
-        return number
-    import numpy as np
-    from jax.experimental import multihost_utils
+def from_first(work: Callable[[], Any]) -> Any:
+    """Do ``work`` in process 0 alone, and return its JSON value in every process. The others wait,
+    however long; they stop with process 0. Raises UserError in them if that fails.
+    """
+    link = _links.get("open")
+    if link is None:
+        return work()
+    if is_first():
+        with signals.held(False):
+            signals.check_stop()
+            value = work()
+        link.tell(value)
+        return value
+    try:
+        return link.value()
+    except EOFError as end:
+        numbers = {EXIT_PREEMPTED: signal.SIGTERM, EXIT_STOPPED: signal.SIGINT}
+        if number := numbers.get(end.args[0]):
+            signals.note(number)
+            raise signals.stopped() from None
+        raise UserError("process 0 stopped; its message says why") from None
 
-    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+def all_stop() -> bool:
+    """Tell whether a signal to any process stops all here, where each has saved what it needs to
+    resume, or can. Every process calls this at the same places.
+    """
+    link = _links.get("open")
+    return link.all_stop() if link else bool(signals.came())

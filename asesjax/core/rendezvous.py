@@ -3,18 +3,20 @@
 jax's own start waits in silence, does not say for whom, and ends with a stack trace from C++. So
 process 0 first listens on the coordinator's port itself; the others introduce themselves, in lines
 of JSON. Every ten seconds each process prints who is missing. When all have connected, jax takes
-the port; the connections stay open for ``compare`` until work begins.
+the port; the connections stay open, for ``compare`` and then for ``core/link.py``.
 """
 
+import collections
 import contextlib
 import dataclasses
 import itertools
 import json
-import select
+import resource
+import selectors
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from asesjax.core.errors import UserError
@@ -23,6 +25,10 @@ _SAY_SECONDS = 10.0  # between messages about a wait
 _POLL_SECONDS = 1.0
 _RETRY_SECONDS = 0.5  # between attempts to connect to process 0
 _LONGEST_LINE = 1 << 24
+_LONGEST_HELLO = 1 << 12
+# Of a host that has vanished without closing its connections: asked after so many seconds, again
+# every so many, given up after so many times.
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 
 
 def warn(line: str) -> None:
@@ -30,16 +36,21 @@ def warn(line: str) -> None:
     print(f"asesjax: {line}", file=sys.stderr, flush=True)
 
 
-class _Line:
+class Line:
     """A connection that carries JSON objects, one a line."""
 
-    def __init__(self, connection: socket.socket):
-        self.connection, self._buffer = connection, b""
+    def __init__(self, connection: socket.socket, longest: int = _LONGEST_LINE):
+        self.connection, self.longest, self._buffer = connection, longest, b""
+        self._whole: collections.deque[dict] = collections.deque()
         self.fileno, self.close = connection.fileno, connection.close
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
-    def receive(self) -> list[dict]:
-        """Return the objects that have come whole. Raises ConnectionError with the reason where
-        the connection is closed or carries anything else.
+    def receive(self) -> Iterator[dict]:
+        """Read once, and yield the objects that have come whole. Raises ConnectionError with the
+        reason where the connection is closed or carries anything else.
         """
         data = b""
         with contextlib.suppress(OSError):
@@ -48,11 +59,17 @@ class _Line:
             raise ConnectionError("has stopped; what it printed says why")
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         try:
-            if len(self._buffer) > _LONGEST_LINE:
+            if max(map(len, (*lines, self._buffer))) > self.longest:
                 raise ValueError
-            return [dict(json.loads(line)) for line in lines]
-        except (ValueError, TypeError):
+            self._whole.extend(dict(json.loads(line)) for line in lines)
+        except (ValueError, TypeError, RecursionError):
             raise ConnectionError("is not a run of ours") from None
+        yield from self.whole()
+
+    def whole(self) -> Iterator[dict]:
+        """Yield the objects that were received, and that nobody has taken."""
+        while self._whole:
+            yield self._whole.popleft()
 
 
 class _Wait:
@@ -70,16 +87,25 @@ class _Wait:
         """Return the seconds until the end, at least 0.01."""
         return max(self._end - time.monotonic(), 0.01)
 
-    def tell(self, text: str, others: Sequence[_Line] = ()) -> None:
+    def tell(self, text: str, others: Sequence[Line] = ()) -> None:
         """Say what is waited for, here and as ``{"waits": text}`` to others, if it is time."""
         if time.monotonic() - self._told >= _SAY_SECONDS:
             self._told = time.monotonic()
             self._say(f"{text}; {self.left():.0f} s left")
-            _send(others, {"waits": text})
+            send(others, {"waits": text})
 
-    def ready(self, lines: Sequence[Any]) -> list[Any]:
+    def ready(self, selector: selectors.BaseSelector) -> list[Any]:
         """Return the connections that can be read, or none after a moment."""
-        return select.select(lines, [], [], min(_POLL_SECONDS, self.left()))[0]
+        return [key.fileobj for key, _ in selector.select(min(_POLL_SECONDS, self.left()))]
+
+
+@contextlib.contextmanager
+def selecting(lines: Sequence[Any]) -> Iterator[selectors.BaseSelector]:
+    """Select among connections."""
+    with contextlib.closing(selectors.DefaultSelector()) as selector:
+        for line in lines:
+            selector.register(line, selectors.EVENT_READ)
+        yield selector
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +114,7 @@ class Peers:
 
     process: int  # number of this process
     hosts: tuple[str, ...]  # names of the machines of all, in order; elsewhere only of process 0
-    lines: tuple[_Line, ...]  # connections to all others; elsewhere to process 0
+    lines: tuple[Line, ...]  # connections to all others; elsewhere to process 0
 
     def compare(
         self, facts: Mapping[str, Any], seconds: float, say: Callable[[str], None] = warn
@@ -99,26 +125,31 @@ class Peers:
         """
         wait = _Wait(seconds, say)
         if self.process:
-            _send(self.lines, {"facts": dict(facts)})
+            send(self.lines, {"facts": dict(facts)})
             try:
                 return _follow(self.lines[0], wait, say)
             except ConnectionError as why:
                 text = f"process 0 at {self.hosts[0]} did not confirm: it {why}"
                 raise UserError(text) from None
         told: dict[int, Mapping[str, Any]] = {}
-        while len(told) < len(self.lines):
-            absent = [i for i in range(1, len(self.hosts)) if i not in told]
-            late = f"process 0 ({self.hosts[0]}) waits for the settings of {self._names(absent)}"
-            if wait.over():
-                raise self._stop(f"{late}; {seconds:.0f} s have passed")
-            wait.tell(late, self.lines)
-            for line in wait.ready([self.lines[i - 1] for i in absent]):
-                number = self.lines.index(line) + 1
-                try:
-                    for message in line.receive():
-                        told[number] = message["facts"]
-                except ConnectionError as why:
-                    raise self._stop(f"{self._names([number])} {why}") from None
+        numbers = {line: number for number, line in enumerate(self.lines, 1)}
+        with selecting(self.lines) as selector:
+            while len(told) < len(self.lines):
+                absent = [i for i in range(1, len(self.hosts)) if i not in told]
+                late = (
+                    f"process 0 ({self.hosts[0]}) waits for the settings of {self.names(absent)}"
+                )
+                if wait.over():
+                    raise self._stop(f"{late}; {seconds:.0f} s have passed")
+                wait.tell(late, self.lines)
+                for line in wait.ready(selector):
+                    try:
+                        for message in line.receive():
+                            told[numbers[line]] = message["facts"]
+                            selector.unregister(line)
+                            break
+                    except ConnectionError as why:
+                        raise self._stop(f"{self.names([numbers[line]])} {why}") from None
         rows = [json.loads(json.dumps(dict(facts))), *(told[i] for i in sorted(told))]
         if lines := differences(rows, self.hosts):
             shown = lines[:20] + [f"and {len(lines) - 20} more"] * (len(lines) > 20)
@@ -126,18 +157,19 @@ class Peers:
                 "the processes of this run differ:\n  " + "\n  ".join(shown) + "\nbring "
                 "every host to the same commit, packages and command, then start again"
             )
-        _send(self.lines, {"go": True})
+        send(self.lines, {"go": True})
 
     def close(self) -> None:
         """Close the connections."""
         for line in self.lines:
             line.close()
 
-    def _names(self, numbers: Sequence[int]) -> str:
+    def names(self, numbers: Sequence[int]) -> str:
+        """Name some processes and their hosts."""
         return " and ".join(f"process {i} ({self.hosts[i]})" for i in numbers)
 
     def _stop(self, message: str) -> UserError:
-        _send(self.lines, {"stop": message})
+        send(self.lines, {"stop": message})
         return UserError(message)
 
 
@@ -176,8 +208,8 @@ def differences(facts: Sequence[Mapping[str, Any]], hosts: Sequence[str]) -> lis
 
 
 def _gather(address: str, mine: dict, seconds: float, say: Callable) -> Peers:
-    came: dict[int, tuple[_Line, str]] = {}  # by number: connection and host
-    unnamed: set[_Line] = set()
+    came: dict[int, tuple[Line, str]] = {}  # by number: connection and host
+    unnamed: set[Line] = set()
     wait = _Wait(seconds, say)
 
     def missing() -> str:
@@ -190,12 +222,12 @@ def _gather(address: str, mine: dict, seconds: float, say: Callable) -> Peers:
 
     def stop(message: str) -> UserError:
         lines = [*unnamed, *(line for line, _ in came.values())]
-        _send(lines, {"stop": message})
+        send(lines, {"stop": message})
         for line in lines:
             line.close()
         return UserError(message)
 
-    with contextlib.closing(_listen(address)) as server:
+    with contextlib.closing(_listen(address)) as server, selecting([server]) as selector:
         while len(came) < mine["of"] - 1:
             lines = [line for line, _ in came.values()]
             if wait.over():
@@ -204,9 +236,11 @@ def _gather(address: str, mine: dict, seconds: float, say: Callable) -> Peers:
                     "the missing ones printed; --start-timeout waits longer"
                 )
             wait.tell(f"process 0 ({mine['host']}) waits {missing()}", lines)
-            for ready in wait.ready([server, *unnamed, *lines]):
+            for ready in wait.ready(selector):
                 if ready is server:
-                    unnamed.add(_Line(server.accept()[0]))
+                    with contextlib.suppress(OSError):  # gone already
+                        unnamed.add(line := Line(server.accept()[0], _LONGEST_HELLO))
+                        selector.register(line, selectors.EVENT_READ)
                     continue
                 try:
                     for hello in ready.receive():
@@ -215,15 +249,17 @@ def _gather(address: str, mine: dict, seconds: float, say: Callable) -> Peers:
                         if wrong := _unfit(hello, mine, came):
                             raise stop(wrong)
                         unnamed.remove(ready)
+                        ready.longest = _LONGEST_LINE
                         came[hello["process"]] = ready, hello["host"]
                 except ConnectionError:  # another program, or a process that has ended
+                    selector.unregister(ready)
                     ready.close()
                     unnamed.discard(ready)
                     came = {i: own for i, own in came.items() if own[0] is not ready}
     for line in unnamed:
         line.close()
     lines, hosts = zip(*(came[i] for i in sorted(came)), strict=True)
-    _send(lines, {"go": True})
+    send(lines, {"go": True})
     return Peers(0, (mine["host"], *hosts), lines)
 
 
@@ -250,8 +286,8 @@ def _answer(host: str, port: int, hello: dict, seconds: float, say: Callable) ->
         with contextlib.ExitStack() as stack:
             try:
                 connection = socket.create_connection((host, port), min(5.0, wait.left()))
-                line = stack.enter_context(contextlib.closing(_Line(connection)))
-                _send([line], hello)
+                line = stack.enter_context(contextlib.closing(Line(connection)))
+                send([line], hello)
                 _follow(line, wait, say)
                 stack.pop_all()
                 return Peers(hello["process"], (host,), (line,))
@@ -265,26 +301,27 @@ def _answer(host: str, port: int, hello: dict, seconds: float, say: Callable) ->
     )
 
 
-def _follow(line: _Line, wait: _Wait, say: Callable) -> None:
+def _follow(line: Line, wait: _Wait, say: Callable) -> None:
     """Read until process 0 says go. Raises ConnectionError with the reason if it does not."""
     why = "is silent"
-    while not wait.over(slack=2.0):  # process 0's own message at the end comes first
-        for message in line.receive() if wait.ready([line]) else ():
-            if "go" in message:
-                return
-            if "stop" in message:
-                raise UserError(message["stop"])
-            if "waits" in message:
-                say(message["waits"])
-                why = f"says: {message['waits']}"
+    with selecting([line]) as selector:
+        while not wait.over(slack=2.0):  # process 0's own message at the end comes first
+            for message in line.receive() if wait.ready(selector) else ():
+                if "go" in message:
+                    return
+                if "stop" in message:
+                    raise UserError(message["stop"])
+                if "waits" in message:
+                    say(message["waits"])
+                    why = f"says: {message['waits']}"
     raise ConnectionError(why)
 
 
 def _is_hello(message: dict) -> bool:
     """Tell whether a message is the introduction of a process."""
     types = {"process": int, "of": int, "host": str}
-    fits = all(isinstance(message.get(name), kind) for name, kind in types.items())
-    return fits and message["process"] > 0
+    fits = all(type(message.get(name)) is kind for name, kind in types.items())
+    return fits and 0 < message["process"] < message["of"] and message["host"].isprintable()
 
 
 def _ranges(numbers: Sequence[int]) -> str:
@@ -298,6 +335,10 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 def _listen(address: str) -> socket.socket:
     """Listen on the port of ``host:port``, as jax does on every address of this machine."""
+    # A connection for each process: more than the usual limit where there are over 1,000.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     port = int(address.rpartition(":")[2])
     both = {"family": socket.AF_INET6, "dualstack_ipv6": True}
     try:
@@ -310,7 +351,8 @@ def _listen(address: str) -> socket.socket:
         ) from None
 
 
-def _send(lines: Sequence[_Line], message: dict) -> None:
+def send(lines: Sequence[Line], message: dict) -> None:
+    """Send a JSON object to some processes; one that has gone does not get it."""
     for line in lines:
         with contextlib.suppress(OSError):
             line.connection.settimeout(5.0)

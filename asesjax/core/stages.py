@@ -16,6 +16,7 @@ from typing import Any
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, write_json
 from asesjax.core.options import fingerprint
+from asesjax.core.signals import check_stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +103,7 @@ def run_stages(
     before()
     ran = []
     for stage in stages:
+        check_stop()
         record = None if stage.name in stale else _read(workdir, stage.name)
         if stage.name in stale:
             _set_aside(stage, workdir, say)

@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from asesjax.core.errors import UserError
+from asesjax.core.signals import check_stop
 from asesjax.core.types import Batch, Example
 from asesjax.data.packing import Packing, deal, fill_packed, pack
 
@@ -162,6 +163,7 @@ def map_batches(
     """Apply a compiled function of a batch to examples; return each one's row of the result."""
     out: list = [None] * len(examples)
     for batch in eval_batches(examples, batch_size, source_buckets, target_buckets):
+        check_stop()
         leaves, tree = jax.tree.flatten(jax.device_get(function(batch)))
         for row, index in enumerate(batch["example_index"].tolist()):
             if index >= 0:

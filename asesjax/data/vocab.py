@@ -8,6 +8,7 @@ characters of the text as given, before SentencePiece's NFKC normalisation and b
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import sentencepiece
 
 from asesjax.core.errors import UserError, unknown
 from asesjax.core.files import read_json, write_bytes, write_json
+from asesjax.core.signals import check_stop, must_stop
 from asesjax.data.symbols import ALPHABET, escape, unescape
 
 _SENTINEL = re.compile(r"<extra_id_(0|[1-9][0-9]*)>")
@@ -398,6 +400,8 @@ def train_vocabulary(
     lines = (line for text in texts for line in text.splitlines() if line.strip())
     # It would leave out the characters of what looks like a mark of its own.
     lines = (_CONTROL.sub("< ", line) for line in lines)
+    # The trainer turns what is raised in here into an error of its own.
+    lines = itertools.takewhile(lambda _: not must_stop(), lines)
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -410,6 +414,7 @@ def train_vocabulary(
             max_sentence_length=1 << 20,  # bytes; longer ones would be left out silently
         )  # fmt: skip
     except RuntimeError as error:
+        check_stop()
         needed = re.search(r"required_chars\. \d+ vs (\d+)", str(error))
         if needed:
             raise UserError(
@@ -418,4 +423,5 @@ def train_vocabulary(
         if "sentences_.empty()" in str(error):
             raise UserError("there is no text to train a vocabulary on") from None
         raise
+    check_stop()
     return SentencePieceVocabulary(model.getvalue(), extra_ids)

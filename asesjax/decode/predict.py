@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from asesjax.core.errors import UserError
+from asesjax.core.signals import check_stop
 from asesjax.core.types import BATCH_AXES, Params
 from asesjax.decode import continuous, iterative
 from asesjax.decode.spec import (
@@ -181,6 +182,7 @@ def _placing(mesh: Mesh | None, *functions: Callable, sharding=replicated) -> li
 def _plain(config, params, inputs: DecodeInput, spec, decoder, mesh, counts):
     place, generate = _placing(mesh, iterative.generate, sharding=batch_sharding)
     for length, rows, members in _by_bucket(inputs.question, decoder, mesh):
+        check_stop()
         batch = _take(inputs, members, rows)
         batch = place(batch._replace(question=batch.question[:, :length]))
         output, more = jax.device_get(generate(config, params, batch, spec))
@@ -196,6 +198,7 @@ def _continuous(config, params, inputs: DecodeInput, spec, decoder, mesh, counts
     owner = np.full(slots.n_entries, -1)  # the question of each entry
     fed = 0
     while fed < n or (owner >= 0).any():
+        check_stop()
         free = np.flatnonzero(owner < 0)[: n - fed]
         if len(free):
             rows = np.arange(fed, fed + len(free))

@@ -108,9 +108,8 @@ def train_roles(
             for role, until in zip(steps, evaluations[i], strict=True)
         }
         if decoded:
-            if is_first():
-                measured = decoded_measures(run, method, evaluations[: i + 1])
-            if from_first(gave_up(measured, config.train)):
+            measured = from_first(lambda: decoded_measures(run, method, evaluations[: i + 1]))  # noqa: B023
+            if gave_up(measured, config.train):
                 break
     if measured:
         best = best_step(measured, config.train.keep_best)

@@ -1,14 +1,8 @@
-"""When training ends: its steps, its evaluations, early stopping and SIGTERM."""
+"""When training ends: its steps, its evaluations and early stopping."""
 
 import math
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
-
-import jax
-from jax.experimental import multihost_utils
 
 from asesjax.core.errors import UserError
 from asesjax.train.options import DECODED, OF_ROLES
@@ -104,24 +98,3 @@ def gave_up(evaluations: Sequence[dict[str, Any]], train: Any) -> bool:
         return False
     best = best_step(evaluations, train.keep_best)
     return sum(row["step"] > best for row in evaluations) >= train.patience
-
-
-@contextmanager
-def on_sigterm() -> Iterator[threading.Event]:
-    """Set an event on SIGTERM, where a signal can be handled and jax does not do it."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:
-        yield event
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def must_stop(event: threading.Event, step: int) -> bool:
-    """Tell whether SIGTERM came; call it at every step, so that processes agree on the step."""
-    if jax.process_count() > 1:
-        return multihost_utils.reached_preemption_sync_point(step)
-    return event.is_set()

@@ -15,10 +15,11 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from asesjax.core.errors import Preempted, UserError
+from asesjax.core.errors import UserError
 from asesjax.core.metric_log import MetricLog
-from asesjax.core.processes import is_first
+from asesjax.core.processes import all_stop, is_first
 from asesjax.core.progress import Progress
+from asesjax.core.signals import stopped
 from asesjax.core.types import Example, Params
 from asesjax.data.batching import batch_at, make_plan, prefetch
 from asesjax.models.t5_config import T5Config
@@ -35,8 +36,6 @@ from asesjax.train.duration import (
     check_early_stopping,
     evaluation_steps,
     gave_up,
-    must_stop,
-    on_sigterm,
 )
 from asesjax.train.meter import Clock, Meter, mesh_peak_flops
 from asesjax.train.objective import Objective, as_objective
@@ -99,7 +98,7 @@ def train(
 
     Raises UserError for a configuration that cannot be trained, a workdir of another run or one
     that cannot be written, or a loss that became NaN or infinite (nothing is saved after the last
-    good step), and Preempted after SIGTERM, with everything saved.
+    good step), and Preempted or KeyboardInterrupt after SIGTERM or Ctrl-C, with everything saved.
     """
     check(train_config)
     check_early_stopping(train_config, len(validation))
@@ -168,7 +167,6 @@ def train(
         progress = Progress(role, n_steps, first, "step", quiet=not is_first())
         stack.callback(progress.close)
         stack.callback(profile.close)
-        stopping = stack.enter_context(on_sigterm())
         share = jax.process_index(), jax.process_count()
         feed = prefetch(
             put_batch(mesh, batch_at(plan, examples, i, *share)) for i in range(first, last)
@@ -217,11 +215,11 @@ def train(
                 cursor, saved = save(), step
             if finished():
                 break
-            if must_stop(stopping, step):
+            if all_stop():
                 if saved != step:
                     save()
                 saves.wait()
-                raise Preempted(
+                raise stopped(
                     f"role {role} stopped by SIGTERM after step {step} of {n_steps}; saved, the "
                     "same command resumes"
                 )

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from asesjax.cli.main import VERBS, main
+from asesjax.core.signals import check_stop
 from asesjax.segment.records import read_segments
 
 GOOD = {"id": "1", "question": "Ann has 3 dogs.", "rationale": "Ann has 3 dogs. So 3 * 4 = 12.",
@@ -81,13 +82,22 @@ def fails(monkeypatch, tmp_path, failure):
     return main(["run", "--workdir", str(tmp_path / "w")])
 
 
-def test_sigterm_outside_of_training_exits_with_42(monkeypatch, tmp_path, capsys):
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as stop:
-        fails(monkeypatch, tmp_path, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    assert stop.value.code == 42
-    assert "the same command resumes" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) == before
+@pytest.mark.parametrize("numbers, status", [
+    ([signal.SIGTERM], 42), ([signal.SIGINT], 130), ([signal.SIGTERM] * 2, 42),
+    ([signal.SIGTERM, signal.SIGINT], 130),
+])  # fmt: skip
+def test_a_signal_ends_a_verb_with_one_line(monkeypatch, tmp_path, capsys, numbers, status):
+    before = [signal.getsignal(number) for number in numbers]
+
+    def work():
+        for number in numbers:
+            os.kill(os.getpid(), number)
+        check_stop()
+
+    assert fails(monkeypatch, tmp_path, work) == status
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the same command resumes" in line
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])

@@ -142,7 +142,7 @@ def test_a_process_may_leave_and_connect_again(address):
         except OSError:
             time.sleep(0.01)
     with gone:
-        rendezvous._send([rendezvous._Line(gone)], {"process": 1, "of": 3, "host": "elsewhere"})
+        rendezvous.send([rendezvous.Line(gone)], {"process": 1, "of": 3, "host": "elsewhere"})
         while not any("1 (elsewhere) came" in line for line in zero.said):
             time.sleep(0.01)
     while "processes 1-2 of 3" not in zero.said[-1]:

@@ -23,7 +23,7 @@ from asesjax.methods.skip_thinking.search import objective
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
 from asesjax.run import Run, load_method, load_role
-from asesjax.train import loop
+from asesjax.train.watch import StepTimes
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs/skip_thinking.py")
@@ -129,13 +129,13 @@ def same_as(workdir, finished):
 def test_training_stopped_within_a_phase_resumes_to_the_same_bits(
     finished, tmp_path, stop, monkeypatch
 ):
-    def must_stop(event, step):
-        if step == stop:
-            raise Preempted(f"stopped after step {step}")
+    def waits(self, following, now):
+        if following == stop + 1:
+            raise Preempted(f"stopped after step {stop}")
 
     own = dict(train__save_every_steps=1)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "must_stop", must_stop)
+        patch.setattr(StepTimes, "waits", waits)
         assert main(train_cwt(tmp_path, **own)) == 42
     assert main(train_cwt(tmp_path, **own)) == 0
     same_as(tmp_path, finished)

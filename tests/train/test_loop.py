@@ -1,19 +1,18 @@
 """The loop as a whole: resumes, divergence, signals, what is logged and kept."""
 
-import contextlib
 import dataclasses
 import json
 import re
 import resource
 import shutil
 import signal
-import threading
 import time
 
 import jax
 import numpy as np
 import pytest
 
+from asesjax.core import signals
 from asesjax.core.errors import Preempted, UserError
 from asesjax.core.metric_log import read_metrics
 from asesjax.losses import LossSums
@@ -153,9 +152,7 @@ def test_resuming_on_another_mesh_stays_close(tiny, whole, tmp_path):
 
 
 def test_sigterm_before_the_first_step_loses_nothing(tiny, whole, tmp_path, monkeypatch):
-    event = threading.Event()
-    event.set()
-    monkeypatch.setattr(loop, "on_sigterm", lambda: contextlib.nullcontext(event))
+    monkeypatch.setattr(signals, "_came", signal.SIGTERM)
     for _ in range(2):  # the second time there is a checkpoint of step 0
         with pytest.raises(Preempted, match="after step 0 of 24"):
             tiny.run(tmp_path)
@@ -163,10 +160,6 @@ def test_sigterm_before_the_first_step_loses_nothing(tiny, whole, tmp_path, monk
     monkeypatch.undo()
     same(tiny, tiny.run(tmp_path).params, whole[1].params)
     assert tiny.lines(tmp_path) == tiny.lines(whole[0])
-
-
-def test_the_handler_of_sigterm_is_restored(tiny, whole):
-    assert signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, None)
 
 
 @pytest.mark.parametrize("packed_length", [0, 32])

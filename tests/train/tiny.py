@@ -15,6 +15,7 @@ import pytest
 
 from asesjax.config import base_config, finish
 from asesjax.core.errors import Preempted
+from asesjax.core.signals import noticed
 from asesjax.core.types import Example
 from asesjax.models.t5_config import T5Config
 
@@ -86,13 +87,16 @@ def run(workdir, train_config=None, model=MODEL, n_steps=24, seed=3, items=None,
 
 def stop_after(patch, step):
     """Have training stop after a step as if it was killed there: nothing is saved."""
-    from asesjax.train import loop
+    from asesjax.train.watch import StepTimes
 
-    def must_stop(event, now):
-        if now == step:
+    real = StepTimes.waits
+
+    def waits(self, following, now):
+        if following == step + 1:
             raise Preempted(f"stopped after step {step}")
+        real(self, following, now)
 
-    patch.setattr(loop, "must_stop", must_stop)
+    patch.setattr(StepTimes, "waits", waits)
 
 
 @contextlib.contextmanager
@@ -117,9 +121,10 @@ if __name__ == "__main__":
     given = {name: int(value) for name, value in (pair.split("=") for pair in sys.argv[3:])}
     n_steps, options = given.pop("n_steps", 24), {}
     if "processes" in given:
-        from asesjax.core.processes import start
+        from asesjax.core.processes import check_same, start
 
         start(f"localhost:{given.pop('port')}", given.pop("processes"), given.pop("process"))
+        check_same({})
         from asesjax.sharding.mesh import make_mesh
         from asesjax.sharding.place import rules
 
@@ -129,7 +134,8 @@ if __name__ == "__main__":
     if "stop" in given:
         stop_after(pytest.MonkeyPatch(), given.pop("stop"))
     print("ready", flush=True)
-    result = run(Path(workdir), config(**given), n_steps=n_steps, **options)
+    with noticed():
+        result = run(Path(workdir), config(**given), n_steps=n_steps, **options)
     params = whole(result.params)
     if jax.process_index() == 0:
         np.savez(out, **leaves(params))

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jax.experimental import multihost_utils
 
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, write_json
-from asesjax.core.processes import is_first, several
+from asesjax.core.processes import from_first
 from asesjax.core.ragged import Ragged, write_annotations
 from asesjax.core.types import Record
 from asesjax.data.corpus import read_corpus
@@ -75,14 +74,16 @@ def train_in_phases(run: Run, method: Method) -> None:
 
     result = train_roles(run, method, {"main": steps}, train_to)["main"]
     k = next(k for k, end in enumerate(ends) if result.steps <= end)
-    if is_first():
+
+    def write() -> None:
         for split in SPLITS:
             samples = read_samples(run, split, _phase_file(method, k))
             _write_boundaries(folder, split, samples, [one.boundaries for one in samples])
         searches = [read_json(folder / f"{i}/search.json")["seconds"] for i in range(1, k + 1)]
         if searches:
             write_json(run / f"roles/{method.name}/prepared.json", {"chunk search": sum(searches)})
-    _meet(folder.name)
+
+    from_first(write)
 
 
 def chunk_folder(row: str) -> str:
@@ -189,11 +190,4 @@ def _phase_examples(run: Run, method: Method, k: int) -> dict[str, list]:
 
 def _once(folder: Path, work: Callable[[], None]) -> None:
     """Do what ends with a file ``search.json``, unless it is there; process 0 for all."""
-    if is_first() and not (folder / "search.json").exists():
-        work()
-    _meet(folder.name)
-
-
-def _meet(name: str) -> None:
-    if several():
-        multihost_utils.sync_global_devices(f"chunks {name}")
+    from_first(lambda: None if (folder / "search.json").exists() else work())
