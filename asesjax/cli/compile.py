@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from asesjax.aot.topology import GIB, Chip
 from asesjax.core.errors import UserError
+from asesjax.core.signals import check_stop
 
 if TYPE_CHECKING:
     from asesjax.aot.measure import Measured
@@ -149,6 +150,7 @@ def _search(names: list[str], changes: Iterator, compile_one: Callable) -> int:
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns), flush=True)
     fitted = set()
     for change in changes:
+        check_stop()
         for name in names:
             cells = [name, change["mesh.preset"]]
             try:

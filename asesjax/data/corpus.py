@@ -15,6 +15,7 @@ import numpy as np
 from asesjax.core.errors import UserError
 from asesjax.core.files import write_array, write_text
 from asesjax.core.ragged import Ragged, read_annotations
+from asesjax.core.signals import check_stop
 from asesjax.core.types import Record
 from asesjax.data.examples import chain_text
 from asesjax.data.sources import read_records
@@ -76,6 +77,7 @@ class EncodedRecord(NamedTuple):
 
 def encode_text(vocab: Vocabulary, text: str) -> EncodedText:
     """Encode a text once."""
+    check_stop()
     return EncodedText(text, *vocab.encode_with_offsets(text)[:2])
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from asesjax.core.errors import UserError, unknown
 from asesjax.core.files import read_jsonl, write_jsonl
+from asesjax.core.signals import check_stop
 from asesjax.core.types import FILLER, LABELS, Record, Segment
 from asesjax.data import generators, readers
 from asesjax.data.examples import without_answer_sentence
@@ -93,6 +94,7 @@ def write_records(path: str | os.PathLike, records: Iterable[Record]) -> None:
     """Write records as JSON lines, the whole file or nothing; gold segments and steps included."""
     rows = []
     for record in records:
+        check_stop()
         row = dataclasses.asdict(record)
         row["rationales"] = row.pop("others")
         for name in ("gold", "steps", "rationales"):
@@ -161,6 +163,7 @@ def _read_rows(
     """Parse every row of a file: place, record and closed chain, and what was skipped."""
     good, skipped, seen = [], [], {}
     for number, row in reader.rows(file, split):
+        check_stop()
         where = place(file, number)
         try:
             if isinstance(row, BadRow):

@@ -7,6 +7,7 @@ from typing import Any
 
 from asesjax.core.files import read_json, read_jsonl
 from asesjax.core.options import Config
+from asesjax.core.signals import check_stop
 from asesjax.core.stages import Stage
 from asesjax.core.types import AS, Segment
 from asesjax.evals.answers import is_correct, marker_of
@@ -18,6 +19,7 @@ def is_right(row: dict[str, Any], metric: str, template: str = "") -> bool:
     """Say whether a row ends in the right answer: that of the reference chain if none is given;
     ``template`` is ``data.answer_template``.
     """
+    check_stop()
     reference = row["reference_answer"], metric, marker_of(template), row.get("reference_chain", "")
     return is_correct(row["chain"], *reference)
 
@@ -52,6 +54,7 @@ def summary(rows: Sequence[dict], config: Config) -> dict[str, Any]:
     by_steps: dict[int, list[dict]] = {}
     ends = {"truncated": ("length",), "done": ("end",), "repeated": ("repeated", "looping")}
     for row in with_gold:
+        check_stop()
         wrong = first_wrong(row["chain"], [Segment(*pair) for pair in row["gold"]])
         kinds["right" if wrong.is_right else wrong.kind or "unlabelled"] += 1
         by_steps.setdefault(sum(label == AS for _, label in row["gold"]), []).append(row)

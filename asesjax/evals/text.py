@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from asesjax.core.errors import UserError, unknown
+from asesjax.core.signals import check_stop
 from asesjax.segment.similarity import LANGUAGES, Reference, rouge_l, rouge_n, words
 
 
@@ -39,6 +40,7 @@ def rouge(
     predictions, references = _checked(predictions, references, language)
     sums = {"rouge_1": 0.0, "rouge_2": 0.0, "rouge_l": 0.0}
     for prediction, target in zip(predictions, references, strict=True):
+        check_stop()
         tokens, reference = words(prediction, language), Reference(words(target, language))
         sums["rouge_1"] += rouge_n(tokens, reference, 1)
         sums["rouge_2"] += rouge_n(tokens, reference, 2)

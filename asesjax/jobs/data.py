@@ -5,6 +5,7 @@ from pathlib import Path
 
 from asesjax.core.errors import UserError
 from asesjax.core.files import write_json
+from asesjax.core.signals import check_stop
 from asesjax.core.types import Record
 from asesjax.data.corpus import encode_record, write_corpus
 from asesjax.data.examples import chain_text
@@ -82,6 +83,7 @@ def _check_answers(run: Run, records: list[Record]) -> None:
     data, metric = run.config.data, run.config.evaluate.metric
     how, misread = (metric, marker_of(data.answer_template)), []
     for record in records:
+        check_stop()
         chain = chain_text(record, data.answer_template)
         if not is_correct(chain, record.answer, *how, chain):
             misread.append((record, chain))

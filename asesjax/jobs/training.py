@@ -6,6 +6,7 @@ from collections.abc import Callable
 from asesjax.core.errors import UserError
 from asesjax.core.files import write_json
 from asesjax.core.processes import from_first, is_first
+from asesjax.core.signals import check_stop
 from asesjax.core.types import Example, Params
 from asesjax.data.batching import examples_per_row, make_plan, token_counts
 from asesjax.data.corpus import read_corpus
@@ -196,6 +197,7 @@ def role_examples(
     method.prepare(train)
     out: dict[str, list[Example]] = {role: [] for role in method.roles}
     for record in records:
+        check_stop()
         for role, examples in method.examples(record, vocab).items():
             out[role] += examples
     return out

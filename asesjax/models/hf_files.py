@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json
+from asesjax.core.signals import check_stop
 
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 TAGS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -67,6 +68,7 @@ class TensorFiles:
     def _stretches(self, name: str, n_rows: int) -> Iterator[tuple[int, int]]:
         step = max(1, _STRETCH // max(1, math.prod(self.shapes[name][1:])))
         for start in range(0, n_rows, step):
+            check_stop()
             yield start, min(start + step, n_rows)
 
     def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
@@ -157,6 +159,7 @@ def write_safetensors(
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in layout:
+            check_stop()
             file.write(value(name).view(np.uint8).data)
         file.flush()
         os.fsync(file.fileno())

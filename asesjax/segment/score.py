@@ -16,6 +16,7 @@ import numpy as np
 
 from asesjax.core.errors import unknown
 from asesjax.core.registry import Registry
+from asesjax.core.signals import check_stop
 from asesjax.segment import similarity
 
 REDUCE = ("sum", "mean")
@@ -114,6 +115,7 @@ def _location(chain: ScoreInput) -> np.ndarray:
 
 
 def _unlike(chain: ScoreInput, measure: Callable) -> np.ndarray:
+    check_stop()
     reference = similarity.Reference(similarity.words(chain.question, chain.language))
     values = [1.0 - measure(similarity.words(t, chain.language), reference) for t in chain.texts]
     return np.asarray(values, np.float32)

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.cluster.vq import kmeans2
 
 from asesjax.core.errors import UserError
+from asesjax.core.signals import check_stop
 from asesjax.core.types import Example, Params
 from asesjax.data.batching import map_batches
 from asesjax.models import t5
@@ -31,6 +32,7 @@ def cluster(vectors: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
     best, labels = np.inf, np.zeros(len(vectors), np.int32)
     for _ in range(_STARTS if n_clusters > 1 else 0):
+        check_stop()
         with warnings.catch_warnings():
             # A cluster may end empty: then there is one fewer.
             warnings.filterwarnings("ignore", message="One of the clusters is empty")

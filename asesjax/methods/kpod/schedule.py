@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from asesjax.core.signals import check_stop
 from asesjax.methods.kpod.options import KpodOptions
 
 
@@ -157,6 +158,7 @@ def _greedy(queues, costs, budget: float, beta: float, by_density: bool) -> list
     queues = [deque(zip(costs[ids].tolist(), ids.tolist(), strict=True)) for ids in queues]
     taken, picks = [0] * len(queues), []
     while True:
+        check_stop()
         offers = []
         for k, queue in enumerate(queues):
             while queue and queue[-1][0] > budget:  # what does not fit now never will
