@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -174,6 +175,32 @@ def test_what_stands_together_does_not_depend_on_where_it_stopped(
         assert generate(workdir, *command(source, again)) == 0
         assert asked == [list(range(*border)) for border in borders if border[1] > there]
     assert len({str((decoder, [s[1:] for s in shapes], f)) for decoder, shapes, f in call}) == 1
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 42), (signal.SIGINT, 130)])
+def test_a_signal_stops_it_at_once_and_it_goes_on(
+    whole, workdir, tmp_path, capsys, monkeypatch, number, status
+):
+    source, target = whole
+    again, real = tmp_path / "out.jsonl", generate_file.prediction_row
+
+    def signalled(*args):
+        os.kill(os.getpid(), number)
+        return real(*args)
+
+    monkeypatch.setattr(generate_file, "prediction_row", signalled)
+    assert generate(workdir, *command(source, again)) == status
+    assert "the same command resumes" in capsys.readouterr().err
+    monkeypatch.setattr(generate_file, "prediction_row", real)
+    assert generate(workdir, *command(source, again)) == 0
+    assert again.read_bytes() == target.read_bytes()
+
+    # While it waits for a question that nobody types.
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as nothing, os.fdopen(writing, "w"):
+        monkeypatch.setattr("sys.stdin", nothing)
+        threading.Timer(1.0, os.kill, (os.getpid(), number)).start()
+        assert generate(workdir, "--interactive") == status
 
 
 def test_stopped_by_hand_it_goes_on(whole, workdir, tmp_path, capsys, monkeypatch):

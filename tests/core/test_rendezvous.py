@@ -206,3 +206,45 @@ def test_a_late_process_is_waited_for(address):
         time.sleep(0.01)
     one.peers.compare({}, 60.0)
     assert zero.end() is None and one.end() is None
+
+
+def stranger(address, words=b""):
+    host, _, port = address.rpartition(":")
+    while True:
+        try:
+            line = socket.create_connection((host, int(port)))
+            break
+        except OSError:
+            time.sleep(0.01)
+    line.sendall(words)
+    return line
+
+
+def test_no_words_of_a_stranger_stop_process_0(address):
+    hello = '{"process": %s, "of": 2, "host": "%s"}\n'
+    zero = Process(address, 2, 0, {})
+    words = [hello % (2, "h"), hello % (7, "h"), hello % ("true", "h"), hello % ("1" * 5000, "h"),
+             hello % (1, r"\u001b[2J"), "[" * 4000 + "\n", '{"process": ' * 300 + "\n",
+             "x" * 100_000, hello % (1, "h" * 5000)]  # fmt: skip
+    for own in words:
+        with stranger(address) as line:
+            try:
+                line.sendall(own.encode())
+                assert line.recv(100) == b"", own
+            except ConnectionError:
+                pass
+    one = Process(address, 2, 1, {})
+    assert zero.end() is None and one.end() is None
+
+
+def test_more_connections_than_select_takes(address):
+    zero = Process(address, 2, 0, {})
+    lines = []
+    try:
+        lines.append(stranger(address))  # process 0 listens, and has raised the limit of files
+        lines += [stranger(address) for _ in range(1100)]
+        one = Process(address, 2, 1, {})
+        assert zero.end() is None and one.end() is None
+    finally:
+        for line in lines:
+            line.close()

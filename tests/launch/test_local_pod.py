@@ -153,3 +153,26 @@ def test_four_processes_with_sharded_parameters_are_preempted_and_resume(tmp_pat
         tmp_path / "run", 4, "--config.mesh.preset=fsdp", "--config.mesh.data=1",
         "--config.mesh.fsdp=4",
     )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_process_lost_in_training_changes_no_bit(tmp_path, killed):
+    def outcome(workdir):
+        rows = read_metrics(workdir / "roles/direct/main/metrics.jsonl", "train")
+        losses = [(row["step"], row["loss"]) for row in rows]
+        return losses, (workdir / "predictions/direct/test.jsonl").read_bytes()
+
+    assert finish(start(tmp_path / "whole", 2))[0] == [0, 0]
+    workdir = tmp_path / "run"
+    processes = start(workdir, 2)
+    deadline = time.monotonic() + 400
+    while not steps(workdir / "roles/direct/main/checkpoints") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    processes[killed].kill()
+    statuses, said = finish(processes)
+    assert statuses[killed] == -signal.SIGKILL and statuses[1 - killed] == 3
+    (line,) = re.findall("^asesjax: .*", said[1 - killed], re.MULTILINE)
+    assert f"process {killed} (" in line and "was lost" in line
+    assert finish(start(workdir, 2))[0] == [0, 0]
+    assert outcome(workdir) == outcome(tmp_path / "whole")

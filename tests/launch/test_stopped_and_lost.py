@@ -89,3 +89,10 @@ def chain(folder, n, number, to):
 ])  # fmt: skip
 def test_stopped_or_lost_in_every_stage(tmp_path, n, number, to):
     chain(tmp_path, n, number, to)
+
+
+@SLOW
+@pytest.mark.parametrize("n", [2, 4])
+@pytest.mark.parametrize("stage", ["first", "measure", "last"])
+def test_process_0_may_work_alone_for_longer_than_collectives_wait(tmp_path, n, stage):
+    assert Toys(tmp_path, n, stage, 40).finish() == ([0] * n, [[]] * n)
