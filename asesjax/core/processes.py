@@ -24,7 +24,7 @@ from asesjax.core.rendezvous import Peers, meet
 START_TIMEOUT = 300.0  # seconds for all processes to connect
 _peers: dict[str, Peers] = {}  # "open": the connections of this run, until check_same
 _links: dict[str, Link] = {}  # "open": the same from then on
-_starting = contextlib.ExitStack()  # what holds until all have been found to be the same
+_following = contextlib.ExitStack()  # what holds from then on
 _END = -1
 _LOSS_SECONDS = 3.0
 
@@ -64,8 +64,6 @@ def start(
         if coordinator == "auto":
             coordinator, processes, process = _find_out(timeout)
         left = max(end - time.monotonic(), 1.0)
-        # Until they are linked, none knows of a signal to another.
-        _starting.enter_context(signals.held())
         _peers["open"] = peers = meet(coordinator, processes, process, left)
         try:
             peers.compare(source_facts(), START_TIMEOUT)
@@ -120,8 +118,8 @@ def check_same(facts: Mapping[str, Any]) -> None:
         _hang_up()
         raise
     _links["open"] = Link(_peers["open"])
-    if is_first():  # and the others stop when it does
-        _starting.close()
+    if not is_first():  # they stop when process 0 does
+        _following.enter_context(signals.held())
     from jax.experimental import multihost_utils
 
     # While all are here: on CPUs, connecting for the first collective has an end of 30 seconds.
@@ -138,6 +136,8 @@ def leave(status: int) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
+    else:
+        _hang_up()
 
 
 def linked() -> bool:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from asesjax.core import signals
 from asesjax.core.errors import UserError
 
 _SAY_SECONDS = 10.0  # between messages about a wait
@@ -96,6 +97,7 @@ class _Wait:
 
     def ready(self, selector: selectors.BaseSelector) -> list[Any]:
         """Return the connections that can be read, or none after a moment."""
+        signals.check_stop()
         return [key.fileobj for key, _ in selector.select(min(_POLL_SECONDS, self.left()))]
 
 
@@ -145,6 +147,7 @@ class Peers:
                 for line in wait.ready(selector):
                     try:
                         for message in line.receive():
+                            _stop_too(message)
                             told[numbers[line]] = message["facts"]
                             selector.unregister(line)
                             break
@@ -160,7 +163,8 @@ class Peers:
         send(self.lines, {"go": True})
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; where a signal stops this process, it stops the others too."""
+        _pass_on(self.lines)
         for line in self.lines:
             line.close()
 
@@ -236,7 +240,12 @@ def _gather(address: str, mine: dict, seconds: float, say: Callable) -> Peers:
                     "the missing ones printed; --start-timeout waits longer"
                 )
             wait.tell(f"process 0 ({mine['host']}) waits {missing()}", lines)
-            for ready in wait.ready(selector):
+            try:
+                came_now = wait.ready(selector)
+            except BaseException:
+                _pass_on(lines)
+                raise
+            for ready in came_now:
                 if ready is server:
                     with contextlib.suppress(OSError):  # gone already
                         unnamed.add(line := Line(server.accept()[0], _LONGEST_HELLO))
@@ -307,6 +316,7 @@ def _follow(line: Line, wait: _Wait, say: Callable) -> None:
     with selecting([line]) as selector:
         while not wait.over(slack=2.0):  # process 0's own message at the end comes first
             for message in line.receive() if wait.ready(selector) else ():
+                _stop_too(message)
                 if "go" in message:
                     return
                 if "stop" in message:
@@ -315,6 +325,17 @@ def _follow(line: Line, wait: _Wait, say: Callable) -> None:
                     say(message["waits"])
                     why = f"says: {message['waits']}"
     raise ConnectionError(why)
+
+
+def _pass_on(lines: Sequence[Line]) -> None:
+    if signals.came():
+        send(lines, {"signal": signals.came()})
+
+
+def _stop_too(message: dict) -> None:
+    if "signal" in message:
+        signals.note(message["signal"])
+        raise signals.stopped()
 
 
 def _is_hello(message: dict) -> bool:

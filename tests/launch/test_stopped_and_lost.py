@@ -96,3 +96,19 @@ def test_stopped_or_lost_in_every_stage(tmp_path, n, number, to):
 @pytest.mark.parametrize("stage", ["first", "measure", "last"])
 def test_process_0_may_work_alone_for_longer_than_collectives_wait(tmp_path, n, stage):
     assert Toys(tmp_path, n, stage, 40).finish() == ([0] * n, [[]] * n)
+
+
+@pytest.mark.parametrize("to", [0, 1])
+def test_a_signal_while_processes_wait_for_another(tmp_path, to):
+    toys = Toys(tmp_path, 3)
+    missing = toys.processes.pop()
+    missing.kill()
+    missing.wait()
+    while not all("waits" in toys.said(i) for i in (0, 1)):  # for process 2
+        time.sleep(0.05)
+    toys.processes[to].send_signal(signal.SIGTERM)
+    assert toys.processes[to].wait(60) == 42
+    if to == 0:
+        assert toys.processes[1].wait(60) == 42
+    toys.processes[1 - to].kill()
+    toys.processes[1 - to].wait()

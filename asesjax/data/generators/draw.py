@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from asesjax.core.errors import UserError
+from asesjax.core.signals import check_stop
 from asesjax.core.types import Record, Segment
 from asesjax.data.rows import stable_hash
 
@@ -40,6 +41,7 @@ def generate(
     most = settings.test_max_steps if split == "test" else 0
     most = most or settings.max_steps
     for i in range(n):
+        check_stop()
         n_steps = settings.min_steps + i % (most - settings.min_steps + 1)
         found = None
         for _ in range(_TRIES[split]):
