@@ -123,7 +123,7 @@ def check_same(facts: Mapping[str, Any]) -> None:
     from jax.experimental import multihost_utils
 
     # While all are here: on CPUs, connecting for the first collective has an end of 30 seconds.
-    multihost_utils.sync_global_devices("start")
+    multihost_utils.sync_global_devices("the run")
 
 
 def leave(status: int) -> None:
