@@ -299,7 +299,7 @@ def test_gsm8k(data_folder):
         "Natalia sold 48+24 = 72 clips altogether in April and May."
     )
     assert not any("<<" in r.rationale or "####" in r.rationale for r in train + test)
-    assert sum(r.rationale.count("\n") + 1 for r in records.values()) == 26724
+    assert sum(r.rationale.count("\n") + 1 for r in records.values()) == 26723  # one closed itself
     # To the T5 vocabulary a line break is a space: keeping it changes no token.
     vocab = load_vocabulary("sentencepiece", str(data_folder / "t5_vocab/spiece.model"))
     for r in test[:200]:
