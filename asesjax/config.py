@@ -17,6 +17,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import pkgutil
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,7 @@ from asesjax.core.options import (
     SECTIONS,
     Config,
     all_fields,
+    checked,
     find_field,
     flatten,
     from_fields,
@@ -55,7 +57,8 @@ from asesjax.methods.method import METHODS, method_class
 from asesjax.train.describe import fill_starts
 
 __all__ = ["base_config", "load_config", "finish", "flatten", "Config"]
-WORKDIR_FORMAT = 2  # of everything a run writes; other formats are refused
+_LONGEST_NAME = 100  # of a row of the table
+WORKDIR_FORMAT = 3  # of everything a run writes; other formats are refused
 
 
 @section("")
@@ -93,7 +96,9 @@ def base_config() -> ConfigDict:
     _load_rooms()
     sections = {name: {f.name: f.default for f in dataclasses.fields(SECTIONS.get(name))}
                 for name in SECTIONS}  # fmt: skip
-    return ConfigDict(sections.pop("") | sections | {"variants": {}, "pretrain": {}})
+    # Types are checked once, by ``core.options``.
+    return ConfigDict(sections.pop("") | sections | {"variants": {}, "pretrain": {}},
+                      type_safe=False)  # fmt: skip
 
 
 def shipped() -> dict[str, Path]:
@@ -137,23 +142,24 @@ def load_config(spec: str, overrides: Mapping[str, str] | None = None) -> Config
         raise UserError(f"{path} has no get_config(arg), which returns the configuration")
     with _mistakes_in(path):
         config = module.get_config(arg)
-    if not isinstance(config, ConfigDict) or "plugins" not in config:
-        raise UserError(
-            f"{path}: get_config must return base_config() with fields changed, got "
-            f"{type(config).__name__}"
-        )
-    config = ConfigDict(config)
-    if not config.name:
-        config.name = path.stem + (f":{arg}" if arg else "")
-    overrides = dict(overrides or {})
+        if not isinstance(config, ConfigDict) or "plugins" not in config:
+            raise UserError(
+                f"{path}: get_config must return base_config() with fields changed, got "
+                f"{type(config).__name__}"
+            )
+        fields = _flat(config)
+    known, overrides = all_fields(), dict(overrides or {})
+    if fields.get("name", "") == "":
+        fields["name"] = path.stem + (f":{arg}" if arg else "")
     if "plugins" in overrides:
-        config.plugins = parsed("plugins", overrides.pop("plugins"), all_fields()["plugins"])
-    plugins = tuple(_resolved(name, path.parent) for name in config.plugins)
+        fields["plugins"] = parsed("plugins", overrides.pop("plugins"), known["plugins"])
+    plugins = checked("plugins", fields["plugins"], known["plugins"])
+    plugins = tuple(_resolved(name, path.parent) for name in plugins)
     own = str(path.resolve())
     if own not in plugins and Registry.registrations > before:
         plugins += (own,)  # a later process finds what it registers
-    config.plugins = plugins
-    found = _checked(_flat(config), overrides, str(path))
+    fields["plugins"] = plugins
+    found = _checked(fields, overrides, str(path))
     fields = flatten(found)
     defaults = {name: field.default for name, field in all_fields().items()}
     explicit = set(overrides) | {k for k, v in fields.items() if v != defaults.get(k, 0)}
@@ -187,16 +193,23 @@ def _checked(values: dict[str, Any], overrides: Mapping[str, str], origin: str) 
     if "plugins" in overrides:  # first, because they may register sections
         names = parsed("plugins", overrides["plugins"], all_fields()["plugins"])
         values["plugins"] = tuple(_resolved(name, Path()) for name in names)
-    for plugin in values.get("plugins", ()):
+    known = all_fields()
+    for plugin in checked("plugins", values.get("plugins", ()), known["plugins"]):
         load_plugin(plugin)
     known = all_fields()
     for name, text in overrides.items():
         if name != "plugins":
-            values[name] = parsed(name, text, find_field(name, known))
+            field = find_field(name, known)
+            values[name] = checked(name, parsed(name, text, field), field)
     config = from_fields(values, origin)
     if not config.methods:
         raise UserError("methods is empty; name the rows of the results table, such as direct,usm")
     for name in (*config.methods, *config.variants):
+        if not re.fullmatch(r"[^/\s.][^/\s]*", name) or len(name.encode()) > _LONGEST_NAME:
+            raise UserError(
+                f"a row cannot be called {name[:_LONGEST_NAME]!r}: files are called by it; take a "
+                f"name of at most {_LONGEST_NAME} bytes with no / or white space"
+            )
         method_class(name, config)
     if config.pretrain and config.pretrain.get("method") not in METHODS:
         raise unknown("pretrain.method", config.pretrain.get("method"), METHODS)
@@ -254,9 +267,9 @@ def _mistakes_in(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except SyntaxError as error:
-        raise UserError(f"{error.filename}:{error.lineno}: {error.msg}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_file():
+            raise UserError(f"{error.filename}:{error.lineno}: {error.msg}") from error
         calls = traceback.extract_tb(error.__traceback__)
         own = [at for at in calls if Path(at.filename).resolve() == path.resolve()]
         where = f"{path}:{own[-1].lineno}" if own else str(path)

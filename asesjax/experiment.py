@@ -32,9 +32,9 @@ from asesjax.evals.runner import check_decode
 from asesjax.jobs.curve import FOLDER, check_selection, measure_reads
 from asesjax.jobs.data import prepare_data
 from asesjax.jobs.decoding import decode_method, make_report
-from asesjax.jobs.training import check_rows, train_method
+from asesjax.jobs.training import check_rows, train_method, whole_roles
 from asesjax.methods.method import Method, make_method
-from asesjax.run import Run, keep_programs, one_seed, student_run
+from asesjax.run import Run, check_size, keep_programs, one_seed, student_run
 from asesjax.train.duration import length
 from asesjax.train.optim import check
 from asesjax.train.options import DECODED
@@ -49,6 +49,8 @@ def open_run(spec: str | None, workdir: str | Path, overrides: dict[str, str] | 
             f"--workdir {workdir} is an address and no folder; mount the bucket and name the "
             "folder (launch/tpu does that, see launch/README.md)"
         )
+    if not str(workdir).strip():
+        raise UserError("--workdir is empty; name a folder, or . for the one you are in")
     workdir = Path(workdir)
     if not spec:
         return Run(read_workdir(workdir, overrides), workdir)
@@ -77,6 +79,9 @@ def execute(
     for name, stage in reversed(stages.items()):  # each comes after those it needs
         wanted.update(stage.needs if name in wanted else ())
     same_run(run, until=until, redo=redo)
+    for name in run.config.methods:
+        if f"train-{name}" in wanted:
+            check_size(make_method(name, run.config).config)
     if (student := student_run(run)) is not None:
         run.say(f"the student that all rows start from: {student.workdir}")
         execute(student, wait=True)
@@ -190,7 +195,8 @@ def _train_stage(run: Run, method: Method) -> Stage:
         fields |= _decode_fields(method) | measure_reads(method.config)
         outputs += (FOLDER.format(row=method.name),)
     return Stage(f"train-{method.name}", lambda: work(own), fields,
-                 ("data", *method.needs, *before), outputs, together=True)  # fmt: skip
+                 ("data", *method.needs, *before), outputs, together=True,
+                 whole=lambda: whole_roles(run, method.name, method.roles))  # fmt: skip
 
 
 def _decode_fields(method: Method) -> dict[str, Any]:

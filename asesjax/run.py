@@ -22,7 +22,7 @@ from asesjax.models import t5
 from asesjax.models.hf_io import load_params
 from asesjax.models.layers import MATRICES
 from asesjax.models.presets import configured
-from asesjax.models.t5_config import T5Config
+from asesjax.models.t5_config import T5Config, token_flops
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.place import param_shardings, rules
 from asesjax.train.checkpoint import restore_params
@@ -106,6 +106,23 @@ def model_config(run: Run, vocab: Vocabulary) -> T5Config:
             "convert --vocab-rows tokenizer"
         )
     return configured(run.config.model, rows)
+
+
+def check_size(config: Config) -> None:
+    """Raise UserError for a model whose parameters alone are larger than the memory there is."""
+    least = configured(config.model, 128)  # the vocabulary is not known yet
+    needed = 2 * sum(token_flops(least, 0, 0))  # two operations and four bytes a parameter
+    of_device = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    if of_device:
+        there = of_device * jax.device_count()
+    else:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * jax.process_count()
+    if needed > there:
+        raise UserError(
+            f"the parameters of the model section take {needed / 2**30:,.1f} GiB, and there are "
+            f"{there / 2**30:,.1f} GiB; lower model.d_model, model.d_ff, model.n_heads, "
+            "model.d_kv or the layers, or take more devices"
+        )
 
 
 def role_folder(run: Run, row: str, role: str) -> Path:

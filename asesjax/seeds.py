@@ -4,15 +4,16 @@
 every verb takes, and ``WORKDIR/compare.json`` and ``compare.md`` compare the methods over seeds.
 """
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from asesjax.config import save_fields, saved_fields
 from asesjax.core.errors import UserError
-from asesjax.core.files import read_json, read_jsonl, write_json, write_text
+from asesjax.core.files import locked, read_json, read_jsonl, write_json, write_text
 from asesjax.core.options import fingerprint
-from asesjax.core.processes import is_first
+from asesjax.core.processes import from_first, is_first
 from asesjax.evals.paired import Outcomes, compare
 from asesjax.evals.report import is_right
 from asesjax.experiment import execute, same_run
@@ -34,21 +35,31 @@ def execute_seeds(run: Run, redo: bool = False) -> None:
         raise UserError(f"seeds must be different numbers from 0 on, got {tuple(seeds)}")
     if (run / "stages").exists():
         raise UserError(f"{run.workdir} holds a run of one seed; give another --workdir")
-    if is_first() and not (run / "config.json").exists():
-        save_fields(run.workdir, run.config)
-    for seed in seeds:
-        folder = run / f"seed-{seed}"
-        run.say(f"\nseed {seed}: {folder}")
-        own = run.config.changed({"seed": seed, "seeds": ()})
-        execute(Run(own, folder, run.say, shared=run.workdir), redo=redo)
-        if is_first():  # the run has been accepted
+    with contextlib.ExitStack() as stack:
+        from_first(lambda: stack.enter_context(locked(run.workdir)))
+        there = (run / "config.json").exists()
+        before = saved_fields(run.workdir).get("seeds", ()) if there else ()
+        if lost := [seed for seed in before if seed not in seeds]:
+            raise UserError(
+                f"{run.workdir} compares seeds {', '.join(map(str, before))}, and seeds="
+                f"{','.join(map(str, seeds))} leaves out {', '.join(map(str, lost))}; name these "
+                "too, or give another --workdir"
+            )
+        if is_first() and not there:
             save_fields(run.workdir, run.config)
-    if is_first():
-        group = compare_runs([run / f"seed-{seed}" for seed in seeds])
-        text = comparison_text(group)
-        write_json(run / "compare.json", group)
-        write_text(run / "compare.md", text)
-        run.say(f"\n{text}The same as JSON: {run / 'compare.json'}")
+        for seed in seeds:
+            folder = run / f"seed-{seed}"
+            run.say(f"\nseed {seed}: {folder}")
+            own = run.config.changed({"seed": seed, "seeds": ()})
+            execute(Run(own, folder, run.say, shared=run.workdir), redo=redo)
+            if is_first():  # the run has been accepted
+                save_fields(run.workdir, run.config)
+        if is_first():
+            group = compare_runs([run / f"seed-{seed}" for seed in seeds])
+            text = comparison_text(group)
+            write_json(run / "compare.json", group)
+            write_text(run / "compare.md", text)
+            run.say(f"\n{text}The same as JSON: {run / 'compare.json'}")
 
 
 def one_by_one(workdirs: Sequence[str | Path]) -> list[Path]:

@@ -38,7 +38,7 @@ _HEADINGS = ["role", "examples", "source: mean", "95 %", "max", "target: mean", 
 def show_data(run: Run, args: argparse.Namespace) -> None:
     """Print the data of a run as ``args`` ask for it, and write files to ``args.output``."""
     colour = sys.stdout.isatty()
-    counts, audit = read_json(run / "data/counts.json"), read_json(run / "data/audit.json")
+    counts, audit = read_json(run / "data/counts.json"), read_json(run / "data/audit.json", list)
     reasons = dict(Counter(counts["skipped"].values()).most_common())
     for split in SPLITS:
         print(f"{split}: {counts['records'][split]} records")

@@ -42,7 +42,7 @@ from asesjax.evals.runner import (
 )
 from asesjax.methods.method import Method, Request, make_method
 from asesjax.run import Run, load_method, role_folder, run_mesh
-from asesjax.train.checkpoint import find_checkpoint
+from asesjax.train.checkpoint_files import find_whole
 
 # Chains in a chunk, and how many times those that are written at once they are at least: at the
 # end of a chunk some slots of the engine wait for the last chains.
@@ -64,6 +64,8 @@ def generate_file(
     method, path = make_method(name, run.config), Path(output)
     request, sha256 = read_questions(source, run.config, method, load_saved(run / "vocab"))
     card_path = path.with_name(f"{path.name}.run.json")
+    if path.exists() and not path.is_file():
+        raise UserError(f"--output {path} is no file that can be continued; give a file")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+b")
@@ -191,9 +193,8 @@ def _card(run: Run, method: Method, request: Request, sha256: str, log_probabili
     kept.pop("decode.curve_questions")
     checkpoints = {}
     for role in method.roles:
-        place = find_checkpoint(role_folder(run, method.name, role))
-        sums = place / "files.json"
-        content = fingerprint(read_json(sums)) if sums.exists() else None
+        place = find_whole(role_folder(run, method.name, role))
+        content = fingerprint(read_json(place / "files.json"))
         checkpoints[role] = {"checkpoint": place.name, "fingerprint": content}
     card = {
         "method": method.name, "roles": checkpoints, "config": kept,

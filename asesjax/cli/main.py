@@ -18,6 +18,7 @@ from asesjax.core.errors import (
     unknown,
 )
 from asesjax.core.link import EXIT_LOST
+from asesjax.core.options import check_text
 
 # Verb -> what it does. Each is a module here with add_arguments(parser) and main(args), unless
 # it shares one (_MODULES); both read the verb from the parser's defaults or ``args.verb``.
@@ -42,8 +43,9 @@ _EXIT_HELP = (
     f"at once), with everything saved; {EXIT_LOST} where another process of the\nrun was lost. The "
     "same command resumes."
 )
-# Failures of the disk, not of the program.
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+# Failures of the disk and names that it cannot have, not faults of the program.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+         errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,10 +76,19 @@ def _status(argv: list[str]) -> int:
     except OSError as error:
         if error.errno not in _DISK:
             raise
-        where = f" {error.filename}" if error.filename else ""
+        where = f" {str(error.filename)[:300]}" if error.filename else ""
         status, text = EXIT_USER_ERROR, (
-            f"cannot write{where}: {error.strerror}; fix that; the same command then resumes from "
-            "what is finished"
+            f"cannot read or write{where}: {error.strerror}; fix that; the same command then "
+            "resumes from what is finished"
+        )  # fmt: skip
+    except (MemoryError, RuntimeError) as error:
+        # The second are also XLA's, of a device or of the host.
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        status, text = EXIT_USER_ERROR, (
+            f"there is not enough memory: {(str(error).splitlines() or ['?'])[0][:300]}; lower "
+            "the sizes of the configuration, such as train.batch_size, decode.batch_size, lengths "
+            "or the model's"
         )  # fmt: skip
     print(f"asesjax: {harmless(text)}", file=sys.stderr)
     return status
@@ -94,6 +105,8 @@ def _dispatch(argv: list[str]) -> int:
 
         print(__version__)
         return 0
+    for i, argument in enumerate(argv):
+        check_text(argument, f"argument {i + 1}, {argument[:40]!r},")
     verb = argv[0]
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)

@@ -44,6 +44,7 @@ def unknown(what: str, got: str, valid: Iterable[str], few: bool = False) -> Use
     unknown segment.strategy 'entrpy'; did you mean 'entropy'? Valid: entropy, loss
     """
     names = [str(name) for name in valid]
+    got = str(got) if len(str(got)) <= 100 else f"{str(got)[:100]}..."
     near = difflib.get_close_matches(str(got), names, n=3, cutoff=0.5)
     hint = "did you mean " + " or ".join(repr(name) for name in near) + "?" if near else ""
     if few:

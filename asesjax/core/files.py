@@ -1,12 +1,19 @@
-"""Files: atomic writes, JSON whose errors name the line, and a lock for a folder."""
+"""Files: atomic writes, JSON whose errors name the line, what stages wrote, a lock for a folder.
+
+The record of a finished stage holds size and CRC-32 of every file that it wrote (``core.stages``).
+All readers here, and those of arrays, compare a file that such a record names with it, once.
+"""
 
 import contextlib
 import fcntl
 import io
 import json
 import os
+import re
+import shutil
 import time
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +38,63 @@ def write_array(path: str | Path, values: np.ndarray) -> None:
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write a file through a temporary neighbour, so that a killed process leaves no half file."""
+    """Write a file through a temporary neighbour, so that a killed process leaves no half file.
+    Raises UserError where a folder or a device lies in its place; OSErrors name the file.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            raise UserError(f"cannot write {path}: what lies there is no file; move it away")
+        temporary = temporary_beside(path)
+        try:
+            with open(temporary, "wb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # tells it from what a killed process left
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Let OSErrors name a file; those of writing know none."""
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def temporary_beside(path: Path) -> Path:
+    """Name a file or folder that becomes ``path`` once it is whole, and that its maker holds by a
+    lock (flock) till then; what killed processes left under such names is removed.
+    """
+    remove_leftovers(path.parent, path.name)
+    return path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
+
+
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Remove what killed processes left of writing a file, or of any below a folder."""
+    start = f".{name[:200]}." if name else "."
+    for path in folder.iterdir() if name else folder.rglob(".*.tmp"):
+        if not (path.name.startswith(start) and re.search(r"\.\d+\.tmp$", path.name)):
+            continue
+        with contextlib.suppress(OSError), holding(path, fcntl.LOCK_NB):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextlib.contextmanager
+def holding(path: Path, how: int = 0) -> Iterator[None]:
+    """Hold a file or folder that exists by a lock."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | how)
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(file)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -50,14 +102,17 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read one JSON document; a file that is not JSON is a UserError naming the place."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+def read_json(path: str | Path, of: type = dict) -> Any:
+    """Read one JSON document, an object unless ``of`` is list. A file that is
+    missing, no such JSON, or not as a finished stage wrote it is a UserError.
+    """
+    with _reading(path):
+        content = Path(path).read_bytes()
+    value = parse_json(content, path)
+    if not isinstance(value, of):
+        wanted = "object" if of is dict else of.__name__
+        raise UserError(f"{path}:1: expected a JSON {wanted}, got {type(value).__name__}")
+    return value
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
@@ -70,20 +125,15 @@ def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
-    """Yield (line number from 1, object) for each line that is not blank, or raise UserError."""
-    try:
-        file = open(path, encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    with file:
+    """Yield (line number from 1, object) for each line that is not blank; UserErrors are those of
+    ``read_json``.
+    """
+    with _reading(path), open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             check_stop()
             if not line.strip():
                 continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}:{number}: not JSON: {error.msg}") from None
+            row = parse_json(line.rstrip(), path, number)
             if not isinstance(row, dict):
                 kind = type(row).__name__
                 raise UserError(f"{path}:{number}: expected a JSON object, got {kind}")
@@ -91,8 +141,119 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
 
 
 @contextlib.contextmanager
+def _reading(path: str | Path) -> Iterator[None]:
+    check_output(path)
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
+def parse_json(text: str | bytes, path: str | Path, line: int = 1) -> Any:
+    """Read a JSON document that begins in a line of a file. What is no JSON, or more than a program
+    can hold, is a UserError with file and line.
+    """
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8-sig")
+        return json.loads(text)
+    except UnicodeDecodeError as error:
+        before, why = text[: error.start].count(b"\n"), f"not UTF-8 text: {error.reason}"
+    except json.JSONDecodeError as error:
+        before, why = error.lineno - 1, f"not JSON: {error.msg}"
+    except RecursionError:
+        before, why = 0, "brackets are nested too deeply"
+    except ValueError:  # the only other one: a whole number beyond sys.get_int_max_str_digits
+        before = text[: re.search(r"\d{4301}|$", text).start()].count("\n")
+        why = "a number of more than 4,300 digits"
+    raise UserError(f"{path}:{line + before}: {why}") from None
+
+
+def checksum(path: str | Path) -> list[int]:
+    """Return size and CRC-32 of a file."""
+    size = crc = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            size, crc = size + len(block), zlib.crc32(block, crc)
+    return [size, crc]
+
+
+_same: dict[Path, tuple[list[int], int, int]] = {}  # as recorded, and its time and inode then
+
+
+def changed_files(workdir: Path, files: Mapping[str, list[int]]) -> list[tuple[str, str]]:
+    """Compare files below a workdir with their recorded sizes and checksums, each once as long as
+    its time stays; return the names of those that differ, each with how.
+    """
+    wrong = []
+    for name, recorded in files.items():
+        path = workdir / name
+        try:
+            stat = path.stat()
+            known = (recorded, stat.st_mtime_ns, stat.st_ino)
+            if stat.st_size != recorded[0]:
+                wrong.append((name, f"{name} has {stat.st_size} bytes instead of {recorded[0]}"))
+            elif _same.get(path) != known and checksum(path) != recorded:
+                wrong.append((name, f"{name} has other contents"))
+            else:
+                _same[path] = known
+        except FileNotFoundError:
+            wrong.append((name, f"{name} is missing"))
+        except OSError as error:
+            wrong.append((name, f"{name} cannot be read ({error.strerror})"))
+    return wrong
+
+
+def check_output(path: str | Path) -> None:
+    """Raise UserError if a file, or one in a folder, is not as a finished stage of the workdir
+    around it wrote it. Files that no stage's record names are not looked at.
+    """
+    path = Path(os.path.abspath(path))
+    workdir = next((place for place in path.parents if (place / "stages").is_dir()), None)
+    if workdir is None or path.parent == workdir / "stages":
+        return
+    own = path.relative_to(workdir).as_posix()
+    for record in sorted((workdir / "stages").glob("*.json")):
+        with contextlib.suppress(UserError):  # that a record is damaged, the next run says
+            files = read_record(record).get("files", {})
+            files = {name: sums for name, sums in files.items() if f"{name}/".startswith(f"{own}/")}
+            if wrong := changed_files(workdir, files):
+                break
+    else:
+        return
+    raise UserError(
+        f"{workdir}: {'; '.join(text for _, text in wrong[:5])}; stage {record.stem} wrote it: put "
+        f"that back, or make it anew by asesjax run --workdir {workdir} --redo"
+    )
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read the record of a stage; UserError if it is not as it was written."""
+    try:
+        facts = parse_json(path.read_bytes(), path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    if not isinstance(facts, dict) or facts.pop("sum", None) != _sum(facts):
+        raise UserError(f"{path} is not as it was written")
+    return facts
+
+
+def write_record(path: Path, facts: dict[str, Any]) -> None:
+    """Write the record of a stage, with a checksum of its own."""
+    write_json(path, facts | {"sum": _sum(facts)})
+
+
+def _sum(facts: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(facts, sort_keys=True, default=list).encode())
+
+
+@contextlib.contextmanager
 def locked(folder: str | Path, wait: bool = False) -> Iterator[None]:
-    """Hold a folder for this process alone; a second process waits, or gets a UserError at once."""
+    """Hold a folder for this process alone; a second process waits, or gets a UserError at once.
+    What killed processes left half written in it is removed.
+    """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -117,4 +278,5 @@ def locked(folder: str | Path, wait: bool = False) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
+        remove_leftovers(folder)
         yield

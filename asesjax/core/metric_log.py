@@ -1,8 +1,8 @@
 """Metrics of a run as JSON lines and, beside them, TensorBoard files.
 
 ``metrics.jsonl`` has one object a line, with at least ``step`` and ``kind``. When a run resumes
-from a checkpoint, lines of later steps are removed first, in one atomic replacement, so that a
-killed and resumed run leaves the lines of an uninterrupted one.
+from a checkpoint, what was written after it is removed first, so that a killed and resumed run
+leaves the lines of an uninterrupted one.
 """
 
 import contextlib
@@ -11,25 +11,30 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from asesjax.core.errors import UserError
-from asesjax.core.files import read_jsonl, write_text
+from asesjax.core.files import checksum, read_jsonl
 
 
 class MetricLog:
     """Append metrics of one role to ``<folder>/metrics.jsonl`` and ``<folder>/tensorboard``."""
 
-    def __init__(self, folder: str | Path, resume_step: int = 0):
-        """Open the files and remove lines of steps above ``resume_step``. Raises UserError for a
-        damaged line before the last, or, as all methods do, files that cannot be written.
+    def __init__(
+        self, folder: str | Path, resume_step: int = 0, written: Sequence[int] = (0, 0),
+        say: Callable[[str], None] = print,
+    ):  # fmt: skip
+        """Open the files and remove what was written after ``sync`` returned ``written``; ``say``
+        gets a warning where they were changed. All methods raise UserError for files that cannot be
+        written.
         """
         self.path = Path(folder) / "metrics.jsonl"
         with self._writing():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            truncate(self.path, resume_step)
+            _cut(self.path, written, say)
             self._file = open(self.path, "a", encoding="utf-8", newline="\n")
             self._board = _Board(Path(folder) / "tensorboard", resume_step)
 
@@ -44,12 +49,15 @@ class MetricLog:
                        if name != "step" and isinstance(value, int | float)}  # fmt: skip
             self._board.write(int(step), numbers)
 
-    def sync(self) -> None:
-        """Flush the lines to disk, before a checkpoint that relies on them is written."""
+    def sync(self) -> list[int]:
+        """Flush the lines to disk, before a checkpoint that relies on them is written, and return
+        size and checksum of all of them.
+        """
         with self._writing():
             self._file.flush()
             os.fsync(self._file.fileno())
             self._board.flush()
+            return checksum(self.path)
 
     def close(self) -> None:
         """Close the files."""
@@ -106,28 +114,18 @@ class _Board:
         self._records.write(event.SerializeToString())
 
 
-def truncate(path: str | Path, last_step: int) -> None:
-    """Remove, atomically, lines of steps above ``last_step`` and a last line that is incomplete."""
-    path = Path(path)
+def _cut(path: Path, written: Sequence[int], say: Callable[[str], None]) -> None:
+    """Cut a file to what was written when it had that size and checksum, or set it aside."""
     if not path.exists():
+        if written[0]:
+            say(f"warning: {path} is gone; it begins anew")
         return
-    text = path.read_bytes().decode("utf-8", errors="replace")
-    kept = []
-    # A complete line ends in a newline, so what follows the last newline is incomplete.
-    for number, line in enumerate(text.split("\n")[:-1], 1):
-        if not line.strip():
-            continue
-        try:
-            step = json.loads(line)["step"]
-        except (json.JSONDecodeError, KeyError, TypeError):
-            raise UserError(
-                f"{path}:{number}: not a metrics line, got {line[:80]!r}; "
-                "fix or remove that line, then run again"
-            ) from None
-        if step <= last_step:
-            kept.append(line + "\n")
-    if "".join(kept) != text:
-        write_text(path, "".join(kept))
+    with open(path, "r+b") as file:
+        if zlib.crc32(file.read(written[0])) == written[1]:
+            return file.truncate(written[0])
+    aside = path.with_name(f"damaged_{path.name}")
+    say(f"warning: {path} is not as it was written; renamed to {aside.name}, it begins anew")
+    path.replace(aside)
 
 
 def read_metrics(path: str | Path, kind: str = "") -> list[dict[str, Any]]:

@@ -12,7 +12,10 @@ import ast
 import dataclasses
 import hashlib
 import json
+import math
 import operator
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -20,6 +23,7 @@ from asesjax.core.errors import UserError, unknown
 from asesjax.core.registry import Registry
 
 SECTIONS: Registry[type] = Registry("section")
+MOST = 2**31 - 1  # steps, ids and sizes are int32 in compiled programs
 NOTHING = "nothing"  # a field that changes how a run is watched, saved or placed, not its results
 
 
@@ -30,14 +34,17 @@ def option(
 ) -> Any:  # fmt: skip
     """Declare a field of a section; the type of the default is that of the field.
 
-    ``least``, ``most``, ``above`` and ``below`` bound it, or each item of a tuple; ``choices`` may
-    be a registry that grows later. ``changes`` is the kind of stage whose results depend on it:
+    ``least``, ``most``, ``above`` and ``below`` bound it, or each item of a tuple; whole numbers
+    are at most ``MOST`` where nothing less is said, and floats finite. ``choices`` may be a
+    registry that grows later. ``changes`` is the kind of stage whose results depend on it:
     "train" (and all that follows), "decode", a kind that a method's own stages use, or "nothing".
     ``items`` is the type of the items of an empty tuple.
     """
-    bounds = {"at least": least, "at most": most, "above": above, "below": below}
     if isinstance(default, tuple) and default:
         items = type(default[0])
+    if most is None and (items if isinstance(default, tuple) else type(default)) is int:
+        most = MOST
+    bounds = {"at least": least, "at most": most, "above": above, "below": below}
     return dataclasses.field(default=default, metadata={
         "help": help, "choices": choices, "changes": changes, "items": items,
         "bounds": {words: bound for words, bound in bounds.items() if bound is not None},
@@ -103,7 +110,11 @@ def from_fields(values: Mapping[str, Any], origin: str = "config") -> Config:
     variants: dict[str, dict[str, Any]] = {}
     pretrain: dict[str, Any] = {}
     for name, value in values.items():
-        value = checked(name, value, find_field(name, known, origin))
+        field = find_field(name, known, origin)
+        try:
+            value = checked(name, value, field)
+        except UserError as error:
+            raise UserError(f"{origin}: {error}" if origin != "config" else str(error)) from None
         if name.startswith("variants."):
             _, row, inner = name.split(".", 2)
             variants.setdefault(row, {})[inner] = value
@@ -156,25 +167,61 @@ def checked(name: str, value: Any, field: dataclasses.Field | None) -> Any:
     """Return the value of a field, whole numbers as floats and lists as tuples where it has these.
     Raises UserError for another type, a value outside the range, or none of the choices.
     """
-    if field is None:
-        return value
+    if field is None:  # the name of a method
+        field = _METHOD
     default, facts = field.default, field.metadata
+    if isinstance(value, list | tuple) and len(value) > _MOST_ITEMS:
+        raise UserError(f"{name} holds {len(value)} items; at most {_MOST_ITEMS} are possible")
     if isinstance(default, tuple) and isinstance(value, list | tuple):
         if not all(type(item) is facts["items"] for item in value):
-            raise UserError(f"{name} must hold only {facts['items'].__name__}, got {value!r}")
+            raise UserError(f"{name} must hold only {facts['items'].__name__}, got {_short(value)}")
         value = tuple(value)
     elif isinstance(default, float) and type(value) is int:
-        value = float(value)
+        # As long as a float holds it; otherwise no range does.
+        value = float(value) if abs(value) <= sys.float_info.max else math.inf
     elif type(value) is not type(default):
-        raise UserError(f"{name} must be {_kind(field)}, got {value!r} ({type(value).__name__})")
+        kind = type(value).__name__
+        raise UserError(f"{name} must be {_kind(field)}, got {_short(value)} ({kind})")
     for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(item, str):
+            check_text(item, name)
         if facts["choices"] is not None and item not in facts["choices"]:
             raise unknown(name, item, facts["choices"])
-        if isinstance(item, float) and item != item:
-            raise UserError(f"{name} must be a number, got {item!r}")
+        if isinstance(item, float) and not math.isfinite(item):
+            raise UserError(f"{name} must be a finite number, got {item!r}")
         if not all(_HOLDS[words](item, bound) for words, bound in facts["bounds"].items()):
-            raise UserError(f"{name} must be {range_text(field)}, got {item!r}")
+            raise UserError(f"{name} must be {range_text(field)}, got {_short(item)}")
     return value
+
+
+_METHOD = option("", "the method of a variant or of the student")
+_MOST_ITEMS, _MOST_CHARACTERS = 1000, 5000  # of a field, which messages must hold
+
+
+def check_text(text: str, what: str) -> None:
+    """Raise UserError for a text that no UTF-8 file, or no name of a file, can hold."""
+    if len(text) > _MOST_CHARACTERS:
+        raise UserError(
+            f"{what} has {len(text):,} characters; at most {_MOST_CHARACTERS:,} are possible"
+        )
+    surrogate = next((c for c in text if "\ud800" <= c <= "\udfff"), None)
+    if surrogate is not None:
+        raise UserError(
+            f"{what} is not UTF-8 text: it holds {surrogate!r}, half of a character; write it anew"
+        )
+    if "\0" in text:
+        raise UserError(f"{what} holds the character of code 0, which no name can; remove it")
+
+
+def _short(value: Any) -> str:
+    """Write a value in an error; whole numbers of thousands of digits cannot be written."""
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 256:
+        return "a number of more than 70 digits"
+    try:
+        text = repr(value)
+    except Exception as error:  # a list of such numbers, or an object of the user's own
+        return f"a {type(value).__name__} that cannot be shown ({type(error).__name__})"
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 _HOLDS = {"at least": operator.ge, "at most": operator.le,
@@ -204,12 +251,15 @@ def parsed(name: str, text: str, field: dataclasses.Field | None) -> Any:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if isinstance(default, bool):
         if text.lower() not in ("true", "false"):
-            raise UserError(f"{name} must be true or false, got {text!r}")
+            raise UserError(f"{name} must be true or false, got {_short(text)}")
         return text.lower() == "true"
     try:
-        value = ast.literal_eval("()" if several and not text else text)
-    except (ValueError, SyntaxError):
-        raise UserError(f"{name} must be {_kind(field)}, got {text!r}") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is refused anyway
+            value = ast.literal_eval("()" if several and not text else text)
+    # The last three: {{}}, brackets nested too deeply, and so deeply that the parser gives up.
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        raise UserError(f"{name} must be {_kind(field)}, got {_short(text)}") from None
     return (value,) if several and not isinstance(value, list | tuple) else value
 
 

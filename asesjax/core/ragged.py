@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from asesjax.core.errors import UserError
-from asesjax.core.files import write_bytes
+from asesjax.core.files import check_output, write_bytes
 
 
 class Ragged(NamedTuple):
@@ -44,6 +44,7 @@ def write_annotations(path: str | Path, ids: Sequence[str], **arrays: Ragged) ->
 
 def read_annotations(path: str | Path, ids: Sequence[str]) -> Mapping[str, Ragged]:
     """Read what ``write_annotations`` wrote; UserError if it is damaged or of other records."""
+    check_output(path)
     try:
         with open(path, "rb") as opened, np.load(opened) as file:
             if str(file["ids"]) != "\n".join(ids):

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from asesjax.core.files import naming
+
 PACKAGES = ("asesjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",
             "sentencepiece", "tokenizers", "libtpu")  # fmt: skip
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +35,8 @@ def add_run_card(workdir: str | Path) -> None:
         "devices": [device.device_kind for device in jax.devices()],
         "processes": jax.process_count(),
     }
-    with open(Path(workdir) / "run.jsonl", "a", encoding="utf-8") as file:
+    path = Path(workdir) / "run.jsonl"
+    with naming(path), open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(card) + "\n")
 
 

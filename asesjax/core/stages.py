@@ -1,9 +1,10 @@
 """Stages of a run: which are finished, which must run, and what changed since they ran.
 
 A stage is known by the configuration fields it reads and by the stages it needs. A small record in
-``workdir/stages`` is written when a stage starts and again when it ends. A stage whose record
-differs from the configuration is never continued or reused: the run stops and names the fields, or,
-when asked to redo, moves the old outputs aside first.
+``workdir/stages`` is written when a stage starts and again when it ends, then with size and
+checksum of each file that it wrote. A stage whose record differs from the configuration, or whose
+files differ from the record, is never continued or reused: the run stops and names the fields or
+files, or, when asked to redo, moves the old outputs aside first.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from asesjax.core.errors import UserError
-from asesjax.core.files import read_json, write_json
+from asesjax.core.files import changed_files, checksum, read_record, write_record
 from asesjax.core.options import fingerprint
 from asesjax.core.signals import check_stop
 
@@ -29,6 +30,9 @@ class Stage:
     needs: tuple[str, ...] = ()  # names of the stages whose results it reads
     outputs: tuple[str, ...] = ()  # its own paths below the workdir, moved aside when redone
     together: bool = False  # on the devices of all processes; process 0 does the others alone
+    # tells whether large results with checksums of their own are whole, or can be made anew by
+    # running the stage again; asked where a stage that reads them is about to run
+    whole: Callable[[], bool] = lambda: True
     # stages that those it needs read for other ends, such as a comparison in the report
     without: tuple[str, ...] = ()
 
@@ -88,48 +92,60 @@ def run_stages(
     """
     workdir = Path(workdir)
     wanted = _wanted(stages)
-    stale = {}
+    records: dict[str, dict | None] = {}
+    stale: dict[str, str] = {}
+    damaged: dict[str, list[str]] = {}  # stages and what redoing moves aside
     for stage in stages:
-        record = _read(workdir, stage.name)
+        try:
+            records[stage.name] = record = _read(workdir, stage)
+        except UserError as error:
+            records[stage.name], damaged[stage.name] = None, [_record(stage)]
+            stale[stage.name] = str(error)
+            continue
         if record and record["fingerprint"] != wanted[stage.name]["fingerprint"]:
             stale[stage.name] = _changes(record, wanted[stage.name])
+        elif record and (wrong := changed_files(workdir, record.get("files", {}))):
+            stale[stage.name] = "; ".join(text for _, text in wrong[:5])
+            stale[stage.name] += f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+            # What training needs to go on lies beside, and what it reads elsewhere.
+            inside = all(name.startswith("roles/") for name, _ in wrong)
+            names = [name for name, _ in wrong] if inside else stage.outputs
+            damaged[stage.name] = [*names, _record(stage)]
     if stale and not redo:
         changed = "".join(f"  stage {name}: {changes}\n" for name, changes in stale.items())
+        what = "results of another configuration" if stale.keys() - damaged else "changed files"
         raise UserError(
-            f"workdir {workdir} holds results of another configuration:\n{changed}give another "
-            "--workdir, restore those fields, or add --redo to move these stages' old outputs to "
-            f"{workdir / 'superseded'} and run them again"
+            f"workdir {workdir} holds {what}:\n{changed}give another "
+            "--workdir, restore those fields or files, or add --redo to move these stages' old "
+            f"outputs to {workdir / 'superseded'} and run them again"
         )
     before()
+    finished = {name for name, record in records.items() if record and record["finished"]}
+    finished -= stale.keys()
+    read = {need for stage in stages if stage.name not in finished for need in stage.needs}
     ran = []
     for stage in stages:
         check_stop()
-        record = None if stage.name in stale else _read(workdir, stage.name)
+        record = records[stage.name]
         if stage.name in stale:
-            _set_aside(stage, workdir, say)
-        elif record and record["finished"]:
+            record = None
+            aside = damaged.get(stage.name, [*stage.outputs, _record(stage)])
+            _set_aside(stage, aside, workdir, say)
+        elif record and record["finished"] and (stage.name not in read or stage.whole()):
             say(f"[{stage.name}] finished before ({record['seconds']:.0f} s); kept")
             continue
-        path = workdir / "stages" / f"{stage.name}.json"
+        path = workdir / _record(stage)
         spent = record["seconds"] if record else 0.0
         entry = wanted[stage.name] | {"finished": False, "seconds": spent}
-        write_json(path, entry)
+        write_record(path, entry)
         say(f"[{stage.name}] {'resumes' if record else 'starts'}")
         start = time.perf_counter()
-        refused = False
         try:
             stage.run()
-        except UserError:
-            made = any((workdir / output).exists() for output in stage.outputs)
-            refused = not record and stage.outputs and not made
-            raise
         finally:
             entry["seconds"] = spent + time.perf_counter() - start
-            if refused:  # before it wrote anything: once corrected, nothing is to be redone
-                path.unlink()
-            else:
-                write_json(path, entry)
-        write_json(path, entry | {"finished": True})
+            write_record(path, entry)
+        write_record(path, entry | {"finished": True, "files": _files(stage, workdir)})
         say(f"[{stage.name}] done in {entry['seconds']:.1f} s")
         ran.append(stage.name)
     return ran
@@ -146,9 +162,37 @@ def _wanted(stages: Sequence[Stage]) -> dict[str, dict]:
     return wanted
 
 
-def _read(workdir: Path, name: str) -> dict | None:
-    path = workdir / "stages" / f"{name}.json"
-    return read_json(path) if path.exists() else None
+def _record(stage: Stage) -> str:
+    return f"stages/{stage.name}.json"
+
+
+def _read(workdir: Path, stage: Stage) -> dict | None:
+    """Return the record of a stage; none for one that was stopped before it wrote anything."""
+    path = workdir / _record(stage)
+    if not path.exists():
+        return None
+    record = read_record(path)
+    made = record["finished"] or not stage.outputs or any(
+        found.is_file() for output in stage.outputs
+        for found in (workdir / output, *(workdir / output).rglob("*"))
+    )  # fmt: skip
+    return record if made else None
+
+
+def _files(stage: Stage, workdir: Path) -> dict[str, list[int]]:
+    """Return size and checksum of each file that a stage wrote, but of checkpoints, which have
+    their own, and of what is only looked at.
+    """
+    return {
+        path.relative_to(workdir).as_posix(): checksum(path)
+        for output in stage.outputs
+        for path in sorted((workdir / output, *(workdir / output).rglob("*")))
+        if path.is_file() and not path.name.startswith(".")
+        and not _ELSEWHERE.intersection(path.relative_to(workdir).parts)
+    }  # fmt: skip
+
+
+_ELSEWHERE = {"checkpoints", "tensorboard", "profile"}
 
 
 def _changes(record: dict, wanted: dict) -> str:
@@ -161,13 +205,15 @@ def _changes(record: dict, wanted: dict) -> str:
     return "; ".join(fields + [f"result of stage {name}" for name, *_ in differing("needs")])
 
 
-def _set_aside(stage: Stage, workdir: Path, say: Callable[[str], None]) -> None:
+def _set_aside(
+    stage: Stage, names: Sequence[str], workdir: Path, say: Callable[[str], None]
+) -> None:
     targets = (workdir / "superseded" / f"{stage.name}-{i}" for i in itertools.count(1))
     target = next(path for path in targets if not path.exists())
     target.mkdir(parents=True)
-    for output in (*stage.outputs, f"stages/{stage.name}.json"):
-        source = workdir / output
+    for name in names:
+        source = workdir / name
         if source.exists():
-            (target / output).parent.mkdir(parents=True, exist_ok=True)
-            source.rename(target / output)
-    say(f"[{stage.name}] configuration changed; old outputs moved to {target}")
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            source.rename(target / name)
+    say(f"[{stage.name}] not as it is wanted now; old outputs moved to {target}")

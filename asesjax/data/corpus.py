@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from asesjax.core.errors import UserError
-from asesjax.core.files import write_array, write_text
+from asesjax.core.files import check_output, write_array, write_text
 from asesjax.core.ragged import Ragged, read_annotations
 from asesjax.core.signals import check_stop
 from asesjax.core.types import Record
@@ -114,6 +114,7 @@ def read_corpus(
     ids = [record.id for record in records]
     chains = [chain_text(record, answer_template) for record in records]
     texts = (record.question + chain for record, chain in zip(records, chains, strict=True))
+    check_output(workdir / f"corpus/{split}")
     digest = workdir / f"corpus/{split}/texts.sha256"
     if not digest.is_file() or digest.read_text() != _sha256(texts):
         raise UserError(f"{workdir}/corpus/{split} is of other records; run again with --redo")

@@ -11,13 +11,13 @@ class DataOptions:
     source: str = option("synthetic_math", "a registered data source", choices=SOURCES)
     path: str = option("", "folder of a named data set; file of jsonl, json or csv, perhaps with "
                        "{split} in its name")  # fmt: skip
-    n_train: int = option(700, "training records kept, 0 for all", least=0)
-    n_validation: int = option(100, "validation records kept, 0 for all", least=0)
-    n_test: int = option(500, "test records kept, 0 for all", least=0)
+    n_train: int = option(700, "training records kept, 0 for all", least=0, most=10**7)
+    n_validation: int = option(100, "validation records kept, 0 for all", least=0, most=10**7)
+    n_test: int = option(500, "test records kept, 0 for all", least=0, most=10**7)
     validation_share: float = option(
-        0.1, "share of the training records where a source has no validation split", least=0
-    )
-    test_share: float = option(0.1, "the same for a test split", least=0)
+        0.1, "share of the training records where a source has no validation split",
+        least=0, below=1)  # fmt: skip
+    test_share: float = option(0.1, "the same for a test split", least=0, below=1)
     split_by: str = option(
         "question", "records with equal questions, or equal ids, are in one split",
         choices=("question", "id"),
@@ -41,12 +41,15 @@ class DataOptions:
     only_right_chains: bool = option(
         False, "leave out chains that do not end in the right answer, except in the test split"
     )
-    min_steps: int = option(2, "synthetic sources: fewest computed values in a problem", least=1)
-    max_steps: int = option(4, "synthetic sources: most computed values in a problem", least=1)
+    min_steps: int = option(2, "synthetic sources: fewest computed values in a problem",
+                            least=1, most=1000)  # fmt: skip
+    max_steps: int = option(4, "synthetic sources: most computed values in a problem",
+                            least=1, most=1000)  # fmt: skip
     test_max_steps: int = option(0, "synthetic sources: most computed values in a test problem; 0: "
-                                 "max_steps", least=0)  # fmt: skip
-    max_value: int = option(20, "synthetic sources: largest given or computed number", least=1)
-    n_distractors: int = option(0, "synthetic sources: facts that nobody needs", least=0)
+                                 "max_steps", least=0, most=1000)  # fmt: skip
+    max_value: int = option(20, "synthetic sources: largest given or computed number",
+                            least=1, most=10**9)  # fmt: skip
+    n_distractors: int = option(0, "synthetic sources: facts that nobody needs", least=0, most=1000)
     wording: str = option("plain", "synthetic sources: one wording, or one of several templates",
                           choices=("plain", "varied"))  # fmt: skip
     fact_order: str = option("in_order", "synthetic sources: order of the facts",
@@ -55,9 +58,9 @@ class DataOptions:
         False, "synthetic sources: test questions use templates that training never shows"
     )
     n_fillers: int = option(0, "synthetic_math: sentences that nobody needs, in each rationale",
-                            least=0)  # fmt: skip
+                            least=0, most=1000)  # fmt: skip
     n_rationales: int = option(1, "synthetic_math: differently worded rationales of a question",
-                               least=1)  # fmt: skip
+                               least=1, most=1000)  # fmt: skip
 
 
 TRAINED = ("size", "split_digits", "byte_fallback")  # fields of a vocabulary that is trained
@@ -74,9 +77,9 @@ class VocabOptions:
     )  # fmt: skip
     path: str = option("", "spiece.model to load (kind sentencepiece); tokenizer.json, or folder "
                        "of transformers (kind tokenizer)")  # fmt: skip
-    size: int = option(256, "most pieces of a trained vocabulary", least=1)
+    size: int = option(256, "most pieces of a trained vocabulary", least=4, most=10**6)
     extra_ids: int = option(100, "sentinels <extra_id_0> ... behind the pieces, unless the model "
-                            "ends with its own, as mT5's", least=0)  # fmt: skip
+                            "ends with its own, as mT5's", least=0, most=10**5)  # fmt: skip
     split_digits: bool = option(False, "trained vocabulary: one piece a digit, not a number")
     byte_fallback: bool = option(
         False, "trained vocabulary: bytes for unseen characters, and text as it is"

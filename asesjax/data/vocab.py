@@ -19,7 +19,7 @@ import numpy as np
 import sentencepiece
 
 from asesjax.core.errors import UserError, unknown
-from asesjax.core.files import read_json, write_bytes, write_json
+from asesjax.core.files import check_output, read_json, write_bytes, write_json
 from asesjax.core.signals import check_stop, must_stop
 from asesjax.data.symbols import ALPHABET, escape, unescape
 
@@ -379,7 +379,15 @@ def load_saved(folder: str | os.PathLike) -> Vocabulary:
     file = Path(folder) / "vocab.json"
     if not file.is_file():
         raise UserError(f"{folder} holds no vocabulary: {file} does not exist")
+    check_output(folder)
     facts = read_json(file)
+    own = facts.get("version"), type(facts.get("kind")), type(facts.get("extra_ids"))
+    if own != (1, str, int):
+        raise UserError(
+            f"{file} is no vocabulary of version 1, the only one that this version reads (version, "
+            f"kind, extra_ids: {[facts.get(name) for name in ('version', 'kind', 'extra_ids')]}); "
+            "put back what was written, or make it anew"
+        )
     name = "tokenizer.json" if facts["kind"] == "tokenizer" else "spiece.model"
     vocab = load_vocabulary(facts["kind"], str(file.parent / name), facts["extra_ids"])
     return with_symbols(vocab) if facts.get("symbols") else vocab

@@ -12,12 +12,14 @@ option = functools.partial(options.option, changes="decode")
 class DecodeOptions:
     """How chains are written; all of it may change what is written, if only in last bits."""
 
-    batch_size: int = option(100, "questions written at once", least=1)
-    max_rounds: int = option(12, "most segments of a chain ([code]: 5 rounds of two)", least=1)
-    max_segment_tokens: int = option(64, "most new tokens of a segment ([code]: 100)", least=1)
+    batch_size: int = option(100, "questions written at once", least=1, most=2**20)
+    max_rounds: int = option(12, "most segments of a chain ([code]: 5 rounds of two)",
+                             least=1, most=1000)  # fmt: skip
+    max_segment_tokens: int = option(64, "most new tokens of a segment ([code]: 100)",
+                                     least=1, most=2**20)  # fmt: skip
     max_chain_tokens: int = option(96, "most new tokens of a chain, direct's single segment too",
-                                   least=1)  # fmt: skip
-    beams: int = option(1, "above 1: beam search of each segment", least=1)
+                                   least=1, most=2**20)  # fmt: skip
+    beams: int = option(1, "above 1: beam search of each segment", least=1, most=1000)
     length_penalty: float = option(1.0, "of beam search, as in transformers: above 0 favours long "
                                    "chains")  # fmt: skip
     sampler: str = option("greedy", "greedy: the most probable token; or sample, or another that "
@@ -28,17 +30,16 @@ class DecodeOptions:
                           above=0, most=1)  # fmt: skip
     seed: int = option(0, "of what is drawn", least=0)
     samples: int = option(1, "chains drawn for a question; above 1 their answers vote "
-                          "(self-consistency)", least=1)  # fmt: skip
+                          "(self-consistency)", least=1, most=10_000)  # fmt: skip
     prefix: str = option("", "text that every chain begins with")
     repeat_ngram: int = option(0, "n: a segment that writes n tokens in a row again ends there; "
-                               "0: never", least=0)  # fmt: skip
+                               "0: never", least=0, most=1000)  # fmt: skip
     question_buckets: tuple[int, ...] = option(
-        (64, 128, 256, 512), "lengths that questions are padded to"
-    )
-    encode_rows: int = option(0, "contexts encoded at once; 0: batch_size / 8", least=0)
+        (64, 128, 256, 512), "lengths that questions are padded to", least=1, most=2**20)
+    encode_rows: int = option(0, "contexts encoded at once; 0: batch_size / 8", least=0, most=2**20)
     context_lengths: tuple[int, ...] = option(
-        (64, 128, 192), "lengths that contexts are padded to, besides the longest", items=int
-    )
+        (64, 128, 192), "lengths that contexts are padded to, besides the longest",
+        items=int, least=1, most=2**20)  # fmt: skip
     int8: bool = option(False, "round weights to int8 with a scale a channel: less to read, other "
                         "ids")  # fmt: skip
     curve_questions: int = option(100, "validation questions decoded at each kept checkpoint; 0: "

@@ -93,7 +93,7 @@ def method_row(config: Config, workdir: Path, name: str, roles: Sequence[str]) -
     row["train_passes"] = seen / examples if examples else 0.0
     row["curve"] = []
     row["selected_steps"] = [result["best_step"] for result in results]  # of each role
-    for point in read_json(folder / "curve.json"):
+    for point in read_json(folder / "curve.json", list):
         rows = [r for _, r in read_jsonl(folder / point["file"])]
         share, interval = accuracy(rows, config.evaluate.metric, config.data.answer_template)
         row["curve"].append(point | {"accuracy": share, "interval": interval})

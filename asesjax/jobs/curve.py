@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from asesjax.core.errors import UserError
-from asesjax.core.files import read_jsonl, write_jsonl
+from asesjax.core.files import checksum, read_json, read_jsonl, write_json, write_jsonl
 from asesjax.core.options import Config
 from asesjax.data.corpus import EncodedRecord, read_corpus
 from asesjax.data.vocab import load_saved
@@ -16,7 +16,6 @@ from asesjax.evals.runner import answer_questions, check_decode
 from asesjax.evals.text import corpus_bleu
 from asesjax.methods.method import Method, TrainedMethod
 from asesjax.run import Run, load_role, own_mesh, role_folder, trained
-from asesjax.train.checkpoint import read_cursor
 from asesjax.train.options import DECODED
 
 FOLDER = "curves/{row}"  # below the workdir; a file for each evaluation, named by its roles' steps
@@ -51,16 +50,21 @@ def decode_curve(
     run: Run, method: Method, evaluations: Sequence[Sequence[int]]
 ) -> list[tuple[str, list[dict[str, Any]]]]:
     """Return file (below the workdir) and prediction rows of each evaluation, given as the step of
-    each role. What is in its file already is not decoded again; nothing is, without
+    each role. What is in its file already, as written, is not decoded again; nothing is, without
     ``decode.curve_questions``.
     """
     vocab, records, out = load_saved(run / "vocab"), curve_records(run), []
+    folder = FOLDER.format(row=method.name)
+    there = run / folder / "files.json"
+    sums = read_json(there) if there.exists() else {}
     for steps in evaluations if records else ():
-        name = f"{FOLDER.format(row=method.name)}/{'-'.join(map(str, steps))}.jsonl"
-        if not (run / name).exists():
+        name = f"{folder}/{'-'.join(map(str, steps))}.jsonl"
+        if not (run / name).is_file() or sums.get(name) != checksum(run / name):
             at = zip(method.roles, steps, strict=True)
             params = {role: load_role(run, method, role, step, decoding=True) for role, step in at}
             write_jsonl(run / name, predict(run, trained(run, method, params, vocab), records)[0])
+            sums[name] = checksum(run / name)
+            write_json(run / folder / "files.json", sums)
         out.append((name, [row for _, row in read_jsonl(run / name)]))
     return out
 
@@ -69,15 +73,14 @@ def curve_points(
     run: Run, method: Method, evaluations: Sequence[Sequence[int]]
 ) -> list[dict[str, Any]]:
     """Return the points of the learning curve, as ``curve.json`` has them."""
+    folders = [role_folder(run, method.name, role) for role in method.roles]
+    results = [read_json(folder / "result.json") for folder in folders]
     points = []
     for steps, (name, _) in zip(evaluations, decode_curve(run, method, evaluations), strict=False):
-        at = zip(method.roles, steps, strict=True)
-        cursors = [read_cursor(role_folder(run, method.name, role), step) for role, step in at]
+        own = [result["kept"][str(step)] for result, step in zip(results, steps, strict=True)]
         points.append({
             "file": f"../../{name}", "steps": list(steps),
-            "tokens": sum(sum(c["totals"][k] for k in ("source_tokens", "target_tokens"))
-                          for c in cursors),
-            "seconds": sum(c["seconds"] for c in cursors),
+            **{what: sum(one[what] for one in own) for what in ("tokens", "seconds")},
         })  # fmt: skip
     return points
 

@@ -1,10 +1,10 @@
 """The examples of a method's roles, and their training."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from asesjax.core.errors import UserError
-from asesjax.core.files import write_json
+from asesjax.core.files import read_json, write_json
 from asesjax.core.processes import from_first, is_first
 from asesjax.core.signals import check_stop
 from asesjax.core.types import Example, Params
@@ -17,6 +17,8 @@ from asesjax.methods.method import Method, make_method
 from asesjax.models.t5_config import T5Config
 from asesjax.run import Run, load_role, load_start, model_config, role_folder, run_mesh
 from asesjax.sharding.place import rules
+from asesjax.train.checkpoint import read_cursor
+from asesjax.train.checkpoint_files import drop_damaged
 from asesjax.train.describe import Description
 from asesjax.train.duration import best_step, evaluation_steps, gave_up, n_steps
 from asesjax.train.loop import TrainResult, train
@@ -168,15 +170,38 @@ def train_role(
     )  # fmt: skip
 
 
+_SIDES = "source_tokens", "target_tokens"
+
+
 def write_result(run: Run, row: str, role: str, result: TrainResult) -> None:
     """Write what came out of the training of a role, once it has ended."""
     if is_first():
+        folder = role_folder(run, row, role)
+        cursors = {step: read_cursor(folder, step) for step in result.kept_steps}
         write_json(
-            role_folder(run, row, role) / "result.json",
+            folder / "result.json",
             {"examples": result.n_examples, "seen": result.examples, "steps": result.steps,
              "tokens": result.tokens, "seconds": result.seconds,
-             "kept_steps": list(result.kept_steps), "best_step": result.best_step},
+             "kept_steps": list(result.kept_steps), "best_step": result.best_step,
+             "kept": {step: {"tokens": sum(c["totals"][side] for side in _SIDES),
+                             "seconds": c["seconds"]} for step, c in cursors.items()},
+             "evaluations": result.evaluations},
         )  # fmt: skip
+
+
+def whole_roles(run: Run, row: str, roles: Sequence[str]) -> bool:
+    """Tell whether all kept checkpoints of a trained row are as they were written. Otherwise the
+    damaged ones, and those after them, are renamed, so that training resumes from the one before.
+    """
+    whole = True
+    for role in roles:
+        folder = role_folder(run, row, role)
+        result = read_json(folder / "result.json")
+        kept = {*result["kept_steps"], result["best_step"]}
+        if damaged := drop_damaged(folder / "checkpoints", kept):
+            whole = False
+            run.say(f"  {damaged}; training resumes from the one before")
+    return whole
 
 
 def role_examples(

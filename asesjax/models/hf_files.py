@@ -5,7 +5,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from asesjax.core.errors import UserError
-from asesjax.core.files import read_json
+from asesjax.core.files import holding, read_json, temporary_beside
 from asesjax.core.signals import check_stop
 
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
@@ -173,12 +172,12 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         raise UserError(f"{path} exists; nothing is overwritten, give another folder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        temporary = temporary_beside(path)
+        temporary.mkdir()
         try:
-            inside = temporary / path.name  # with the usual permissions, which mkdtemp's lacks
-            inside.mkdir()
-            yield inside
-            os.rename(inside, path)
+            with holding(temporary):
+                yield temporary
+                os.rename(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:

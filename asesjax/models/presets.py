@@ -58,12 +58,12 @@ class ModelOptions:
 
     preset: str = option("", "a released shape (models/presets.py) instead of the eight fields "
                          "below")  # fmt: skip
-    d_model: int = option(64, "width D", least=1)
-    d_ff: int = option(256, "width of the feed-forward layer", least=1)
-    n_heads: int = option(4, "attention heads H", least=1)
-    d_kv: int = option(16, "width K of a head", least=1)
-    n_encoder_layers: int = option(2, "layers of the encoder", least=1)
-    n_decoder_layers: int = option(2, "layers of the decoder", least=1)
+    d_model: int = option(64, "width D", least=1, most=2**17)
+    d_ff: int = option(256, "width of the feed-forward layer", least=1, most=2**19)
+    n_heads: int = option(4, "attention heads H", least=1, most=2**13)
+    d_kv: int = option(16, "width K of a head", least=1, most=2**13)
+    n_encoder_layers: int = option(2, "layers of the encoder", least=1, most=1000)
+    n_decoder_layers: int = option(2, "layers of the decoder", least=1, most=1000)
     mlp: str = option("relu", "T5 v1.0 has relu; v1.1 and Flan have gated-gelu, UL2 "
                       "gated-silu", choices=MLPS)  # fmt: skip
     tied: bool = option(True, "the output shares the input embedding, scaled by d_model**-0.5 "

@@ -16,7 +16,7 @@ class SegmentOptions:
                          changes="score")  # fmt: skip
     folds: int = option(0, "2 or more: so many scorers, each of which scores the part of the "
                         "training set that it has not seen; the first scores validation too",
-                        least=0, changes="score")  # fmt: skip
+                        least=0, changes="score", most=1000)  # fmt: skip
     reduce: str = option("sum", "of token scores over a piece; mean divides by its words",
                          choices=("sum", "mean"), changes="score")  # fmt: skip
     given: str = option(

@@ -66,15 +66,12 @@ def read_segments(path: str | Path) -> tuple[dict[str, Any], list[SegmentedRecor
     with file, line (from 1) and field for anything that ``write_segments`` does not write.
     """
     header, rows, seen = None, [], set()
-    try:
-        for number, value in read_jsonl(path):
-            where = f"{path}:{number}"
-            if header is None:
-                header = _parse_header(value, where)
-            else:
-                rows.append(_parse_row(value, where, seen))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error}") from None
+    for number, value in read_jsonl(path):
+        where = f"{path}:{number}"
+        if header is None:
+            header = _parse_header(value, where)
+        else:
+            rows.append(_parse_row(value, where, seen))
     if header is None:
         raise UserError(f"{path} is empty; a segments file begins with a header line")
     if len(rows) != header["records"]:

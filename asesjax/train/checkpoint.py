@@ -7,6 +7,7 @@ killed process leaves no half checkpoint; the checksums find later damage.
 """
 
 import contextlib
+import copy
 import errno
 import logging
 import math
@@ -29,7 +30,7 @@ from asesjax.train.checkpoint_files import (
     PREFIX,
     find_checkpoint,
     find_damage,
-    has_checksums,
+    find_whole,
     set_aside,
     step_folder,
     steps,
@@ -39,8 +40,10 @@ from asesjax.train.describe import Description
 from asesjax.train.state import TrainState
 
 _CURSOR = "cursor/metadata"
-# Orbax logs every file and, with tracebacks, failures that come as exceptions all the same.
-logging.getLogger("absl").setLevel(logging.CRITICAL)
+# Orbax logs every file and, with tracebacks, failures that come as exceptions all the same; so does
+# asyncio with those of its tasks.
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 def warn(line: str) -> None:
@@ -90,6 +93,8 @@ class Checkpoints:
         self.wait()
         self._saving = step = cursor["step"]
         self._check_room(state)
+        # It is written later, while training continues and changes what the cursor is made of.
+        cursor = copy.deepcopy(cursor)
         args = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             opt_state=ocp.args.StandardSave(state.opt_state),
@@ -208,13 +213,12 @@ def restore_newest(
                 return TrainState(number, restored.params, restored.opt_state), cursor
             except UserError:
                 raise
-            except Exception as error:  # Orbax raises many kinds for unreadable files
-                damage = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-                if has_checksums(place):
-                    raise UserError(
-                        f"checkpoint {place} is whole but cannot be restored: {damage}; it may be "
-                        "of another optimizer or version of the packages; give another workdir"
-                    ) from error
+            except Exception as error:  # Orbax raises many kinds
+                why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+                raise UserError(
+                    f"checkpoint {place} is whole but cannot be restored: {why}; it may be of "
+                    "another optimizer or version of the packages; give another workdir"
+                ) from error
         aside = set_aside(place)
         then = f"going back to step {there[-1]}" if there else "none is left, starting over"
         say(f"warning: checkpoint {place} is damaged ({damage}); renamed to {aside.name}, {then}")
@@ -222,20 +226,20 @@ def restore_newest(
 
 
 def restore_params(path: str | Path, target: Params, step: int | None = None) -> Params:
-    """Restore parameters alone, from the checkpoint that ``find_checkpoint(path, step)`` finds.
-    Leaves of ``target`` are ``ShapeDtypeStruct`` with shardings. Damage, or other names or shapes,
-    is a UserError.
+    """Restore parameters alone, from the checkpoint that ``find_whole(path, step)`` finds. Leaves
+    of ``target`` are ``ShapeDtypeStruct`` with shardings. Other names or shapes are a UserError.
     """
-    place = find_checkpoint(path, step)
-    if damage := find_damage(place):
-        raise UserError(f"checkpoint {place} is damaged ({damage}); give an earlier one")
+    place = find_whole(path, step, warn)
     _check_shapes(place, target)
     return _read(place, params=target).params
 
 
 def read_cursor(path: str | Path, step: int | None = None) -> dict[str, Any]:
     """Read the cursor of a checkpoint: step, seconds, tokens and whatever was saved with them."""
-    return read_json(find_checkpoint(path, step) / _CURSOR)
+    place = find_checkpoint(path, step)
+    if damage := find_damage(place, ("cursor",)):
+        raise UserError(f"checkpoint {place} is damaged ({damage}); give an earlier one")
+    return read_json(place / _CURSOR)
 
 
 def _read_cursor(place: Path, step: int) -> dict[str, Any]:

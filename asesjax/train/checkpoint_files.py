@@ -1,18 +1,19 @@
 """The folders of checkpoints: which there are, and whether their files are as they were written."""
 
 import re
-import zlib
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import jax
 from jax.experimental import multihost_utils
 
 from asesjax.core.errors import UserError
-from asesjax.core.files import read_json, write_json
+from asesjax.core.files import changed_files, checksum, read_json, write_json
 
 PREFIX = "step"
 _CHECKSUMS = "files.json"
 _ITEMS = ("params", "opt_state", "cursor", "model.json", "vocab")
+OF_WEIGHTS = ("params", "model.json", "vocab")  # the items that decoding needs
 
 
 def steps(folder: str | Path) -> list[int]:
@@ -53,56 +54,87 @@ def find_checkpoint(path: str | Path, step: int | None = None) -> Path:
 
 def write_checksums(place: Path) -> None:
     """Write the size and CRC-32 of every file of a checkpoint into its ``files.json``."""
-    write_json(place / _CHECKSUMS, _checksums(place))
+    write_json(place / _CHECKSUMS, {name: checksum(place / name) for name in _files(place)})
 
 
-def has_checksums(place: Path) -> bool:
-    """Return whether ``find_damage`` can find any."""
-    return (place / _CHECKSUMS).exists()
-
-
-def find_damage(place: Path) -> str:
-    """Compare the files of a checkpoint with its checksums, if any; return what is wrong or ""."""
-    if not has_checksums(place):
-        return ""
+def find_damage(place: Path, items: Sequence[str] = _ITEMS) -> str:
+    """Compare files of a checkpoint with its checksums; return what is wrong or ""."""
     try:
-        expected = read_json(place / _CHECKSUMS)
-        found = _checksums(place)
-    except (UserError, UnicodeDecodeError, OSError) as error:
+        expected = {name: sums for name, sums in read_json(place / _CHECKSUMS).items()
+                    if name.split("/")[0] in items}  # fmt: skip
+    except UserError as error:
         return str(error)
-    for name, (size, crc) in expected.items():
-        if name not in found:
-            return f"{name} is missing"
-        if found[name] != [size, crc]:
-            return f"{name} has {found[name][0]} bytes, {size} were written; contents differ"
-    return ""
+    unknown = [name for name in _files(place, items) if name not in expected]
+    if unknown or not expected:
+        return f"{_CHECKSUMS} does not name {unknown[0] if unknown else 'its files'}"
+    wrong = changed_files(place, expected)
+    return wrong[0][1] if wrong else ""
 
 
-def _checksums(place: Path) -> dict[str, list[int]]:
-    sums = {}
+def _files(place: Path, items: Sequence[str] = _ITEMS) -> list[str]:
     # Orbax writes marks of its own beside the items, and into them, when ours is done.
-    items = [place / item for item in _ITEMS]
-    for path in sorted(path for item in items for path in (item, *item.rglob("*"))):
-        if path.is_file() and path.name != "commit_success.txt":
-            size = crc = 0
-            with open(path, "rb") as file:
-                while block := file.read(1 << 22):
-                    size, crc = size + len(block), zlib.crc32(block, crc)
-            sums[path.relative_to(place).as_posix()] = [size, crc]
-    return sums
+    paths = sorted(path for item in items for path in (place / item, *(place / item).rglob("*")))
+    return [path.relative_to(place).as_posix() for path in paths
+            if path.is_file() and path.name != "commit_success.txt"]  # fmt: skip
+
+
+def find_whole(
+    path: str | Path, step: int | None = None, say: Callable[[str], None] = print
+) -> Path:
+    """Return what ``find_checkpoint`` finds if its parameters are as they were written. Where they
+    are not and no step was asked for, it is the newest before it that is whole, and ``say`` gets a
+    warning; otherwise that is a UserError.
+    """
+    place = find_checkpoint(path, step)
+    damage = find_damage(place, OF_WEIGHTS)
+    if not damage:
+        return place
+    if step is None and place != Path(path).absolute():
+        own = int(place.name.removeprefix(f"{PREFIX}_"))
+        for earlier in reversed([n for n in steps(place.parent) if n < own]):
+            other = step_folder(place.parent, earlier)
+            if not find_damage(other, OF_WEIGHTS):
+                say(f"warning: checkpoint {place} is damaged ({damage}); {other.name} before it is "
+                    "used; asesjax run trains it again")  # fmt: skip
+                return other
+    raise UserError(
+        f"checkpoint {place} is damaged ({damage}); put back what was written, give an earlier "
+        "one, or let asesjax run train it again"
+    )
+
+
+def drop_damaged(folder: str | Path, kept: Iterable[int]) -> str:
+    """Rename the first checkpoint with damaged parameters and all after it; return what was wrong
+    with it, or "". Process 0 calls this, while the others wait.
+    """
+    places = (step_folder(folder, step) for step in sorted(kept))
+    damage, first = next(((found, place) for place in places
+                          if (found := find_damage(place, OF_WEIGHTS))), ("", None))  # fmt: skip
+    if not damage:
+        return ""
+    for step in steps(folder):
+        place = step_folder(folder, step)
+        if place == first or step > int(first.name.removeprefix(f"{PREFIX}_")):
+            place.rename(_aside(place))
+    return f"checkpoint {first} is damaged ({damage})"
 
 
 def set_aside(place: Path) -> Path:
     """Rename a damaged checkpoint, once for all processes; returns where it lies then."""
-    number, aside = 1, place.with_name(f"damaged_{place.name}")
-    while aside.exists():
-        number += 1
-        aside = place.with_name(f"damaged_{place.name}_{number}")
+    aside = _aside(place)
     # Every process finds the same damage; one renames, when all have looked.
     _meet(f"found {place.name}")
     if jax.process_index() == 0:
         place.rename(aside)
     _meet(f"renamed {place.name}")
+    return aside
+
+
+def _aside(place: Path) -> Path:
+    number, aside = 1, place.with_name(f"damaged_{place.name}")
+    while aside.exists():
+        number += 1
+        aside = place.with_name(f"damaged_{place.name}_{number}")
     return aside
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from asesjax.core.errors import UserError
+from asesjax.core.options import MOST
 from asesjax.train.options import DECODED, OF_ROLES
 
 UNITS = ("steps", "examples", "epochs", "tokens")
@@ -35,7 +36,10 @@ def n_steps(
         "epochs": value * n_examples,
         "tokens": value / mean_tokens_per_example * share,
     }[unit]
-    return max(1, round(examples / batch))
+    steps = examples / batch
+    if steps > MOST:
+        raise UserError(f"train.{unit}={value:g} makes {steps:.3g} steps; {MOST} at most can be")
+    return max(1, round(steps))
 
 
 def length(train: Any) -> tuple[str, float]:

@@ -67,6 +67,7 @@ class TrainResult:
     # step of the selected checkpoint: the best by ``train.keep_best`` of ``OF_ROLES``, or the last
     best_step: int
     n_examples: int  # different ones
+    evaluations: Sequence[dict[str, Any]] = ()  # step and measures of each
     n_programs: int = 0  # training programs that this call compiled, one for each batch shape
     compile_seconds: float = 0.0  # that this call took to compile them
 
@@ -161,7 +162,10 @@ def train(
         )
 
     with ExitStack() as stack:
-        log = stack.enter_context(MetricLog(workdir, first)) if is_first() else None
+        log = None
+        if is_first():
+            written = cursor.get("metrics", (0, 0))
+            log = stack.enter_context(MetricLog(workdir, first, written, checkpoint.warn))
         saves = Checkpoints(folder, kept, train_config.keep_last, description)
         stack.callback(saves.close)
         progress = Progress(role, n_steps, first, "step", quiet=not is_first())
@@ -199,9 +203,9 @@ def train(
         def save() -> dict[str, Any]:
             meter.flush()
             with clock.paused():
-                if log is not None:
-                    log.sync()
                 cursor = mine | meter.carry() | {"step": step, "evaluations": evaluations}
+                if log is not None:
+                    cursor["metrics"] = log.sync()
                 saves.save(state, cursor)
             return cursor
 
@@ -286,4 +290,5 @@ def _result(
         kept_steps=tuple(k for k in kept if k <= step),
         best_step=best,
         n_examples=n_examples,
+        evaluations=cursor.get("evaluations", ()),
     )

@@ -2,7 +2,6 @@
 
 from asesjax.core.options import NOTHING, option, section
 
-_INF = float("inf")
 # Measures of a role alone on its validation examples, and of the chains that all roles write.
 OF_ROLES, DECODED = ("validation_loss", "validation_accuracy"), ("answer_accuracy", "bleu")
 
@@ -12,35 +11,33 @@ class TrainOptions:
     """Length, batches, optimizer and loss of the training of a role."""
 
     batch_size: int = option(32, "rows (examples) of an optimizer step, all devices together",
-                             least=1)  # fmt: skip
-    microbatches: int = option(1, "gradient accumulation inside a step", least=1)
+                             least=1, most=2**20)  # fmt: skip
+    microbatches: int = option(1, "gradient accumulation inside a step", least=1, most=2**20)
     steps: int = option(
         0, "length of training in optimizer steps of a method, shared by its roles; exactly one of "
         "steps, examples, epochs and tokens is not 0", least=0,
     )  # fmt: skip
     examples: int = option(0, "length of training in examples, of each role", least=0)
     epochs: float = option(0.0, "length of training in passes of each role over its own examples",
-                           least=0)  # fmt: skip
+                           least=0, most=10**6)  # fmt: skip
     tokens: int = option(
         4_000_000, "length of training in real (not padding) source and target tokens of a method, "
-        "shared by its roles: it matches compute", least=0,
-    )  # fmt: skip
+        "shared by its roles: it matches compute", least=0, most=10**13)  # fmt: skip
     records: int = option(0, "train on the first so many training records, 0 for all: rows of one "
                           "run may so learn from different numbers", least=0)  # fmt: skip
     optimizer: str = option("adafactor", "the optimizer",
                             choices=("adamw", "adafactor", "lion", "sgd"))  # fmt: skip
     learning_rate: float = option(
-        0.05, "peak; with adafactor relative to the size of a parameter", above=0, below=_INF
+        0.05, "peak; with adafactor relative to the size of a parameter", above=0
     )
     schedule: str = option("cosine", "of the learning rate",
                            choices=("cosine", "inverse_square_root", "constant"))  # fmt: skip
     warmup_share: float = option(0.06, "share of all steps that the rate rises", least=0, below=1)
     final_share: float = option(0.05, "share of the peak where the cosine ends", least=0, most=1)
-    weight_decay: float = option(0.0, "decoupled weight decay", least=0, below=_INF)
+    weight_decay: float = option(0.0, "decoupled weight decay", least=0)
     beta1: float = option(0.9, "decay of the first moment", least=0, below=1)
     beta2: float = option(0.99, "decay of the second moment", least=0, below=1)
-    clip_norm: float = option(1.0, "largest norm of a gradient; 0: no clipping", least=0,
-                              below=_INF)  # fmt: skip
+    clip_norm: float = option(1.0, "largest norm of a gradient; 0: no clipping", least=0)
     rate_factors: tuple[str, ...] = option(
         (), 'items "regex=factor" of the learning rate, by parameter name; 0 freezes'
     )
@@ -58,23 +55,26 @@ class TrainOptions:
                                changes=NOTHING)  # fmt: skip
     label_smoothing: float = option(0.0, "share of the target spread over all ids", least=0,
                                     below=1)  # fmt: skip
-    z_loss: float = option(0.0, "weight of the squared log normalizer", least=0, below=_INF)
+    z_loss: float = option(0.0, "weight of the squared log normalizer", least=0)
     normalize: str = option("weights", "divide the summed loss by the weights or by the examples",
                             choices=("weights", "examples"))  # fmt: skip
     source_buckets: tuple[int, ...] = option(
-        (64, 96, 128), "lengths that sources are padded to; (): chosen from the examples' own"
-    )
+        (64, 96, 128), "lengths that sources are padded to; (): chosen from the examples' own",
+        least=1, most=2**20,
+    )  # fmt: skip
     target_buckets: tuple[int, ...] = option(
-        (16, 80), "lengths that targets are padded to; (): chosen from the examples' own"
-    )
+        (16, 80), "lengths that targets are padded to; (): chosen from the examples' own",
+        least=1, most=2**20,
+    )  # fmt: skip
     packed_length: int = option(
         0, "above 0, examples share rows whose longer side has so many positions at most, and "
-        "batch_size counts rows; buckets then serve validation and scoring alone", least=0,
-    )  # fmt: skip
+        "batch_size counts rows; buckets then serve validation and scoring alone",
+        least=0, most=2**20)  # fmt: skip
     log_every_steps: int = option(20, "steps between lines of metrics.jsonl", least=1,
                                   changes=NOTHING)  # fmt: skip
     evaluate_every_share: float = option(
-        0.25, "share of all steps between validations, each of which keeps a checkpoint", above=0,
+        0.25, "share of all steps between validations, each of which keeps a checkpoint",
+        least=0.001,
         most=1,
     )  # fmt: skip
     keep_best: str = option(

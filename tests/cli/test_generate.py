@@ -338,6 +338,14 @@ def test_bad_rows_are_named_before_anything_is_generated(workdir, tmp_path, caps
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl"]
 
 
+@pytest.mark.timeout(60)
+def test_an_output_that_is_no_file_is_not_read(workdir, tmp_path, capsys):
+    source = write(tmp_path / "in.jsonl", questions(1))
+    for target in ("/dev/full", "/dev/zero", tmp_path):
+        assert generate(workdir, "--input", source, "--output", target) == 2
+        assert f"--output {target} is no file that can be continued" in capsys.readouterr().err
+
+
 def test_bad_files_are_named(workdir, tmp_path, capsys):
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     for content, words in (
@@ -353,7 +361,8 @@ def test_bad_files_are_named(workdir, tmp_path, capsys):
     assert generate(workdir, "--input", tmp_path / "x", "--output", target) == 2
     assert "cannot read" in capsys.readouterr().err
     write(source, [GOOD])
-    assert generate(workdir, "--input", source, "--output", tmp_path) == 2
+    (tmp_path / "file").write_text("")
+    assert generate(workdir, "--input", source, "--output", tmp_path / "file/out.jsonl") == 2
     assert "cannot write" in capsys.readouterr().err
 
 

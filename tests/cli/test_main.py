@@ -49,6 +49,13 @@ def test_help_lists_the_verbs(capsys):
         (["segment"], "--workdir"),
         (["run", "--workdir", "w", "--config.seed"], "needs a value"),
         (["run", "--workdir", "w", "--config.seed=1", "--config.seed=2"], "given twice"),
+        (["run", "--workdir", ""], "--workdir is empty"),
+        (["data", "--workdir", " "], "--workdir is empty"),
+        (["run", "--workdir", "w" * 300], "File name too long"),
+        (["run", "--workdir", "w", "--config", "c" * 300 + ".py"], "File name too long"),
+        (["evaluate", "--predictions", "p" * 300], "File name too long"),
+        (["generate", "--workdir", "w", "--method", "m\udcff"], "argument 5, 'm\\udcff', is not"),
+        (["r" * 5000], "unknown verb"),
     ],
 )
 def test_mistakes_give_one_line(argv, words, capsys, tmp_path, monkeypatch):
@@ -107,9 +114,21 @@ def test_a_disk_that_cannot_be_written_gives_one_line(monkeypatch, tmp_path, cap
 
     assert fails(monkeypatch, tmp_path, failure) == 2
     error = capsys.readouterr().err
-    assert f"cannot write w/scores/train.jsonl: {os.strerror(number)}" in error
+    assert f"cannot read or write w/scores/train.jsonl: {os.strerror(number)}" in error
     with pytest.raises(OSError):
         fails(monkeypatch, tmp_path, lambda: os.stat(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: no room")])
+def test_memory_that_is_not_enough_gives_one_line(monkeypatch, tmp_path, capsys, error):
+    def failure():
+        raise error
+
+    assert fails(monkeypatch, tmp_path, failure) == 2
+    assert "there is not enough memory" in capsys.readouterr().err
+    with pytest.raises(RuntimeError, match="a fault"):
+        error = RuntimeError("a fault")
+        fails(monkeypatch, tmp_path, failure)
 
 
 def test_segment_a_file(tmp_path, capsys):

@@ -4,6 +4,7 @@ import pytest
 
 from asesjax.cli.main import main
 from asesjax.config import (
+    WORKDIR_FORMAT,
     base_config,
     finish,
     flatten,
@@ -44,6 +45,17 @@ def test_file_argument_and_overrides(tmp_path):
         ({"model.tied": "1"}, "model.tied must be true or false"),
         ({"train.source_buckets": "64.0,128"}, "must hold only int"),
         ({"methods": "usm,dsmm"}, "did you mean 'dsm'"),
+        ({"methods": "x" * 300}, "a row cannot be called"),
+        ({"variants.a/b.method": "usm"}, "a row cannot be called 'a/b'"),
+        ({"segment.beta": "1e999"}, "segment.beta must be a finite number, got inf"),
+        ({"segment.beta": "9" * 400}, "segment.beta must be a finite number, got inf"),
+        ({"segment.beta": "{{}}"}, "segment.beta must be a float, got '{{}}'"),
+        ({"segment.beta": "(" * 9999}, "segment.beta must be a float, got '(((("),
+        ({"seed": "9" * 9999}, "seed must be an int, got '9999"),
+        ({"train.batch_size": str(2**31)}, "train.batch_size must be at least 1 and at most 10485"),
+        ({"train.source_buckets": "0,"}, "train.source_buckets must be at least 1"),
+        ({"ases.stop_text": "a\ud800b"}, "ases.stop_text is not UTF-8 text"),
+        ({"data.path": "a\0b"}, "data.path holds the character of code 0"),
     ],
 )
 def test_wrong_overrides_are_explained(overrides, words):
@@ -56,7 +68,14 @@ def test_wrong_overrides_are_explained(overrides, words):
     "body, words",
     [
         ("    c.segmnt = 1\n", "segment"),
-        ("    c.segment.beta = 'high'\n", "beta"),
+        ("    c.segment.beta = 'high'\n", "segment.beta must be a float, got 'high' (str)"),
+        ("    c.train.steps = 2.0\n", "train.steps must be an int, got 2.0 (float)"),
+        ("    c.train = 3\n", "train"),
+        ("    c.methods = 'usm'\n", "methods must be a list of str"),
+        ("    c.plugins = 3\n", "plugins must be a list of str"),
+        ("    c.name = 3\n", "name must be a str, got 3 (int)"),
+        ("    c.name = '\\ud800'\n", "name is not UTF-8 text"),
+        ("    c.seed = 10 ** 5000\n", "seed must be at least 0 and at most 2147483647, got a num"),
         ("    c.segment.strategy = 'entrpy'\n", "did you mean 'entropy'"),
     ],
 )
@@ -83,6 +102,11 @@ def test_missing_file_and_missing_function(tmp_path):
         ("x = (\n", "return base_config()", "mine.py:2: "),
         ("\n", "return undefined", "mine.py:4: NameError"),
         ("\n", "return {}", "must return base_config() with fields changed, got dict"),
+        ("\n", "pass", "must return base_config() with fields changed, got NoneType"),
+        ("\n", "raise ValueError", "mine.py:4: ValueError"),
+        ("import no_such_module\n", "pass", "mine.py:2: ModuleNotFoundError"),
+        ("raise SystemExit(3)\n", "pass", "mine.py:2: SystemExit: 3"),
+        ("x = '\\0'\nexec(x)\n", "pass", "mine.py:3: "),
     ],
 )
 def test_what_a_config_file_raises_is_one_sentence_with_its_line(tmp_path, top, body, words):
@@ -136,13 +160,14 @@ def test_a_workdir_remembers_its_configuration(tmp_path):
     assert read_workdir(tmp_path, {"seed": "5"}).seed == 5
 
 
-@pytest.mark.parametrize("found, number", [({}, 1), ({"workdir_format": 3}, 3)])
+@pytest.mark.parametrize("found, number", [({}, 1), ({"workdir_format": 99}, 99)])
 def test_a_workdir_of_another_format_is_refused_by_name(tmp_path, capsys, found, number):
     write_json(tmp_path / "config.json", {"seed": 0, "train.steps": 2} | found)
     config = write(tmp_path, "")
     with pytest.raises(UserError) as error:
         read_workdir(tmp_path)
-    words = f"{tmp_path} is of workdir format {number} and this version reads format 2"
+    own = f"this version reads format {WORKDIR_FORMAT}"
+    words = f"{tmp_path} is of workdir format {number} and {own}"
     assert words in str(error.value)
     for more in ([], ["--config", str(config)]):
         assert main(["run", "--workdir", str(tmp_path), *more]) == 2

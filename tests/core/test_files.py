@@ -1,3 +1,4 @@
+import fcntl
 import subprocess
 import sys
 
@@ -26,14 +27,51 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
 
 @pytest.mark.parametrize(
     "body, words",
-    [('{"a": 1}\n{"a": \n', ":2: not JSON"), ("[1]\n", ":1: expected a JSON object, got list")],
+    [
+        (b'{"a": 1}\n{"a": \n', ":2: not JSON"), (b"[1]\n", ":1: expected a JSON object, got list"),
+        (b"null", ":1: expected a JSON object, got None"), (b"7", "a JSON object, got int"),
+        (b'{"a": 1}\n{"a": "\xff"}', ":2: not UTF-8"), (b'{"a": ' + b"9" * 5000 + b"}", ":1: a n"),
+        (b'{"a": ' + b"[" * 200_000 + b"}", ":1: brackets are nested too deeply"),
+        (b'{"a": ' + b'{"a":' * 200_000 + b"}", ":1: brackets are nested too deeply"),
+        (b"\x00", ":1: not JSON"),
+    ],
 )
-def test_bad_lines_are_named(tmp_path, body, words):
-    path = tmp_path / "x.jsonl"
-    path.write_text(body)
+@pytest.mark.parametrize("read", [read_json, lambda path: list(read_jsonl(path))])
+def test_bad_json_is_named(tmp_path, read, body, words):
+    path = tmp_path / "x.json"
+    path.write_bytes(body)
     with pytest.raises(UserError) as error:
-        list(read_jsonl(path))
-    assert f"{path}{words}" in str(error.value)
+        read(path)
+    assert str(path) in str(error.value) and words in str(error.value)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match="cannot read .*x.json: Is a directory"):
+        read(path)
+    with pytest.raises(UserError, match="cannot write .*x.json: what lies there is no file"):
+        write_json(path, {})
+
+
+def test_an_error_of_the_disk_names_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(OSError) as caught:
+        write_text(tmp_path / "a.txt", "x")
+    assert caught.value.filename == str(tmp_path / "a.txt")
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / ".folder.20.tmp/weights").mkdir(parents=True)
+    names = ["a.txt", ".a.txt.17.tmp", "deep/.b.txt.18.tmp", ".c.tmp", ".d.x.tmp"]
+    for name in names:
+        (tmp_path / name).write_text("half")
+    with open(tmp_path / ".a.txt.19.tmp", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # a process that is writing
+        write_text(tmp_path / "a.txt", "whole")
+        left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+        assert left == {*names, ".a.txt.19.tmp"} - {".a.txt.17.tmp"}
+    with locked(tmp_path):
+        left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+    assert left == {"a.txt", ".c.tmp", ".d.x.tmp", ".lock"}
 
 
 def test_absent_files_are_named(tmp_path):

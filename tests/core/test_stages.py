@@ -1,22 +1,27 @@
+from pathlib import Path
+
 import pytest
 
 from asesjax.core.errors import UserError
+from asesjax.core.files import check_output
 from asesjax.core.stages import Stage, builds_on, in_order, run_stages
 
 VALUES = {"a": {"data.n": 1}, "b": {"train.lr": 0.1}, "c": {"eval.x": (1, 2)}}
 CHANGED = VALUES | {"b": {"train.lr": 0.2}}
 
 
-def go(tmp_path, log, values=VALUES, redo=False, fail=(), error=RuntimeError):
+def go(tmp_path, log, values=VALUES, redo=False, fail=(), late=(), error=RuntimeError):
     """Run a, then b, then c, each with the fields it reads; return the lines that were said."""
 
     def stage(name, needs=()):
         def run():
             log.append(name)
+            (tmp_path / name).mkdir(exist_ok=True)
             if name in fail:
                 raise error(name)
-            (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / "out").write_text("x")
+            if name in late:
+                raise error(name)
 
         return Stage(name, run, values[name], needs, outputs=(name,))
 
@@ -39,18 +44,62 @@ def test_finished_stages_are_kept(tmp_path):
 def test_a_failed_stage_resumes_and_later_ones_follow(tmp_path):
     log = []
     with pytest.raises(RuntimeError):
-        go(tmp_path, log, fail=("b",))
+        go(tmp_path, log, late=("b",))
     lines = go(tmp_path, log)
     assert log == ["a", "b", "b", "c"]
     assert any("[b] resumes" in line for line in lines)
 
 
-def test_a_stage_that_a_mistake_stopped_before_it_wrote_anything_is_no_result(tmp_path):
+@pytest.mark.parametrize("error", [UserError, OSError, KeyboardInterrupt])
+def test_a_stage_that_was_stopped_before_it_wrote_anything_is_no_result(tmp_path, error):
     log = []
-    with pytest.raises(UserError, match="b"):
-        go(tmp_path, log, fail=("b",), error=UserError)
+    with pytest.raises(error, match="b"):
+        go(tmp_path, log, fail=("b",), error=error)
     go(tmp_path, log, CHANGED)  # the corrected command needs no redo
     assert log == ["a", "b", "b", "c"]
+
+
+def swapped(path):
+    path.write_text("y")
+
+
+def replaced(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("change", [Path.unlink, swapped, replaced, lambda p: p.write_text("xx")])
+@pytest.mark.parametrize("name", ["b/out", "stages/b.json"])
+def test_a_changed_output_is_named_and_made_anew_on_request(tmp_path, change, name):
+    log = []
+    go(tmp_path, log)
+    change(tmp_path / name)
+    if (tmp_path / name).exists() or name == "b/out":
+        with pytest.raises(UserError, match=f"(?s)stage b: .*{name}.*--redo") as caught:
+            go(tmp_path, log)
+        assert "stage a:" not in str(caught.value) and "stage c:" not in str(caught.value)
+        if name == "b/out":
+            with pytest.raises(UserError, match="stage b wrote it.*asesjax run .*--redo"):
+                check_output(tmp_path / "b")
+        assert log == ["a", "b", "c"]
+    go(tmp_path, log, redo=True)
+    assert log == ["a", "b", "c", "b"]
+    assert (tmp_path / "b/out").read_text() == "x"
+    check_output(tmp_path / "b")
+
+
+def test_what_is_large_is_asked_for_where_a_stage_that_reads_it_will_run(tmp_path):
+    log, whole = [], [False]
+
+    def stage(name, needs=(), **more):
+        return Stage(name, lambda: log.append(name), VALUES[name], needs, **more)
+
+    a, b = stage("a", whole=lambda: whole[0]), stage("b", ("a",))
+    run_stages([a], tmp_path)
+    run_stages([a], tmp_path)
+    assert log == ["a"]
+    run_stages([a, b], tmp_path)
+    assert log == ["a", "a", "b"]
 
 
 def test_needs_of_a_shared_stage_add_up():

@@ -97,4 +97,4 @@ def test_chinese_reports_go_through_every_stage(data_folder, tmp_path):
         for record in read_records(tmp_path / f"data/{split}.jsonl"):
             for text in (record.question, record.rationale):
                 assert vocab.decode(vocab.encode(text)) == " ".join(text.split())
-    assert all(row["unknown"] == 0 for row in read_json(tmp_path / "data/audit.json"))
+    assert all(row["unknown"] == 0 for row in read_json(tmp_path / "data/audit.json", list))

@@ -15,7 +15,7 @@ import pytest
 
 from asesjax.cli.main import main
 from asesjax.config import load_config
-from asesjax.core.files import read_json, read_jsonl
+from asesjax.core.files import locked, read_json, read_jsonl
 from asesjax.evals.paired import holm, mean_interval, sign_flip
 from asesjax.evals.report import is_right
 from asesjax.experiment import open_run
@@ -113,11 +113,18 @@ def test_a_changed_configuration_is_refused_and_not_saved(finished, capsys):
         (["train", "--method", "direct"], "is of several seeds, (0, 1)"),
         (["run", "--config.seeds=()"], "holds runs of several seeds"),
         (["run", "--config.seeds=1,1"], "seeds must be different numbers from 0 on, got (1, 1)"),
+        (["run", "--config.seeds=1,2"], "compares seeds 0, 1, and seeds=1,2 leaves out 0"),
     ],
 )
 def test_a_folder_of_several_seeds_refuses_what_takes_one_run(finished, capsys, arguments, words):
     assert main([*arguments, "--workdir", str(finished)]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_two_runs_over_seeds_cannot_share_a_folder(finished, capsys):
+    with locked(finished):
+        assert main(["run", "--workdir", str(finished), "--config.seeds=0,1,2"]) == 2
+    assert "another run is using workdir" in capsys.readouterr().err
 
 
 def test_a_folder_of_one_seed_refuses_several(finished, capsys):

@@ -70,7 +70,7 @@ def selected(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         seen = script(patch, [0.1, 0.5, 0.5, 0.2])
         execute(run, until=("train-dsm",))
-    files = sorted((run / "curves/dsm").iterdir())
+    files = sorted((run / "curves/dsm").glob("*.jsonl"))
     before = {path.name: path.stat().st_mtime_ns for path in files}
     execute(run)
     return run, seen, before
@@ -102,14 +102,14 @@ def test_the_best_evaluation_is_selected_for_all_roles_and_restored_exactly(sele
 
 def test_the_curve_is_what_was_measured_and_is_decoded_once(selected):
     run, seen, before = selected
-    points = read_json(run / "predictions/dsm/curve.json")
+    points = read_json(run / "predictions/dsm/curve.json", list)
     kept = [own["kept_steps"] for own in results(run.workdir)]
     assert [tuple(point["steps"]) for point in points] == list(zip(*kept, strict=True))
     for point, measured in zip(points, seen, strict=True):
         rows = [row for _, row in read_jsonl(run / "predictions/dsm" / point["file"])]
         chains, references = ([row[k] for row in rows] for k in ("chain", "reference_chain"))
         assert len(rows) == 4 and measured["bleu"] == corpus_bleu(chains, references, "en")
-    files = {path.name: path.stat().st_mtime_ns for path in (run / "curves/dsm").iterdir()}
+    files = {path.name: path.stat().st_mtime_ns for path in (run / "curves/dsm").glob("*.jsonl")}
     assert files == before and len(files) == 4
 
 
@@ -130,7 +130,7 @@ def test_roles_stop_together_and_a_killed_selection_resumes_to_the_same(
         patch.setattr(curve, "predict", killed)
         with pytest.raises(Killed):
             execute(run, until=("train-dsm",))
-    assert len(list((tmp_path / "curves/dsm").iterdir())) == 1
+    assert len(list((tmp_path / "curves/dsm").glob("*.jsonl"))) == 1
     assert not (tmp_path / "roles/dsm/es/result.json").exists()
     execute(run, until=("decode-dsm",))
 
@@ -142,8 +142,8 @@ def test_roles_stop_together_and_a_killed_selection_resumes_to_the_same(
         for step in result["kept_steps"]:  # trained in turn, as if through
             assert same(params(run, role, step), params(selected[0], role, step))
         assert same(params(run, role), params(run, role, result["best_step"]))
-    assert len(read_json(tmp_path / "predictions/dsm/curve.json")) == 3
-    rows = [row for _, row in read_jsonl(next((tmp_path / "curves/dsm").iterdir()))]
+    assert len(read_json(tmp_path / "predictions/dsm/curve.json", list)) == 3
+    rows = [row for _, row in read_jsonl(next((tmp_path / "curves/dsm").glob("*.jsonl")))]
     assert 0 <= accuracy(rows, "numeric")[0] <= 1
 
 

@@ -187,7 +187,7 @@ def test_phases_go_on_between_evaluations_by_what_is_written(finished, tmp_path)
     for k in ("", "0/", "1/", "2/"):
         file = f"chunks/{k}train.npz"
         assert (tmp_path / file).read_bytes() == (finished / file).read_bytes()
-    assert len(list((tmp_path / "curves/cwt").iterdir())) == 2
+    assert len(list((tmp_path / "curves/cwt").glob("*.jsonl"))) == 2
 
 
 def test_too_few_steps_for_the_phases(finished, tmp_path, capsys):

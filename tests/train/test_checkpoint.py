@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import shutil
+import threading
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from asesjax.core.errors import UserError
@@ -14,6 +16,7 @@ from asesjax.models import t5
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.place import param_shardings, rules
 from asesjax.train import checkpoint, optim, state
+from asesjax.train.checkpoint_files import drop_damaged
 from asesjax.train.describe import Description, describe_start
 
 
@@ -188,20 +191,51 @@ def test_two_damaged_checkpoints_fall_back_to_the_third(copy, saved, target):
     assert cursor["step"] == 2 and len(lines) == 2
 
 
-def test_damage_without_checksums_is_found_by_reading(copy, saved, target):
-    newest = copy / "step_10"
-    (newest / "files.json").unlink()
-    got, cursor = checkpoint.restore_newest(copy, target)
-    assert cursor["step"] == 10  # whole, if unproven
-    (newest / "cursor" / "metadata").unlink()
+def test_a_checkpoint_without_checksums_is_damaged(copy, saved, target):
+    (copy / "step_10/files.json").unlink()
     got, _ = checkpoint.restore_newest(copy, target)
     same(got, saved[1][8])
 
 
-def test_a_damaged_checkpoint_is_not_taken_as_parameters(copy, target):
+def test_decoding_asks_for_whole_parameters_and_no_more(copy, saved, target, capfd):
+    for item in ("opt_state", "cursor"):
+        for path in files_of(copy / "step_10"):
+            if path.is_relative_to(copy / f"step_10/{item}"):
+                truncate(path)
+    same(checkpoint.restore_params(copy, target.params), saved[1][10].params)
+    with pytest.raises(UserError, match="step_10 is damaged .cursor/metadata"):
+        checkpoint.read_cursor(copy, 10)
+    assert capfd.readouterr().err == ""
     truncate(files_of(copy / "step_10")[-1])
     with pytest.raises(UserError, match="step_10 is damaged"):
-        checkpoint.restore_params(copy, target.params)
+        checkpoint.restore_params(copy, target.params, 10)
+    same(checkpoint.restore_params(copy, target.params), saved[1][8].params)
+    assert "step_8 before it is used" in capfd.readouterr().err
+    assert "step_10 is damaged" in drop_damaged(copy, [8, 10]) and checkpoint.steps(copy) == [2, 8]
+    assert drop_damaged(copy, [2, 8]) == ""
+
+
+def test_what_a_save_is_given_may_change_at_once(tmp_path, saved, target, monkeypatch):
+    go, written = threading.Event(), ocp.JsonCheckpointHandler._save_fn
+
+    async def late(*args):
+        assert go.wait(60)
+        await written(*args)
+
+    monkeypatch.setattr(ocp.JsonCheckpointHandler, "_save_fn", late)
+    saves = checkpoint.Checkpoints(tmp_path)
+    cursor = {"step": 10, "evaluations": [{"step": 5}], "totals": {"n": 1}}
+    given = jax.tree.map(lambda leaf: jax.numpy.array(leaf), saved[1][10])
+    saves.save(given, cursor)
+    jax.tree.map(lambda leaf: leaf.delete(), given)  # as donating to the next step does
+    cursor["evaluations"].append({"step": 10})
+    cursor["totals"]["n"] = 2
+    go.set()
+    saves.close()
+    assert checkpoint.read_cursor(tmp_path, 10) == {
+        "step": 10, "evaluations": [{"step": 5}], "totals": {"n": 1}
+    }  # fmt: skip
+    same(checkpoint.restore_params(tmp_path, target.params), saved[1][10].params)
 
 
 def test_other_shapes_are_listed_and_nothing_is_renamed(tiny, copy, target):

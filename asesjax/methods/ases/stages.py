@@ -27,7 +27,6 @@ from asesjax.segment.label import balance, f1_from_counts, lopsided, segmentatio
 from asesjax.segment.pieces import Piece
 from asesjax.segment.records import write_segments
 from asesjax.segment.score import SCORES
-from asesjax.train.checkpoint import read_cursor
 from asesjax.train.duration import best_step
 
 _SPLITS = ("train", "validation")
@@ -144,13 +143,13 @@ def load_scorer(run: Run, scorer: Method, vocab: Vocabulary) -> tuple[Scorer, di
     run, role = dataclasses.replace(run, config=scorer.config), scorer.roles[0]
     folder, train = role_folder(run, scorer.name, role), run.config.train
     result = read_json(folder / "result.json")
-    evaluations = read_cursor(folder, result["steps"]).get("evaluations")
+    evaluations = result["evaluations"]
     step = result["best_step"]
     if evaluations and not train.keep_best:
         step = best_step(evaluations, "validation_loss")
     params, model = load_role(run, scorer, role, step), model_config(run, vocab)
     facts = {"row": scorer.name, "step": step}
-    for one in evaluations or ():
+    for one in evaluations:
         if one["step"] == step:
             facts["validation_loss"] = one["validation_loss"]
 
@@ -174,6 +173,12 @@ def segment_pieces(run: Run, at: Labelling = PLAIN) -> None:
             ScoredRecord(**row | {"pieces": tuple(Piece(*pair) for pair in row["pieces"])})
             for _, row in read_jsonl(run / f"{at.scores}/{split}.jsonl")
         ]
+        records = read_records(run / f"data/{split}.jsonl")
+        if [row.id for row in scored] != [record.id for record in records]:
+            raise UserError(
+                f"{run / at.scores}/{split}.jsonl is of other records than data/{split}.jsonl; run "
+                "again with --redo"
+            )
         rows = segment_scored(scored, options.strategy, options.beta)
         write_segments(run / f"{at.segments}/{split}.jsonl", rows, reads(run.config, "segment"))
         write_annotations(
@@ -189,7 +194,7 @@ def segment_pieces(run: Run, at: Labelling = PLAIN) -> None:
             if wrong := lopsided([row.scores for row in rows], labels, score.threshold):
                 run.say(f"  WARNING: {wrong}")
             warn_of_turns(run, labels, at)
-            gold = [record.gold for record in read_records(run / f"data/{split}.jsonl")]
+            gold = [record.gold for record in records]
             agreement = _agreement(scored, gold, options.beta) if all(gold) else {}
             summary["agreement"] = agreement
     write_json(run / f"{at.segments}/summary.json", summary)
@@ -224,7 +229,7 @@ def segment_report(run: Run) -> ReportPart:
     columns, facts, lines = {}, {}, []
     for at, rows in found.items():
         own = read_json(run / f"{at.segments}/summary.json")
-        own |= {"rows": rows, "scorers": read_json(run / f"{at.scores}/scorers.json")}
+        own |= {"rows": rows, "scorers": read_json(run / f"{at.scores}/scorers.json", list)}
         facts[at.segments] = own
         line = f"Segments of {', '.join(rows)}: {own['strategy']}, beta {own['beta']:g}, "
         line += _shares(own)

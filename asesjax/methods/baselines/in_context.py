@@ -55,7 +55,7 @@ class InContextOptions:
     ask: str = option("few_chain", "format of the questions that are decoded", choices=FORMATS,
                       changes="decode")  # fmt: skip
     shots: int = option(2, "worked examples before a question, all training records", least=0,
-                        changes="choose")  # fmt: skip
+                        changes="choose", most=1000)  # fmt: skip
     chain_prompt: str = option("Let's think step by step.", "behind questions that ask for the "
                                "chain")  # fmt: skip
     answer_prompt: str = option("The answer:", "behind questions that ask for the answer")

@@ -22,7 +22,7 @@ from asesjax.data.batching import map_batches
 from asesjax.data.corpus import EncodedRecord, read_corpus
 from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.decode.score import score_examples
-from asesjax.jobs.training import role_steps, train_role, write_result
+from asesjax.jobs.training import role_steps, train_role, whole_roles, write_result
 from asesjax.methods.kpod.clusters import cluster, state_vectors, word_vectors
 from asesjax.methods.kpod.options import KpodOptions
 from asesjax.methods.kpod.schedule import make_schedule, step_difficulties
@@ -78,7 +78,8 @@ def weight_stages(run: Run, config: Config) -> list[Stage]:
     return [
         Stage("train-kpod-weights", lambda: train_weights(own),
               reads(own.config, "seed", "model", "train", "kpod:weights"), ("data",),
-              outputs=(f"roles/{_ROW}",), together=True),
+              outputs=(f"roles/{_ROW}",), together=True,
+              whole=lambda: whole_roles(own, _ROW, ("weights",))),
         Stage(WEIGHTS_STAGE, lambda: export_weights(own), {}, ("train-kpod-weights",),
               outputs=("kpod/weights",)),
     ]  # fmt: skip

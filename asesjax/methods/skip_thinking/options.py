@@ -8,10 +8,11 @@ class ChunkOptions:
     """Where rationales are cut into chunks."""
 
     n_chunks: int = option(4, "M: chunks of a rationale, fewer where it has fewer sentences",
-                           least=1)  # fmt: skip
+                           least=1, most=1000)  # fmt: skip
     chunking: str = option("search", "cuts move where the student's loss wants them; average: "
                            "never", choices=("average", "search"))  # fmt: skip
-    refreshes: int = option(2, "times in training that cuts move, evenly spread", least=0)
+    refreshes: int = option(2, "times in training that cuts move, evenly spread",
+                            least=0, most=1000)  # fmt: skip
     threshold: float = option(0.01, "nats a token that a moved cut must gain", least=0)
     objective: str = option(
         "total", "what it must gain in: the loss of both chunks' tokens together, or the mean of "
@@ -22,7 +23,7 @@ class ChunkOptions:
         "share batches and each token weighs the same", choices=("by_stage", "mixed"),
     )  # fmt: skip
     mark_from: int = option(1, "sentinel that marks the first chunk; M + 2 more follow: answer, "
-                            "skip, full", least=0)  # fmt: skip
+                            "skip, full", least=0, most=10**5)  # fmt: skip
 
 
 @section("skip")
