@@ -396,7 +396,7 @@ def test_keep_last_checkpoints_are_kept(tiny, tmp_path):
     with tiny.stopped(11):
         tiny.run(tmp_path, tiny.config(save_every_steps=2, keep_last=4))
     assert checkpoint.steps(tmp_path / "checkpoints") == [4, 6, 8, 10]
-    with pytest.raises(UserError, match="train.keep_last must be at least 1, got 0"):
+    with pytest.raises(UserError, match="train.keep_last must be at least 1 .*, got 0"):
         tiny.run(tmp_path, tiny.config(keep_last=0))
 
 

@@ -102,7 +102,7 @@ def test_norms_and_position_tables_do_not_decay(tiny):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"learning_rate": 0.0}, "train.learning_rate must be above 0 and below inf, got 0.0"),
+        ({"learning_rate": 0.0}, "train.learning_rate must be above 0, got 0.0"),
         ({"learning_rate": -1e-3}, "learning_rate"),
         ({"learning_rate": float("inf")}, "learning_rate"),
         ({"warmup_share": 1.0}, "warmup_share"),
