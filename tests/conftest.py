@@ -15,7 +15,6 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which children do not inherit
 
-import jax  # noqa: E402
 import pytest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,32 +30,15 @@ def compiled_once(tmp_path_factory):
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 
-@pytest.fixture(scope="module")
-def optimised():
-    """Compile as users do, for tests of what the compiler makes."""
-    before = jax.config.jax_disable_most_optimizations
-    jax.config.update("jax_disable_most_optimizations", False)
-    _forget_programs()
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-    _forget_programs()
-
-
-def _forget_programs():
-    from asesjax.train import loop
-
-    loop._programs.cache_clear()
-    jax.clear_caches()
-
-
 @pytest.fixture(scope="module", autouse=True)
 def room_for_programs():
     """The tests compile thousands of programs, more than one process can hold."""
     yield
     from asesjax.core.programs import drop_programs
+    from asesjax.train import loop
 
     if drop_programs():
-        _forget_programs()
+        loop._programs.cache_clear()
 
 
 @pytest.fixture(scope="session")
