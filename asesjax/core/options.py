@@ -44,7 +44,7 @@ def option(
         items = type(default[0])
     if most is None and (items if isinstance(default, tuple) else type(default)) is int:
         most = MOST
-    bounds = {"at least": least, "at most": most, "above": above, "below": below}
+    bounds = {"at least": least, "above": above, "at most": most, "below": below}
     return dataclasses.field(default=default, metadata={
         "help": help, "choices": choices, "changes": changes, "items": items,
         "bounds": {words: bound for words, bound in bounds.items() if bound is not None},

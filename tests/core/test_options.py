@@ -62,7 +62,7 @@ def test_values_of_the_type_and_range_are_kept(fields, name, value, kept):
         ("share", -0.1, "at least 0"),
         ("share", float("nan"), "share must be a finite number"),
         ("share", True, "share must be a float, got True (bool)"),
-        ("count", 0, "count must be at most 9 and above 0, got 0"),
+        ("count", 0, "count must be above 0 and at most 9, got 0"),
         ("count", 10, "at most 9"),
         ("count", 2.0, "count must be an int, got 2.0 (float)"),
         ("on", 1, "on must be a bool"),
