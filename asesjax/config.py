@@ -10,7 +10,6 @@ do so by entry points of the group ``asesjax``.
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import hashlib
 import importlib
@@ -36,7 +35,7 @@ import asesjax.segment.options
 import asesjax.sharding.mesh
 import asesjax.train.options  # noqa: F401
 from asesjax import methods
-from asesjax.core.errors import UserError, unknown
+from asesjax.core.errors import UserError, nearest, unknown
 from asesjax.core.files import read_json, write_json
 from asesjax.core.options import (
     NOTHING,
@@ -120,11 +119,9 @@ def _config_file(spec: str) -> tuple[Path, str]:
     known = shipped()
     if name in known:
         return known[name], arg
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise UserError(
-        f"config file {path} does not exist; {hint}give --config path/to/file.py[:arg], or a name "
-        "that asesjax configs lists"
+        f"config file {path} does not exist; give --config path/to/file.py[:arg], or a name that "
+        f"asesjax configs lists; {nearest(name, known)}".rstrip("; ")
     )
 
 

@@ -26,5 +26,6 @@ def main(args: argparse.Namespace) -> None:
         return
     for name, path in known.items():
         doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        print(f"{name:24} {' '.join(doc.partition(chr(10) * 2)[0].split())}")
+        first = doc.partition("\n\n")[0]
+        print(f"{name:24} {' '.join(first.split())}")
     print("\nasesjax run --config NAME[:ARG] --workdir DIR")

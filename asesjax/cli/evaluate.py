@@ -6,7 +6,6 @@ rows have references.
 
 import argparse
 import json
-from typing import Any
 
 # Fields of a row that are needed, and their types.
 _FIELDS = {"chain": str, "segments": list, "tokens": int, "reference_answer": str,
@@ -28,6 +27,7 @@ def main(args: argparse.Namespace) -> None:
     from asesjax.config import base_config, finish
     from asesjax.core.errors import UserError
     from asesjax.core.files import read_jsonl
+    from asesjax.data.rows import are_pairs
     from asesjax.evals.report import summary
 
     fields = {"evaluate.metric": args.metric, "evaluate.language": args.language}
@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> None:
                     f"{args.predictions}:{line}: field {name!r} must be {kind.__name__}, got "
                     f"{type(row[name]).__name__}"
                 )
-        if row.get("gold") and not _is_gold(row["gold"]):
+        if row.get("gold") and not are_pairs(row["gold"]):
             raise UserError(
                 f"{args.predictions}:{line}: field 'gold' must be a list of [text, label]"
             )
@@ -56,10 +56,3 @@ def main(args: argparse.Namespace) -> None:
     if not rows:
         raise UserError(f"{args.predictions} holds no predictions")
     print(json.dumps(summary(rows, config), indent=2))
-
-
-def _is_gold(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)
-        and isinstance(pair[1], str | None) for pair in value
-    )  # fmt: skip

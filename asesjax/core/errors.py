@@ -37,6 +37,12 @@ def harmless(text: str) -> str:
     return _HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def nearest(got: str, names: Iterable[str]) -> str:
+    """Ask whether a wrong name was meant to be one of the nearest; empty if none is near."""
+    near = difflib.get_close_matches(got, names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
 def unknown(what: str, got: str, valid: Iterable[str], few: bool = False) -> UserError:
     """Build the error for a wrong name: the nearest names, then all valid ones unless ``few``.
 
@@ -45,8 +51,7 @@ def unknown(what: str, got: str, valid: Iterable[str], few: bool = False) -> Use
     """
     names = [str(name) for name in valid]
     got = str(got) if len(str(got)) <= 100 else f"{str(got)[:100]}..."
-    near = difflib.get_close_matches(str(got), names, n=3, cutoff=0.5)
-    hint = "did you mean " + " or ".join(repr(name) for name in near) + "?" if near else ""
+    hint = nearest(got, names)
     if few:
         return UserError(f"unknown {what} {got!r}; {hint or 'asesjax config lists all'}")
     listed = ", ".join(name or "'' (none)" for name in names)

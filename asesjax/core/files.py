@@ -151,24 +151,39 @@ def _reading(path: str | Path) -> Iterator[None]:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
-def parse_json(text: str | bytes, path: str | Path, line: int = 1) -> Any:
-    """Read a JSON document that begins in a line of a file. What is no JSON, or more than a program
-    can hold, is a UserError with file and line.
+class BadJson(ValueError):
+    """What is no JSON, or more of it than a program can hold."""
+
+    def __init__(self, why: object, line: int):
+        super().__init__(f"not JSON in UTF-8: {why}")
+        self.line = line  # from 1
+
+
+def load_json(text: str | bytes, **hooks: Any) -> Any:
+    """Read a JSON document, with or without byte order mark; ``hooks`` are those of ``json.loads``.
+    Raises BadJson.
     """
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8-sig")
-        return json.loads(text)
+        return json.loads(text, **hooks)
     except UnicodeDecodeError as error:
-        before, why = text[: error.start].count(b"\n"), f"not UTF-8 text: {error.reason}"
+        raise BadJson(error, text[: error.start].count(b"\n") + 1) from None
     except json.JSONDecodeError as error:
-        before, why = error.lineno - 1, f"not JSON: {error.msg}"
+        raise BadJson(error.msg, error.lineno) from None
     except RecursionError:
-        before, why = 0, "brackets are nested too deeply"
+        raise BadJson("brackets are nested too deeply", 1) from None
     except ValueError:  # the only other one: a whole number beyond sys.get_int_max_str_digits
         before = text[: re.search(r"\d{4301}|$", text).start()].count("\n")
-        why = "a number of more than 4,300 digits"
-    raise UserError(f"{path}:{line + before}: {why}") from None
+        raise BadJson("a number of more than 4,300 digits", before + 1) from None
+
+
+def parse_json(text: str | bytes, path: str | Path, line: int = 1) -> Any:
+    """Read a JSON document that begins in a line of a file; UserErrors name file and line."""
+    try:
+        return load_json(text)
+    except BadJson as error:
+        raise UserError(f"{path}:{line + error.line - 1}: {error}") from None
 
 
 def checksum(path: str | Path) -> list[int]:

@@ -8,7 +8,6 @@ import gzip
 import hashlib
 import io
 import itertools
-import json
 import math
 import re
 import zlib
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from asesjax.core.errors import UserError, unknown
+from asesjax.core.files import BadJson, load_json
 
 FORMATS = ("jsonl", "json", "csv")
 Row = dict[str, Any]
@@ -226,13 +226,10 @@ def json_lines(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, Any]]:
 def _loads(content: bytes) -> Any:
     """Read JSON; an object with a name twice, and NaN or infinity, become a ``BadRow`` inside."""
     try:
-        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_object,
-                          parse_constant=lambda name: BadRow(f"{name} is no number"))  # fmt: skip
-    except RecursionError:
-        raise BadRow("not JSON in UTF-8: nested too deeply") from None
-    except ValueError as error:
-        reason = "a number of too many digits" if "digits" in str(error) else error
-        raise BadRow(f"not JSON in UTF-8: {reason}") from None
+        return load_json(content, object_pairs_hook=_object,
+                         parse_constant=lambda name: BadRow(f"{name} is no number"))  # fmt: skip
+    except BadJson as error:
+        raise BadRow(str(error)) from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Row | BadRow:

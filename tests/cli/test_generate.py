@@ -351,7 +351,7 @@ def test_bad_files_are_named(workdir, tmp_path, capsys):
     for content, words in (
         (b'{"question": "a?"}\n{"question": "\xff"}\n', "in.jsonl:2: not JSON in UTF-8"),
         (b'{"question": "a?", "question": "b?"}', "in.jsonl:1: field 'question' stands twice"),
-        (b"[" * 100_000, "in.jsonl:1: not JSON in UTF-8: nested too deeply"),
+        (b"[" * 100_000, "in.jsonl:1: not JSON in UTF-8: brackets are nested too deeply"),
         (b"", "holds no questions"),
         (b"{\n", "in.jsonl:1: not JSON"),
     ):

@@ -30,9 +30,10 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
     [
         (b'{"a": 1}\n{"a": \n', ":2: not JSON"), (b"[1]\n", ":1: expected a JSON object, got list"),
         (b"null", ":1: expected a JSON object, got None"), (b"7", "a JSON object, got int"),
-        (b'{"a": 1}\n{"a": "\xff"}', ":2: not UTF-8"), (b'{"a": ' + b"9" * 5000 + b"}", ":1: a n"),
-        (b'{"a": ' + b"[" * 200_000 + b"}", ":1: brackets are nested too deeply"),
-        (b'{"a": ' + b'{"a":' * 200_000 + b"}", ":1: brackets are nested too deeply"),
+        (b'{"a": 1}\n{"a": "\xff"}', ":2: not JSON in UTF-8: 'utf-8' codec"),
+        (b'{"a": ' + b"9" * 5000 + b"}", ":1: not JSON in UTF-8: a number of more than 4,300"),
+        (b'{"a": ' + b"[" * 200_000 + b"}", ":1: not JSON in UTF-8: brackets"),
+        (b'{"a": ' + b'{"a":' * 200_000 + b"}", ":1: not JSON in UTF-8: brackets"),
         (b"\x00", ":1: not JSON"),
     ],
 )

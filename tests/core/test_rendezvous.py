@@ -132,16 +132,19 @@ def test_the_port_is_taken(address):
     assert "cannot listen on port" in error and "another run may be using it" in error
 
 
-def test_a_process_may_leave_and_connect_again(address):
-    zero = Process(address, 3, 0, {})
+def other_program(address):
+    """Connect to process 0, as soon as it listens."""
     host, _, port = address.rpartition(":")
     while True:
         try:
-            gone = socket.create_connection((host, int(port)))
-            break
+            return socket.create_connection((host, int(port)))
         except OSError:
             time.sleep(0.01)
-    with gone:
+
+
+def test_a_process_may_leave_and_connect_again(address):
+    zero = Process(address, 3, 0, {})
+    with other_program(address) as gone:
         rendezvous.send([rendezvous.Line(gone)], {"process": 1, "of": 3, "host": "elsewhere"})
         while not any("1 (elsewhere) came" in line for line in zero.said):
             time.sleep(0.01)
@@ -154,15 +157,8 @@ def test_a_process_may_leave_and_connect_again(address):
 
 def test_other_programs_on_the_port_are_disconnected(address):
     zero = Process(address, 2, 0, {})
-    host, _, port = address.rpartition(":")
     for words in (b"GET / HTTP/1.1\r\n", b"{}\n", b"[1]\n", b'{"process": "1"}\n', b"\xff\n", b""):
-        while True:
-            try:
-                line = socket.create_connection((host, int(port)))
-                break
-            except OSError:
-                time.sleep(0.01)
-        with line:
+        with other_program(address) as line:
             line.sendall(words)
             line.shutdown(socket.SHUT_WR)
             assert line.recv(100) == b""
@@ -208,26 +204,14 @@ def test_a_late_process_is_waited_for(address):
     assert zero.end() is None and one.end() is None
 
 
-def stranger(address, words=b""):
-    host, _, port = address.rpartition(":")
-    while True:
-        try:
-            line = socket.create_connection((host, int(port)))
-            break
-        except OSError:
-            time.sleep(0.01)
-    line.sendall(words)
-    return line
-
-
-def test_no_words_of_a_stranger_stop_process_0(address):
+def test_no_words_of_another_program_stop_process_0(address):
     hello = '{"process": %s, "of": 2, "host": "%s"}\n'
     zero = Process(address, 2, 0, {})
     words = [hello % (2, "h"), hello % (7, "h"), hello % ("true", "h"), hello % ("1" * 5000, "h"),
              hello % (1, r"\u001b[2J"), "[" * 4000 + "\n", '{"process": ' * 300 + "\n",
              "x" * 100_000, hello % (1, "h" * 5000)]  # fmt: skip
     for own in words:
-        with stranger(address) as line:
+        with other_program(address) as line:
             try:
                 line.sendall(own.encode())
                 assert line.recv(100) == b"", own
@@ -241,8 +225,8 @@ def test_more_connections_than_select_takes(address):
     zero = Process(address, 2, 0, {})
     lines = []
     try:
-        lines.append(stranger(address))  # process 0 listens, and has raised the limit of files
-        lines += [stranger(address) for _ in range(1100)]
+        lines.append(other_program(address))  # process 0 listens, and has raised the limit of files
+        lines += [other_program(address) for _ in range(1100)]
         one = Process(address, 2, 1, {})
         assert zero.end() is None and one.end() is None
     finally:

@@ -31,7 +31,7 @@ def test_every_shipped_configuration_is_known_by_name(capsys):
 
 
 def test_unknown_names_get_the_nearest(capsys):
-    with pytest.raises(UserError, match="did you mean smoke"):
+    with pytest.raises(UserError, match="did you mean 'smoke'"):
         load_config("smok")
     assert main(["configs", "smok"]) == 2 and "'smoke'" in capsys.readouterr().err
 

@@ -153,7 +153,7 @@ def test_other_bad_files(tmp_path):
     with pytest.raises(UserError, match="s.jsonl is empty"):
         read_segments(path)
     path.write_bytes(b"\xff\xfe{}")
-    with pytest.raises(UserError, match="s.jsonl:1: not UTF-8"):
+    with pytest.raises(UserError, match="s.jsonl:1: not JSON in UTF-8"):
         read_segments(path)
     header = json.dumps({"asesjax_segments": VERSION, "records": 2, "provenance": {}})
     path.write_text(f"{header}\n{row()}\n{row()}\n")
