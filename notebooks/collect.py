@@ -80,8 +80,8 @@ def table(results: dict[str, Any]) -> str:
         line += ["" if one is None else f"{one if texts else 100 * one:.1f}" for one in of]
         if compared and (versus := row["versus"]):
             ps = [versus.get(name) for name in ("p_seeds", "p_seeds_holm")]
-            line += [f"`{versus['row']}`", f"{100 * versus['difference']:+.1f}",
-                     *("" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}" for p in ps)]  # fmt: skip
+            line += [f"`{versus['row']}`", f"{100 * versus['difference']:+.1f}"]
+            line += ["" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}" for p in ps]
         lines.append(line + [""] * (len(columns) - len(line)))
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
