@@ -29,12 +29,15 @@ def get_config(arg: str = ""):
     c = base_config()  # the embedded task is what its defaults are made for
     c.vocab.size, c.vocab.extra_ids = 248, 8  # every word and number is one piece; 256 ids in all
     c.pretrain.method = "direct"
-    c.pretrain.data = {"min_steps": 1, "max_steps": 1, "n_distractors": 1, "n_train": 20_000}
-    c.pretrain.train = {"tokens": 4_000_000, "source_buckets": (32,), "target_buckets": (24,)}
+    # With one distractor some students take the only sentence that holds the asked name, and stay
+    # at 75 to 85 %; with two they have to read the names, and all of them come to 100 %.
+    c.pretrain.data = {"min_steps": 1, "max_steps": 1, "n_distractors": 2, "n_train": 16_000}
+    c.pretrain.train = {"tokens": 3_000_000, "source_buckets": (40,), "target_buckets": (24,)}
     c.methods = ("start", "answer_only", "direct", "dsm", "usm")
     c.data.n_train, c.decode.curve_questions = 200, 50
     c.pretrain.decode = {"curve_questions": 0}
     c.train.keep_best = "answer_accuracy"
+    # With 32 rows the last sentence, which repeats the result, is learned only after 2 M tokens.
     c.train.tokens, c.train.batch_size, c.train.learning_rate = 2_000_000, 16, 0.02
     # At most six shapes of these are compiled for a role.
     c.train.source_buckets = (32, 40, 48, 56, 64, 72, 80, 96, 112, 128)

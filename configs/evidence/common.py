@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from asesjax.config import base_config
+from asesjax.config import load_file
 from asesjax.core.errors import unknown
+
+quickstart = load_file(Path(__file__).parents[1] / "quickstart.py")
 
 
 def first_word(arg: str, words: tuple[str, ...], file: str) -> str:
@@ -31,21 +33,10 @@ def student_config(arg: str = ""):
     """Return a configuration of five seeds whose rows start from one pretrained student a seed;
     with the argument "tiny" one that only shows that everything works.
     """
-    c = base_config()
+    c = quickstart.get_config()
     c.seeds, c.students = (0, 1, 2, 3, 4), "runs/evidence/students"
-    c.vocab.size, c.vocab.extra_ids = 248, 8
-    c.pretrain.method = "direct"
-    c.pretrain.data = {"min_steps": 1, "max_steps": 1, "n_distractors": 1, "n_train": 20_000}
-    c.pretrain.train = {"tokens": 4_000_000, "source_buckets": (32,), "target_buckets": (24,)}
-    c.pretrain.decode = {"curve_questions": 0}
     c.segment.strategy = "location"
-    # With 32 rows the last sentence, which repeats the result, is learned only after 2 M tokens.
-    c.train.tokens, c.train.batch_size, c.train.learning_rate = 2_000_000, 16, 0.02
-    # At most six shapes of these are compiled for a role.
-    c.train.source_buckets = (32, 40, 48, 56, 64, 72, 80, 96, 112, 128)
-    c.train.target_buckets = (12, 16, 24, 32, 48, 64, 80)
-    c.train.keep_best = "answer_accuracy"
-    c.data.n_validation, c.decode.curve_questions = 100, 50
+    c.data.n_validation = 100
     if "tiny" in arg.split(","):
         c.seeds, c.students = (0,), ""
         c.model.d_model, c.model.d_ff, c.model.n_heads, c.model.d_kv = 16, 32, 2, 8
