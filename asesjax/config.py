@@ -221,6 +221,11 @@ def read_workdir(workdir: str | Path, overrides: Mapping[str, str] | None = None
 def saved_fields(workdir: str | Path) -> dict[str, Any]:
     """Return the dotted fields that a workdir remembers, as JSON values."""
     path = Path(workdir) / "config.json"
+    if points := swept(workdir):
+        raise UserError(
+            f"{workdir} is a sweep, which asesjax run and report take; give one of its runs, such "
+            f"as {Path(workdir) / next(iter(points))}"
+        )
     if not path.is_file():
         raise UserError(
             f"{workdir} holds no run yet; give the folder of a run, or make one by asesjax run "
@@ -234,6 +239,14 @@ def saved_fields(workdir: str | Path) -> dict[str, Any]:
             f"{WORKDIR_FORMAT}; give another --workdir, or use the version that wrote it"
         )
     return values
+
+
+def swept(workdir: str | Path) -> dict[str, dict[str, str]]:
+    """Return the points of a sweep (``sweeps``): folder below the workdir to the text of each swept
+    field; nothing for other workdirs.
+    """
+    path = Path(workdir) / "sweep.json"
+    return read_json(path)["points"] if path.is_file() else {}
 
 
 def save_fields(workdir: str | Path, config: Config) -> None:

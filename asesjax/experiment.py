@@ -106,6 +106,7 @@ def execute(
         ran = run_stages(
             chosen, run.workdir, redo, run.say,
             before=lambda: (save_fields(run.workdir, run.config), add_run_card(run.workdir)),
+            shared=run.shared,
         )  # fmt: skip
     if "report" in wanted and "report" not in ran:
         run.say("\n" + (run / "report.md").read_text(encoding="utf-8"))

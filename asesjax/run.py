@@ -36,7 +36,9 @@ class Run:
     config: Config
     workdir: Path
     say: Callable[[str], None] = say
-    shared: Path | None = None  # the folder above, where runs of several seeds share programs
+    # the folder above, where runs of several seeds or of a sweep share programs, students, and
+    # stages of the same fields
+    shared: Path | None = None
 
     def __truediv__(self, name: str) -> Path:
         return self.workdir / name

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from asesjax.config import save_fields, saved_fields
+from asesjax.config import save_fields, saved_fields, swept
 from asesjax.core.errors import UserError
 from asesjax.core.files import locked, read_json, read_jsonl, write_json, write_text
 from asesjax.core.options import fingerprint
@@ -51,7 +51,7 @@ def execute_seeds(run: Run, redo: bool = False) -> None:
             folder = run / f"seed-{seed}"
             run.say(f"\nseed {seed}: {folder}")
             own = run.config.changed({"seed": seed, "seeds": ()})
-            execute(Run(own, folder, run.say, shared=run.workdir), redo=redo)
+            execute(Run(own, folder, run.say, shared=run.shared or run.workdir), redo=redo)
             if is_first():  # the run has been accepted
                 save_fields(run.workdir, run.config)
         if is_first():
@@ -63,9 +63,12 @@ def execute_seeds(run: Run, redo: bool = False) -> None:
 
 
 def one_by_one(workdirs: Sequence[str | Path]) -> list[Path]:
-    """Replace each workdir of several seeds by the folders of its runs."""
+    """Replace each workdir of a sweep or of several seeds by the folders of its runs."""
     out = []
     for folder in map(Path, workdirs):
+        if points := swept(folder):
+            out += one_by_one([folder / name for name in points])
+            continue
         seeds = saved_fields(folder).get("seeds") if (folder / "config.json").is_file() else None
         out += [folder / f"seed-{seed}" for seed in seeds] if seeds else [folder]
     return out

@@ -37,7 +37,8 @@ LOWER = {
     "config": ("data", "train", "decode", "methods", "evals"),  # finds the rooms by itself
     "experiment": ("jobs", "config"),
     "seeds": ("experiment",),
-    "aot": ("seeds",),
+    "sweeps": ("seeds",),
+    "aot": ("sweeps",),
     "tasks": ("seeds",),
     "cli": ("aot", "tasks", "rooms"),
     "__init__": (),

@@ -1,6 +1,6 @@
 """Run the stages of a configuration, in order: all of them, or as many as the verb needs.
 
-  run    every stage, for each seed, and the table of the report
+  run    every stage, for each seed and each point of a --sweep, and the table of the report
   train  the training stages, of every method or of --method, with the stages they need before
   score  entropy, loss, BLEU or ROUGE of the pieces of the training rationales, in WORKDIR/scores;
          trains the direct model first where the strategy needs a scorer
@@ -19,14 +19,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
     if parser.get_default("verb") == "train":
         parser.add_argument("--method", action="append", help="default: every method of the config")
+    if parser.get_default("verb") == "run":
+        parser.add_argument("--sweep", action="append", default=[], metavar="FIELD=VALUE,VALUE",
+                            help="a run for each value, and one table of them all; several make a "
+                            "grid (lists are separated by semicolons)")  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> None:
     """Run the stages of the verb."""
+    from asesjax.config import swept
     from asesjax.core.errors import unknown
     from asesjax.experiment import execute, make_stages, open_run
     from asesjax.seeds import execute_seeds
+    from asesjax.sweeps import execute_sweep
 
+    if args.verb == "run" and (args.sweep or swept(args.workdir)):
+        return execute_sweep(args.config, args.workdir, args.overrides, args.sweep, args.redo)
     run = open_run(args.config, args.workdir, args.overrides)
     if args.verb == "run":
         return execute_seeds(run, redo=args.redo)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from asesjax.core.errors import UserError
-from asesjax.core.files import checksum, read_jsonl
+from asesjax.core.files import checksum, read_jsonl, write_bytes
 
 
 class MetricLog:
@@ -120,9 +120,10 @@ def _cut(path: Path, written: Sequence[int], say: Callable[[str], None]) -> None
         if written[0]:
             say(f"warning: {path} is gone; it begins anew")
         return
-    with open(path, "r+b") as file:
-        if zlib.crc32(file.read(written[0])) == written[1]:
-            return file.truncate(written[0])
+    with open(path, "rb") as file:
+        kept = file.read(written[0])
+    if zlib.crc32(kept) == written[1]:
+        return write_bytes(path, kept)  # a new file: other runs may share the old one by a link
     aside = path.with_name(f"damaged_{path.name}")
     say(f"warning: {path} is not as it was written; renamed to {aside.name}, it begins anew")
     path.replace(aside)

@@ -7,8 +7,12 @@ files differ from the record, is never continued or reused: the run stops and na
 files, or, when asked to redo, moves the old outputs aside first.
 """
 
+import contextlib
 import dataclasses
+import glob
 import itertools
+import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -84,11 +88,13 @@ def run_stages(
     redo: bool = False,
     say: Callable[[str], None] = print,
     before: Callable[[], object] = lambda: None,
+    shared: Path | None = None,
 ) -> list[str]:
     """Run the stages that are not finished, in the order given; return the names of those that ran.
     ``redo`` moves outputs of stages whose configuration changed to ``superseded/`` and runs them;
     without it they are a UserError before the first stage runs. ``before`` is called once, between
-    this check and the first stage; ``say`` gets a line for each stage.
+    this check and the first stage; ``say`` gets a line for each stage. What another run below
+    ``shared`` (a folder, or a folder in one) has finished with the same fields is taken from there.
     """
     workdir = Path(workdir)
     wanted = _wanted(stages)
@@ -134,6 +140,10 @@ def run_stages(
         elif record and record["finished"] and (stage.name not in read or stage.whole()):
             say(f"[{stage.name}] finished before ({record['seconds']:.0f} s); kept")
             continue
+        elif shared and not record:
+            if other := _taken(stage, wanted[stage.name], workdir, shared):
+                say(f"[{stage.name}] taken from {other}")
+                continue
         path = workdir / _record(stage)
         spent = record["seconds"] if record else 0.0
         entry = wanted[stage.name] | {"finished": False, "seconds": spent}
@@ -183,16 +193,47 @@ def _files(stage: Stage, workdir: Path) -> dict[str, list[int]]:
     """Return size and checksum of each file that a stage wrote, but of checkpoints, which have
     their own, and of what is only looked at.
     """
-    return {
-        path.relative_to(workdir).as_posix(): checksum(path)
+    return {name: checksum(workdir / name) for name in _written(stage, workdir)
+            if "checkpoints" not in Path(name).parts}  # fmt: skip
+
+
+def _written(stage: Stage, workdir: Path) -> list[str]:
+    """Return the names of the files that a stage wrote, but of what is only looked at."""
+    return [
+        path.relative_to(workdir).as_posix()
         for output in stage.outputs
         for path in sorted((workdir / output, *(workdir / output).rglob("*")))
         if path.is_file() and not path.name.startswith(".")
-        and not _ELSEWHERE.intersection(path.relative_to(workdir).parts)
-    }  # fmt: skip
+        and not _LOOKED_AT.intersection(path.relative_to(workdir).parts)
+    ]  # fmt: skip
 
 
-_ELSEWHERE = {"checkpoints", "tensorboard", "profile"}
+_LOOKED_AT = {"tensorboard", "profile"}
+
+
+def _taken(stage: Stage, wanted: dict, workdir: Path, shared: Path) -> Path | None:
+    """Link to what another run has finished with the same fields, and return its folder. Nothing
+    writes into a finished file, so a link is as good as a copy.
+    """
+    name = glob.escape(_record(stage))
+    for path in sorted((*shared.glob(f"*/{name}"), *shared.glob(f"*/*/{name}"))):
+        other = path.parents[1]
+        with contextlib.suppress(UserError):  # a damaged record: that run says so
+            record = read_record(path)
+            same = record["finished"] and record["fingerprint"] == wanted["fingerprint"]
+            if not same or other == workdir or changed_files(other, record["files"]):
+                continue
+            for own in _written(stage, other):
+                target = workdir / own
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.unlink(missing_ok=True)  # of a process that was killed here
+                try:
+                    os.link(other / own, target)
+                except OSError:  # a file system without links
+                    shutil.copy2(other / own, target)
+            write_record(workdir / _record(stage), record)
+            return other
+    return None
 
 
 def _changes(record: dict, wanted: dict) -> str:

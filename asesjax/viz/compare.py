@@ -1,24 +1,8 @@
-"""Tables of several runs: all rows of their reports, and methods compared over seeds."""
+"""Methods compared over seeds, as text."""
 
 from typing import Any
 
 from asesjax.viz.tables import INTERVAL, PERCENT, cell, format_table
-
-_SHOWN = {
-    "accuracy": "{:.3f}", "chain_accuracy": "{:.3f}", "bleu": "{:.1f}", "train_tokens": "{:,}",
-}  # fmt: skip
-
-
-def rows_table(reports: dict[str, dict[str, Any]]) -> str:
-    """Write one table of all rows of several reports, each the ``report.json`` of a workdir."""
-    cells = [
-        [folder, str(row["seed"]), report.get("segmentation", {}).get("strategy", "-"),
-         row["method"], *(cell(row[name], template) for name, template in _SHOWN.items())]
-        for folder, report in reports.items()
-        for row in report["rows"]
-    ]  # fmt: skip
-    headings = ["run", "seed", "strategy", "method", *(name.replace("_", " ") for name in _SHOWN)]
-    return format_table(headings, cells)
 
 
 def comparison_text(group: dict[str, Any]) -> str:

@@ -10,13 +10,15 @@ VALUES = {"a": {"data.n": 1}, "b": {"train.lr": 0.1}, "c": {"eval.x": (1, 2)}}
 CHANGED = VALUES | {"b": {"train.lr": 0.2}}
 
 
-def go(tmp_path, log, values=VALUES, redo=False, fail=(), late=(), error=RuntimeError):
+def go(
+    tmp_path, log, values=VALUES, redo=False, fail=(), late=(), error=RuntimeError, shared=None
+):  # fmt: skip
     """Run a, then b, then c, each with the fields it reads; return the lines that were said."""
 
     def stage(name, needs=()):
         def run():
             log.append(name)
-            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name).mkdir(parents=True, exist_ok=True)
             if name in fail:
                 raise error(name)
             (tmp_path / name / "out").write_text("x")
@@ -27,7 +29,8 @@ def go(tmp_path, log, values=VALUES, redo=False, fail=(), late=(), error=Runtime
 
     lines, accepted, start = [], [], len(log)
     stages = [stage("a"), stage("b", ("a",)), stage("c", ("b",))]
-    run_stages(stages, tmp_path, redo, lines.append, before=lambda: accepted.append(len(log)))
+    before = lambda: accepted.append(len(log))  # noqa: E731
+    run_stages(stages, tmp_path, redo, lines.append, before, shared)
     assert accepted == [start]
     return lines
 
@@ -39,6 +42,23 @@ def test_finished_stages_are_kept(tmp_path):
     lines = go(tmp_path, log)
     assert log == ["a", "b", "c"]
     assert all("kept" in line for line in lines)
+
+
+def test_what_another_run_finished_with_the_same_fields_is_taken_unless_changed(tmp_path):
+    log, one = [], tmp_path / "one"
+    go(one, log, shared=tmp_path)
+    (one / "a/tensorboard").mkdir()
+    (one / "a/tensorboard/events").write_text("of that run alone")
+    lines = go(tmp_path / "more/two", log, CHANGED, shared=tmp_path)
+    assert log == ["a", "b", "c", "b", "c"] and lines[0] == f"[a] taken from {one}"
+    assert [path.name for path in (tmp_path / "more/two/a").iterdir()] == ["out"]
+    lines = go(tmp_path / "more/two", log, CHANGED, shared=tmp_path)
+    assert all("kept" in line for line in lines)
+    for damaged in (one, tmp_path / "more/two"):
+        (damaged / "a/out").unlink()  # the other's link stays
+        (damaged / "a/out").write_text("changed")
+    go(tmp_path / "three", log, shared=tmp_path)
+    assert log[5:] == ["a"]
 
 
 def test_a_failed_stage_resumes_and_later_ones_follow(tmp_path):

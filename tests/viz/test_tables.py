@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 
 import pytest
@@ -6,21 +8,10 @@ from asesjax.cli.main import main
 from asesjax.config import WORKDIR_FORMAT
 from asesjax.core.types import Segment
 from asesjax.evals.paired import compare
-from asesjax.viz.compare import comparison_text, rows_table
+from asesjax.viz.compare import comparison_text
 from asesjax.viz.segments import segments_html, segments_text
+from asesjax.viz.sweeps import accuracy_against, varied_csv, varied_latex, varied_table
 from asesjax.viz.tables import results_table
-
-
-def report(seed, accuracies, strategy="entropy"):
-    rows = [
-        {"method": method, "seed": seed, "accuracy": accuracy, "chain_accuracy": None,
-         "bleu": 50.0, "train_tokens": 1000, "train_steps": 10, "train_seconds": 1.0,
-         "questions": 4}
-        for method, accuracy in accuracies.items()
-    ]  # fmt: skip
-    own = {"segmentation": {"strategy": strategy}} if strategy else {}
-    return own | {"name": "x", "seed": seed, "budget": "b", "metric": "numeric",
-                  "against": None, "rows": rows}  # fmt: skip
 
 
 def group(texts, against="direct"):
@@ -43,17 +34,31 @@ def cells(table):
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
 
 
-def test_rows_table_has_every_row_of_every_run():
-    table = rows_table({"a": report(0, {"direct": 0.5, "usm": 0.6}),
-                        "c": report(3, {"usm": 0.1}, strategy=None)})  # fmt: skip
-    head, _, *rows = cells(table)
-    assert head[:5] == ["run", "seed", "strategy", "method", "accuracy"]
-    assert [row[:6] for row in rows] == [
-        ["a", "0", "entropy", "direct", "0.500", "-"],
-        ["a", "0", "entropy", "usm", "0.600", "-"],
-        ["c", "3", "-", "usm", "0.100", "-"],
-    ]
-    assert rows[0][-1] == "1,000"
+VARIED = [
+    {"a.x": x, "a.b": ("p", "q_%"), "method": method, "seeds": 1, "mean": mean, "bleu": None,
+     "interval": (mean - 0.1, mean + 0.1), "chain_accuracy": None, "train_steps": 4.0}
+    for x in (0.5, 1.0) for method, mean in (("direct", 0.2), ("usm", x / 2))
+]  # fmt: skip
+
+
+def test_varied_fields_are_columns_as_text_csv_and_latex():
+    head, _, *rows = cells(varied_table(["a.x", "a.b"], VARIED).split("\n\n")[0])
+    assert head == ["a.x", "a.b", "method", "accuracy %", "95 % interval", "steps"]
+    assert rows[1] == ["0.5", "p,q_%", "usm", "25.0", "15.0..35.0", "4"]
+    lines = list(csv.DictReader(io.StringIO(varied_csv(["a.x", "a.b"], VARIED))))
+    assert [(line["a.x"], line["method"], float(line["mean"])) for line in lines] == [
+        ("0.5", "direct", 0.2), ("0.5", "usm", 0.25), ("1.0", "direct", 0.2), ("1.0", "usm", 0.5)
+    ]  # fmt: skip
+    assert lines[0]["bleu"] == "" and float(lines[0]["low"]) == pytest.approx(0.1)
+    latex = varied_latex(["a.x", "a.b"], VARIED).splitlines()
+    assert latex[4] == r"0.5 & p,q\_\% & direct & 20.0 & 10.0..30.0 & 4 \\"
+    assert latex[0] == r"\begin{tabular}{lllrrr}"
+
+
+@pytest.mark.parametrize("field", ["a.x", "a.b"])
+def test_a_figure_of_each_field(tmp_path, field):
+    path = accuracy_against(VARIED, field, ["a.x", "a.b"], tmp_path / "figures/x.png")
+    assert path.stat().st_size > 1000
 
 
 def test_means_and_differences():
@@ -114,7 +119,11 @@ def test_comparing_takes_no_configuration(tmp_path, capsys, more):
     for seed, name in enumerate("ab"):
         folder = tmp_path / name
         (folder / "predictions/usm").mkdir(parents=True)
-        (folder / "report.json").write_text(json.dumps(report(seed, {"usm": 1.0})))
+        row = {"method": "usm", "seed": seed, "chain_accuracy": None, "bleu": 50.0, "questions": 1}
+        (folder / "report.json").write_text(json.dumps(
+            {"name": "x", "seed": seed, "budget": "b", "metric": "numeric", "against": None,
+             "rows": [row]}
+        ))  # fmt: skip
         (folder / "config.json").write_text(json.dumps(
             {"workdir_format": WORKDIR_FORMAT, "seed": seed, "train.steps": 2}
         ))  # fmt: skip
