@@ -59,6 +59,8 @@ class DataOptions:
     )
     n_fillers: int = option(0, "synthetic_math: sentences that nobody needs, in each rationale",
                             least=0, most=1000)  # fmt: skip
+    n_words: int = option(300, "synthetic_letters: made-up words that problems draw from",
+                          least=1, most=100_000)  # fmt: skip
     n_rationales: int = option(1, "synthetic_math: differently worded rationales of a question",
                                least=1, most=1000)  # fmt: skip
 

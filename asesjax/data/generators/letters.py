@@ -4,8 +4,9 @@
     rationale  The words are "dalu rim". The last letter of "dalu" is "u". The last letter of "rim"
                is "m". Together they are "um".
 
-The task is that of Wei et al. (2022), the chain that of ``symbolic.last_letters``. The made-up
-words are few, so that a small vocabulary has a piece for most: last letters must be learned.
+The task is that of Wei et al. (2022), the chain that of ``symbolic.last_letters``. Where the
+made-up words are few (``data.n_words``), a small vocabulary has a piece for most, and their last
+letters must be learned.
 """
 
 import functools
@@ -19,7 +20,6 @@ from asesjax.data.registry import SOURCES
 
 LETTERS = ("bcdfghjklmnpqrstvwxz", "aeiouy")  # consonants, vowels
 SHORTEST, LONGEST = 3, 8  # letters of a word
-N_WORDS = 300
 
 
 @SOURCES.register("synthetic_letters")
@@ -31,10 +31,10 @@ def make_letters(settings: Any, split: str, n: int, seed: int) -> list[Record]:
 
 
 @functools.cache
-def words() -> tuple[str, ...]:
-    """Return the made-up words, always the same."""
+def words(n: int) -> tuple[str, ...]:
+    """Return ``n`` made-up words, always the same."""
     rng, found = random.Random("letters"), set()
-    while len(found) < N_WORDS:
+    while len(found) < n:
         length = SHORTEST + pick(rng, LONGEST - SHORTEST + 1)
         first = pick(rng, 2)
         kinds = [LETTERS[(first + i) % 2] for i in range(length)]
@@ -43,7 +43,8 @@ def words() -> tuple[str, ...]:
 
 
 def _draw(settings, rng: random.Random, n_words: int) -> tuple[str, ...]:
-    return tuple(words()[pick(rng, N_WORDS)] for _ in range(n_words))
+    drawn_from = words(settings.n_words)
+    return tuple(drawn_from[pick(rng, len(drawn_from))] for _ in range(n_words))
 
 
 def _write(settings, rng, drawn, test) -> Record:

@@ -71,7 +71,7 @@ def make_math(settings: Any, split: str, n: int, seed: int) -> list[Record]:
     and adds "as many as two others together". A distractor gives somebody off the chain a number,
     half the time in terms of somebody on it. Fillers stand anywhere but at the end.
     """
-    draw.check_settings(settings)
+    draw.check_settings(settings, n_words=300)
     if settings.max_value < 4:
         raise UserError(f"data.max_value must be at least 4, got {settings.max_value}")
     most = max(settings.max_steps, settings.test_max_steps)

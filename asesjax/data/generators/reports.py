@@ -48,7 +48,7 @@ def make_reports(settings: Any, split: str, n: int, seed: int) -> list[Record]:
     """Make reports as ``draw.generate`` does. min_steps and max_steps count abnormal findings,
     n_distractors normal ones; max_value bounds the sizes in mm (2 and up).
     """
-    draw.check_settings(settings, n_fillers=0, n_rationales=1)
+    draw.check_settings(settings, n_fillers=0, n_rationales=1, n_words=300)
     if settings.max_value < LARGE_MM:
         raise UserError(
             f"data.max_value must be at least {LARGE_MM} for reports (sizes in mm on both sides "
