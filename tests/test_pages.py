@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *(path for place in ("asesjax", "configs", "launch", "notebooks", "tests")
                    for path in sorted((ROOT / place).rglob("README.md")))]  # fmt: skip
+PAGES += [ROOT / ".github/CONTRIBUTING.md"]
 page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 
 

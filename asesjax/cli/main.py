@@ -35,6 +35,7 @@ VERBS = {
     "config": "the fields of a configuration: defaults, ranges and meanings",
     "configs": "the configurations that come with the package, to start from by name",
     "report": "table and figures of one run, or of several side by side",
+    "completion": "a script that completes all this in bash, zsh or tcsh",
 }
 _MODULES = {"train": "run", "score": "run"}
 _EXIT_HELP = (
@@ -110,7 +111,7 @@ def _dispatch(argv: list[str]) -> int:
     verb = argv[0]
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
-    module = importlib.import_module(f"asesjax.cli.{_MODULES.get(verb, verb)}")
+    module = importlib.import_module(module_of(verb))
     parser = argparse.ArgumentParser(
         f"asesjax {verb}", description=module.__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -125,6 +126,11 @@ def _dispatch(argv: list[str]) -> int:
     if hasattr(args, "coordinator"):
         processes.start(args.coordinator, args.processes, args.process, args.start_timeout)
     return module.main(args) or 0
+
+
+def module_of(verb: str) -> str:
+    """Return the full name of a verb's module."""
+    return f"asesjax.cli.{_MODULES.get(verb, verb)}"
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:

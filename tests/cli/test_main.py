@@ -37,6 +37,22 @@ def test_help_lists_the_verbs(capsys):
     assert all(verb in out for verb in VERBS)
 
 
+def test_bash_completes_verbs_fields_and_choices(capsys):
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+
+    def completed(*words):
+        last = f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _shtab_asesjax"
+        shell = ["bash", "-c", f'{script}\n{last}\necho "${{COMPREPLY[@]}}"']
+        return subprocess.run(shell, capture_output=True, text=True, check=True).stdout.split()
+
+    assert completed("asesjax", "gen") == ["generate"]
+    assert completed("asesjax", "run", "--config.segment.strat") == ["--config.segment.strategy"]
+    assert completed("asesjax", "run", "--config.segment.strategy", "ent") == ["entropy"]
+    assert completed("asesjax", "run", "--config", "smo") == ["smoke"]
+    assert main(["completion", "zsh"]) == 0 and "#compdef asesjax" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "argv, words",
     [
