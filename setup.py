@@ -38,6 +38,7 @@ EXTRAS = {
         "math-verify>=0.9",  # evaluate.metric=math; sympy and a LaTeX parser, all plain Python
     ],
     "viz": ["matplotlib>=3.9"],
+    "wandb": ["wandb>=0.31"],  # log.trackers=wandb; 0.31 takes protobuf 7
     "tpu": ["jax[tpu]>=0.10.2,<0.12"],
     "cuda": ["jax[cuda13]>=0.10.2,<0.12"],
     "dev": [

@@ -23,11 +23,12 @@ from typing import Any
 from asesjax.config import WORKDIR_FORMAT, load_config, read_workdir, save_fields, saved_fields
 from asesjax.core.errors import UserError, unknown
 from asesjax.core.files import locked
-from asesjax.core.options import flatten, reads
+from asesjax.core.options import Config, flatten, reads
 from asesjax.core.processes import check_same, follow, is_first, leading
 from asesjax.core.programs import drop_programs
 from asesjax.core.run_card import add_run_card
 from asesjax.core.stages import Stage, builds_on, in_order, run_stages
+from asesjax.core.trackers import check_trackers
 from asesjax.evals.runner import check_decode
 from asesjax.jobs.curve import FOLDER, check_selection, measure_reads
 from asesjax.jobs.data import prepare_data
@@ -82,17 +83,13 @@ def execute(
     for name in run.config.methods:
         if f"train-{name}" in wanted:
             check_size(make_method(name, run.config).config)
+    _check_packages(run.config, [make_method(name.removeprefix("train-"), run.config)
+                                 for name in wanted if name.startswith("train-")],
+                    "report" in wanted)  # fmt: skip
     if (student := student_run(run)) is not None:
         run.say(f"the student that all rows start from: {student.workdir}")
         execute(student, wait=True)
         run.say("")
-    if "report" in wanted:  # told now, not when everything else is done
-        absent = [name for name in ("matplotlib", "sacrebleu") if find_spec(name) is None]
-        if absent:
-            raise UserError(
-                f"the report needs {' and '.join(absent)}, not installed here: pip install "
-                "'asesjax[viz,eval]'"
-            )
     keep_programs(run)
     ready = functools.cache(lambda: check_rows(run))
     chosen = [_with_room(stage, ready) for name, stage in stages.items() if name in wanted]
@@ -110,6 +107,20 @@ def execute(
         )  # fmt: skip
     if "report" in wanted and "report" not in ran:
         run.say("\n" + (run / "report.md").read_text(encoding="utf-8"))
+
+
+def _check_packages(config: Config, rows: list[Method], report: bool) -> None:
+    """Refuse a run that lacks a package, now and not when everything else is done."""
+    check_trackers(config.log.trackers)
+    needs = {"matplotlib": "the report"} if report else {}
+    if report or any(row.config.train.keep_best == "bleu" for row in rows):
+        needs["sacrebleu"] = "the report" if report else "train.keep_best=bleu"
+    absent = [name for name in needs if find_spec(name) is None]
+    if absent:
+        raise UserError(
+            f"{needs[absent[0]]} needs {' and '.join(absent)}, not installed here: pip install "
+            "'asesjax[viz,eval]'"
+        )
 
 
 def _with_room(stage: Stage, ready: Callable[[], None]) -> Stage:

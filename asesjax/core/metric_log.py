@@ -1,16 +1,11 @@
-"""Metrics of a run as JSON lines and, beside them, TensorBoard files.
+"""Metrics of a run, written to its trackers (``core.trackers``), ``metrics.jsonl`` among them.
 
-``metrics.jsonl`` has one object a line, with at least ``step`` and ``kind``. When a run resumes
-from a checkpoint, what was written after it is removed first, so that a killed and resumed run
-leaves the lines of an uninterrupted one.
+When a run resumes from a checkpoint, what ``metrics.jsonl`` got after it is removed first, so that
+a killed and resumed run leaves the lines of an uninterrupted one.
 """
 
 import contextlib
-import json
 import math
-import os
-import socket
-import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,51 +13,76 @@ from typing import Any
 
 from asesjax.core.errors import UserError
 from asesjax.core.files import checksum, read_jsonl, write_bytes
+from asesjax.core.trackers import TRACKERS, Place, Tracker
+
+_KEPT = "jsonl"  # the tracker whose file a run resumes with
 
 
 class MetricLog:
-    """Append metrics of one role to ``<folder>/metrics.jsonl`` and ``<folder>/tensorboard``."""
+    """Write metrics of one role, or row of the table, to its trackers."""
 
     def __init__(
         self, folder: str | Path, resume_step: int = 0, written: Sequence[int] = (0, 0),
-        say: Callable[[str], None] = print,
+        say: Callable[[str], None] = print, trackers: Sequence[str] = ("jsonl", "tensorboard"),
+        **facts: Any,
     ):  # fmt: skip
-        """Open the files and remove what was written after ``sync`` returned ``written``; ``say``
-        gets a warning where they were changed. All methods raise UserError for files that cannot be
-        written.
+        """Open the trackers, and remove what ``metrics.jsonl`` got after ``sync`` returned
+        ``written``. ``facts`` are further fields of ``trackers.Place``. ``say`` gets a warning
+        where that file was changed, and where a tracker fails, which is left out from then on. All
+        methods raise UserError where ``metrics.jsonl`` cannot be written.
         """
-        self.path = Path(folder) / "metrics.jsonl"
+        self.path, self._say = Path(folder) / "metrics.jsonl", say
+        place = Place(self.path.parent, resume_step, **facts)
+        self._open: dict[str, Tracker] = {}
         with self._writing():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _cut(self.path, written, say)
-            self._file = open(self.path, "a", encoding="utf-8", newline="\n")
-            self._board = _Board(Path(folder) / "tensorboard", resume_step)
+            if _KEPT in trackers:
+                _cut(self.path, written, say)
+        for name in dict.fromkeys(trackers):
+            with self._failing(name):
+                self._open[name] = TRACKERS.get(name)(place)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """Write a line of JSON values, NaN as null, and its numbers to TensorBoard."""
-        row = {"kind": kind, "step": int(step)} | {k: _plain(v) for k, v in values.items()}
-        with self._writing():
-            # One write call a line: a killed process leaves at most the last line torn.
-            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            self._file.flush()
-            numbers = {f"{kind}/{name}": value for name, value in row.items()
-                       if name != "step" and isinstance(value, int | float)}  # fmt: skip
-            self._board.write(int(step), numbers)
+        """Write JSON values of a step, NaN as null."""
+        plain = {name: _plain(value) for name, value in values.items()}
+        self._each(lambda tracker: tracker.write(kind, int(step), plain))
 
     def sync(self) -> list[int]:
-        """Flush the lines to disk, before a checkpoint that relies on them is written, and return
-        size and checksum of all of them.
+        """Bring out what was written, before a checkpoint that relies on it is, and return size and
+        checksum of ``metrics.jsonl``.
         """
+        self._each(lambda tracker: tracker.flush())
         with self._writing():
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._board.flush()
-            return checksum(self.path)
+            return checksum(self.path) if _KEPT in self._open else [0, 0]
 
     def close(self) -> None:
-        """Close the files."""
-        with self._writing(), contextlib.closing(self._board):
-            self._file.close()
+        """Close the trackers."""
+        with contextlib.ExitStack() as stack:  # all of them, whatever fails
+            for name, tracker in self._open.items():
+                stack.enter_context(self._failing(name))
+                stack.callback(tracker.close)
+
+    def _each(self, do: Callable[[Tracker], None]) -> None:
+        for name, tracker in list(self._open.items()):
+            with self._failing(name):
+                do(tracker)
+
+    @contextlib.contextmanager
+    def _failing(self, name: str) -> Iterator[None]:
+        """Let the run go on without a tracker that fails, which is no fault of the run's."""
+        if name == _KEPT:
+            with self._writing():
+                yield
+            return
+        try:
+            yield
+        except Exception as error:
+            if tracker := self._open.pop(name, None):
+                with contextlib.suppress(Exception):
+                    tracker.close()
+            why = (str(error).splitlines() or [""])[0]
+            self._say(f"warning: tracker {name} failed and gets no more of {self.path.parent}: "
+                      f"{type(error).__name__}: {why[:200]}")  # fmt: skip
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -83,35 +103,6 @@ class MetricLog:
         except UserError:
             if kind is None:  # otherwise the first failure matters
                 raise
-
-
-class _Board:
-    """Scalars for TensorBoard, written at once: tensorboardX's SummaryWriter has a thread, and
-    waits for ever when a full disk ended it.
-    """
-
-    def __init__(self, folder: Path, resume_step: int):
-        from tensorboardX.proto import event_pb2, summary_pb2  # slow to import, only needed here
-        from tensorboardX.record_writer import RecordWriter
-
-        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
-        folder.mkdir(parents=True, exist_ok=True)
-        # TensorBoard reads files in the order of their names; the end makes quick restarts differ.
-        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
-        self._records = RecordWriter(str(folder / f"{name}.{resume_step}"))
-        self.flush, self.close = self._records.flush, self._records.close
-        self._add(file_version="brain.Event:2")
-        # Makes TensorBoard drop later steps of earlier files.
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._add(step=resume_step + 1, session_log=start)
-
-    def write(self, step: int, numbers: dict[str, float]) -> None:
-        values = [self._summary.Value(tag=name, simple_value=x) for name, x in numbers.items()]
-        self._add(step=step, summary=self._summary(value=values))
-
-    def _add(self, **what: Any) -> None:
-        event = self._event(wall_time=time.time(), **what)
-        self._records.write(event.SerializeToString())
 
 
 def _cut(path: Path, written: Sequence[int], say: Callable[[str], None]) -> None:

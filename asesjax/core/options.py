@@ -159,7 +159,7 @@ def find_field(
     return known[inner]
 
 
-_SHARED = ("data", "vocab", "evaluate", "mesh")
+_SHARED = ("data", "vocab", "evaluate", "mesh", "log")
 _OF_STUDENT = ("seed", "data", "train", "decode")
 
 

@@ -22,6 +22,7 @@ from asesjax.core.errors import UserError
 from asesjax.core.files import changed_files, checksum, read_record, write_record
 from asesjax.core.options import fingerprint
 from asesjax.core.signals import check_stop
+from asesjax.core.trackers import TRACKERS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,11 +205,8 @@ def _written(stage: Stage, workdir: Path) -> list[str]:
         for output in stage.outputs
         for path in sorted((workdir / output, *(workdir / output).rglob("*")))
         if path.is_file() and not path.name.startswith(".")
-        and not _LOOKED_AT.intersection(path.relative_to(workdir).parts)
+        and not {"profile", *TRACKERS}.intersection(path.relative_to(workdir).parts)
     ]  # fmt: skip
-
-
-_LOOKED_AT = {"tensorboard", "profile"}
 
 
 def _taken(stage: Stage, wanted: dict, workdir: Path, shared: Path) -> Path | None:

@@ -1,10 +1,16 @@
 """Chains for the test split and for the learning curve, and the report of them all."""
 
-from asesjax.core.files import read_json, write_json, write_jsonl
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+from asesjax.core.files import read_json, read_jsonl, write_json, write_jsonl
 from asesjax.core.stages import Stage
 from asesjax.data.corpus import read_corpus
 from asesjax.evals.report import build_report, decode_speed
 from asesjax.jobs.curve import curve_points, predict
+from asesjax.jobs.training import log_opener
 from asesjax.methods.method import Method, ReportPart, make_method
 from asesjax.run import Run, load_method, role_folder, student_run
 from asesjax.viz.report import write_report
@@ -41,6 +47,8 @@ def make_report(run: Run, before: dict[str, list[Stage]]) -> None:
     """
     methods = [make_method(name, run.config) for name in run.config.methods]
     report = build_report(run.config, run.workdir, {m.name: m.roles for m in methods}, before)
+    for method, row in zip(methods, report["rows"], strict=True):
+        _show(dataclasses.replace(run, config=method.config), method, row)
     parts = _student_part(run)
     for method in methods:
         part = method.report(run, report["rows"])
@@ -48,6 +56,29 @@ def make_report(run: Run, before: dict[str, list[Stage]]) -> None:
             before = parts.get(part.name, part)
             parts[part.name] = part._replace(columns=before.columns | part.columns)
     run.say("\n" + write_report(run.workdir, report, list(parts.values())))
+
+
+def _show(run: Run, method: Method, row: dict[str, Any]) -> None:
+    """Give the trackers some chains of each evaluation, and of the test, and the final scores."""
+    folder = run / f"predictions/{method.name}"
+    files = {max(point["steps"]): folder / point["file"] for point in row["curve"]}
+    last = max([*row["selected_steps"], *files], default=0)
+    names = [name for name in run.config.log.trackers if name != "jsonl"]  # predictions/ has it
+    log = log_opener(run, method.name)(run / f"roles/{method.name}", say=run.say, trackers=names)
+    with log:
+        for step, path in files.items():
+            log.write("samples", step, **_samples(path))
+        scores = {name: value for name, value in row.items() if type(value) in (int, float)}
+        log.write("test", last, **scores, **_samples(folder / "test.jsonl"))
+
+
+def _samples(path: Path) -> dict[str, str]:
+    rows = itertools.islice(read_jsonl(path), 3)
+    return {
+        f"sample_{n}": f"**{row['question']}**\n\n{row['chain']}\n\n"
+        f"*answer: {row['answer']}; reference: {row['reference_answer']}*"
+        for n, (_, row) in enumerate(rows, 1)
+    }
 
 
 def _student_part(run: Run) -> dict[str, ReportPart]:

@@ -1,10 +1,13 @@
 """The examples of a method's roles, and their training."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, write_json
+from asesjax.core.metric_log import MetricLog
+from asesjax.core.options import flatten
 from asesjax.core.processes import from_first, is_first
 from asesjax.core.signals import check_stop
 from asesjax.core.types import Example, Params
@@ -167,7 +170,14 @@ def train_role(
         run.config.train, model, examples, validation, folder, run.config.seed,
         mesh=run_mesh(run), rules=rules(run.config.mesh.preset), init_params=start, n_steps=steps,
         until=until, role=f"{row}/{role}", description=description,
+        open_log=log_opener(run, f"{row}/{role}"),
     )  # fmt: skip
+
+
+def log_opener(run: Run, name: str) -> Callable[..., MetricLog]:
+    """Return what opens the run's trackers for a role or row."""
+    facts = {"name": name, "run": str(run.workdir), "fields": flatten(run.config)}
+    return functools.partial(MetricLog, trackers=run.config.log.trackers, **facts)
 
 
 _SIDES = "source_tokens", "target_tokens"

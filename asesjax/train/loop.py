@@ -7,7 +7,7 @@ and the saved state is that after exactly ``step`` updates, so a killed run resu
 import dataclasses
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -87,14 +87,16 @@ def train(
     until: int | None = None,
     role: str = "",
     description: Description | None = None,
+    open_log: Callable[..., MetricLog] = MetricLog,
 ) -> TrainResult:
     """Train one role, or resume it, or return its result if it is finished.
 
-    Writes ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/step_<n>`` into ``workdir``, a
-    folder of this role alone, and ``profile/`` on request. ``seed`` sets initialisation (without
-    ``init_params``), dropout and the order of examples. ``mesh`` None makes all devices data
-    parallel, ``rules`` None takes those of "dp". ``until`` saves and stops after so many of
-    ``n_steps``; a later call resumes, perhaps on other examples of the same number.
+    Writes ``checkpoints/step_<n>`` into ``workdir``, a folder of this role alone, what the trackers
+    of ``open_log`` write (``metrics.jsonl``, ``tensorboard/``), and ``profile/`` on request.
+    ``seed`` sets initialisation (without ``init_params``), dropout and the order of examples.
+    ``mesh`` None makes all devices data parallel, ``rules`` None takes those of "dp". ``until``
+    saves and stops after so many of ``n_steps``; a later call resumes, perhaps on other examples of
+    the same number.
     ``train.patience`` may stop earlier.
 
     Raises UserError for a configuration that cannot be trained, a workdir of another run or one
@@ -165,7 +167,7 @@ def train(
         log = None
         if is_first():
             written = cursor.get("metrics", (0, 0))
-            log = stack.enter_context(MetricLog(workdir, first, written, checkpoint.warn))
+            log = stack.enter_context(open_log(workdir, first, written, checkpoint.warn))
         saves = Checkpoints(folder, kept, train_config.keep_last, description)
         stack.callback(saves.close)
         progress = Progress(role, n_steps, first, "step", quiet=not is_first())

@@ -17,8 +17,9 @@ def write_report(workdir: Path, report: dict[str, Any], parts: Sequence[Any] = (
     figures = [
         learning_curves(rows, folder / "accuracy_by_tokens.png", "tokens"),
         learning_curves(rows, folder / "accuracy_by_seconds.png", "seconds"),
-        loss_curves(metrics, folder / "training_loss.png"),
     ]
+    if metrics:
+        figures.append(loss_curves(metrics, folder / "training_loss.png"))
     if all(row["first_wrong"] for row in rows):
         figures.append(error_kinds(rows, folder / "first_wrong_sentence.png"))
     for part in parts:

@@ -24,6 +24,7 @@ from asesjax.config import base_config
 from asesjax.core.options import option, section
 from asesjax.core.ragged import Ragged, write_annotations
 from asesjax.core.stages import Stage
+from asesjax.core.trackers import TRACKERS
 from asesjax.core.types import Record
 from asesjax.data.corpus import read_corpus
 from asesjax.data.examples import make_example
@@ -56,6 +57,25 @@ def make_second(decode):
 def second(logits, keys, steps):
     """The second most probable id."""
     return jnp.argsort(-logits, axis=-1)[:, 1].astype(jnp.int32)
+
+
+@TRACKERS.register("kinds")
+class Kinds:
+    """The kinds and steps of what is written."""
+
+    def __init__(self, place):
+        (place.folder / "kinds").mkdir(exist_ok=True)
+        self.file = open(place.folder / "kinds/list.txt", "a")
+
+    def write(self, kind, step, values):
+        words = ",".join(name for name, value in values.items() if isinstance(value, str))
+        print(kind, step, words, file=self.file)
+
+    def flush(self):
+        self.file.flush()
+
+    def close(self):
+        self.file.close()
 
 
 @section("tail")
@@ -101,6 +121,7 @@ def get_config(arg=""):
     c = base_config()
     c.methods = ("tail", "usm", "heavy")
     c.variants.heavy = {"method": "tail", "tail": {"weight": 1.0}}
+    c.log.trackers = ("jsonl", "kinds")
     c.data.source, c.segment.strategy, c.decode.sampler = "successors", "digits", "second"
     c.data.n_train, c.data.n_validation, c.data.n_test = 32, 8, 8
     c.vocab.size, c.vocab.extra_ids = 120, 4
@@ -155,6 +176,10 @@ def test_one_file_adds_a_method_a_score_a_source_a_sampler_and_options(finished,
     assert report["segmentation"]["strategy"] == "digits"
     records = [record for _, record in read_jsonl(finished / "data/test.jsonl")]
     assert records[0]["question"] == "What comes after 200?"
+    texts = "sample_1,sample_2,sample_3"
+    assert (finished / "roles/tail/kinds/list.txt").read_text() == f"test 4 {texts}\n"
+    assert (finished / "roles/tail/main/kinds/list.txt").read_text() == "train 4 \nvalidation 4 \n"
+    assert not list(finished.rglob("tensorboard"))
     _, *segments = [row for _, row in read_jsonl(finished / "segments/train.jsonl")]
     assert {row["strategy"] for row in segments} == {"digits"}
     tails = annotations(finished, "tails/train.npz")["tail"]

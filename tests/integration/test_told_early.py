@@ -46,8 +46,10 @@ def test_packages_of_the_report_are_asked_for_before_the_data(tmp_path, capsys, 
     (tmp_path / "c.py").write_text(CONFIG)
     monkeypatch.setattr("asesjax.experiment.find_spec",
                         lambda name: name != "sacrebleu" and importlib.util.find_spec(name) or None)
-    command = ["run", "--config", str(tmp_path / "c.py"), "--workdir", str(tmp_path / "run")]
-    assert main(command) == 2
+    command = ["--config", str(tmp_path / "c.py"), "--workdir", str(tmp_path / "run")]
+    assert main(["run", *command]) == 2
     assert "the report needs sacrebleu" in capsys.readouterr().err
+    assert main(["train", *command, "--config.train.keep_best=bleu"]) == 2
+    assert "train.keep_best=bleu needs sacrebleu" in capsys.readouterr().err
     assert not (tmp_path / "run/data").exists()
 
