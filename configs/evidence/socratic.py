@@ -21,6 +21,6 @@ def get_config(arg: str = ""):
     rows = {"socratic_guided": {"method": "socratic", "socratic": guided}}
     c.methods = ("start", "direct", "usm", "socratic", "socratic_unified",
                  *common.add_variants(c, rows))  # fmt: skip
-    c.train.source_buckets = (40, 48, 56, 64, 80, 96, 112, 128, 160, 192)
+    c.train.source_buckets = (40, 48, 56, 64, 80, 96, 112, 128, 160, 256)
     c.decode.max_chain_tokens = 128
     return c
