@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Print sections, or the fields of one."""
     from asesjax.config import base_config
-    from asesjax.core.errors import unknown
-    from asesjax.core.options import SECTIONS, all_fields
+    from asesjax.core.errors import UserError
+    from asesjax.core.options import SECTIONS, all_fields, near_fields
 
     base_config()  # loads every room
     if not args.what:
@@ -36,7 +36,11 @@ def main(args: argparse.Namespace) -> None:
     wanted = [n for n in known if n == args.what or n.rpartition(".")[0] == args.what
               or (args.what == "run" and "." not in n)]  # fmt: skip
     if not wanted:
-        raise unknown("section or field", args.what, ["run", *filter(None, SECTIONS), *known], True)
+        near = near_fields(args.what, ["run", *filter(None, SECTIONS), *known])
+        raise UserError(
+            f"unknown section or field {args.what[:100]!r}; did you mean "
+            f"{' or '.join(map(repr, near))}? asesjax config lists the sections"
+        )
     for name in wanted:
         print(_described(name, known[name]))
 

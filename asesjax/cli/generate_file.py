@@ -15,7 +15,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +30,7 @@ from asesjax.core.options import fingerprint, reads
 from asesjax.core.progress import Progress
 from asesjax.core.types import Record
 from asesjax.data.rows import BadRow, answer_text, checked_text, json_lines, text_field
+from asesjax.data.summary import unknown_share
 from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.decode.spec import Limits
 from asesjax.evals.predictions import prediction_row
@@ -62,7 +63,11 @@ def generate_file(
     for wrong input and for an output of other questions, methods, checkpoints or configurations.
     """
     method, path = make_method(name, run.config), Path(output)
-    request, sha256 = read_questions(source, run.config, method, load_saved(run / "vocab"))
+    vocab = load_saved(run / "vocab")
+    request, sha256 = read_questions(source, run.config, method, vocab)
+    texts = [record.question for record in request.records]
+    for doubt in doubts(run, vocab, texts, request.questions):
+        print(f"warning: {source}: {doubt}", file=sys.stderr)
     card_path = path.with_name(f"{path.name}.run.json")
     if path.exists() and not path.is_file():
         raise UserError(f"--output {path} is no file that can be continued; give a file")
@@ -92,6 +97,27 @@ def generate_file(
         if not card.get("finished"):
             with _writing(card_path):
                 write_json(card_path, card | {"finished": True})
+
+
+def doubts(
+    run: Run, vocab: Vocabulary, texts: Sequence[str], ids: Sequence[np.ndarray]
+) -> list[str]:
+    """Say in what questions are unlike those that the run was trained on: tokens that the
+    vocabulary does not know, and lengths (where the run still has its corpus).
+    """
+    out = []
+    n, of, lost = unknown_share(vocab, texts, ids)
+    if n:
+        out.append(f"{n} of {of} tokens of what is asked are unknown to the vocabulary, most often "
+                   f"{', '.join(map(repr, lost))}; the model does not see them")  # fmt: skip
+    ends = run / "corpus/train/question_ends.npy"
+    if ends.is_file():
+        longest = int(np.diff(np.load(ends), prepend=0).max())
+        longer = [len(own) for own in ids if len(own) > longest]
+        if longer:
+            out.append(f"{len(longer)} of {len(ids)} questions are longer than any trained on, up "
+                       f"to {max(longer)} tokens instead of {longest}")  # fmt: skip
+    return out
 
 
 def chunks(n: int, samples: int, batch_size: int) -> list[tuple[int, int]]:

@@ -1,9 +1,12 @@
 """Questions from the command line or from a person, each answered as it comes."""
 
+import contextlib
+import importlib
 import sys
 
 import numpy as np
 
+from asesjax.cli.generate_file import doubts
 from asesjax.core.errors import UserError, harmless
 from asesjax.core.signals import at_once
 from asesjax.core.types import Record, Segment
@@ -35,6 +38,8 @@ def converse(run: Run, name: str, question: str | None = None) -> None:
             raise UserError(f"the question is no plain text: {error}; type it again") from None
         ids = trained.vocab.encode(question)
         check_question(ids, "this question cannot be asked", config)
+        for doubt in doubts(run, trained.vocab, [question], [ids]):
+            print(f"warning: {harmless(doubt)}", file=sys.stderr)
         request = Request([ids], np.array([number]))
         ((_, chains),) = stream_answers(trained, request, decoder)
         record = Record("question", question, "", "")
@@ -57,6 +62,8 @@ def converse(run: Run, name: str, question: str | None = None) -> None:
         # Bytes that are no text must not end the conversation.
         sys.stdin.reconfigure(errors="surrogateescape")
     if terminal:
+        with contextlib.suppress(ImportError):
+            importlib.import_module("readline")  # gives ``input`` line editing and a history
         print("A question a line; Ctrl-D ends. The first answer waits for compiling.")
     number = 0
     while True:

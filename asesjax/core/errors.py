@@ -43,8 +43,8 @@ def nearest(got: str, names: Iterable[str]) -> str:
     return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
-def unknown(what: str, got: str, valid: Iterable[str], few: bool = False) -> UserError:
-    """Build the error for a wrong name: the nearest names, then all valid ones unless ``few``.
+def unknown(what: str, got: str, valid: Iterable[str]) -> UserError:
+    """Build the error for a wrong name: the nearest names, then all valid ones.
 
     >>> print(unknown("segment.strategy", "entrpy", ["entropy", "loss"]))
     unknown segment.strategy 'entrpy'; did you mean 'entropy'? Valid: entropy, loss
@@ -52,7 +52,5 @@ def unknown(what: str, got: str, valid: Iterable[str], few: bool = False) -> Use
     names = [str(name) for name in valid]
     got = str(got) if len(str(got)) <= 100 else f"{str(got)[:100]}..."
     hint = nearest(got, names)
-    if few:
-        return UserError(f"unknown {what} {got!r}; {hint or 'asesjax config lists all'}")
     listed = ", ".join(name or "'' (none)" for name in names)
     return UserError(f"unknown {what} {got!r}; {hint}{' ' * bool(hint)}Valid: {listed}")

@@ -10,6 +10,7 @@ values are checked here, once.
 
 import ast
 import dataclasses
+import difflib
 import hashlib
 import json
 import math
@@ -155,8 +156,55 @@ def find_field(
                 f"{', '.join(_SHARED)} and of the run itself are for all rows"
             )
     if inner not in known:
-        raise unknown(f"config field{' in ' + origin if origin else ''}", inner, known, few=True)
+        near = near_fields(inner, known)
+        where = f" in {origin}" if origin else ""
+        raise UserError(
+            f"unknown config field{where} {inner[:100]!r}; did you mean "
+            f"{' or '.join(map(repr, near))}? asesjax config lists all"
+        )
     return known[inner]
+
+
+def near_fields(got: str, known: Iterable[str]) -> list[str]:
+    """Return the three fields whose names are nearest to a wrong one: those that other programs
+    call so, then by their whole name or, in another section, by the last part of it.
+    """
+    got = got[:100].lower().replace("-", "_")
+    part, _, leaf = got.rpartition(".")
+    other = _OTHER_NAMES.get(leaf)
+
+    def nearness(name: str) -> float:
+        own_part, _, own = name.rpartition(".")
+        if other in (own, name):
+            return 2 + (own_part == part) + 0.5 * (own_part == "train")
+        whole, last = (difflib.SequenceMatcher(None, *pair).ratio()
+                       for pair in ((got, name), (leaf, own)))  # fmt: skip
+        return max(whole, 0.94 * last)
+
+    return sorted(known, key=nearness, reverse=True)[:3]
+
+
+# What fields are called elsewhere, by their last part.
+_OTHER_NAMES = {
+    "lr": "learning_rate", "bs": "batch_size", "batch": "batch_size", "epoch": "epochs",
+    "n_epochs": "epochs", "num_epochs": "epochs", "num_train_epochs": "epochs",
+    "max_steps": "train.steps", "n_steps": "train.steps", "num_steps": "train.steps",
+    "iterations": "train.steps", "wd": "weight_decay", "optim": "optimizer",
+    "optimiser": "optimizer", "lr_scheduler": "schedule", "warmup": "warmup_share",
+    "warmup_ratio": "warmup_share", "grad_clip": "clip_norm", "max_grad_norm": "clip_norm",
+    "gradient_accumulation_steps": "microbatches", "accumulate": "microbatches",
+    "gradient_checkpointing": "remat", "early_stopping": "patience", "ema": "ema_decay",
+    "per_device_train_batch_size": "batch_size", "precision": "dtype", "fp16": "dtype",
+    "bf16": "dtype", "hidden_size": "d_model", "dim": "d_model", "heads": "n_heads",
+    "num_heads": "n_heads", "layers": "n_encoder_layers", "num_layers": "n_encoder_layers",
+    "dropout_rate": "dropout", "checkpoint": "init_from", "pretrained": "init_from",
+    "model_name_or_path": "init_from", "max_new_tokens": "max_chain_tokens",
+    "max_length": "max_chain_tokens", "num_beams": "beams", "beam_size": "beams",
+    "temp": "temperature", "num_samples": "samples", "n_samples": "samples",
+    "dataset": "data.source", "train_file": "data.path", "file": "data.path",
+    "tokenizer": "vocab.path", "logger": "log.trackers", "report_to": "log.trackers",
+    "random_seed": "seed",
+}  # fmt: skip
 
 
 _SHARED = ("data", "vocab", "evaluate", "mesh", "log")

@@ -40,14 +40,13 @@ def summary(rows: Sequence[dict], config: Config) -> dict[str, Any]:
     released code's rule), ``chain_accuracy`` (share of chains right sentence by sentence),
     ``first_wrong`` (chains by the kind of their first wrong sentence) and ``accuracy_by_steps`` (by
     the abstractive sentences of the gold chain), all None without gold chains, BLEU and ROUGE from
-    0 to 100, and the shares of chains that were cut off at a limit, stopped on a repetition, and
-    ended properly (None where no row has a finish reason).
+    0 to 100 (None without reference chains), and the shares of chains that were cut off at a limit,
+    stopped on a repetition, and ended properly (None where no row has a finish reason).
     """
     n = len(rows)
     evaluate, template = config.evaluate, config.data.answer_template
     share, interval = accuracy(rows, evaluate.metric, template)
-    chains = [row["chain"] for row in rows]
-    references = [row["reference_chain"] for row in rows]
+    pairs = [(row["chain"], row["reference_chain"]) for row in rows if row["reference_chain"]]
     with_gold = [row for row in rows if row.get("gold")]
     ended = [row["finish_reason"] for row in rows if "finish_reason" in row]
     kinds: Counter[str] = Counter()
@@ -69,8 +68,7 @@ def summary(rows: Sequence[dict], config: Config) -> dict[str, Any]:
             str(steps): accuracy(own, evaluate.metric, template)[0]
             for steps, own in sorted(by_steps.items())
         } or None,
-        "bleu": corpus_bleu(chains, references, evaluate.language),
-        **rouge(chains, references, evaluate.language),
+        **overlap(pairs, evaluate.language),
         "segments_per_chain": sum(len(row["segments"]) for row in rows) / n,
         "tokens_per_question": sum(row["tokens"] for row in rows) / n,
         **{
@@ -78,6 +76,15 @@ def summary(rows: Sequence[dict], config: Config) -> dict[str, Any]:
             for name, reasons in ends.items()
         },
     }
+
+
+def overlap(pairs: Sequence[tuple[str, str]], language: str) -> dict[str, float | None]:
+    """Return BLEU and ROUGE of (chain, reference); None where there is no reference."""
+    if not pairs:
+        return dict.fromkeys(("bleu", "rouge_1", "rouge_2", "rouge_l"))
+    chains, references = zip(*pairs, strict=True)
+    bleu = corpus_bleu(chains, references, language)
+    return {"bleu": bleu} | rouge(chains, references, language)
 
 
 def method_row(config: Config, workdir: Path, name: str, roles: Sequence[str]) -> dict:

@@ -185,6 +185,13 @@ def train(
             objective.token_flops, mesh_peak_flops(mesh), mesh.local_devices[0],
         )  # fmt: skip
 
+        def on_compile(what: str) -> None:
+            progress.show(step, what)
+            watch.waits(step + 1, time.perf_counter(), what)
+
+        step_fn.on_compile = on_compile
+        eval_fn.on_compile = lambda what: progress.show(step, what)
+
         def evaluate() -> None:
             meter.flush()
             with clock.paused():

@@ -43,6 +43,7 @@ class PerShape:
         self._jitted = jax.jit(on_mesh(mesh, function), **options)
         self.programs: dict[tuple[int, int], Any] = {}  # by batch shape (S, T)
         self.compile_seconds = 0.0
+        self.on_compile: Callable[[str], None] = lambda what: None  # told before a shape compiles
 
     def lower(self, *arguments: Any) -> jax.stages.Lowered:
         """Trace the function for arrays of the arguments' shapes and shardings."""
@@ -52,6 +53,7 @@ class PerShape:
         """Run the program of the batch's shape; compile it if it is new."""
         shape = (batch["encoder_input_tokens"].shape[1], batch["decoder_input_tokens"].shape[1])
         if shape not in self.programs:
+            self.on_compile(f"compiling {shape[0]} x {shape[1]}")
             start = time.perf_counter()
             self.programs[shape] = self.lower(state, batch, *rest).compile()
             self.compile_seconds += time.perf_counter() - start

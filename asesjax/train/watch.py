@@ -33,12 +33,12 @@ class StepTimes:
         self._running: collections.deque = collections.deque()  # (step, metrics, start)
         self._seconds: collections.deque = collections.deque(maxlen=_WINDOW)
         self._done = 0.0
-        self._batch: tuple[int, float] | None = None
+        self._batch: tuple[int, float, str] | None = None
         self._reported = 0.0  # seconds of the step or batch that was last reported
 
-    def waits(self, step: int, now: float) -> None:
-        """Note that the loop waits for the batch of a step, which counts from 1."""
-        self._batch = step, now
+    def waits(self, step: int, now: float, what: str = "waiting for its batch") -> None:
+        """Note what happens before a step, which counts from 1, can be dispatched."""
+        self._batch = step, now, what
 
     def began(self, step: int, metrics: jax.Array, now: float) -> None:
         """Note that a step was dispatched; ``metrics`` is ready when it is done."""
@@ -63,8 +63,8 @@ class StepTimes:
             step, _, start = self._running[0]
             what, seconds = f"step {step} has been running for", now - max(self._done, start)
         elif (batch := self._batch) is not None:  # the loop may reset it meanwhile
-            step, start = batch
-            what, seconds = f"step {step} has been waiting for its batch for", now - start
+            step, start, what = batch
+            what, seconds = f"step {step} has been {what} for", now - start
         else:
             return lines
         if seconds > max(self._limit(), 2 * self._reported):

@@ -1,5 +1,6 @@
 """The generate verb: files that go on after any interruption, one question, a conversation."""
 
+import dataclasses
 import io
 import json
 import os
@@ -14,13 +15,14 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from asesjax.cli import generate_file
 from asesjax.cli.main import main
 from asesjax.config import base_config, finish, save_fields
-from asesjax.core.files import read_json, read_jsonl, write_json
-from asesjax.data.vocab import ByteVocabulary
+from asesjax.core.files import read_json, read_jsonl, write_array, write_json
+from asesjax.data.vocab import ByteVocabulary, train_vocabulary
 from asesjax.evals.runner import n_compilations
 from asesjax.experiment import open_run
 from asesjax.methods.method import make_method
@@ -526,3 +528,16 @@ def test_killed_it_goes_on_to_the_same_bytes(workdir, tmp_path):
     assert stopped == sorted(set(stopped)) and stopped[-1] < whole.stat().st_size
     assert start(killed).wait() == 0
     assert killed.read_bytes() == whole.read_bytes()
+
+
+def test_questions_unlike_those_of_training_are_warned_of(workdir, tmp_path):
+    run = dataclasses.replace(open_run(None, workdir), workdir=tmp_path)
+    vocab = train_vocabulary(["ab ba " * 9], 20)
+    texts = ["ab", "ab \u4e2d", "ab ba ab ba"]
+    ids = vocab.encode_batch(texts)
+    (unknown,) = generate_file.doubts(run, vocab, texts, ids)
+    assert "tokens of what is asked are unknown to the vocabulary, most often '\u4e2d'" in unknown
+    write_array(tmp_path / "corpus/train/question_ends.npy", np.array([2, 2 + len(ids[2]) - 1]))
+    (_, longer) = generate_file.doubts(run, vocab, texts, ids)
+    n = len(ids[2])
+    assert f"1 of 3 questions are longer than any trained on, up to {n} tokens instead" in longer

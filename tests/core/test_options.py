@@ -145,7 +145,7 @@ def test_a_method_is_a_row_with_options_of_its_own_too():
     [
         ({"variants.calm.data.n_train": "5"}, "variants.calm.data.n_train: a variant has fields"),
         ({"variants.calm.vocab.size": "500"}, "a variant has fields of its own in sections of"),
-        ({"variants.calm.evaluate.metric": "exact"}, "those of data, vocab, evaluate, mesh and of"),
+        ({"variants.calm.evaluate.metric": "exact"}, "data, vocab, evaluate, mesh, log and of"),
         ({"variants.calm.mesh.data": "1"}, "a variant has fields of its own in sections of"),
         ({"variants.calm.seed": "5"}, "a variant has fields of its own in sections of"),
         ({"variants.calm": "usm"}, "a variant has fields of its own in sections of"),
@@ -201,3 +201,16 @@ def test_the_command_shows_sections_and_fields(capsys):
 def test_the_range_of_a_field_is_written_out():
     assert range_text(option(0.5, "a share", least=0, below=1)) == "at least 0 and below 1"
     assert range_text(option(0.5, "a share")) == ""
+
+
+@pytest.mark.parametrize(
+    "wrong, first",
+    [("train.lr", "train.learning_rate"), ("lr", "train.learning_rate"), ("bs", "train.batch_size"),
+     ("train.epoch", "train.epochs"), ("decode.bs", "decode.batch_size"),
+     ("gama", "ases.gamma"), ("train.gamma", "ases.gamma"), ("trian.tokens", "train.tokens"),
+     ("train.weight-decay", "train.weight_decay"), ("num_beams", "decode.beams")],
+)  # fmt: skip
+def test_a_wrong_field_gets_the_nearest_three_and_what_it_is_called_here(wrong, first):
+    with pytest.raises(UserError, match=f"did you mean '{first}'") as told:
+        finish(base_config(), {wrong: "1"})
+    assert str(told.value).count(" or '") == 2

@@ -53,6 +53,12 @@ def test_files_and_totals_of_a_run(tiny, whole):
     assert list((folder / "tensorboard").iterdir())
 
 
+def test_the_progress_says_what_is_compiled(tiny, tmp_path, capsys):
+    loop._programs.cache_clear()
+    tiny.run(tmp_path, until=1)
+    assert re.search(r"step 0/24: compiling \d+ x \d+\n", capsys.readouterr().err)
+
+
 def test_training_in_parts_equals_training_at_once(tiny, whole, tmp_path):
     """Stopped at given steps and resumed, on the same examples: the same bits; a part is kept."""
     for until, steps in ((7, 7), (7, 7), (15, 15), (10, 15), (None, 24)):

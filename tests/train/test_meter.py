@@ -134,6 +134,8 @@ def test_pauses_are_not_reported_but_a_missing_batch_is():
     assert times.look(now + 11) == [
         "step 7 has been waiting for its batch for 11 s; the median is 1 s"
     ]
+    times.waits(7, now, "compiling 128 x 64")
+    assert times.look(now + 23)[0].startswith("step 7 has been compiling 128 x 64 for 23 s")
     step = Step()
     times.began(7, step, now + 11)
     step.ready = True
