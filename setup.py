@@ -39,6 +39,7 @@ EXTRAS = {
     ],
     "viz": ["matplotlib>=3.9"],
     "wandb": ["wandb>=0.31"],  # log.trackers=wandb; 0.31 takes protobuf 7
+    "parquet": ["pyarrow>=18"],  # Parquet, Arrow, folders of Hugging Face's datasets
     "tpu": ["jax[tpu]>=0.10.2,<0.12"],
     "cuda": ["jax[cuda13]>=0.10.2,<0.12"],
     "dev": [

@@ -138,8 +138,10 @@ def test_no_two_classes_have_one_name():
 
 # Names that are also words with another meaning, and the folders or files where they have it.
 HOMONYMS = {
-    "json": ("data",), "csv": ("data",),  # formats of files
+    # formats of files, and a file
+    **dict.fromkeys(("json", "csv", "parquet", "arrow"), ("data",)),
     "jsonl": ("data", "core/trackers.py", "core/metric_log.py", "jobs/decoding.py"),
+    "file": ("cli/segment.py", "evals", "jobs"),
     "svamp": ("data/readers/palm.py",),  # a folder there
     # a metric of predictions
     "bleu": ("evals", "viz", "seeds.py", "tasks", "train/options.py", "jobs/curve.py",

@@ -4,7 +4,8 @@ One question:    asesjax generate --workdir DIR --method usm --question "..."
 In turn:         asesjax generate --workdir DIR --method usm
 A file:          asesjax generate --workdir DIR --method usm --input in.jsonl --output out.jsonl
 
-Rows of the file need a question (data.question_field). What else they may have:
+The file has any format that data.source=file reads, and rows as the run's data has them, or a
+question alone (data.question_field). What else they may have:
   answer, rationale                  go into the output as references for `asesjax evaluate`
   max_rounds, max_segment_tokens,    bounds for this row, at most those of decode.*;
   max_chain_tokens                   max_segment_tokens may be a list, one for each segment;
@@ -26,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", help=argparse.SUPPRESS)
     parser.add_argument("--method", required=True, help="one of the run's methods")
     parser.add_argument("--question", help="a question; the answer is printed")
-    parser.add_argument("--input", help="JSONL file of questions")
+    parser.add_argument("--input", help="file or folder of questions, as data.source=file reads "
+                        "it")  # fmt: skip
     parser.add_argument("--output", help="JSONL file of answers, written or continued")
     parser.add_argument("--log-probabilities", action="store_true", help="with --input: ids and "
                         "log probability of each token in the output's segments")  # fmt: skip

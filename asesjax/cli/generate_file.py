@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
+import io
 import json
 import os
 import sys
@@ -29,7 +30,19 @@ from asesjax.core.files import read_json, write_json
 from asesjax.core.options import fingerprint, reads
 from asesjax.core.progress import Progress
 from asesjax.core.types import Record
-from asesjax.data.rows import BadRow, answer_text, checked_text, json_lines, text_field
+from asesjax.data.folders import folder_files
+from asesjax.data.readers.plain import given_answer, parse_fields, question_text
+from asesjax.data.registry import SOURCES, Reader
+from asesjax.data.rows import (
+    BadRow,
+    Missing,
+    Row,
+    checked_text,
+    optional_text,
+    place,
+    read_rows,
+)
+from asesjax.data.sources import unclosed
 from asesjax.data.summary import unknown_share
 from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.decode.spec import Limits
@@ -50,7 +63,8 @@ from asesjax.train.checkpoint_files import find_whole
 CHUNK_CHAINS = 1024
 CHUNK_BATCHES = 8
 # Fields of the data section that change what is written.
-_DATA = ("answer_template", "question_field", "rationale_field", "answer_field", "id_field")
+_DATA = ("answer_template", "question_field", "rationale_field", "answer_field", "options_field",
+         "id_field")  # fmt: skip
 # Fields of a row that bound its own chain, by the names of the bounds of all.
 BUDGETS = ("max_rounds", "max_segment_tokens", "max_chain_tokens")
 
@@ -147,8 +161,8 @@ def _rows(
         if end <= there:
             continue
         waiting, following, part = {}, start, request.part(start, end)
-        for place, chains in stream_answers(trained, part, decoder, run_mesh(run)):
-            waiting[start + place] = chains
+        for i, chains in stream_answers(trained, part, decoder, run_mesh(run)):
+            waiting[start + i] = chains
             while following in waiting:  # all before it are there
                 record, own = request.records[following], waiting.pop(following)
                 parts = (record, own, trained.method, trained.vocab, log_probabilities)
@@ -295,21 +309,17 @@ def _writing(path: Path) -> Iterator[None]:
 def read_questions(
     path: str | Path, config: Config, method: Method, vocab: Vocabulary
 ) -> tuple[Request, str]:
-    """Read and check a JSONL file of questions, with their references, bounds and prefixes; return
-    them and the SHA-256 of the file. UserErrors name file, line and field. A method that writes a
-    single segment has only ``max_chain_tokens`` of the ``BUDGETS``.
+    """Read and check a file or folder of questions, with their references, bounds and prefixes;
+    return them and the SHA-256 of what was read. UserErrors name file, line and field. A method
+    that writes a single segment has only ``max_chain_tokens`` of the ``BUDGETS``.
     """
-    try:
-        content = Path(path).read_bytes()  # once: it may be a pipe
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    data = config.data
+    sha256 = hashlib.sha256()
     records, lines, budgets, prefixes = [], [], [], []
-    solid = ((n, line) for n, line in enumerate(content.splitlines(), 1) if line.strip())
-    for line, row in json_lines(solid):
-        where = f"{path}:{line}"
+    for file, number, row in _rows_of(Path(path), sha256):
+        where = place(file, number)
         try:
-            records.append(_question(row, str(line), data))
+            name = str(number) if file == Path(path) else f"{file.stem}-{number}"
+            records.append(_question(row, name, file, number, config.data))
         except BadRow as error:
             raise UserError(f"{where}: {error}") from None
         lines.append(where)
@@ -325,27 +335,56 @@ def read_questions(
     forced = _forced(prefixes, lines, limits or plan, vocab)
     rows = np.arange(len(questions))
     request = Request(questions, rows, limits, forced, records=records)
-    return request, hashlib.sha256(content).hexdigest()
+    return request, sha256.hexdigest()
 
 
-def _question(row: Any, name: str, data: Config) -> Record:
-    """Read a question and the references that the row has; ``name`` is for one without an id."""
+def _rows_of(path: Path, sha256: Any) -> Iterator[tuple[Path, int, Row | BadRow]]:
+    """Yield file, number and row of all that is in a file, pipe or folder, which is hashed."""
+    files = [path]
+    if path.is_dir():
+        splits = folder_files(path)
+        if len(splits) > 1:
+            raise UserError(
+                f"--input {path} holds the splits {', '.join(splits)}; give the file or folder of "
+                "one of them"
+            )
+        (files,) = splits.values()
+    for file in files:
+        try:
+            content = file.read_bytes()  # once: it may be a pipe
+        except OSError as error:
+            raise UserError(f"cannot read {file}: {error.strerror}") from None
+        sha256.update(content)
+        pipe = None if file.is_file() else io.BytesIO(content)
+        for number, row in read_rows(file, file=pipe):
+            yield file, number, row
+
+
+def _question(row: Row | BadRow, name: str, file: Path, number: int, data: Config) -> Record:
+    """Read a question and the references that its row has: as the run's data set has them, or the
+    fields that the configuration names. ``name`` is for one without an id.
+    """
     if isinstance(row, BadRow):
         raise row
-    if not isinstance(row, dict):
-        raise BadRow(f"a JSON object is needed, got {type(row).__name__}")
-    texts = {}
-    for field in (data.id_field, data.rationale_field, data.answer_field):
-        there = field.partition(".")[0] in row and row.get(field, "") is not None
-        texts[field] = answer_text(row, field) if there else ""
-    own = texts[data.id_field] or name, text_field(row, data.question_field)
-    return Record(*own, texts[data.rationale_field], texts[data.answer_field])
+    source = SOURCES.get(data.source)
+    if isinstance(source, Reader) and source.parse is not parse_fields:
+        with contextlib.suppress(BadRow):
+            return unclosed(source.parse(data, row, file, number)[0], data.answer_template)
+    answer = ""
+    with contextlib.suppress(Missing):
+        answer = given_answer(data, row)
+    name = optional_text(row, data.id_field) or name
+    rationale = optional_text(row, data.rationale_field)
+    record = Record(name, question_text(data, row), rationale, answer)
+    return unclosed(record, data.answer_template)
 
 
 def _budget(row: dict, name: str, where: str, config: Config) -> int | list[int] | None:
     value = row.get(name)
-    if value is None:
+    if value is None or value == "":
         return None
+    if isinstance(value, str) and value.isdecimal():  # of a CSV file
+        value = int(value)
     room = getattr(config.decode, name)
     several = name == "max_segment_tokens"
     numbers = value if several and isinstance(value, list) else [value]

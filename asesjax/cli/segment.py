@@ -3,7 +3,7 @@
 Of a run:        asesjax segment --workdir DIR [--config FILE]
 Of any file:     asesjax segment --input records.jsonl --output segments.jsonl --strategy location
 The second needs no model and takes only strategies without one, such as location, bleu and rouge.
-The file is JSON lines, a JSON array (.json) or .csv, each also as .gz. --show prints chains
+The file is what data.source=file reads. --show prints chains
 coloured by label, --html writes them all as a page.
 """
 
@@ -54,7 +54,6 @@ def main(args: argparse.Namespace) -> None:
 
 def _segment_file(args: argparse.Namespace) -> Path:
     from asesjax.config import base_config, finish, load_config
-    from asesjax.data.rows import format_of
     from asesjax.data.sources import load_records
     from asesjax.evals.answers import judge
     from asesjax.methods.ases.scoring import score_records, segment_scored
@@ -64,7 +63,7 @@ def _segment_file(args: argparse.Namespace) -> Path:
 
     if not args.output:
         raise UserError("--input needs --output, the segments file to write")
-    fields = {"data.source": format_of(args.input), "data.path": args.input, "data.n_train": "0",
+    fields = {"data.source": "file", "data.path": args.input, "data.n_train": "0",
               "data.validation_share": "0.0", "data.test_share": "0.0"}  # fmt: skip
     if args.strategy:
         fields["segment.strategy"] = args.strategy

@@ -22,12 +22,14 @@ def answer_sentence(record: Record, answer_template: str) -> str:
 
 
 def chain_text(record: Record, answer_template: str) -> str:
-    """Return the chain: the rationale and the answer sentence.
+    """Return the chain: the rationale, if any, and the answer sentence.
 
     >>> chain_text(Record("1", "q", "40 + 2 = 42. ", "42"), "The answer is {answer}.")
     '40 + 2 = 42. The answer is 42.'
     """
     closing = answer_sentence(record, answer_template)
+    if not record.rationale:
+        return closing or record.answer
     if not closing or record.rationale.strip() == closing:
         return record.rationale
     return f"{record.rationale.rstrip()} {closing}"

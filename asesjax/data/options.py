@@ -9,8 +9,14 @@ class DataOptions:
     """Where records come from and how many are kept."""
 
     source: str = option("synthetic_math", "a registered data source", choices=SOURCES)
-    path: str = option("", "folder of a named data set; file of jsonl, json or csv, perhaps with "
-                       "{split} in its name")  # fmt: skip
+    path: str = option("", "folder of a named data set; file of JSON lines, JSON, CSV, Parquet or "
+                       "Arrow, perhaps with {split} in its name, or a folder of such; name of a "
+                       "data set of huggingface or tfds")  # fmt: skip
+    split: str = option("", "sources whose splits have names: the one that all records come from; "
+                        "their own train, validation and test when empty")  # fmt: skip
+    module: str = option("", "tfds and seqio: module, or Python file, that registers the data set "
+                         "or the task")  # fmt: skip
+    task: str = option("", "seqio: name of a task or mixture")
     n_train: int = option(700, "training records kept, 0 for all", least=0, most=10**7)
     n_validation: int = option(100, "validation records kept, 0 for all", least=0, most=10**7)
     n_test: int = option(500, "test records kept, 0 for all", least=0, most=10**7)
@@ -22,9 +28,12 @@ class DataOptions:
         "question", "records with equal questions, or equal ids, are in one split",
         choices=("question", "id"),
     )  # fmt: skip
-    question_field: str = option("question", "name of this field in rows of jsonl, json and csv")
-    rationale_field: str = option("rationale", "the same")
+    question_field: str = option("question", "name of this field in rows of files, tfds and seqio")
+    rationale_field: str = option("rationale", "the same; methods that learn answers alone need "
+                                  "none")  # fmt: skip
     answer_field: str = option("answer", "the same; empty where the rationale is the answer")
+    options_field: str = option("", "the same: options to choose from (a list, or an object by "
+                                "their labels), which become part of the question")  # fmt: skip
     id_field: str = option("id", "the same; rows without ids get ids made of their text")
     steps_field: str = option("steps", "the same: [[subquestion, text], ...], where rows have it")
     others_field: str = option("rationales", "the same: further rationales, where rows have them")
@@ -32,6 +41,8 @@ class DataOptions:
         "The answer is {answer}.", "sentence that closes a chain; empty where answers are empty"
     )
     strip_calculator: bool = option(True, "remove calculator marks such as <<48/2=24>>")
+    duplicates: str = option("refuse", "refuse rows with question, rationale and answer of another "
+                             "row, or drop and count them", choices=("refuse", "drop"))  # fmt: skip
     max_skipped_share: float = option(0.0, "stop when a larger share of the rows cannot be used",
                                       least=0, most=1)  # fmt: skip
     max_misread_share: float = option(

@@ -22,7 +22,7 @@ SPLITS = ("train", "validation", "test")
 Generator = Callable[[Any, str, int, int], list[Record]]
 Files = Callable[[Any], dict[str, Path]]
 Parse = Callable[[Any, Row, Path, int], tuple[Record, str]]
-Rows = Callable[[Path, str], Iterator[tuple[int, Row | BadRow]]]
+Rows = Callable[[Any, Path, str], Iterator[tuple[int | str, Row | BadRow]]]
 
 
 class Reader:
@@ -30,7 +30,7 @@ class Reader:
 
     def __init__(self, files: Files, form: str, parse: Parse, rows: Rows | None = None):
         self.files, self.form, self.parse = files, form, parse
-        self.rows = rows or (lambda file, split: read_rows(file, form))
+        self.rows = rows or (lambda settings, file, split: read_rows(file, form))
         functools.update_wrapper(self, parse)  # so that the registry tells readers apart
 
 
@@ -43,7 +43,7 @@ def file_source(name: str, files: Files, form: str, rows: Rows | None = None) ->
     That is ``(settings, row, file, number) -> (record, chain)``, with the chain as its author
     closed it; it raises ``BadRow`` for a row that cannot be used. ``files(settings)`` gives the
     file of each split, with the key ``""`` for one that is to be divided. ``form`` is as in
-    ``rows.read_rows``, and ``rows(file, split)`` replaces that function.
+    ``rows.read_rows``, and ``rows(settings, file, split)`` replaces that function.
     """
 
     def register(parse: Parse) -> Parse:

@@ -1,25 +1,29 @@
-"""Rows of JSON lines, JSON documents and CSV, plain or gzipped (by the name's ``.gz``). A row that
-cannot be read is yielded as a ``BadRow``, for the caller to count; a file that cannot is an error.
+"""Rows of JSON lines, JSON documents and CSV, plain or gzipped (by the name's ``.gz``), Parquet and
+Arrow. A row that cannot be read is yielded as a ``BadRow``, for the caller to count; a file that
+cannot is an error.
 """
 
 import codecs
 import csv
+import datetime
 import gzip
 import hashlib
 import io
 import itertools
+import json
 import math
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from asesjax.core.errors import UserError, unknown
 from asesjax.core.files import BadJson, load_json
 
 FORMATS = ("jsonl", "json", "csv")
+TABLES = ("parquet", "arrow")
 Row = dict[str, Any]
 # Vocabularies read these as marks of their own.
 _MARK = re.compile(r"<extra_id_\d+>")
@@ -29,36 +33,52 @@ class BadRow(Exception):
     """What is wrong with a row, or with the value of a field that perhaps nobody reads."""
 
 
+class Missing(BadRow):
+    """That a row lacks a field, or has null there."""
+
+
 class Item(int):
     """The number of a row that is an item of a JSON document, not a line."""
 
 
-def format_of(path: str | Path) -> str:
-    """Tell the format by a file's name: ``.csv``, ``.json``, and JSON lines for all others."""
-    suffix = Path(str(path).removesuffix(".gz")).suffix[1:]
-    return suffix if suffix in FORMATS else "jsonl"
+def format_of(path: str | Path, other: str = "jsonl") -> str:
+    """Tell the format by a file's name (``.csv``, ``.parquet``), ``other`` for all other names."""
+    suffix = Path(str(path).removesuffix(".gz")).suffix[1:].lower()
+    return suffix if suffix in (*FORMATS, *TABLES) else other
 
 
-def place(path: Path, number: int) -> str:
-    """Name a row in messages: ``file:line``, or ``file item n`` in a JSON document."""
+def place(path: Path, number: int | str) -> str:
+    """Name a row in messages: ``file:line``, or ``file item n`` in a JSON document. A row of one of
+    several files has such a name in the place of its number.
+    """
+    if isinstance(number, str):
+        return number
     return f"{path} item {number}" if isinstance(number, Item) else f"{path}:{number}"
 
 
-def read_rows(path: Path, form: str) -> Iterator[tuple[int, Row | BadRow]]:
+def read_rows(
+    path: Path, form: str = "", file: IO[bytes] | None = None
+) -> Iterator[tuple[int, Row | BadRow]]:
     """Yield the number of each row, from 1 (its first line, or an ``Item``), and the row or a
-    ``BadRow``.
+    ``BadRow``. The file's name tells the form where that is empty; ``file`` is what is read, where
+    it is open already.
 
     Form ``"jsonl"`` has an object a line, blank lines are left out; ``"json"`` one document: an
     array of objects, an object that holds one such array, objects by any key, or columns. Which of
     the two a file is is told by its content. ``"csv"`` has a header, then rows as RFC 4180 quotes
-    them, every value a string. Files are UTF-8, with or without byte order mark. Raises UserError
-    for files that cannot be read.
+    them, every value a string. Files are UTF-8, with or without byte order mark. ``"parquet"`` and
+    ``"arrow"`` are read by pyarrow, as JSON's types: classes of the library ``datasets`` by their
+    names, dates as ISO writes them. Raises UserError for files that cannot be read.
     """
-    if form not in FORMATS:
-        raise unknown("format", form, FORMATS)
-    with open_rows(path) as file:
+    form = form or format_of(path)
+    if form not in (*FORMATS, *TABLES):
+        raise unknown("format", form, (*FORMATS, *TABLES))
+    with file or open_rows(path) as file:
         try:
-            rows = _csv_rows(path, file) if form == "csv" else _json_rows(path, file, form)
+            if form in TABLES:
+                rows = _table_rows(path, file, form)
+            else:
+                rows = _csv_rows(path, file) if form == "csv" else _json_rows(path, file, form)
             for number, row in rows:
                 if not isinstance(row, dict | BadRow):
                     row = BadRow(f"a JSON object is needed, got {type(row).__name__}")
@@ -102,7 +122,7 @@ def field_of(row: Row, name: str) -> Any:
                 value = dict(zip(map(str, range(len(value))), value, strict=True))
             if not isinstance(value, dict) or part not in value:
                 there = ", ".join(map(repr, row)) or "none"
-                raise BadRow(f"field {name!r} is missing; the row has {there}")
+                raise Missing(f"field {name!r} is missing; the row has {there}")
             value = value[part]
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -124,10 +144,54 @@ def text_field(row: Row, name: str, empty: bool = False) -> str:
         elif isinstance(value, list):
             said = f"a list of {len(value)}"
             hint = f"; join them, or name one, such as {name}.0" if value else ""
-        raise BadRow(f"field {name!r} must be text, got {said or type(value).__name__}{hint}")
+        kind = Missing if value is None else BadRow
+        raise kind(f"field {name!r} must be text, got {said or type(value).__name__}{hint}")
     if not value.strip() and not empty:
         raise BadRow(f"field {name!r} is empty")
     return checked_text(value, name)
+
+
+def optional_text(row: Row, name: str) -> str:
+    """Return a field as text, empty where it is missing, null or blank."""
+    try:
+        text = text_field(row, name, empty=True)
+    except Missing:
+        return ""
+    return text if text.strip() else ""
+
+
+def labelled_options(row: Row, name: str) -> list[tuple[str, str]]:
+    """Return label and text of the options to choose from: a list of texts or of objects, lists of
+    labels and of texts, or an object of texts by their labels. BadRow for anything else.
+    """
+    value = field_of(row, name)
+    try:
+        value = _loads(value.encode()) if isinstance(value, str) else value  # of a CSV file
+        if isinstance(value, dict):
+            labels = value.get("label", value.get("labels"))
+            texts = value.get("text", value.get("texts", value.get("choices")))
+            if isinstance(labels, list) and isinstance(texts, list):
+                value = dict(zip(labels, texts, strict=True))
+            pairs = list(value.items())
+        elif all(isinstance(one, dict) for one in value):
+            pairs = [(one.get("label", one.get("key", _letter(i))), one["text"])
+                     for i, one in enumerate(value)]  # fmt: skip
+        else:
+            pairs = [(_letter(i), one) for i, one in enumerate(value)]
+        found = [(str(label), answer_text({name: text}, name).strip()) for label, text in pairs]
+    except (AttributeError, KeyError, TypeError, ValueError, BadRow):
+        found = []
+    if not found or not all(text for _, text in found):
+        raise BadRow(f"field {name!r} must be a list of options, or an object of them by their "
+                     "labels")  # fmt: skip
+    # "A) 21" has its label already.
+    own = [re.match(rf"\(?{re.escape(label)}[).:]\s*(?=\S)", text) for label, text in found]
+    return [(label, text[at.end():] if all(own) else text)
+            for (label, text), at in zip(found, own, strict=True)]  # fmt: skip
+
+
+def _letter(place: int) -> str:
+    return chr(ord("A") + place)
 
 
 def answer_text(row: Row, name: str) -> str:
@@ -305,3 +369,67 @@ def _csv_rows(path, file):
     finally:
         csv.field_size_limit(limit)
     return rows
+
+
+def _table_rows(path: Path, file: IO[bytes], form: str) -> Iterator[tuple[int, Row]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise UserError(
+            f"reading {path} needs the package pyarrow: pip install 'asesjax[parquet]'"
+        ) from None
+    number, names = 0, None
+    try:
+        for batch in _batches(pyarrow, file, form):
+            names = _class_names(batch.schema) if names is None else names
+            for row in batch.to_pylist():
+                number += 1
+                yield number, {name: _named(_plain(value), names.get(name, ()))
+                               for name, value in row.items()}  # fmt: skip
+    except (pyarrow.ArrowException, OSError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise UserError(f"{path} is no whole {form.capitalize()} file: {why}") from None
+
+
+def _batches(pyarrow: Any, file: IO[bytes], form: str) -> Iterator[Any]:
+    if form == "parquet":
+        yield from pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1024)
+        return
+    magic = file.read(6)
+    file.seek(0)
+    if magic == b"ARROW1":
+        reader = pyarrow.ipc.open_file(file)
+        yield from map(reader.get_batch, range(reader.num_record_batches))
+    else:  # what datasets writes
+        yield from pyarrow.ipc.open_stream(file)
+
+
+def _class_names(schema: Any) -> dict[str, list[str]]:
+    """Return the names of the classes of each column that datasets says has such."""
+    notes = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = notes.get("info", {}).get("features", {})
+    return {name: feature["names"] for name, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"}  # fmt: skip
+
+
+def _named(value: Any, names: list[str]) -> Any:
+    return names[value] if type(value) is int and 0 <= value < len(names) else value
+
+
+def _plain(value: Any) -> Any:
+    """Write a value of a table in JSON's types; a ``BadRow`` where it has none."""
+    if isinstance(value, dict):
+        return {name: _plain(own) for name, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(own) for own in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    try:
+        return value.decode()
+    except (AttributeError, UnicodeDecodeError):
+        return BadRow(f"{type(value).__name__} is no text")

@@ -22,7 +22,6 @@ from asesjax.data.rows import (
     BadRow,
     Row,
     are_pairs,
-    format_of,
     place,
     stable_hash,
     step_pairs,
@@ -31,6 +30,7 @@ from asesjax.data.rows import (
 
 Skipped = list[tuple[str, str]]
 IsRight = Callable[[str, str], bool]
+REPEATED = "repeats question, rationale and answer of another row (data.duplicates)"
 WRONG_CHAIN = "the chain does not end in the right answer (data.only_right_chains)"
 
 for _folder in (generators, readers):
@@ -39,15 +39,16 @@ for _folder in (generators, readers):
 
 
 def load_records(
-    settings: Any, split: str, seed: int, is_right: IsRight | None = None
+    settings: Any, split: str, seed: int, is_right: IsRight | None = None, rationales: bool = True
 ) -> tuple[list[Record], Skipped]:
     """Load one split of the configured source: at most ``n_<split>`` records, in a random order
     that ``seed`` fixes, and ``("file:line", reason)`` for every row or chain that was left out.
 
     ``seed`` also draws generated data and what a limit keeps; it never moves a row to another
     split. ``is_right(chain, right answer)`` is needed with ``only_right_chains``, which leaves out
-    the other chains (not in the test split). Raises UserError for a missing file, bad rows (beyond
-    ``max_skipped_share``; a second row of an id is one), no rows, or what a generator cannot meet.
+    the other chains (not in the test split). Without ``rationales`` a row, or a test file, needs
+    none. Raises UserError for a missing file, bad rows (beyond ``max_skipped_share``; a second row
+    of an id is one), no rows, or what a generator cannot meet.
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
@@ -57,8 +58,8 @@ def load_records(
         if settings.path and source.__module__.startswith(generators.__name__):
             raise UserError(
                 f"data.path is {settings.path}, and data.source={settings.source} generates its "
-                f"records; set data.source={format_of(settings.path)} or that of a named data set, "
-                "or leave data.path empty"
+                "records; set data.source=file, or that of a named data set, or leave data.path "
+                "empty"
             )
         return source(settings, split, limit, seed), []
     if settings.only_right_chains and is_right is None:
@@ -67,7 +68,8 @@ def load_records(
     part = next((name for name in (split, "train") if name in files), "")
     own_file = split == part != "train"
     shares = {} if own_file else _shares(settings, files)
-    rows, skipped = _read_rows(source, files[part], part, settings)
+    rationales = rationales and not (own_file and split == "test")
+    rows, skipped = _read_rows(source, files[part], part, settings, rationales)
     n_rows, rest = len(rows), split if own_file else "train"
     rows = [row for row in rows if _split_of(row[1], settings.split_by, shares, rest) == split]
     if not rows:
@@ -86,7 +88,7 @@ def load_records(
                 "evaluate.metric, or set data.only_right_chains=false"
             )
     records.sort(key=lambda record: stable_hash(f"{seed}/{record.id}"))
-    records = [_unclosed(record, settings.answer_template) for record in records]
+    records = [unclosed(record, settings.answer_template) for record in records]
     return records[: limit or None], skipped
 
 
@@ -111,8 +113,8 @@ def read_records(path: str | os.PathLike) -> list[Record]:
     records = []
     for line, row in read_jsonl(path):
         try:
-            text = {name: text_field(row, name) for name in ("id", "question", "rationale")}
-            text["answer"] = text_field(row, "answer", empty=True)
+            text = {name: text_field(row, name) for name in ("id", "question")}
+            text |= {name: text_field(row, name, empty=True) for name in ("rationale", "answer")}
             steps, others = step_pairs(row.get("steps")), row.get("rationales", [])
             if not isinstance(others, list) or not all(isinstance(x, str) for x in others):
                 raise BadRow("field 'rationales' must be a list of texts")
@@ -136,7 +138,7 @@ def _right_chains(record: Record, chain: str, is_right: IsRight) -> Record | Non
     )
 
 
-def _unclosed(record: Record, template: str) -> Record:
+def unclosed(record: Record, template: str) -> Record:
     """Leave the answer sentence out of rationales that have it: all chains get it at their end."""
     if record.gold:
         return record
@@ -158,22 +160,27 @@ def _shares(settings, files: dict[str, Path]) -> dict[str, float]:
 
 
 def _read_rows(
-    reader: Reader, file: Path, split: str, settings
+    reader: Reader, file: Path, split: str, settings, rationales: bool
 ) -> tuple[list[tuple[str, Record, str]], Skipped]:
     """Parse every row of a file: place, record and closed chain, and what was skipped."""
-    good, skipped, seen = [], [], {}
-    for number, row in reader.rows(file, split):
+    good, skipped, repeated, seen, texts = [], [], [], {}, set()
+    for number, row in reader.rows(settings, file, split):
         check_stop()
         where = place(file, number)
         try:
             if isinstance(row, BadRow):
                 raise row
             record, chain = reader.parse(settings, row, file, number)
+            if rationales and not record.rationale:
+                _need_rationale(row, settings.rationale_field)
+            own = record.question, record.rationale, record.answer
+            if settings.duplicates == "drop" and own in texts:
+                repeated.append((where, REPEATED))
+                continue
+            texts.add(own)
             first, other = seen.setdefault(record.id, (where, record))
             if other is not record:
-                texts = ((x.question, x.rationale) for x in (other, record))
-                raise BadRow(f"has the question and rationale of {first}" if len(set(texts)) == 1
-                             else f"has the id {record.id!r} of {first}; ids must be unique")
+                raise BadRow(_repeats(record, other, first, settings))
             good.append((where, record, chain))
         except BadRow as error:
             if not settings.max_skipped_share:
@@ -187,7 +194,26 @@ def _read_rows(
             f"{len(skipped)} of {total} rows of {file} cannot be used, more than "
             f"data.max_skipped_share {settings.max_skipped_share}: {shown}"
         )
-    return good, skipped
+    return good, skipped + repeated
+
+
+def _need_rationale(row: Row, field: str) -> None:
+    """Say what a row has in the place of its rationale."""
+    try:
+        text_field(row, field)
+    except BadRow as error:
+        raise BadRow(f"{error} (data.rationale_field); methods that learn from rationales cannot "
+                     "do without, methods=answer_only can") from None  # fmt: skip
+
+
+def _repeats(record: Record, other: Record, first: str, settings) -> str:
+    if (record.question, record.rationale) != (other.question, other.rationale):
+        return f"has the id {record.id!r} of {first}; ids must be unique (data.id_field)"
+    what = "question and rationale" if record.rationale else "question"
+    if record.answer != other.answer:
+        return (f"has the {what} of {first} and another answer, {record.answer!r} instead of "
+                f"{other.answer!r}")  # fmt: skip
+    return f"has the {what} of {first}; data.duplicates=drop keeps the first of such rows"
 
 
 def _gold(row: Row) -> tuple[Segment, ...] | None:

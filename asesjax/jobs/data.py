@@ -22,6 +22,7 @@ from asesjax.data.vocab import (
     with_symbols,
 )
 from asesjax.evals.answers import is_correct, judge, marker_of, parse_answer
+from asesjax.methods.method import make_method
 from asesjax.run import Run, student_run
 
 
@@ -62,8 +63,9 @@ def _load(run: Run) -> dict[str, list[Record]]:
     config, out = run.config, {}
     skipped: dict[str, str] = {}  # place -> reason; splits of one file report the same rows
     is_right = judge(config)
+    learned = any(make_method(name, config).learns_rationales for name in config.methods)
     for split in SPLITS:
-        records, left_out = load_records(config.data, split, config.seed, is_right)
+        records, left_out = load_records(config.data, split, config.seed, is_right, learned)
         write_records(run / f"data/{split}.jsonl", records)
         skipped |= dict(left_out)
         out[split] = records

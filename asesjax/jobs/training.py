@@ -13,6 +13,7 @@ from asesjax.core.signals import check_stop
 from asesjax.core.types import Example, Params
 from asesjax.data.batching import examples_per_row, make_plan, token_counts
 from asesjax.data.corpus import read_corpus
+from asesjax.data.sources import read_records
 from asesjax.data.vocab import load_saved
 from asesjax.evals.runner import decode_spec
 from asesjax.jobs.curve import curve_records, decoded_measures
@@ -30,13 +31,21 @@ from asesjax.train.options import DECODED
 
 
 def check_rows(run: Run) -> None:
-    """Refuse, before anything is trained, rows whose marks the vocabulary lacks, or whose examples
-    are too long for their batches. Where training itself decides how a row's chains are cut, those
-    are refused that fit in no way.
+    """Refuse, before anything is trained, rows whose marks the vocabulary lacks, that learn from
+    rationales where a record has none, or whose examples are too long for their batches. Where
+    training itself decides how a row's chains are cut, those are refused that fit in no way.
     """
     vocab = load_saved(run / "vocab")
+    learned = [record for split in ("train", "validation")
+               for record in read_records(run / f"data/{split}.jsonl")]  # fmt: skip
+    bare = next((record for record in learned if not record.rationale), None)
     for name in run.config.methods:
         method = make_method(name, run.config)
+        if bare is not None and method.learns_rationales:
+            raise UserError(
+                f"row {name} learns from rationales, and record {bare.id} has none "
+                f"({bare.question[:60]!r}); take {name} out of methods, answer_only needs none"
+            )
         own = dataclasses.replace(run, config=method.config)
         model_config(own, vocab)
         decode_spec(method, vocab)

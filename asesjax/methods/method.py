@@ -39,6 +39,7 @@ class Method:
     """One way to learn from rationales: a row of the results table with its options."""
 
     Options: type | None = None  # section of the configuration that the method reads
+    learns_rationales: bool = True  # whether it needs records that have one
     roles: tuple[str, ...] = ("main",)  # parameter sets; they share a budget of tokens evenly
     needs: tuple[str, ...] = ()  # stages that its training comes after, besides the data
     start_from: str = ""  # method whose first role all roles start from, or the run's start

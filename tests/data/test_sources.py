@@ -233,7 +233,7 @@ def test_generated_sources():
     records, skipped = load_records(data, "train", 2)
     assert records == make_math(data, "train", 7, 2) and skipped == []
     data.path = "x.csv.gz"
-    with pytest.raises(UserError, match=r"x.csv.gz, and .*synthetic_math gen.*data.source=csv or"):
+    with pytest.raises(UserError, match=r"x.csv.gz, and .*synthetic_math .*data.source=file, or"):
         load_records(data, "train", 2)
     data.source, data.path = "synthetic_reports", ""
     assert [r.id for r in load_records(data, "train", 2)[0]] == [

@@ -100,7 +100,7 @@ def parse_strategyqa(settings, row: Row, file: Path, number: int) -> tuple[Recor
     return Record(name, question, " ".join(facts), answer, steps=steps), f"The answer is {answer}."
 
 
-def _palm_rows(file: Path, split: str) -> Iterator[tuple[int, Row | BadRow]]:
+def _palm_rows(settings, file: Path, split: str) -> Iterator[tuple[int, Row | BadRow]]:
     """Join a file of one question a line with palm_<split>_CoT_<i>.json, arrays of chains."""
     parts = (file.parent / f"palm_{split}_CoT_{i}.json" for i in itertools.count())
     parts = itertools.takewhile(Path.is_file, parts)

@@ -108,7 +108,7 @@ RULES: dict[str, Callable[[str], tuple[Chain, str]]] = {
 }
 
 
-def _rows(file: Path, split: str) -> Iterator[tuple[int, Row | BadRow]]:
+def _rows(settings, file: Path, split: str) -> Iterator[tuple[int, Row | BadRow]]:
     """Yield the rows whose places, from 0, <name>__default.json gives to a split."""
     path = file.with_name(f"{file.stem}__default.json")
     document, rows = read_document(path), list(read_rows(file, "json"))

@@ -35,6 +35,8 @@ def answer_text(record: Record, answer_template: str) -> str:
 class AnswerOnly(Method):
     """Question -> answer sentence (Ho et al. 2023, "fine-tune")."""
 
+    learns_rationales = False
+
     def examples(self, record: EncodedRecord, vocab: Vocabulary) -> dict[str, list[Example]]:
         """One example a record."""
         return {"main": [answer_example(record, vocab, self.config.data.answer_template)]}

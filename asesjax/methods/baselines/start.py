@@ -17,6 +17,8 @@ class Start(Method):
     student writes as its own method does, other weights the whole chain at once.
     """
 
+    learns_rationales = False
+
     def decode_plan(self, vocab: Vocabulary) -> DecodePlan:
         """Return the student's way to write."""
         kind = "" if self.config.model.init_from else self.config.pretrain.get("method", "")
