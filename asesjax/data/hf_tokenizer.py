@@ -17,6 +17,9 @@ from typing import Any
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, write_json
 from asesjax.data.vocab import (
+    SPACE,
+    SPACES,
+    WORDS,
     ByteVocabulary,
     SentencePieceVocabulary,
     TokenizerVocabulary,
@@ -29,9 +32,7 @@ FILES = ("spiece.model", "tokenizer.json", "tokenizer_config.json", "special_tok
          "added_tokens.json")  # fmt: skip
 _SPECIAL = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 _AS_WRITTEN = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes that add nothing
-# Parts of a tokenizer.json: T5's words, its spaces, and the end mark.
-_WORDS = {"type": "WhitespaceSplit"}
-_SPACE = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True}
+# Parts of a tokenizer.json: the end mark.
 _A, _B = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
 _MARK = {"SpecialToken": {"id": "</s>", "type_id": 0}}
 _END = {
@@ -204,7 +205,7 @@ def write_hf_tokenizer(vocab: Vocabulary, folder: Path) -> str:
         write_json(folder / "tokenizer.json", content)
         write_json(folder / "tokenizer_config.json", config)
         return note
-    model = _proto(vocab)
+    model = vocab.proto
     kind = model.trainer_spec.model_type
     if kind == model.trainer_spec.UNIGRAM:
         (folder / "spiece.model").write_bytes(vocab.model)
@@ -219,12 +220,6 @@ def write_hf_tokenizer(vocab: Vocabulary, folder: Path) -> str:
     return note
 
 
-def _proto(vocab: SentencePieceVocabulary) -> Any:
-    from sentencepiece.sentencepiece_model_pb2 import ModelProto  # only needed here
-
-    return ModelProto.FromString(vocab.model)
-
-
 def _token(i: int, text: str) -> dict[str, Any]:
     """Return a control token or sentinel as a tokenizer.json lists it."""
     off = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
@@ -233,7 +228,7 @@ def _token(i: int, text: str) -> dict[str, Any]:
 
 def _unigram_json(vocab: SentencePieceVocabulary, names: list[str]) -> dict:
     """Return the ``tokenizer.json`` that T5Tokenizer makes of a ``spiece.model``."""
-    model = _proto(vocab)
+    model = vocab.proto
     if model.trainer_spec.model_type == model.trainer_spec.BPE:
         return _bpe_json(model, vocab)
     scores = [entry.score for entry in model.pieces] + [0.0] * vocab.new_ids
@@ -261,8 +256,8 @@ def _t5_parts(content: dict) -> dict[str, Any]:
     maps = [one for one in found.get("normalizers", [found]) if one.get("type") == "Precompiled"]
     return {
         "normalizer": maps[0] if maps else None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [_WORDS, _SPACE]},
-        "decoder": _SPACE,
+        "pre_tokenizer": SPACES,
+        "decoder": SPACE,
         "post_processor": _END,
         "model": content["model"] | {"byte_fallback": False},
     }
@@ -278,7 +273,7 @@ def _bpe_json(model: Any, vocab: SentencePieceVocabulary) -> dict:
         merges += [(-entry.score, ids[piece], a, b) for a, b in cuts if a in ids and b in ids]
     tokens = list(enumerate(_SPECIAL.values()))
     tokens += [(vocab.sentinel(k), f"<extra_id_{k}>") for k in range(vocab.extra_ids)]
-    normalizer, words = _normalizer(model), _WORDS
+    normalizer, words = _normalizer(model), WORDS
     if normalizer is None:  # nothing is normalised but runs of spaces: line breaks are text
         words = {"type": "Split", "pattern": {"Regex": " +"}, "behavior": "Removed",
                  "invert": False}  # fmt: skip
@@ -286,9 +281,9 @@ def _bpe_json(model: Any, vocab: SentencePieceVocabulary) -> dict:
         "version": "1.0", "truncation": None, "padding": None,
         "added_tokens": [_token(i, text) for i, text in sorted(tokens)],
         "normalizer": normalizer,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [words, _SPACE]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [words, SPACE]},
         "post_processor": _END,
-        "decoder": _SPACE,
+        "decoder": SPACE,
         "model": {
             "type": "BPE", "dropout": None, "unk_token": "<unk>", "fuse_unk": True,
             "continuing_subword_prefix": None, "end_of_word_suffix": None, "ignore_merges": False,

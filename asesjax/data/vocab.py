@@ -6,6 +6,8 @@ characters of the text as given, before SentencePiece's NFKC normalisation and b
 (``data/symbols.py``).
 """
 
+import base64
+import functools
 import hashlib
 import io
 import itertools
@@ -14,6 +16,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -26,6 +29,10 @@ from asesjax.data.symbols import ALPHABET, escape, unescape
 _SENTINEL = re.compile(r"<extra_id_(0|[1-9][0-9]*)>")
 _CONTROL = re.compile(r"<(?=/s>|s>|pad>|unk>)")
 _BYTE_OFFSET = 3  # ByT5: byte b has id b + 3
+# How a tokenizer.json writes T5's words and spaces.
+WORDS = {"type": "WhitespaceSplit"}
+SPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+SPACES = {"type": "Sequence", "pretokenizers": [WORDS, SPACE]}
 
 Encoded = tuple[np.ndarray, np.ndarray, np.ndarray]  # ids, starts, ends, each int32 [N]
 
@@ -57,13 +64,31 @@ class Vocabulary:
         self.sentinels = range(n_pieces, self.size)[::-1] if sentinels is None else sentinels
         self._number = {i: k for k, i in enumerate(self.sentinels)}
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of what decides the meaning of an id: kind, pieces and number of sentinels.
-        Escapes (``symbols``) are no part of it: they give a text other ids, which mean the same.
+        """SHA-256 of what decides the meaning of an id: kind, pieces and number of sentinels; of
+        T5's pieces the same for a ``spiece.model`` and a ``tokenizer.json``. Escapes (``symbols``)
+        are no part of it: they give a text other ids, which mean the same.
         """
+        content = self._unigram()
+        return self.file_fingerprint if content is None else hashlib.sha256(content).hexdigest()
+
+    @property
+    def file_fingerprint(self) -> str:
+        """SHA-256 of kind, file and number of sentinels, which older checkpoints hold."""
         facts = f"{self.kind} {self.n_pieces} {self.extra_ids} ".encode()
         return hashlib.sha256(facts + self.model).hexdigest()
+
+    def _unigram(self) -> bytes | None:
+        """Write down the pieces and the normalisation of T5's kind of model; None for others."""
+        return None
+
+    def _written(self, pieces: Iterable[tuple[str, float]], charsmap: bytes) -> bytes:
+        own = set(self.sentinels)
+        rows = [[i, piece, float(np.float32(score))]
+                for i, (piece, score) in enumerate(pieces) if i not in own]  # fmt: skip
+        facts = [rows, list(self.sentinels), self.size, hashlib.sha256(charsmap).hexdigest()]
+        return json.dumps(facts, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
     def sentinel(self, k: int) -> int:
         """Return the id of ``<extra_id_k>``."""
@@ -165,6 +190,22 @@ class SentencePieceVocabulary(Vocabulary):
         self.new_ids = 0 if own else extra_ids  # sentinels that are no pieces of the model
         super().__init__(n_pieces - len(own), len(own) or extra_ids, own or None)
 
+    @property
+    def proto(self) -> Any:
+        """The content of the file as a message."""
+        from sentencepiece.sentencepiece_model_pb2 import ModelProto  # only needed here
+
+        return ModelProto.FromString(self.model)
+
+    def _unigram(self):
+        model = self.proto
+        spaces = model.normalizer_spec
+        t5s = (model.trainer_spec.model_type == model.trainer_spec.UNIGRAM
+               and not model.trainer_spec.byte_fallback and spaces.add_dummy_prefix
+               and spaces.remove_extra_whitespaces and spaces.escape_whitespaces)  # fmt: skip
+        pieces = ((entry.piece, entry.score) for entry in model.pieces)
+        return self._written(pieces, spaces.precompiled_charsmap) if t5s else None
+
     def knows(self, piece: str) -> bool:
         """Return whether there is a piece of this very text."""
         return self.pieces.piece_to_id(piece) != self.unk_id
@@ -258,6 +299,22 @@ class TokenizerVocabulary(Vocabulary):
         self.model = model
         super().__init__(max(ids.values()) + 1 - len(own), len(own), own)
 
+    def _unigram(self):
+        content = json.loads(self.model)
+        model, normalizer = content["model"], content.get("normalizer") or {}
+        if model["type"] != "Unigram" or model.get("byte_fallback"):
+            return None
+        names = [piece for piece, _ in model["vocab"]]
+        marks = {self.pad_id, self.eos_id, self.unk_id, *self.sentinels}
+        more = [entry for entry in content["added_tokens"] if entry["id"] not in marks]
+        t5s = content.get("pre_tokenizer") == SPACES and content.get("decoder") == SPACE
+        if more or not t5s or normalizer.get("type", "Precompiled") != "Precompiled":
+            return None
+        if not set(range(len(names), self.size)) <= marks:
+            return None
+        charsmap = base64.b64decode(normalizer.get("precompiled_charsmap", ""))
+        return self._written(model["vocab"], charsmap)
+
     def knows(self, piece: str) -> bool:
         """Return whether there is a piece of this very text."""
         return self.tokenizer.token_to_id(piece) is not None
@@ -289,6 +346,7 @@ class SymbolVocabulary(Vocabulary):
     def __init__(self, plain: SentencePieceVocabulary | TokenizerVocabulary):
         """Wrap a vocabulary; one without pieces for the escapes is a UserError."""
         self.plain, self.kind, self.model, self.file = plain, plain.kind, plain.model, plain.file
+        self._unigram = plain._unigram
         self._known: dict[str, bool] = {}
         missing = sorted(c for c in set(ALPHABET) - {" "} if not self._writes(c))
         if missing:

@@ -1,5 +1,6 @@
 r"""Numbers as people, programs and LaTeX write them. A number is read as a whole or not at all:
-``2.0107e-06`` is no 6, ``\frac{1}{4}`` no 4, and ``1.2.3``, ``3:30``, ``1,5``, ``2\pi`` are none.
+``2.0107e-06`` is no 6, ``\frac{1}{4}`` no 4, and ``1.2.3``, ``3:30``, ``2024-03-05``, ``1,5`` and
+``2\pi`` are none.
 """
 
 import re
@@ -34,7 +35,9 @@ _NUMBER = re.compile(
     # A minus between two operands (16-3) or in a word (T-5) is no sign.
     (?P<minus>(?<![\w)\]%.-])-(?:[$€£¥]\ ?)?|[$€£¥]\ ?-)?
     (?:
-      (?:(?P<whole>\d++)\ (?=\d+/\d))?
+      # A date, or another code of digits: no sum has operands such as 03.
+      \d++(?:-\d++)*-0\d(?:-?\d++)* | \d{{4}}-1[0-2]-(?:[12]\d|3[01])(?![\d.-]*\d|\s*=)
+    | (?:(?P<whole>\d++)\ (?=\d+/\d))?
       (?P<top>{_UNSIGNED})
       (?:[eE](?P<exponent>[+-]?\d+)(?![\w])|(?:\^|\*\*)\{{?(?P<power>[+-]?\d+)\}}?)?
       (?:\s?[×x*]\s?10(?:\^|\*\*)\{{?(?P<ten>[+-]?\d+)\}}?)?

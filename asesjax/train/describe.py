@@ -133,7 +133,7 @@ def describe_start(path: str | Path) -> Description:
         raise UserError(f"{file} does not describe a checkpoint: {error}") from None
     if vocab:
         vocab = load_saved(place / "vocab")
-        if vocab.fingerprint != fingerprint:
+        if fingerprint not in (vocab.fingerprint, vocab.file_fingerprint):
             raise UserError(f"{place / 'vocab'} is not the vocabulary that {file} names")
     texts = {name: facts.get(name, "") for name in ("method", "role", "origin")}
     return Description(model, vocab, **texts, model_type=facts["model_type"], place=place)

@@ -12,7 +12,7 @@ import sentencepiece
 from asesjax.cli.main import main
 from asesjax.core.files import read_json, write_json
 from asesjax.data.hf_tokenizer import read_hf_vocabulary, write_hf_tokenizer
-from asesjax.data.vocab import load_saved, load_vocabulary, train_vocabulary
+from asesjax.data.vocab import TokenizerVocabulary, load_saved, load_vocabulary, train_vocabulary
 from asesjax.experiment import open_run
 from asesjax.run import load_start, model_config
 
@@ -144,11 +144,23 @@ def test_every_layout_goes_round(hf, tmp_path, capsys, layout):
     assert hf.load(tmp_path / "back").config.vocab_size == len(table)
 
 
-def test_one_vocabulary_has_one_fingerprint_whatever_files_say_it(hf, tmp_path):
-    folder = make_folder("added", tmp_path / "hf", hf)
+@pytest.mark.parametrize("layout", ["added", "spiece", "mt5", "resized"])
+def test_one_vocabulary_has_one_fingerprint_whatever_files_say_it(hf, tmp_path, layout):
+    folder = make_folder(layout, tmp_path / "hf", hf)
     hf.transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "json")
     one, other = read_hf_vocabulary(folder), read_hf_vocabulary(tmp_path / "json")
-    assert one.kind == other.kind == "tokenizer" and one.fingerprint == other.fingerprint
+    assert other.kind == "tokenizer" and one.fingerprint == other.fingerprint
+    assert one.file_fingerprint == other.file_fingerprint or layout != "added"
+    # Another score, another map of characters or one token more: another vocabulary.
+    for change in ("vocab", "precompiled_charsmap", "added_tokens"):
+        content = json.loads(other.model)
+        if change == "vocab":
+            content["model"]["vocab"][9][1] -= 1.0
+        elif change == "added_tokens":
+            content[change].append(content[change][-1] | {"content": "~new", "id": other.size})
+        else:
+            content["normalizer"] = None
+        assert TokenizerVocabulary(json.dumps(content).encode()).fingerprint != one.fingerprint
 
 
 def test_rows_that_the_tokenizer_outgrew_are_told_and_added(hf, tmp_path, capsys):
