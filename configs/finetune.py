@@ -3,7 +3,8 @@
     asesjax run --config finetune --workdir runs/mine \
       --config.data.path=my.jsonl --config.model.init_from=./flan-t5-small
 
-The file is JSON lines, a JSON array or CSV (``data.source``), each row with ``question``,
+The file is JSON lines, JSON, CSV or Parquet, or a folder of such; ``finetune:seqio``, ``:tfds`` and
+``:huggingface`` read other sources (configs/README.md). Each row has ``question``,
 ``rationale`` and ``answer`` (``data.question_field`` and so on name others); a tenth of it is for
 validation, a tenth for the test. The checkpoint is a folder of Hugging Face, a role of another run
 or a checkpoint; it brings shape, vocabulary and sentinels. Settings are those of T5's own
@@ -18,7 +19,7 @@ from asesjax.config import base_config
 def get_config(arg: str = ""):
     c = base_config()
     c.methods = ("start", "direct", "usm")
-    c.data.source = "jsonl"
+    c.data.source = arg or "file"
     c.data.n_train = c.data.n_validation = c.data.n_test = 0
     c.vocab.size, c.vocab.byte_fallback = 4000, True  # without a checkpoint
     t, g = c.train, c.decode
