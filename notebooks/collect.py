@@ -74,7 +74,8 @@ def table(results: dict[str, Any]) -> str:
     columns += ["against", "difference", "p over seeds", "Holm"] if compared else []
     lines = [columns, ["---"] * len(columns)]
     for row in results["rows"]:
-        ends = [f"{100 * end:.1f}" for end in row["interval"] or ()]
+        # Of a t interval over seeds, which knows no ends of a share.
+        ends = [f"{min(max(100 * end, 0), 100):.1f}" for end in row["interval"] or ()]
         line = [f"`{row['method']}`", f"{100 * row['mean']:.1f}", " to ".join(ends) or "one seed"]
         of = [row.get("bleu"), row.get("rouge_l")] if texts else [row.get("chain_accuracy")]
         line += ["" if one is None else f"{one if texts else 100 * one:.1f}" for one in of]
