@@ -141,7 +141,7 @@ HOMONYMS = {
     # formats of files, and a file
     **dict.fromkeys(("json", "csv", "parquet", "arrow"), ("data",)),
     "jsonl": ("data", "core/trackers.py", "core/metric_log.py", "jobs/decoding.py"),
-    "file": ("cli/segment.py", "evals", "jobs"),
+    "file": ("cli/segment.py", "evals", "jobs", "core/options.py"),
     "svamp": ("data/readers/palm.py",),  # a folder there
     # a metric of predictions
     "bleu": ("evals", "viz", "seeds.py", "tasks", "train/options.py", "jobs/curve.py",
