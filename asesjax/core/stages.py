@@ -4,7 +4,8 @@ A stage is known by the configuration fields it reads and by the stages it needs
 ``workdir/stages`` is written when a stage starts and again when it ends, then with size and
 checksum of each file that it wrote. A stage whose record differs from the configuration, or whose
 files differ from the record, is never continued or reused: the run stops and names the fields or
-files, or, when asked to redo, moves the old outputs aside first.
+files, or, when asked to redo, moves the old outputs aside first. What a stage left that did not end
+and has no checkpoint is no result, and is moved aside without being asked.
 """
 
 import contextlib
@@ -99,45 +100,18 @@ def run_stages(
     """
     workdir = Path(workdir)
     wanted = _wanted(stages)
-    records: dict[str, dict | None] = {}
-    stale: dict[str, str] = {}
-    damaged: dict[str, list[str]] = {}  # stages and what redoing moves aside
-    for stage in stages:
-        try:
-            records[stage.name] = record = _read(workdir, stage)
-        except UserError as error:
-            records[stage.name], damaged[stage.name] = None, [_record(stage)]
-            stale[stage.name] = str(error)
-            continue
-        if record and record["fingerprint"] != wanted[stage.name]["fingerprint"]:
-            stale[stage.name] = _changes(record, wanted[stage.name])
-        elif record and (wrong := changed_files(workdir, record.get("files", {}))):
-            stale[stage.name] = "; ".join(text for _, text in wrong[:5])
-            stale[stage.name] += f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-            # What training needs to go on lies beside, and what it reads elsewhere.
-            inside = all(name.startswith("roles/") for name, _ in wrong)
-            names = [name for name, _ in wrong] if inside else stage.outputs
-            damaged[stage.name] = [*names, _record(stage)]
-    if stale and not redo:
-        changed = "".join(f"  stage {name}: {changes}\n" for name, changes in stale.items())
-        what = "results of another configuration" if stale.keys() - damaged else "changed files"
-        raise UserError(
-            f"workdir {workdir} holds {what}:\n{changed}give another "
-            "--workdir, restore those fields or files, or add --redo to move these stages' old "
-            f"outputs to {workdir / 'superseded'} and run them again"
-        )
+    records, aside = _compare(stages, wanted, workdir, redo)
     before()
     finished = {name for name, record in records.items() if record and record["finished"]}
-    finished -= stale.keys()
+    finished -= aside.keys()
     read = {need for stage in stages if stage.name not in finished for need in stage.needs}
     ran = []
     for stage in stages:
         check_stop()
         record = records[stage.name]
-        if stage.name in stale:
+        if stage.name in aside:
             record = None
-            aside = damaged.get(stage.name, [*stage.outputs, _record(stage)])
-            _set_aside(stage, aside, workdir, say)
+            _set_aside(stage, aside[stage.name], workdir, say)
         elif record and record["finished"] and (stage.name not in read or stage.whole()):
             say(f"[{stage.name}] finished before ({record['seconds']:.0f} s); kept")
             continue
@@ -160,6 +134,52 @@ def run_stages(
         say(f"[{stage.name}] done in {entry['seconds']:.1f} s")
         ran.append(stage.name)
     return ran
+
+
+def check_stages(stages: Sequence[Stage], workdir: str | Path) -> None:
+    """Raise the UserError of ``run_stages`` for results of another configuration, or other files
+    than the stages wrote.
+    """
+    _compare(stages, _wanted(stages), Path(workdir), redo=False)
+
+
+def _compare(
+    stages: Sequence[Stage], wanted: dict[str, dict], workdir: Path, redo: bool
+) -> tuple[dict[str, dict | None], dict[str, list[str]]]:
+    """Return the record of each stage, and of those that run anew what is moved aside before."""
+    records: dict[str, dict | None] = {}
+    aside: dict[str, list[str]] = {}
+    stale: dict[str, str] = {}
+    damaged: set[str] = set()
+    for stage in stages:
+        try:
+            records[stage.name] = record = _read(workdir, stage)
+        except UserError as error:
+            records[stage.name], aside[stage.name] = None, [_record(stage)]
+            stale[stage.name] = str(error)
+            damaged.add(stage.name)
+            continue
+        if record and record["fingerprint"] != wanted[stage.name]["fingerprint"]:
+            aside[stage.name] = [*stage.outputs, _record(stage)]
+            if record["finished"] or _has_checkpoint(stage, workdir):
+                stale[stage.name] = _changes(record, wanted[stage.name])
+        elif record and (wrong := changed_files(workdir, record.get("files", {}))):
+            stale[stage.name] = "; ".join(text for _, text in wrong[:5])
+            stale[stage.name] += f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+            # What training needs to go on lies beside, and what it reads elsewhere.
+            inside = all(name.startswith("roles/") for name, _ in wrong)
+            names = [name for name, _ in wrong] if inside else stage.outputs
+            aside[stage.name] = [*names, _record(stage)]
+            damaged.add(stage.name)
+    if stale and not redo:
+        changed = "".join(f"  stage {name}: {changes}\n" for name, changes in stale.items())
+        what = "results of another configuration" if stale.keys() - damaged else "changed files"
+        raise UserError(
+            f"workdir {workdir} holds {what}:\n{changed}give another "
+            "--workdir, restore those fields or files, or add --redo to move these stages' old "
+            f"outputs to {workdir / 'superseded'} and run them again"
+        )
+    return records, aside
 
 
 def _wanted(stages: Sequence[Stage]) -> dict[str, dict]:
@@ -188,6 +208,11 @@ def _read(workdir: Path, stage: Stage) -> dict | None:
         for found in (workdir / output, *(workdir / output).rglob("*"))
     )  # fmt: skip
     return record if made else None
+
+
+def _has_checkpoint(stage: Stage, workdir: Path) -> bool:
+    """Tell whether a stage that did not end has left what took long to make."""
+    return any("checkpoints" in Path(name).parts for name in _written(stage, workdir))
 
 
 def _files(stage: Stage, workdir: Path) -> dict[str, list[int]]:

@@ -4,7 +4,7 @@ import pytest
 
 from asesjax.core.errors import UserError
 from asesjax.core.files import check_output
-from asesjax.core.stages import Stage, builds_on, in_order, run_stages
+from asesjax.core.stages import Stage, builds_on, check_stages, in_order, run_stages
 
 VALUES = {"a": {"data.n": 1}, "b": {"train.lr": 0.1}, "c": {"eval.x": (1, 2)}}
 CHANGED = VALUES | {"b": {"train.lr": 0.2}}
@@ -77,6 +77,29 @@ def test_a_stage_that_was_stopped_before_it_wrote_anything_is_no_result(tmp_path
         go(tmp_path, log, fail=("b",), error=error)
     go(tmp_path, log, CHANGED)  # the corrected command needs no redo
     assert log == ["a", "b", "b", "c"]
+
+
+@pytest.mark.parametrize("left, needs_redo", [("out", False), ("main/checkpoints/step_2/x", True)])
+def test_what_a_stage_without_a_checkpoint_left_is_moved_aside_unasked(tmp_path, left, needs_redo):
+    def stage(work, **fields):
+        return Stage("b", work, fields, outputs=("b",))
+
+    def fails():
+        (tmp_path / "b" / left).parent.mkdir(parents=True)
+        (tmp_path / "b" / left).write_text("half")
+        raise UserError("wrong")
+
+    with pytest.raises(UserError, match="wrong"):
+        run_stages([stage(fails, rate=1)], tmp_path)
+    if needs_redo:
+        for call in (run_stages, check_stages):
+            with pytest.raises(UserError, match="stage b: rate: 1 -> 2"):
+                call([stage(print, rate=2)], tmp_path)
+        return
+    check_stages([stage(print, rate=2)], tmp_path)
+    assert (tmp_path / "b" / left).exists()
+    assert run_stages([stage(print, rate=2)], tmp_path) == ["b"]
+    assert not (tmp_path / "b").exists() and (tmp_path / "superseded/b-1/b" / left).exists()
 
 
 def swapped(path):
