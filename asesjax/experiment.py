@@ -15,7 +15,8 @@ and a folder for what each method's own stages find out.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,14 @@ from asesjax.core.options import Config, flatten, reads
 from asesjax.core.processes import check_same, follow, is_first, leading
 from asesjax.core.programs import drop_programs
 from asesjax.core.run_card import add_run_card
-from asesjax.core.stages import Stage, builds_on, in_order, run_stages
+from asesjax.core.stages import Stage, builds_on, check_stages, in_order, run_stages
 from asesjax.core.trackers import check_trackers
 from asesjax.evals.runner import check_decode
 from asesjax.jobs.curve import FOLDER, check_selection, measure_reads
 from asesjax.jobs.data import prepare_data
 from asesjax.jobs.decoding import decode_method, make_report
-from asesjax.jobs.training import check_rows, train_method, whole_roles
+from asesjax.jobs.lengths import check_rows
+from asesjax.jobs.training import train_method, whole_roles
 from asesjax.methods.method import Method, make_method
 from asesjax.run import Run, check_size, keep_programs, one_seed, student_run
 from asesjax.train.duration import length
@@ -83,30 +85,54 @@ def execute(
     for name in run.config.methods:
         if f"train-{name}" in wanted:
             check_size(make_method(name, run.config).config)
-    _check_packages(run.config, [make_method(name.removeprefix("train-"), run.config)
-                                 for name in wanted if name.startswith("train-")],
-                    "report" in wanted)  # fmt: skip
+    _check_packages(run.config, all_rows(run), "report" in wanted)
+    only_data = wanted == {"data"}
+    ready = functools.cache(lambda: None if only_data else check_rows(run, all_rows(run)))
+    chosen = [_prepared(stage, ready) for name, stage in stages.items() if name in wanted]
     if (student := student_run(run)) is not None:
         run.say(f"the student that all rows start from: {student.workdir}")
-        execute(student, wait=True)
+        execute(student, ("data",), wait=True)
+        if not only_data:  # nothing is trained that this run would then refuse
+            if is_first() and not redo:
+                check_stages(chosen, run.workdir)
+            _run_stages(run, chosen[:1], redo, wait)
+            ready()
+            execute(student, wait=True)
         run.say("")
     keep_programs(run)
-    ready = functools.cache(lambda: check_rows(run))
-    chosen = [_with_room(stage, ready) for name, stage in stages.items() if name in wanted]
-    if not is_first():
-        return follow([stage.run for stage in chosen])
-    with leading() as together, locked(run.workdir, wait):
-        chosen = [
-            dataclasses.replace(stage, run=together(i, stage.run)) if stage.together else stage
-            for i, stage in enumerate(chosen)
-        ]
-        ran = run_stages(
-            chosen, run.workdir, redo, run.say,
-            before=lambda: (save_fields(run.workdir, run.config), add_run_card(run.workdir)),
-            shared=run.shared,
-        )  # fmt: skip
-    if "report" in wanted and "report" not in ran:
+    ran = _run_stages(run, chosen, redo, wait)
+    if "report" in wanted and is_first() and chosen[-1].name not in ran:
         run.say("\n" + (run / "report.md").read_text(encoding="utf-8"))
+
+
+def check_run(run: Run) -> None:
+    """Do all that comes before training, say what was found and chosen, and keep nothing. Raises
+    the UserErrors of ``execute`` for what would be refused before or after training.
+    """
+    one_seed(run)
+    _check_packages(run.config, all_rows(run), report=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for own in _in_folder(run, Path(folder)):
+            for name in own.config.methods:
+                check_size(make_method(name, own.config).config)
+            check_rows(own, all_rows(own), dry=True)
+
+
+def _in_folder(run: Run, folder: Path) -> Iterator[Run]:
+    """Yield the student's run and the run, with their data: where it is there, or in a folder."""
+    if (student := student_run(run)) is not None:
+        if "data" not in check_stages(make_stages(student), student.workdir):
+            run = dataclasses.replace(run, config=run.config.changed({"students": str(folder)}))
+            student = student_run(run)
+            run.say("data of the student")
+            prepare_data(student)
+        yield student
+    if "data" not in check_stages(make_stages(run), run.workdir):
+        shared = run.shared or run.workdir  # where the student is
+        run = dataclasses.replace(run, workdir=folder / "run", shared=shared)
+        run.say("data")
+        prepare_data(run)
+    yield run
 
 
 def _check_packages(config: Config, rows: list[Method], report: bool) -> None:
@@ -123,12 +149,33 @@ def _check_packages(config: Config, rows: list[Method], report: bool) -> None:
         )
 
 
-def _with_room(stage: Stage, ready: Callable[[], None]) -> Stage:
+def _run_stages(run: Run, stages: Sequence[Stage], redo: bool, wait: bool) -> list[str]:
+    """Run stages in all processes; return the names of those that ran, in process 0."""
+    if not is_first():
+        follow([stage.run for stage in stages])
+        return []
+    with leading() as together, locked(run.workdir, wait):
+        stages = [
+            dataclasses.replace(stage, run=together(i, stage.run)) if stage.together else stage
+            for i, stage in enumerate(stages)
+        ]
+        return run_stages(
+            stages, run.workdir, redo, run.say,
+            before=lambda: (save_fields(run.workdir, run.config), add_run_card(run.workdir)),
+            shared=run.shared,
+        )  # fmt: skip
+
+
+def _prepared(stage: Stage, ready: Callable[[], None]) -> Stage:
+    """Have the rows checked in the data stage, or before another where the data was kept."""
+
     def work() -> None:
         drop_programs()
-        if stage.name not in ("data", "report"):
+        if stage.name != "data":
             ready()
         stage.run()
+        if stage.name == "data":
+            ready()
 
     return dataclasses.replace(stage, run=work)
 
@@ -148,22 +195,11 @@ def make_stages(run: Run) -> list[Stage]:
     config = run.config
     rows = [make_method(name, config) for name in config.methods]
     stages: list[Stage] = [_data_stage(run)]
-    trained: set[str] = set()
-    waiting = list(rows)
-    while waiting:
-        method = waiting.pop(0)
-        if method.name in trained:
-            continue
+    for method in all_rows(run):
         check(method.config.train)
         length(method.config.train)
         check_selection(method.config)
-        trained.add(method.name)
-        own = [_train_stage(run, method), *method.stages(run)]
-        stages += own
-        made = {stage.name for stage in stages}
-        needs = [need for stage in own for need in stage.needs if need not in made]
-        waiting += [make_method(need.removeprefix("train-"), config)
-                    for need in needs if need.startswith("train-")]  # fmt: skip
+        stages += _row_stages(run, method)
     for method in rows:
         check_decode(method.config)
         stages.append(_decode_stage(run, method))
@@ -177,6 +213,28 @@ def make_stages(run: Run) -> list[Stage]:
               for row in rows}  # fmt: skip
     return [*ordered, Stage("report", lambda: make_report(run, before), fields, needs,
                             outputs=("report.json", "report.md", "figures"))]  # fmt: skip
+
+
+def all_rows(run: Run) -> list[Method]:
+    """Return the rows of a configuration, and those that are trained because others need them."""
+    waiting = [make_method(name, run.config) for name in run.config.methods]
+    rows: dict[str, Method] = {}
+    made: set[str] = set()
+    while waiting:
+        method = waiting.pop(0)
+        if method.name in rows:
+            continue
+        rows[method.name] = method
+        own = _row_stages(run, method)
+        made.update(stage.name for stage in own)
+        needs = [need for stage in own for need in stage.needs if need not in made]
+        waiting += [make_method(need.removeprefix("train-"), run.config)
+                    for need in needs if need.startswith("train-")]  # fmt: skip
+    return list(rows.values())
+
+
+def _row_stages(run: Run, method: Method) -> list[Stage]:
+    return [_train_stage(run, method), *method.stages(run)]
 
 
 def _pretraining(run: Run, row: Method) -> list[Stage]:

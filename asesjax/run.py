@@ -1,22 +1,26 @@
 """A run: its configuration, its folder, and how to load what lies there."""
 
+import copy
 import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 
 from asesjax.core.errors import UserError
+from asesjax.core.files import read_record
 from asesjax.core.options import Config, fingerprint, flatten, from_fields, reads
 from asesjax.core.processes import say
 from asesjax.core.types import Params
 from asesjax.data.corpus import read_corpus
 from asesjax.data.vocab import Vocabulary, load_saved
+from asesjax.decode.options import CHOSEN
 from asesjax.methods.method import Method, TrainedMethod, make_method
 from asesjax.models import t5
 from asesjax.models.hf_io import load_params
@@ -27,6 +31,8 @@ from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.place import param_shardings, rules
 from asesjax.train.checkpoint import restore_params
 from asesjax.train.describe import Description, describe_start
+
+LENGTHS = "lengths.json"  # bounds of decoding that were chosen from the data, by row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,10 +161,28 @@ def trained(
 ) -> TrainedMethod:
     """Put together what answering with some parameters of a method takes."""
     run = dataclasses.replace(run, config=method.config)
+    method = with_lengths(run, method)
     method.recall(run.workdir)
     template = run.config.data.answer_template
     corpus = functools.partial(read_corpus, run.workdir, "train", template)
     return TrainedMethod(method, model_config(run, vocab), params, vocab, corpus)
+
+
+def with_lengths(run: Run, method: Method) -> Method:
+    """Return a row with the bounds of decoding that its configuration leaves to the data."""
+    if all(getattr(method.config.decode, name) for name in CHOSEN):
+        return method
+    chosen = read_record(run / LENGTHS).get(method.name, {})
+    return with_bounds(method, chosen)
+
+
+def with_bounds(method: Method, chosen: Mapping[str, Any]) -> Method:
+    """Return a row with fields of the decode section in place of those that are 0 or ()."""
+    absent = {f"decode.{name}": value for name, value in chosen.items()
+              if not getattr(method.config.decode, name)}  # fmt: skip
+    own = copy.copy(method)
+    own.config = method.config.changed(absent)
+    return own
 
 
 def untouched(run: Run, model: T5Config) -> Params:

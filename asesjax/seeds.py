@@ -16,7 +16,7 @@ from asesjax.core.options import fingerprint
 from asesjax.core.processes import from_first, is_first
 from asesjax.evals.paired import Outcomes, compare
 from asesjax.evals.report import is_right
-from asesjax.experiment import execute, same_run
+from asesjax.experiment import check_run, execute, same_run
 from asesjax.run import Run
 from asesjax.viz.compare import comparison_text
 
@@ -60,6 +60,20 @@ def execute_seeds(run: Run, redo: bool = False) -> None:
             write_json(run / "compare.json", group)
             write_text(run / "compare.md", text)
             run.say(f"\n{text}The same as JSON: {run / 'compare.json'}")
+
+
+def check_seeds(run: Run) -> None:
+    """Check the run of each seed before training (see ``experiment.check_run``)."""
+    if not is_first():
+        return
+    for seed in run.config.seeds or (run.config.seed,):
+        own = run
+        if run.config.seeds:
+            run.say(f"\nseed {seed}")
+            config = run.config.changed({"seed": seed, "seeds": ()})
+            own = Run(config, run / f"seed-{seed}", run.say, shared=run.workdir)
+        check_run(own)
+    run.say("nothing is refused, nothing was trained; without --check the same command trains")
 
 
 def one_by_one(workdirs: Sequence[str | Path]) -> list[Path]:

@@ -32,7 +32,7 @@ from asesjax.core.options import (
 )
 from asesjax.experiment import make_stages, open_run
 from asesjax.run import Run
-from asesjax.seeds import compare_runs, execute_seeds, one_by_one, same_but_for_seed
+from asesjax.seeds import check_seeds, compare_runs, execute_seeds, one_by_one, same_but_for_seed
 from asesjax.viz.sweeps import accuracy_against, varied_csv, varied_latex, varied_table
 
 # They name and compare runs, and are no settings of one.
@@ -94,6 +94,21 @@ def execute_sweep(
             f"{len(failed)} of {len(runs)} points failed; the same command tries them again:\n"
             f"{reasons}"
         )
+
+
+def check_sweep(
+    spec: str | None, workdir: str | Path, overrides: Mapping[str, str], sweep: Sequence[str] = ()
+) -> None:
+    """Check each point before training (see ``experiment.check_run``); arguments are those of
+    ``execute_sweep``.
+    """
+    if not (sweep and spec):
+        raise UserError("--check of a sweep needs its --config and --sweep")
+    open_run(spec, workdir, overrides)
+    for point in _grid(sweep, overrides):
+        run = open_run(spec, Path(workdir) / _name(point), {**overrides, **point})
+        run.say(f"\n{_name(point)}")
+        check_seeds(dataclasses.replace(run, shared=Path(workdir)))
 
 
 def _grid(sweep: Sequence[str], overrides: Mapping[str, str]) -> list[dict[str, str]]:

@@ -23,11 +23,9 @@ def get_config(arg: str = ""):
     c.data.n_train = c.data.n_validation = c.data.n_test = 0
     c.vocab.size, c.vocab.byte_fallback = 4000, True  # without a checkpoint
     t, g = c.train, c.decode
-    t.source_buckets = t.target_buckets = ()
     t.epochs, t.tokens, t.batch_size = 10.0, 0, 32
     t.learning_rate, t.schedule, t.warmup_share = 0.001, "constant", 0.0
     t.keep_best, t.evaluate_every_share = "answer_accuracy", 0.2
     g.curve_questions = 50
-    g.question_buckets, g.context_lengths = (64, 128, 256, 512), (128, 256, 512)
-    g.max_segment_tokens, g.max_chain_tokens, g.max_rounds = 128, 512, 32
+    g.context_lengths = (128, 256, 512)
     return c

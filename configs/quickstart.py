@@ -35,7 +35,11 @@ def get_config(arg: str = ""):
     c.pretrain.train = {"tokens": 3_000_000, "source_buckets": (40,), "target_buckets": (24,)}
     c.methods = ("start", "answer_only", "direct", "dsm", "usm")
     c.data.n_train, c.decode.curve_questions = 200, 50
-    c.pretrain.decode = {"curve_questions": 0}
+    # So few rows would leave little to choose lengths from.
+    lengths = {"max_rounds": 12, "max_segment_tokens": 64, "max_chain_tokens": 96,
+               "question_buckets": (64, 128, 256, 512)}  # fmt: skip
+    c.decode.update(lengths)
+    c.pretrain.decode = {"curve_questions": 0} | lengths
     c.train.keep_best = "answer_accuracy"
     # With 32 rows the last sentence, which repeats the result, is learned only after 2 M tokens.
     c.train.tokens, c.train.batch_size, c.train.learning_rate = 2_000_000, 16, 0.02

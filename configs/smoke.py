@@ -29,5 +29,6 @@ def get_config(arg: str = ""):
     g = c.decode
     g.batch_size, g.max_rounds, g.max_segment_tokens, g.max_chain_tokens = 8, 3, 8, 16
     g.curve_questions = 8
+    g.question_buckets = (64, 128, 256, 512)
     g.context_lengths = ()  # each would be compiled
     return c

@@ -5,7 +5,7 @@ are the functions of ``train.loop`` and ``decode.predict``, with shapes in the p
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from asesjax.config import Config
 from asesjax.core.errors import UserError
 from asesjax.data.vocab import load_vocabulary
 from asesjax.decode import continuous, iterative
+from asesjax.decode.options import CHOSEN
 from asesjax.decode.predict import make_slots, share
 from asesjax.decode.spec import make_input
 from asesjax.evals.runner import decode_spec, make_decoder
@@ -64,11 +65,8 @@ def train_program(config: Config, on: Slice, vocab_rows: int) -> Program:
     places = jax.tree.map(lambda leaf: leaf.sharding, params)
     target = state_target(optimizer, params, places, mesh)
     b, packed = train.batch_size, train.packed_length
-    if not (packed or train.source_buckets and train.target_buckets):
-        raise UserError(
-            "train.source_buckets or train.target_buckets is (), which a run fills from its data; "
-            "here give the longest, such as --config.train.source_buckets=512"
-        )
+    if not packed:
+        _check_given(config, "train", ("source_buckets", "target_buckets"))
     source, decoder = packed or max(train.source_buckets), packed or max(train.target_buckets)
 
     def rows(*shape: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
@@ -109,6 +107,7 @@ def decode_program(config: Config, on: Slice, vocab_rows: int) -> Program:
     method with most roles. A slice of several machines decodes on the devices of one
     (``run.own_mesh``). Raises UserError for what cannot be decoded on these devices.
     """
+    _check_given(config, "decode", CHOSEN)
     model = configured(config.model, vocab_rows)
     run, mesh, own = Run(config, Path()), slice_mesh(config, on), one_host(on)
     if own is not on:
@@ -159,6 +158,17 @@ def decode_program(config: Config, on: Slice, vocab_rows: int) -> Program:
         "decode", f"{method.name}, {beams}{rows} slots, {what}", mesh, lower, flops, tokens=rows,
         weights=weights, state=weights, held=held,
     )  # fmt: skip
+
+
+def _check_given(config: Config, part: str, names: Sequence[str]) -> None:
+    """Refuse lengths that a run would choose from its data, which is not read here."""
+    absent = [name for name in names if not getattr(getattr(config, part), name)]
+    if absent:
+        raise UserError(
+            f"{', '.join(f'{part}.{name}' for name in absent)}: not set, and a run chooses from "
+            f"its data; here give the longest, such as --config.{part}.{absent[0]}=512 (a run "
+            "with --check prints what it chooses)"
+        )
 
 
 def slice_mesh(config: Config, on: Slice) -> Mesh:

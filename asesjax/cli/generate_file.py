@@ -55,7 +55,7 @@ from asesjax.evals.runner import (
     stream_answers,
 )
 from asesjax.methods.method import Method, Request, make_method
-from asesjax.run import Run, load_method, role_folder, run_mesh
+from asesjax.run import Run, load_method, role_folder, run_mesh, with_lengths
 from asesjax.train.checkpoint_files import find_whole
 
 # Chains in a chunk, and how many times those that are written at once they are at least: at the
@@ -76,9 +76,9 @@ def generate_file(
     gets a ``prediction_row`` for each, in order. Raises UserError, before anything is generated,
     for wrong input and for an output of other questions, methods, checkpoints or configurations.
     """
-    method, path = make_method(name, run.config), Path(output)
+    method, path = with_lengths(run, make_method(name, run.config)), Path(output)
     vocab = load_saved(run / "vocab")
-    request, sha256 = read_questions(source, run.config, method, vocab)
+    request, sha256 = read_questions(source, method.config, method, vocab)
     texts = [record.question for record in request.records]
     for doubt in doubts(run, vocab, texts, request.questions):
         print(f"warning: {source}: {doubt}", file=sys.stderr)
@@ -150,7 +150,7 @@ def _rows(
 ) -> Iterator[tuple[int, dict]]:
     """Yield the place and the row of each question, in order, of every chunk not wholly there."""
     trained = load_method(run, name)
-    config = run.config
+    config = trained.method.config
     buckets = tuple(config.decode.question_buckets)
     if config.decode.beams == 1:
         # The engine pads a call's questions to one bucket: one shape for the whole file.

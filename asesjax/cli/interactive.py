@@ -23,9 +23,9 @@ def converse(run: Run, name: str, question: str | None = None) -> None:
     questions from standard input, a line each, until it ends. The program is compiled once, for the
     longest question allowed. What is drawn for a question depends on its number.
     """
-    config = run.config
-    check_decode(config)
+    check_decode(run.config)
     trained = load_method(run, name)
+    config = trained.method.config
     longest = max(config.decode.question_buckets)
     decoder = make_decoder(config, (longest,), config.decode.samples)
 

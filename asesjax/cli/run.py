@@ -20,6 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     if parser.get_default("verb") == "train":
         parser.add_argument("--method", action="append", help="default: every method of the config")
     if parser.get_default("verb") == "run":
+        parser.add_argument("--check", action="store_true", help="do all that comes before "
+                            "training, say what was chosen, keep nothing")  # fmt: skip
         parser.add_argument("--sweep", action="append", default=[], metavar="FIELD=VALUE,VALUE",
                             help="a run for each value, and one table of them all; several make a "
                             "grid (lists are separated by semicolons)")  # fmt: skip
@@ -30,12 +32,15 @@ def main(args: argparse.Namespace) -> None:
     from asesjax.config import swept
     from asesjax.core.errors import unknown
     from asesjax.experiment import execute, make_stages, open_run
-    from asesjax.seeds import execute_seeds
-    from asesjax.sweeps import execute_sweep
+    from asesjax.seeds import check_seeds, execute_seeds
+    from asesjax.sweeps import check_sweep, execute_sweep
 
     if args.verb == "run" and (args.sweep or swept(args.workdir)):
-        return execute_sweep(args.config, args.workdir, args.overrides, args.sweep, args.redo)
+        where = args.config, args.workdir, args.overrides, args.sweep
+        return check_sweep(*where) if args.check else execute_sweep(*where, args.redo)
     run = open_run(args.config, args.workdir, args.overrides)
+    if args.verb == "run" and args.check:
+        return check_seeds(run)
     if args.verb == "run":
         return execute_seeds(run, redo=args.redo)
     names = [stage.name for stage in make_stages(run)]

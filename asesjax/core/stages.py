@@ -102,8 +102,7 @@ def run_stages(
     wanted = _wanted(stages)
     records, aside = _compare(stages, wanted, workdir, redo)
     before()
-    finished = {name for name, record in records.items() if record and record["finished"]}
-    finished -= aside.keys()
+    finished = _finished(records, aside)
     read = {need for stage in stages if stage.name not in finished for need in stage.needs}
     ran = []
     for stage in stages:
@@ -136,11 +135,17 @@ def run_stages(
     return ran
 
 
-def check_stages(stages: Sequence[Stage], workdir: str | Path) -> None:
-    """Raise the UserError of ``run_stages`` for results of another configuration, or other files
-    than the stages wrote.
+def check_stages(stages: Sequence[Stage], workdir: str | Path) -> set[str]:
+    """Return the names of the stages that are finished. Raises the UserError of ``run_stages`` for
+    results of another configuration, or other files than the stages wrote.
     """
-    _compare(stages, _wanted(stages), Path(workdir), redo=False)
+    records, aside = _compare(stages, _wanted(stages), Path(workdir), redo=False)
+    return _finished(records, aside)
+
+
+def _finished(records: dict[str, dict | None], aside: dict[str, list[str]]) -> set[str]:
+    return {name for name, record in records.items()
+            if record and record["finished"] and name not in aside}  # fmt: skip
 
 
 def _compare(

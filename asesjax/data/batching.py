@@ -306,8 +306,7 @@ def _bucket_of(examples, lengths: np.ndarray, buckets: Sequence[int], side: str)
     """
     field = f"train.{side}_buckets"
     if not len(buckets):
-        cuts = np.quantile(lengths, np.linspace(0, 1, _QUANTILES), method="higher")
-        buckets = np.unique(-(-np.maximum(cuts, 1) // _GRAIN) * _GRAIN)
+        buckets = quantile_buckets(lengths)
     buckets = np.asarray(buckets, np.int64)
     if buckets.min() < 1 or (np.diff(buckets) <= 0).any():
         raise UserError(f"{field} must be rising lengths, got {tuple(buckets.tolist())}")
@@ -320,6 +319,31 @@ def _bucket_of(examples, lengths: np.ndarray, buckets: Sequence[int], side: str)
             f"do not fit); add a bucket of at least {lengths[worst]} to {field}"
         )
     return buckets[np.searchsorted(buckets, lengths)]
+
+
+def quantile_buckets(lengths: np.ndarray, n: int = _QUANTILES) -> np.ndarray:
+    """Return at most n rising lengths, quantiles of those given, multiples of 8; the last holds
+    all.
+
+    >>> quantile_buckets(np.array([3, 9, 20, 21, 60]), 3).tolist()
+    [8, 24, 64]
+    """
+    cuts = np.quantile(lengths, np.linspace(0, 1, n), method="higher")
+    return np.unique(-(-np.maximum(cuts, 1) // _GRAIN) * _GRAIN)
+
+
+def holding(buckets: Sequence[int], longest: int) -> tuple[int, ...]:
+    """Return buckets with one more behind them where none holds the longest; () stays as it is.
+
+    >>> holding((16, 32), 20), holding((16, 32), 70), holding((), 70)
+    ((16, 32), (16, 32, 128), ())
+    """
+    if not len(buckets) or buckets[-1] >= longest:
+        return tuple(buckets)
+    last = buckets[-1]
+    while last < longest:
+        last *= 2
+    return (*buckets, last)
 
 
 def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:

@@ -50,8 +50,8 @@ class Packing:
 def pack(examples: Sequence[Example], lengths: np.ndarray, packed_length: int) -> Packing:
     """Decide how long rows are and which lengths ([N, 2] int32, source and target) share one. The
     longer side has between three quarters of ``packed_length`` and all of it, the other what is in
-    proportion, both a multiple of 8. Raises UserError where an example does not fit, ValueError for
-    one without tokens or with the id 0.
+    proportion or what the longest example needs, both a multiple of 8. Raises UserError where an
+    example does not fit, ValueError for one without tokens or with the id 0.
     """
     # Padding is told from tokens by the id 0, and a segment without tokens would not be counted.
     for example in examples:
@@ -123,26 +123,18 @@ def _row_shape(examples, lengths: np.ndarray, packed_length: int) -> tuple[int, 
             if side >= longest[long] and other >= longest[1 - long]:
                 # The share of the less full side when the other is full.
                 options.append((min(wanted / other, other / wanted), side, other))
-    if not options:
-        raise _too_long(examples, lengths, long, ratio, packed_length)
+    if not options:  # one example is longer than in proportion
+        worst, side = np.unravel_index(lengths.argmax(), lengths.shape)
+        if longest[side] > limit:
+            needed = -(-longest[side] // _MULTIPLE) * _MULTIPLE
+            raise UserError(
+                f"example {examples[worst].id} has {longest[side]} {_SIDES[side]} tokens, too many "
+                f"for rows of train.packed_length {packed_length}; make train.packed_length at "
+                f"least {needed}, or 0 for no packing"
+            )
+        options.append((0.0, limit, -(-longest[1 - long] // _MULTIPLE) * _MULTIPLE))
     _, side, other = max(options)
     return (side, other) if long == 0 else (other, side)
-
-
-def _too_long(examples, lengths, long: int, ratio: float, packed_length: int) -> UserError:
-    """Name the example that needs the longest rows, and the length that is enough for it."""
-    needed = lengths.astype(np.float64)
-    needed[:, 1 - long] /= ratio
-    i, side = np.unravel_index(needed.argmax(), needed.shape)
-    wanted, note = lengths[i, side], ""
-    if side != long:  # this side may be rounded down by less than one multiple
-        wanted = (wanted + _MULTIPLE) / ratio
-        note = f"; the {_SIDES[side]} side of a row gets {ratio:.2f} of that, as in all of the data"
-    return UserError(
-        f"example {examples[i].id} has {lengths[i, side]} {_SIDES[side]} tokens, too many for rows "
-        f"of train.packed_length {packed_length}{note}; make train.packed_length at least "
-        f"{int(-(-wanted // _MULTIPLE)) * _MULTIPLE}, or 0 for no packing"
-    )
 
 
 @functools.lru_cache(maxsize=4)

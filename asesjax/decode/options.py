@@ -5,6 +5,8 @@ import functools
 from asesjax.core import options
 from asesjax.decode.sampling import SAMPLERS
 
+# Fields that a run chooses from its data where they are 0 or () (``jobs.lengths``).
+CHOSEN = ("question_buckets", "max_chain_tokens", "max_segment_tokens", "max_rounds")
 option = functools.partial(options.option, changes="decode")
 
 
@@ -13,12 +15,14 @@ class DecodeOptions:
     """How chains are written; all of it may change what is written, if only in last bits."""
 
     batch_size: int = option(100, "questions written at once", least=1, most=2**20)
-    max_rounds: int = option(12, "most segments of a chain ([code]: 5 rounds of two)",
-                             least=1, most=1000)  # fmt: skip
-    max_segment_tokens: int = option(64, "most new tokens of a segment ([code]: 100)",
-                                     least=1, most=2**20)  # fmt: skip
-    max_chain_tokens: int = option(96, "most new tokens of a chain, direct's single segment too",
-                                   least=1, most=2**20)  # fmt: skip
+    max_rounds: int = option(0, "most segments of a chain ([code]: 5 rounds of two); 0: half as "
+                             "many again as the most in the data", least=0, most=1000)  # fmt: skip
+    max_segment_tokens: int = option(0, "most new tokens of a segment ([code]: 100); 0: half as "
+                                     "many again as the longest in the data has",
+                                     least=0, most=2**20)  # fmt: skip
+    max_chain_tokens: int = option(0, "most new tokens of a chain, direct's single segment too; 0: "
+                                   "half as many again as the longest in the data has",
+                                   least=0, most=2**20)  # fmt: skip
     beams: int = option(1, "above 1: beam search of each segment", least=1, most=1000)
     length_penalty: float = option(1.0, "of beam search, as in transformers: above 0 favours long "
                                    "chains")  # fmt: skip
@@ -35,7 +39,8 @@ class DecodeOptions:
     repeat_ngram: int = option(0, "n: a segment that writes n tokens in a row again ends there; "
                                "0: never", least=0, most=1000)  # fmt: skip
     question_buckets: tuple[int, ...] = option(
-        (64, 128, 256, 512), "lengths that questions are padded to", least=1, most=2**20)
+        (), "lengths that questions are padded to; (): chosen from the data, the last half as long "
+        "again as the longest question", items=int, least=1, most=2**20)
     encode_rows: int = option(0, "contexts encoded at once; 0: batch_size / 8", least=0, most=2**20)
     context_lengths: tuple[int, ...] = option(
         (64, 128, 192), "lengths that contexts are padded to, besides the longest",

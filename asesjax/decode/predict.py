@@ -47,7 +47,8 @@ class Decoder:
     """How questions are run through the device. Only ``int8`` changes what is written."""
 
     batch_size: int  # questions written at once (by each role)
-    buckets: tuple[int, ...]  # lengths to pad questions to, rising; the engine pads all to one
+    # lengths to pad questions to, rising; the engine pads all to one
+    buckets: tuple[int, ...]
     encode_rows: int = 0  # contexts the engine encodes at once; 0 for an eighth of the slots
     context_lengths: tuple[int, ...] = (64, 128, 192)  # to pad contexts to, besides the longest
     int8: bool = False  # round weights to int8 first (``models.layers``)
@@ -59,8 +60,6 @@ class Decoder:
         ):  # fmt: skip
             if list(lengths) != sorted(set(lengths)) or (lengths and lengths[0] < 1):
                 raise UserError(f"decode.{name} must be rising lengths, got {lengths}")
-        if not self.buckets:
-            raise UserError("decode.question_buckets must have a length")
 
 
 def predict(

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from asesjax.core.errors import UserError
 from asesjax.core.options import Config
 from asesjax.core.types import Record
+from asesjax.data.batching import holding
 from asesjax.data.corpus import EncodedRecord, encode_record
 from asesjax.data.vocab import Vocabulary
 from asesjax.decode import continuous, iterative
@@ -69,6 +70,14 @@ def make_decoder(config: Config, buckets: tuple[int, ...] = (), rows: int = 0) -
     )  # fmt: skip
 
 
+def for_questions(decoder: Decoder, questions: Sequence[np.ndarray]) -> Decoder:
+    """Return a decoder that takes questions to which a method has added something, such as worked
+    examples or what a model wrote, which may be longer than what is asked.
+    """
+    longest = max(map(len, questions), default=0)
+    return dataclasses.replace(decoder, buckets=holding(decoder.buckets, longest))
+
+
 def n_compilations() -> int:
     """Programs compiled by all engines in this process."""
     return iterative.generate._cache_size() + continuous.run._cache_size()
@@ -77,7 +86,7 @@ def n_compilations() -> int:
 def check_question(ids: np.ndarray, where: str, config: Config) -> None:
     """Raise UserError, beginning with ``where``, for a question of no tokens or too many."""
     buckets = tuple(config.decode.question_buckets)
-    if not 1 <= len(ids) <= max(buckets):
+    if not 1 <= len(ids) <= max(buckets, default=0):
         raise UserError(
             f"{where}: its question has {len(ids)} tokens, and must have from 1 to "
             f"{max(buckets)}; raise the last of decode.question_buckets {buckets}"
@@ -117,13 +126,9 @@ def stream_answers(
         """Have a role write one segment for each question, the most probable tokens."""
         room = trained.method.config.decode.max_chain_tokens
         spec = DecodeSpec(trained.vocab.size, room, room, 1, trained.vocab.eos_id, n_turns=1)
-        # More may be asked than the question, and what a model wrote has no set length.
-        buckets, longest = decoder.buckets, max(map(len, questions), default=0)
-        while longest > buckets[-1]:
-            buckets += (2 * buckets[-1],)
         found = predict(
             trained.model, {Turn().role: trained.params[role]}, questions, Limits(1, room, room),
-            spec, dataclasses.replace(decoder, buckets=buckets), mesh, counts=counts,
+            spec, for_questions(decoder, questions), mesh, counts=counts,
         )  # fmt: skip
         return [generated.ids for generated in found]
 
@@ -142,7 +147,8 @@ def stream_answers(
     limits = request.limits or limits
     limits = Limits(*(value[each] if np.ndim(value) else value for value in limits))
     chains = stream(
-        trained.model, trained.params, repeated(request.questions), limits, spec, decoder, mesh,
+        trained.model, trained.params, repeated(request.questions), limits, spec,
+        for_questions(decoder, request.questions), mesh,
         np.stack(drawn, axis=1).reshape(-1, 2), repeated(forced), repeated(request.extra_inputs),
         counts=counts,
     )  # fmt: skip

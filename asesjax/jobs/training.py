@@ -11,11 +11,9 @@ from asesjax.core.options import flatten
 from asesjax.core.processes import from_first, is_first
 from asesjax.core.signals import check_stop
 from asesjax.core.types import Example, Params
-from asesjax.data.batching import examples_per_row, make_plan, token_counts
-from asesjax.data.corpus import read_corpus
-from asesjax.data.sources import read_records
+from asesjax.data.batching import examples_per_row, token_counts
+from asesjax.data.corpus import EncodedRecord, read_corpus
 from asesjax.data.vocab import load_saved
-from asesjax.evals.runner import decode_spec
 from asesjax.jobs.curve import curve_records, decoded_measures
 from asesjax.methods.method import Method, make_method
 from asesjax.models.t5_config import T5Config
@@ -28,47 +26,6 @@ from asesjax.train.duration import best_step, evaluation_steps, gave_up, n_steps
 from asesjax.train.loop import TrainResult, train
 from asesjax.train.objective import Objective
 from asesjax.train.options import DECODED
-
-
-def check_rows(run: Run) -> None:
-    """Refuse, before anything is trained, rows whose marks the vocabulary lacks, that learn from
-    rationales where a record has none, or whose examples are too long for their batches. Where
-    training itself decides how a row's chains are cut, those are refused that fit in no way.
-    """
-    vocab = load_saved(run / "vocab")
-    learned = [record for split in ("train", "validation")
-               for record in read_records(run / f"data/{split}.jsonl")]  # fmt: skip
-    bare = next((record for record in learned if not record.rationale), None)
-    for name in run.config.methods:
-        method = make_method(name, run.config)
-        if bare is not None and method.learns_rationales:
-            raise UserError(
-                f"row {name} learns from rationales, and record {bare.id} has none "
-                f"({bare.question[:60]!r}); take {name} out of methods, answer_only needs none"
-            )
-        own = dataclasses.replace(run, config=method.config)
-        model_config(own, vocab)
-        decode_spec(method, vocab)
-        train = method.config.train
-        sides = train.source_buckets, train.target_buckets
-        for split in ("train", "validation") if method.train is None else ():
-            if not method.annotations:
-                for examples in role_examples(own, method, split).values():
-                    if examples:
-                        make_plan(examples, train.batch_size, *sides, 0, train.packed_length)
-                continue
-            if not (train.packed_length or all(sides)):
-                continue  # lengths are those of the examples
-            room = train.packed_length or max(sides[0]) + max(sides[1])
-            for one in read_corpus(run.workdir, split, method.config.data.answer_template):
-                n = len(one.question.ids) + len(one.chain.ids) + 2
-                if n > room and not method.start_from:
-                    raise UserError(
-                        f"row {name}: question and chain of record {one.record.id} have {n} tokens "
-                        f"with their end marks, and a row of a batch holds {room} at most, however "
-                        "the chain is cut; raise train.packed_length, or the last of "
-                        "train.source_buckets and train.target_buckets"
-                    )
 
 
 def train_method(run: Run, method: Method) -> None:
@@ -229,19 +186,26 @@ def role_examples(
     """Return the examples of each role, "train" or "validation"; ``annotations`` replaces the
     method's.
     """
-    vocab, template = load_saved(run / "vocab"), method.config.data.answer_template
+    vocab = load_saved(run / "vocab")
     files = method.annotations if annotations is None else annotations
-    records = read_corpus(run.workdir, split, template, files)
+    out: dict[str, list[Example]] = {role: [] for role in method.roles}
+    for record in role_records(run, method, split, files):
+        check_stop()
+        for role, examples in method.examples(record, vocab).items():
+            out[role] += examples
+    return out
+
+
+def role_records(
+    run: Run, method: Method, split: str, annotations: tuple[str, ...] = ()
+) -> list[EncodedRecord]:
+    """Return the records of a split that a method learns from, which has seen them all then."""
+    template = method.config.data.answer_template
+    records = read_corpus(run.workdir, split, template, annotations)
     train = records if split == "train" else read_corpus(run.workdir, "train", template)
     train = train[: method.config.train.records or None]
     if method.fold:
         part, n_folds = method.fold
         train = [one for i, one in enumerate(train) if i % n_folds != part]
-    records = train if split == "train" else records
     method.prepare(train)
-    out: dict[str, list[Example]] = {role: [] for role in method.roles}
-    for record in records:
-        check_stop()
-        for role, examples in method.examples(record, vocab).items():
-            out[role] += examples
-    return out
+    return train if split == "train" else records

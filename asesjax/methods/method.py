@@ -5,7 +5,7 @@ for each role and a decode plan; most need no more.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -64,6 +64,17 @@ class Method:
     def examples(self, record: EncodedRecord, vocab: Vocabulary) -> dict[str, list[Example]]:
         """Return the examples of one record for each role."""
         raise NotImplementedError
+
+    def foreseen(
+        self, records: Sequence[EncodedRecord], vocab: Vocabulary
+    ) -> Iterator[list[dict[str, list[Example]]]]:
+        """Yield for each record, before anything is trained, its examples in every way in which
+        its stages may annotate it, as far as lengths are concerned; nothing where that is not
+        known. Roles that the method has not stand for what its stages train and never pack.
+        """
+        if not self.annotations and type(self).examples is not Method.examples:
+            for record in records:
+                yield [self.examples(record, vocab)]
 
     def recall(self, workdir: Path) -> None:
         """See what its stages wrote, before it decodes."""

@@ -59,12 +59,12 @@ class TrainOptions:
     normalize: str = option("weights", "divide the summed loss by the weights or by the examples",
                             choices=("weights", "examples"))  # fmt: skip
     source_buckets: tuple[int, ...] = option(
-        (64, 96, 128), "lengths that sources are padded to; (): chosen from the examples' own",
-        least=1, most=2**20,
+        (), "lengths that sources are padded to; (): chosen from the examples' own",
+        items=int, least=1, most=2**20,
     )  # fmt: skip
     target_buckets: tuple[int, ...] = option(
-        (16, 80), "lengths that targets are padded to; (): chosen from the examples' own",
-        least=1, most=2**20,
+        (), "lengths that targets are padded to; (): chosen from the examples' own",
+        items=int, least=1, most=2**20,
     )  # fmt: skip
     packed_length: int = option(
         0, "above 0, examples share rows whose longer side has so many positions at most, and "

@@ -1,6 +1,6 @@
 """AS-ES learning (Xi et al. 2024, section 3): one segment at a time, with one model or two."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from asesjax.data.corpus import EncodedRecord, need_tokens
 from asesjax.data.examples import make_example
 from asesjax.data.vocab import Vocabulary
 from asesjax.decode.spec import DecodePlan, Turn
+from asesjax.methods.ases.scoring import chain_pieces, score_records, segment_scored
 from asesjax.methods.ases.stages import labelling, segment_report, segment_stages
 from asesjax.methods.method import METHODS, Method, ReportPart
 from asesjax.methods.token_weights import TOKEN_WEIGHTS
 from asesjax.run import Run
 from asesjax.segment.pieces import Piece
+from asesjax.segment.score import SCORES
 
 
 class _Sources:
@@ -67,6 +69,37 @@ class AsEs(Method):
             weights = TOKEN_WEIGHTS.get(self.options.token_weights)
             self.needs += (weights.stage,)
             self.annotations += (weights.annotations,)
+
+    def foreseen(
+        self, records: Sequence[EncodedRecord], vocab: Vocabulary
+    ) -> Iterator[list[dict[str, list[Example]]]]:
+        """Label as the stage does, or where it asks a scorer, all pieces alike and in turn: no
+        labels make a longer segment, or a longer context.
+        """
+        for one, pieces, ways in zip(records, *self._labels(records), strict=True):
+            notes = {"pieces": np.ravel(pieces)}
+            more = {}
+            if self.options.token_weights:
+                notes["weights"] = np.ones(len(one.chain.ids))
+                more["weights"] = [
+                    make_example(vocab, one.record.id, [one.question.ids], [one.chain.ids])
+                ]
+            labelled = (one._replace(annotations=notes | {"labels": own}) for own in ways)
+            yield [self.examples(own, vocab) | more for own in labelled]
+
+    def _labels(self, records: Sequence[EncodedRecord]) -> tuple[list, list[list[np.ndarray]]]:
+        """Return the pieces of each record, and the labels that they can have."""
+        options = self.config.segment
+        if not SCORES.get(options.strategy).needs_model:
+            scored = score_records(records, self.config)
+            rows = segment_scored(scored, options.strategy, options.beta)
+            labels = [[np.array([LABELS.index(label) for label in row.labels])] for row in rows]
+            return [row.pieces for row in rows], labels
+        pieces = [chain_pieces(one.record, self.config)[1] for one in records]
+        return pieces, [
+            [first ^ (np.arange(len(own)) % 2 * turns) for turns in (0, 1) for first in (0, 1)]
+            for own in pieces
+        ]
 
     def stages(self, run: Run) -> list[Stage]:
         """Return the stages that cut and label, and those of token weights."""

@@ -40,18 +40,8 @@ def score_records(
     """Cut chains into pieces and score them; records must be encoded where there is a ``scorer``.
     Raises UserError for a record whose chain has no pieces.
     """
-    segment = config.segment
     plain = [one.record if isinstance(one, EncodedRecord) else one for one in records]
-    chains = []
-    for record in plain:
-        text = chain_text(record, config.data.answer_template)
-        pieces = tuple(split_pieces(text, segment.short, segment.min_words, segment.cut))
-        if not pieces:
-            raise UserError(
-                f"record {record.id}: no piece of its rationale has more than "
-                f"segment.min_words={segment.min_words} words; use segment.short=merge"
-            )
-        chains.append((text, pieces))
+    segment, chains = config.segment, [chain_pieces(record, config) for record in plain]
     tokens: Iterator[tuple] = iter([(None, None, None)] * len(plain))
     if scorer is not None:
         tokens = _token_scores(records, [p for _, p in chains], segment.given, vocab, scorer)
@@ -65,6 +55,18 @@ def score_records(
         scores = {name: SCORES.get(name).function(chain).tolist() for name in names}
         scored.append(ScoredRecord(record.id, text, pieces, scores))
     return scored
+
+
+def chain_pieces(record: Record, config: Config) -> tuple[str, tuple[Piece, ...]]:
+    """Return the text of a chain and its pieces; UserError where there are none."""
+    segment, text = config.segment, chain_text(record, config.data.answer_template)
+    pieces = tuple(split_pieces(text, segment.short, segment.min_words, segment.cut))
+    if not pieces:
+        raise UserError(
+            f"record {record.id}: no piece of its rationale has more than "
+            f"segment.min_words={segment.min_words} words; use segment.short=merge"
+        )
+    return text, pieces
 
 
 def segment_scored(

@@ -16,6 +16,7 @@ from asesjax.core.options import Config, fingerprint, reads
 from asesjax.core.ragged import Ragged, write_annotations
 from asesjax.core.stages import Stage
 from asesjax.core.types import LABELS, Example
+from asesjax.data.batching import holding, token_counts
 from asesjax.data.corpus import read_corpus
 from asesjax.data.sources import read_records
 from asesjax.data.vocab import Vocabulary, load_saved
@@ -154,11 +155,15 @@ def load_scorer(run: Run, scorer: Method, vocab: Vocabulary) -> tuple[Scorer, di
             facts["validation_loss"] = one["validation_loss"]
 
     def score(examples: Sequence[Example]) -> list[tuple[np.ndarray, np.ndarray]]:
+        source, needed = token_counts(examples).max(0).tolist()
         # Pieces are much shorter than the chains that the last bucket is for.
-        longest = -(-max(len(example.targets) for example in examples) // 16) * 16
+        longest = -(-needed // 16) * 16
         shorter = [length for length in train.target_buckets if length < longest]
-        targets = (*shorter, min(longest, max(train.target_buckets, default=longest)))
-        return score_examples(model, params, examples, train.source_buckets, targets)
+        last = max(train.target_buckets, default=longest)
+        targets = (*shorter, min(longest, last) if needed <= last else longest)
+        # The scorer's own inputs may be the questions alone.
+        sources = holding(train.source_buckets, source)
+        return score_examples(model, params, examples, sources, targets)
 
     return score, facts
 

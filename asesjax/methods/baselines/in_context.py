@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -108,6 +108,17 @@ class InContext(Method):
             ))  # fmt: skip
         return {"main": out}
 
+    def foreseen(
+        self, records: Sequence[EncodedRecord], vocab: Vocabulary
+    ) -> Iterator[list[dict[str, list[Example]]]]:
+        """Choose worked examples as the stage does."""
+        pool = [one.question.ids for one in self._pool]
+        asked = [one.question.ids for one in records]
+        for one, shown in zip(
+            records, worked_examples(asked, pool, self.options.shots), strict=True
+        ):
+            yield [self.examples(one._replace(annotations={"shown": shown}), vocab)]
+
     def prepare_requests(
         self, trained: TrainedMethod, request: Request, generate_fn: GenerateFn
     ) -> Request:
@@ -124,14 +135,6 @@ class InContext(Method):
             self.prompted(ids, own, how, trained.vocab)
             for ids, own in zip(request.questions, shown, strict=True)
         ]
-        buckets = self.config.decode.question_buckets
-        longest = max(map(len, questions), default=0)
-        if longest > max(buckets):
-            raise UserError(
-                f"with worked examples and prompt a question of method {self.name} has {longest} "
-                f"tokens; raise the last of decode.question_buckets {tuple(buckets)}, or lower "
-                "in_context.shots"
-            )
         return request._replace(questions=questions)
 
     def prompted(

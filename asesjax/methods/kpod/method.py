@@ -7,6 +7,7 @@ variants, see ``configs/kpod.py``.
 """
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -53,6 +54,17 @@ class Kpod(Method):
     def stages(self, run: Run) -> list[Stage]:
         """Return the stages of token weights, difficulties and schedule."""
         return [*weight_stages(run, self.config), *schedule_stages(run, self.config, self.name)]
+
+    def foreseen(
+        self, records: Sequence[EncodedRecord], vocab: Vocabulary
+    ) -> Iterator[list[dict[str, list[Example]]]]:
+        """No schedule gives more than all steps, for all of its stages."""
+        for one in records:
+            ends = step_ends(one)
+            given = np.full(2, len(ends))
+            notes = {"weights": np.ones(len(one.chain.ids)), "ends": ends, "given": given}
+            plain = make_example(vocab, one.record.id, [one.question.ids], [one.chain.ids])
+            yield [self.examples(one._replace(annotations=notes), vocab) | {"weights": [plain]}]
 
     def examples(self, record: EncodedRecord, vocab: Vocabulary) -> dict[str, list[Example]]:
         """Return question -> chain, with a weight and a beginning for each token."""

@@ -1,7 +1,9 @@
 """Chunk-wise training, skip-thinking and its control as rows of the results table."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+import numpy as np
 
 from asesjax.core.options import Config, reads
 from asesjax.core.stages import Stage
@@ -12,6 +14,7 @@ from asesjax.data.vocab import Vocabulary
 from asesjax.decode.spec import DecodePlan, Prompt, Turn
 from asesjax.methods.method import METHODS, Method, ReportPart
 from asesjax.methods.skip_thinking.chunks import (
+    average_boundaries,
     by_stage,
     check_chunks,
     chunk_examples,
@@ -52,6 +55,20 @@ class _Chunks(Method):
         if self.options.batches == "by_stage":
             items = by_stage(make_marks(self.options, vocab), items)
         return {"main": items}
+
+    def foreseen(
+        self, records: Sequence[EncodedRecord], vocab: Vocabulary
+    ) -> Iterator[list[dict[str, list[Example]]]]:
+        """The first chunks, and with a search, each of them once as long as it can become."""
+        for one in records:
+            n = len(find_sentences(one))
+            even = average_boundaries(n, self.options.n_chunks)
+            m = len(even) - 1
+            ways = [even]
+            if self.options.chunking == "search":  # chunk k has all sentences but m - 1
+                ways += [(*range(k + 1), *range(n - m + k + 1, n + 1)) for k in range(m)]
+            notes = ({"boundaries": np.array(way), "kept": np.arange(m)} for way in ways)
+            yield [self.examples(one._replace(annotations=own), vocab) for own in notes]
 
     def report(self, run: Run, rows: Sequence[dict[str, Any]]) -> ReportPart:
         """Return what is left out, in the data and in what is written."""

@@ -18,7 +18,7 @@ from asesjax.decode.predict import predict
 from asesjax.decode.sampling import greedy
 from asesjax.decode.spec import DecodeSpec, Limits
 from asesjax.evals.answers import is_correct, marker_of
-from asesjax.evals.runner import decode_spec, make_decoder
+from asesjax.evals.runner import decode_spec, for_questions, make_decoder
 from asesjax.methods.method import TrainedMethod
 from asesjax.methods.skip_thinking.report import left_out
 from asesjax.methods.skip_thinking.training import SPLITS, STUDENT, Sample, read_samples
@@ -160,7 +160,7 @@ def answered_rightly(
         bounds = Limits(np.array(rounds + [1] * len(idle)), *limits[1:])
         found = predict(
             student.model, student.params, asked, bounds, spec,
-            make_decoder(config, _buckets(config.decode.question_buckets, asked)), own_mesh(run),
+            for_questions(make_decoder(student.method.config), asked), own_mesh(run),
             first_turns=np.array(turns + idle),
         )  # fmt: skip
         return [chain.ids for chain in found[: len(rows)]]
@@ -177,14 +177,6 @@ def answered_rightly(
         is_correct(vocab.decode(ids), samples[trial.sample].record.answer, *how)
         for ids, trial in zip(said, trials, strict=True)
     ]
-
-
-def _buckets(buckets: Sequence[int], questions: Sequence[np.ndarray]) -> tuple[int, ...]:
-    """Add lengths to hold the questions, which chunks follow here."""
-    out = list(buckets)
-    while questions and out[-1] < max(map(len, questions)):
-        out.append(2 * out[-1])
-    return tuple(out)
 
 
 def _words(summary: dict) -> str:
