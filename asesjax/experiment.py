@@ -7,6 +7,7 @@ Everything a run knows lies in its workdir:
     config.json  run.jsonl            configuration; versions, command and machine of each start
     compiled/  stages/                compiled programs; what ran with which fields
     data/  vocab/  corpus/            records of each split; the vocabulary; records in ids
+    lengths.json                      bounds of decoding that were chosen from the data
     roles/<row>/<role>/               checkpoints, metrics.jsonl, TensorBoard files
     predictions/<row>/  curves/<row>/ chains for the test split, and at each evaluation
     report.json  report.md  figures/  what came out

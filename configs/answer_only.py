@@ -26,6 +26,5 @@ def get_config(arg: str = ""):
         m, t = c.model, c.train
         m.d_model, m.d_ff, m.n_encoder_layers, m.n_decoder_layers = 64, 128, 1, 1
         t.tokens, t.batch_size, t.evaluate_every_share = 400_000, 16, 0.5
-        t.source_buckets, t.target_buckets = (128, 256, 384), (16,)
         c.decode.batch_size, c.decode.curve_questions = 50, 10
     return c

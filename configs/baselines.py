@@ -30,16 +30,11 @@ def get_config(arg: str = ""):
         m = c.model
         m.d_model, m.d_ff, m.n_encoder_layers, m.n_decoder_layers = 64, 128, 1, 1
         t.tokens, t.batch_size, t.evaluate_every_share = 600_000, 16, 0.5
-        t.source_buckets = (128, 256, 384, 512, 768, 1024, 1536)
-        t.target_buckets = (16, 128, 256, 512)
-        g.batch_size, g.curve_questions, g.max_chain_tokens = 50, 10, 384
-        g.question_buckets = (256, 512, 1024, 1536)
+        g.batch_size, g.curve_questions = 50, 10
         return c
     d.n_rationales = 3
     v.size, v.extra_ids = 248, 8
     # Marks of one token; the words that T5's vocabulary has would be spelled letter by letter.
     c.step_by_step.predict_prefix, c.step_by_step.explain_prefix = "<extra_id_1>", "<extra_id_2>"
     c.in_context.chain_prompt, c.in_context.answer_prompt = "<extra_id_1>", "<extra_id_2>"
-    t.source_buckets, t.target_buckets = (48, 64, 96, 256, 384), (16, 64, 128)
-    g.max_chain_tokens = 128
     return c

@@ -32,8 +32,6 @@ def get_config(arg: str = ""):
     c.in_context.chain_prompt, c.in_context.answer_prompt = "<extra_id_1>", "<extra_id_2>"
     c.variants.kpod = {"train": {"normalize": "examples"}}  # as its equation 15
     t.tokens, t.batch_size, t.evaluate_every_share = 1_000_000, 8, 0.5
-    t.source_buckets, t.target_buckets = (48, 64, 96, 192, 320), (16, 48, 96)
-    g.max_chain_tokens, g.question_buckets = 112, (64, 320)
     if arg == "tiny":
         c.seeds = (0, 1)
         d.n_train, d.n_validation, d.n_test = 48, 8, 16

@@ -36,17 +36,12 @@ def get_config(arg: str = ""):
     c.evaluate.metric, c.evaluate.language = "exact", "zh"
     t, g, v = c.train, c.decode, c.vocab
     # The longest report has 1,412 and 376 characters, and a token at least one.
-    t.source_buckets, t.target_buckets = (384, 512, 768, 1024, 1856), (32, 64, 128, 256, 384)
-    g.max_rounds, g.max_segment_tokens, g.max_chain_tokens = 24, 192, 384
-    g.question_buckets = (384, 512, 768, 1440)
     if arg == "tiny":
         d.n_train, d.n_validation, d.n_test = 300, 20, 20
         v.size, v.extra_ids, v.split_digits, v.byte_fallback = 2000, 4, True, True
         m = c.model
         m.d_model, m.d_ff, m.n_heads, m.d_kv = 64, 128, 4, 16
         m.n_encoder_layers = m.n_decoder_layers = 1
-        t.source_buckets, t.target_buckets = (256, 384, 512, 768), (32, 64, 128, 256)
-        g.max_chain_tokens, g.question_buckets = 256, (256, 384, 512)
         t.tokens, t.batch_size, t.evaluate_every_share = 200_000, 8, 0.5
         g.batch_size, g.curve_questions = 20, 10
         return c

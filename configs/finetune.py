@@ -9,7 +9,8 @@ The file is JSON lines, JSON, CSV or Parquet, or a folder of such; ``finetune:se
 validation, a tenth for the test. The checkpoint is a folder of Hugging Face, a role of another run
 or a checkpoint; it brings shape, vocabulary and sentinels. Settings are those of T5's own
 fine-tuning: Adafactor at a constant rate of 0.001. Every row learns for 10 passes over its own
-examples and hands on what wrote the most right answers to 50 validation questions. Without
+examples and hands on what wrote the most right answers to 50 validation questions. Lengths are
+chosen from the data; --check prints them and stops before training. Without
 ``model.init_from`` a small model learns from scratch; so few passes teach it little.
 """
 

@@ -54,7 +54,6 @@ def get_config(arg: str = ""):
     d, s, t, g = c.data, c.segment, c.train, c.decode
     d.source = "gsm8k"
     d.n_train = d.n_validation = d.n_test = 0
-    g.max_rounds, g.max_segment_tokens, g.max_chain_tokens = 16, 128, 320
     if "code" in words:
         d.source, d.split_by = "gsm8k_train", "id"
         s.beta, s.given, s.reduce = 1.4, "piece", "sum"
@@ -69,7 +68,6 @@ def get_config(arg: str = ""):
         m.d_model, m.d_ff, m.n_heads, m.d_kv = 64, 128, 4, 16
         m.n_encoder_layers = m.n_decoder_layers = 1
         t.tokens, t.batch_size, t.evaluate_every_share = 400_000, 16, 0.5
-        t.source_buckets, t.target_buckets = (320, 768), (128, 512)
         g.batch_size, g.curve_questions = 50, 10
         return c
     c.vocab.kind = "sentencepiece"
@@ -79,7 +77,6 @@ def get_config(arg: str = ""):
     t.tokens, t.epochs = 0, 10.0
     t.batch_size = 64
     t.optimizer, t.learning_rate, t.weight_decay, t.warmup_share = "adamw", 1e-4, 0.01, 0.1
-    t.source_buckets, t.target_buckets = (128, 256, 512), (64, 128, 320)
     if "code" in words:
         c.methods = ("direct", "dsm", "usm")
         t.epochs, t.learning_rate, t.warmup_share = 50.0, 5e-4, 0.04

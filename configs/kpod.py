@@ -58,7 +58,6 @@ def get_config(arg: str = ""):
     if arg == "gsm8k":
         return _gsm8k(c)
     c.vocab.size, c.vocab.extra_ids = 248, 8  # as in configs/quickstart.py
-    c.train.source_buckets, c.train.target_buckets = (40, 56, 128), (48, 80)
     c.train.tokens = 1_000_000
     c.kpod.weight_epochs, c.kpod.predictor_share = 10.0, 0.6
     if arg == "start":
@@ -87,9 +86,7 @@ def _gsm8k(c):
     m.d_model, m.d_ff, m.n_heads, m.d_kv = 64, 128, 4, 16
     m.n_encoder_layers = m.n_decoder_layers = 1
     t.tokens, t.batch_size = 200_000, 16
-    t.source_buckets, t.target_buckets = (320, 768), (128, 512)
     t.evaluate_every_share = 0.5
     c.decode.batch_size, c.decode.curve_questions = 50, 10
-    c.decode.max_chain_tokens = 320
     c.kpod.weight_epochs = 1.0
     return c

@@ -17,7 +17,5 @@ def get_config(arg: str = ""):
     c.data.min_steps, c.data.max_steps, c.data.n_distractors = 1, 3, 2
     c.vocab.size, c.vocab.extra_ids = 504, 8
     c.train.tokens = 2_000_000
-    c.train.source_buckets, c.train.target_buckets = (96, 128, 192), (32, 96)
-    c.decode.max_segment_tokens = 40
     c.evaluate.metric = "exact"
     return c

@@ -26,7 +26,7 @@ def get_config(arg: str = ""):
     c = base_config()
     s = c.skip
     c.methods = ("direct", "cwt", "skip_thinking", "full_thinking")
-    d, v, t, g, k = c.data, c.vocab, c.train, c.decode, c.chunk
+    d, v, t, k = c.data, c.vocab, c.train, c.chunk
     if arg == "letters":
         d.source, d.max_skipped_share = "synthetic_letters", 0.1
         d.n_train, d.n_validation, d.n_test = 6000, 100, 300
@@ -34,14 +34,11 @@ def get_config(arg: str = ""):
         v.size, v.extra_ids = 800, 12  # most words are one piece
         k.n_chunks, k.chunking, s.order = 6, "average", "back_to_front"
         t.tokens = 6_000_000
-        t.source_buckets, t.target_buckets = (64, 96, 128), (16, 32, 64, 96)
         c.evaluate.metric = "exact"
     elif arg == "svamp":
         d.source, d.only_right_chains = "palm_svamp", True
         d.n_train = d.n_validation = d.n_test = 0
         v.size, v.split_digits, v.byte_fallback = 2000, True, True
-        t.source_buckets, t.target_buckets = (64, 96, 128, 192, 384), (16, 32, 64, 160)
-        g.max_segment_tokens, g.max_chain_tokens = 96, 160
     else:
         d.n_train, d.n_test, d.n_fillers = 4000, 300, 2
         d.min_steps = d.max_steps = 2
@@ -49,5 +46,4 @@ def get_config(arg: str = ""):
         k.n_chunks = 6  # the sentences of a rationale: two for each step, and the fillers
         k.chunking, s.order = "average", "back_to_front"
         t.tokens = 6_000_000
-        t.source_buckets, t.target_buckets = (48, 64, 96, 128), (16, 32, 64, 96)
     return c

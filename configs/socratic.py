@@ -46,22 +46,16 @@ def get_config(arg: str = ""):
     s.guide_source = "planner" if "planner" in words else "oracle"
     s.history = "forget" not in words
     c.vocab.size, c.vocab.extra_ids = 248, 8
-    t.source_buckets, t.target_buckets = (64, 96, 128, 192), (16, 24, 40, 80)
-    g.max_chain_tokens = 128
     if "gsm8k" in words:
         d.source = "gsm8k_socratic"
         d.n_train, d.n_validation, d.n_test = 400, 50, 50
         c.vocab.size = 2000
-        t.source_buckets, t.target_buckets = (128, 192, 256, 384, 640), (32, 64, 128, 512)
         # A chain of n steps has 2 n + 1 segments, the last of them its end.
-        g.max_rounds, g.max_segment_tokens, g.max_chain_tokens = 17, 96, 384
     elif "strategyqa" in words:
         d.source = "strategyqa"
         d.n_train = d.n_validation = d.n_test = 0
         s.single_steps = True  # the facts of one row in twenty are fewer than its subquestions
         c.vocab.size, c.vocab.byte_fallback = 4000, True
-        t.source_buckets, t.target_buckets = (32, 64, 128, 256, 384), (16, 32, 64, 192)
-        g.max_rounds, g.max_segment_tokens, g.max_chain_tokens = 11, 96, 256
         c.evaluate.metric = "exact"
     if d.source != "synthetic_math":
         m = c.model

@@ -13,8 +13,5 @@ def get_config(arg: str = ""):
     c.data.source = "strategyqa"
     c.data.n_train = c.data.n_validation = c.data.n_test = 0
     c.vocab.size, c.vocab.byte_fallback = 4000, True
-    t, g = c.train, c.decode
-    t.source_buckets, t.target_buckets = (32, 64, 128, 256), (16, 32, 64, 192)
-    g.max_segment_tokens, g.max_chain_tokens = 96, 192
     c.evaluate.metric = "exact"
     return c

@@ -25,7 +25,4 @@ def get_config(arg: str = ""):
         d.source, d.only_right_chains = "palm_svamp", True
     d.n_train = d.n_validation = d.n_test = 0
     c.vocab.size, c.vocab.split_digits, c.vocab.byte_fallback = 2000, True, True
-    t, g = c.train, c.decode
-    t.source_buckets, t.target_buckets = (64, 96, 128, 192, 384), (16, 32, 64, 160)
-    g.max_segment_tokens, g.max_chain_tokens = 96, 160
     return c

@@ -23,9 +23,5 @@ def get_config(arg: str = ""):
     c.data.n_train = c.data.n_validation = c.data.n_test = 0
     # Bytes, so that every letter of a name is seen: a word that is one piece hides its last one.
     c.vocab.kind = "byte"
-    t, g = c.train, c.decode
-    t.source_buckets, t.target_buckets = (192, 256, 384, 512, 1152), (32, 64, 128, 256, 640)
-    g.max_rounds, g.max_segment_tokens, g.max_chain_tokens = 16, 160, 640
-    g.question_buckets = (128, 256, 512, 768)
     c.evaluate.metric = "exact"
     return c

@@ -51,9 +51,10 @@ _BUCKETS = 5  # quantiles of the lengths of questions
 
 def check_rows(run: Run, rows: Sequence[Method], dry: bool = False) -> None:
     """Refuse, before anything is trained, rows that a later stage would refuse: marks or prefixes
-    that the vocabulary lacks, rationales that records lack, examples too long for their batches, questions too long to be asked,
-    roles without examples, weights of another shape. Choose the bounds of decoding, write them and
-    say what was chosen; ``dry`` says the memory of training too, and writes nothing.
+    that the vocabulary lacks, rationales that records lack, examples too long for their batches,
+    questions too long to be asked, roles without examples, weights of another shape. Choose the
+    bounds of decoding, write them and say what was chosen; ``dry`` says the memory of training too,
+    and writes nothing.
     """
     vocab, chosen = load_saved(run / "vocab"), {}
     run.say(f"  {len(rows)} rows, before any training:")

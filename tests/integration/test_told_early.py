@@ -1,10 +1,22 @@
 """What is known at the start is told at the start: before any training, and before any work."""
 
+import dataclasses
 import importlib.util
 
+import numpy as np
 import pytest
 
 from asesjax.cli.main import main
+from asesjax.config import load_config
+from asesjax.core.errors import UserError
+from asesjax.core.stages import run_stages
+from asesjax.data.corpus import read_corpus
+from asesjax.data.vocab import load_saved
+from asesjax.evals.runner import decode_spec
+from asesjax.experiment import all_rows, check_run, execute, make_stages
+from asesjax.jobs.lengths import check_rows
+from asesjax.jobs.training import role_examples
+from asesjax.run import Run, student_run, with_lengths
 
 CONFIG = """
 from asesjax.config import base_config
@@ -13,9 +25,27 @@ def get_config(arg=""):
     c = base_config()
     c.methods = ("direct", "usm")
     c.data.n_train, c.data.n_validation, c.data.n_test = 20, 5, 5
-    c.train.tokens, c.train.steps, c.train.batch_size = 0, 2, 4
+    c.train.tokens, c.train.steps, c.train.batch_size = 0, 2, 8
+    c.model.d_model, c.model.d_ff, c.model.n_heads, c.model.d_kv = 8, 16, 2, 4
+    c.model.n_encoder_layers = c.model.n_decoder_layers = 1
     return c
 """
+LATE = "methods=direct,late"
+
+
+@pytest.fixture
+def make(tmp_path):
+    (tmp_path / "c.py").write_text(CONFIG)
+
+    def make(*fields, said=None):
+        config = load_config(str(tmp_path / "c.py"), dict(field.split("=", 1) for field in fields))
+        return Run(config, tmp_path / "run", (lambda line: None) if said is None else said.append)
+
+    return make
+
+
+def late(method, *fields):
+    return [LATE, f"variants.late.method={method}", *(f"variants.late.{own}" for own in fields)]
 
 
 @pytest.mark.parametrize(
@@ -24,32 +54,125 @@ def get_config(arg=""):
         (["vocab.extra_ids=0"], "0 sentinels, no <extra_id_0>; set vocab.extra_ids"),
         (["methods=direct,cwt", "chunk.mark_from=95"], "sentinels 95 to"),
         (["model.vocab_rows=100"], "model.vocab_rows is 100, fewer than the"),
-        (["methods=direct,late", "variants.late.method=direct",
-          "variants.late.train.source_buckets=(8,)"], "train.source_buckets (8,)"),
-        (["methods=direct,late", "variants.late.method=usm",
-          "variants.late.train.source_buckets=(8,)", "variants.late.train.target_buckets=(8,)"],
-         "row late: question and chain of record"),
-        (["methods=direct,late", "variants.late.method=usm",
-          "variants.late.train.packed_length=16"],
-         "row late: question and chain of record"),
+        (late("direct", "train.source_buckets=(8,)"), r"train.source_buckets \(8,\)"),
+        # A scorer labels: the longest that can come of it is told.
+        (late("usm", "train.source_buckets=(64,)"), "row late: example .* source .*may come to"),
+        (late("usm", "train.packed_length=16"), "row late: example .* train.packed_length 16"),
+        # These labels are known.
+        (late("usm", "segment.strategy=location", "train.source_buckets=(64,)"),
+         "row late: example [^;]*; add a bucket of at least [0-9]* to train.source_buckets$"),
+        (late("kpod", "train.normalize=examples", "train.target_buckets=(16,)"), "row late: .*16"),
+        (late("usm", "segment.strategy=location", "ases.token_weights=kpod",
+              "train.target_buckets=(24,)"), "row late: example .* target tokens"),
+        (["methods=in_context", "in_context.shots=20"], "in_context.shots is 20, but .* only 19"),
+        # Rows that are trained for others.
+        (["methods=usm", "variants.direct.train.target_buckets=(8,)"], "row direct: example"),
+        (["methods=skip_thinking", "variants.cwt.train.target_buckets=(8,)"], "row cwt: example"),
+        (late("direct", "decode.prefix=§"), "row late: decode.prefix: the vocabulary cannot"),
+        (late("direct", "decode.question_buckets=(8,)"), "row late: record .* question_buckets"),
+        (late("direct", "train.batch_size=6"), "row late: train.batch_size 6 .* multiple of 8"),
     ],
 )  # fmt: skip
-def test_what_a_row_lacks_is_told_before_any_row_is_trained(tmp_path, capsys, fields, told):
-    (tmp_path / "c.py").write_text(CONFIG)
-    command = ["run", "--config", str(tmp_path / "c.py"), "--workdir", str(tmp_path / "run")]
-    assert main([*command, *(f"--config.{field}" for field in fields)]) == 2
-    assert told in capsys.readouterr().err
-    assert not (tmp_path / "run/roles").exists()
+def test_what_a_row_lacks_is_told_before_any_row_is_trained(make, fields, told):
+    run = make(*fields)
+    with pytest.raises(UserError, match=told):
+        execute(run)
+    assert not (run / "roles").exists()
+    execute(make("data.n_train=25"), ("data",))  # the corrected command needs no redo
 
 
-def test_packages_of_the_report_are_asked_for_before_the_data(tmp_path, capsys, monkeypatch):
-    (tmp_path / "c.py").write_text(CONFIG)
+def test_packages_of_the_report_are_asked_for_before_the_data(make, monkeypatch):
     monkeypatch.setattr("asesjax.experiment.find_spec",
                         lambda name: name != "sacrebleu" and importlib.util.find_spec(name) or None)
-    command = ["--config", str(tmp_path / "c.py"), "--workdir", str(tmp_path / "run")]
-    assert main(["run", *command]) == 2
-    assert "the report needs sacrebleu" in capsys.readouterr().err
-    assert main(["train", *command, "--config.train.keep_best=bleu"]) == 2
-    assert "train.keep_best=bleu needs sacrebleu" in capsys.readouterr().err
-    assert not (tmp_path / "run/data").exists()
+    for start in (execute, check_run):
+        with pytest.raises(UserError, match="the report needs sacrebleu"):
+            start(make())
+    assert not make().workdir.exists()
 
+
+def test_a_check_says_what_is_chosen_and_keeps_nothing(make, capsys, tmp_path):
+    make()
+    command = ["run", "--config", str(tmp_path / "c.py"), "--workdir", str(tmp_path / "run"),
+               "--check"]  # fmt: skip
+    student = ["--config.pretrain.method=direct", "--config.pretrain.train.steps=3"]
+    assert main([*command, *student]) == 0
+    out = capsys.readouterr().out
+    for told in ("direct/main: 20 examples; longest source", "2 steps", "as training labels them",
+                 "usm decodes questions of at most", "optimizer and gradients",
+                 "data of the student", "nothing was trained"):  # fmt: skip
+        assert told in out
+    assert not (tmp_path / "run").exists()
+    assert main([*command, *student, "--config.train.source_buckets=(8,)"]) == 2
+    assert "row direct: example" in capsys.readouterr().err
+    # Results of another configuration would be refused.
+    execute(make(), ("data",))
+    assert main([*command, "--config.data.n_train=21"]) == 2
+    assert "stage data: data.n_train: 20 -> 21" in capsys.readouterr().err
+
+
+def test_no_student_is_trained_for_rows_that_would_be_refused(make):
+    run = make("pretrain.method=direct", "pretrain.train.steps=3", "train.target_buckets=(8,)")
+    with pytest.raises(UserError, match="row direct: example"):
+        execute(run)
+    student = student_run(run)
+    assert (student / "vocab").exists() and not (student / "roles").exists()
+
+
+def test_bounds_of_decoding_hold_the_longest_of_the_data_and_more(make):
+    said = []
+    run = make("methods=answer_only,plain,usm,dsm,socratic,in_context", "in_context.shots=2",
+               "segment.strategy=location", "variants.plain.method=direct",
+               "variants.plain.decode.max_chain_tokens=33", said=said)  # fmt: skip
+    execute(run, ("data",))
+    vocab, rows = load_saved(run / "vocab"), {row.name: row for row in all_rows(run)}
+    check_rows(run, list(rows.values()))
+    own = {name: with_lengths(run, row).config.decode for name, row in rows.items()}
+    records = [one for split in ("train", "validation", "test")
+               for one in read_corpus(run.workdir, split, "The answer is {answer}.")]  # fmt: skip
+    question = max(len(one.question.ids) for one in records)
+    chain = max(len(one.chain.ids) for one in records[:25]) + 1
+    answer = len(vocab.encode("The answer is 10.")) + 1
+    assert all(1.5 * question <= max(d.question_buckets) < 1.5 * question + 8
+               for d in own.values())  # fmt: skip
+    assert 1.5 * answer <= own["answer_only"].max_chain_tokens < 3 * answer
+    assert own["plain"].max_chain_tokens == 33
+    for name in ("usm", "dsm"):
+        assert 1.5 * chain <= own[name].max_chain_tokens < 1.5 * chain + 8
+        assert own[name].max_segment_tokens < own[name].max_chain_tokens
+    assert own["socratic"].max_chain_tokens > own["usm"].max_chain_tokens
+    # Each is enough for every example that decoding has to write.
+    execute(run, ("segment",))
+    for name in ("usm", "dsm", "socratic"):
+        row = rows[name]
+        limits = decode_spec(with_lengths(run, row), vocab)[1]
+        roles = role_examples(dataclasses.replace(run, config=row.config), row, "train")
+        longest = max(len(one.targets) for examples in roles.values() for one in examples)
+        assert longest < limits.max_segment_tokens
+        per_record = sum(map(len, roles.values())) / 20
+        assert per_record < limits.max_rounds
+    assert any("usm decodes questions of at most" in line for line in said)
+
+
+@pytest.mark.parametrize("name", [
+    "data", "train-direct", "score", "segment", "train-usm", "decode-usm", "in_context",
+    "train-kpod-weights", "kpod-weights", "kpod-difficulty", "schedule-kpod", "skip-data", "report",
+])  # fmt: skip
+def test_a_stage_that_failed_leaves_nothing_that_asks_for_redo(make, name):
+    run = make("methods=direct,usm,in_context,kpod,cwt,skip_thinking", "train.normalize=examples")
+
+    def stage(rate, work):
+        found = next(one for one in make_stages(run) if one.name == name)
+        return dataclasses.replace(found, run=work, reads=dict(found.reads) | {"x": rate}, needs=())
+
+    def fails():
+        for output in found.outputs:
+            (run / output).mkdir(parents=True)
+            np.save(run / output / "half.npy", np.zeros(2))
+        raise UserError("wrong")
+
+    found = stage(1, print)
+    with pytest.raises(UserError, match="wrong"):
+        run_stages([stage(1, fails)], run.workdir)
+    ran = []
+    run_stages([stage(2, lambda: ran.append(name))], run.workdir)
+    assert ran == [name] and not any((run / output).exists() for output in found.outputs)

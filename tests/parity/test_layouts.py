@@ -10,7 +10,7 @@ import pytest
 import sentencepiece
 
 from asesjax.cli.main import main
-from asesjax.core.files import read_json, write_json
+from asesjax.core.files import read_json, read_jsonl, write_json
 from asesjax.data.hf_tokenizer import read_hf_vocabulary, write_hf_tokenizer
 from asesjax.data.vocab import TokenizerVocabulary, load_saved, load_vocabulary, train_vocabulary
 from asesjax.experiment import open_run
@@ -142,6 +142,50 @@ def test_every_layout_goes_round(hf, tmp_path, capsys, layout):
             ids[:-1] for ids in want[len(TEXTS) :]
         ]
     assert hf.load(tmp_path / "back").config.vocab_size == len(table)
+
+
+# What the test makes smaller; none of it is needed.
+SMALL = {"train.epochs": 0.0, "train.steps": 1, "train.batch_size": 8, "decode.batch_size": 8,
+         "train.evaluate_every_share": 1.0, "decode.curve_questions": 1,
+         "decode.context_lengths": "()", "decode.max_chain_tokens": 24,
+         "data.answer_template": "Bob has {answer}."}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", ["spiece", "json", "json-added", "added", "resized", "mt5",
+                                    "byt5"])  # fmt: skip
+def test_one_command_fine_tunes_it_and_the_export_writes_the_same(
+    hf, tmp_path, monkeypatch, capsys, layout
+):
+    monkeypatch.chdir(tmp_path)
+    folder = make_folder(layout, tmp_path / "t5", hf)
+    rows = [{"question": f"Amy has {i} red apples.", "rationale": f"Bob has {i} pears and Amy.",
+             "answer": i} for i in range(20, 60)]  # fmt: skip
+    (tmp_path / "my.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    command = ["run", "--config", "finetune", "--workdir", "mine", "--config.data.path=my.jsonl",
+               "--config.model.init_from=./t5"]  # fmt: skip
+    small = [f"--config.{name}={value}" for name, value in SMALL.items()]
+    assert main(command + small) == 0, capsys.readouterr().err
+    assert [row["method"] for row in read_json("mine/report.json")["rows"]] == [
+        "start", "direct", "usm"
+    ]  # fmt: skip
+    for row in ("direct", "usm"):
+        assert main(["convert", "--to-hf", row, "--checkpoint", f"mine/roles/{row}/main"]) == 0
+    theirs, model = hf.transformers.AutoTokenizer.from_pretrained("direct"), hf.load("direct")
+    before = hf.transformers.AutoTokenizer.from_pretrained(folder)
+    vocab = load_saved(tmp_path / "mine/vocab")
+    assert hf.load("usm").config.vocab_size == hf.load(folder).config.vocab_size
+    assert not hf.torch.equal(model.shared.weight, hf.load(folder).shared.weight)
+    written = [row for _, row in read_jsonl("mine/predictions/direct/test.jsonl")]
+    for row in written:
+        ids = theirs(row["question"], return_tensors="pt").input_ids
+        assert ids[0].tolist() == before(row["question"]).input_ids
+        assert ids[0].tolist() == [*vocab.encode(row["question"]).tolist(), 1]
+        never = [0, *range(vocab.size, model.config.vocab_size)]
+        out = model.generate(ids, do_sample=False, num_beams=1, max_new_tokens=24,
+                             suppress_tokens=never)[0, 1:].tolist()  # fmt: skip
+        ended = 1 in out
+        assert row["chain"] == vocab.decode(np.array(out[: out.index(1)] if ended else out))
+        assert ended == (row["finish_reason"] == "end")
 
 
 @pytest.mark.parametrize("layout", ["added", "spiece", "mt5", "resized"])
