@@ -38,7 +38,15 @@ from asesjax.jobs.decoding import decode_method, make_report
 from asesjax.jobs.lengths import check_rows
 from asesjax.jobs.training import train_method, whole_roles
 from asesjax.methods.method import Method, make_method
-from asesjax.run import Run, check_size, keep_programs, one_seed, student_run
+from asesjax.run import (
+    LENGTHS,
+    Run,
+    check_size,
+    has_lengths,
+    keep_programs,
+    one_seed,
+    student_run,
+)
 from asesjax.train.duration import length
 from asesjax.train.optim import check
 from asesjax.train.options import DECODED
@@ -89,7 +97,9 @@ def execute(
     _check_packages(run.config, all_rows(run), "report" in wanted)
     only_data = wanted == {"data"}
     ready = functools.cache(lambda: None if only_data else check_rows(run, all_rows(run)))
-    chosen = [_prepared(stage, ready) for name, stage in stages.items() if name in wanted]
+    # Even where all of its stages are taken from another run, asesjax generate reads the lengths.
+    late = [] if (run / LENGTHS).exists() or all(map(has_lengths, all_rows(run))) else ["report"]
+    chosen = [_prepared(stage, ready, late) for name, stage in stages.items() if name in wanted]
     if (student := student_run(run)) is not None:
         run.say(f"the student that all rows start from: {student.workdir}")
         execute(student, ("data",), wait=True)
@@ -167,12 +177,14 @@ def _run_stages(run: Run, stages: Sequence[Stage], redo: bool, wait: bool) -> li
         )  # fmt: skip
 
 
-def _prepared(stage: Stage, ready: Callable[[], None]) -> Stage:
-    """Have the rows checked in the data stage, or before another where the data was kept."""
+def _prepared(stage: Stage, ready: Callable[[], None], late: Sequence[str]) -> Stage:
+    """Have rows checked in the data stage, or where the data was kept before another one; before
+    the report only if it is among ``late``.
+    """
 
     def work() -> None:
         drop_programs()
-        if stage.name != "data":
+        if stage.name not in ("data", "report") or stage.name in late:
             ready()
         stage.run()
         if stage.name == "data":

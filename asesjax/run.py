@@ -168,9 +168,14 @@ def trained(
     return TrainedMethod(method, model_config(run, vocab), params, vocab, corpus)
 
 
+def has_lengths(method: Method) -> bool:
+    """Tell whether the configuration of a row leaves no bound of decoding to the data."""
+    return all(getattr(method.config.decode, name) for name in CHOSEN)
+
+
 def with_lengths(run: Run, method: Method) -> Method:
     """Return a row with the bounds of decoding that its configuration leaves to the data."""
-    if all(getattr(method.config.decode, name) for name in CHOSEN):
+    if has_lengths(method):
         return method
     chosen = read_record(run / LENGTHS).get(method.name, {})
     return with_bounds(method, chosen)

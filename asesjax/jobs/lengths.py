@@ -141,10 +141,12 @@ def _check_training(
         for ways in seen.values():
             for examples in (way[role] for way in ways if way.get(role)):
                 try:
-                    # How examples share rows is known where there is one way alone.
-                    limit = packed if len(ways) == 1 or not packed else 0
-                    fits = sides if limit or not packed else ((packed,), (packed,))
-                    plan = make_plan(examples, train.batch_size, *fits, 0, limit)
+                    # How examples share rows is not known yet, but no row is shorter than the
+                    # longest of each side.
+                    some = examples if len(ways) == 1 or not packed else [
+                        examples[i] for i in token_counts(examples).argmax(0)
+                    ]
+                    plan = make_plan(some, train.batch_size, *sides, 0, packed)
                 except UserError as error:
                     unsure = "; training decides how its chain is cut, and may come to this" * (
                         len(ways) > 1)  # fmt: skip
