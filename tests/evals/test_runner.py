@@ -204,7 +204,7 @@ def test_log_probabilities_of_tokens():
         ({"sampler": "sample", "top_p": 1.5}, "decode.top_p"),
         ({"top_k": -1}, "decode.top_k"),
         ({"seed": -1}, "decode.seed must be at least 0"),
-        ({"max_rounds": 0}, "decode.max_rounds must be at least 1"),
+        ({"max_rounds": -1}, "decode.max_rounds must be at least 0"),
         ({"encode_rows": -1}, "decode.encode_rows"),
         ({"batch_size": 0}, "decode.batch_size"),
         ({"context_lengths": "(64, 32)"}, "rising"),

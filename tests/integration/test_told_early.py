@@ -87,6 +87,8 @@ def test_packages_of_the_report_are_asked_for_before_the_data(make, monkeypatch)
     for start in (execute, check_run):
         with pytest.raises(UserError, match="the report needs sacrebleu"):
             start(make())
+    with pytest.raises(UserError, match="train.keep_best=bleu needs sacrebleu"):
+        execute(make("train.keep_best=bleu"), ("train-direct",))
     assert not make().workdir.exists()
 
 
