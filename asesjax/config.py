@@ -125,9 +125,9 @@ def _config_file(spec: str) -> tuple[Path, str]:
     )
 
 
-def load_config(spec: str, overrides: Mapping[str, str] | None = None) -> Config:
+def load_config(spec: str, overrides: Mapping[str, Any] | None = None) -> Config:
     """Load ``path.py[:arg]``, or by name what comes with the package, and apply overrides (dotted
-    field to text). Raises UserError.
+    field to value, or to the command line's text). Raises UserError.
     """
     path, arg = _config_file(spec)
     if path.suffix != ".py":
@@ -145,15 +145,34 @@ def load_config(spec: str, overrides: Mapping[str, str] | None = None) -> Config
                 f"{type(config).__name__}"
             )
         fields = _flat(config)
-    known, overrides = all_fields(), dict(overrides or {})
     if fields.get("name", "") == "":
         fields["name"] = path.stem + (f":{arg}" if arg else "")
+    return _whole(fields, overrides, path, Registry.registrations > before)
+
+
+def whole_config(
+    config: ConfigDict | Config, overrides: Mapping[str, Any] | None = None
+) -> Config:
+    """Take a configuration as ``load_config`` takes that of a file."""
+    fields = flatten(config) if isinstance(config, Config) else _flat(config)
+    if "plugins" not in fields:
+        raise UserError("a configuration must start from asesjax.config.base_config()")
+    return _whole(fields, overrides, Path("config"), False)
+
+
+def _whole(
+    fields: dict[str, Any], overrides: Mapping[str, Any] | None, path: Path, registers: bool
+) -> Config:
+    """Apply overrides, find the plug-ins, and fill in what the weights say that rows start from.
+    ``registers`` tells that the file itself is a plug-in.
+    """
+    known, overrides = all_fields(), dict(overrides or {})
     if "plugins" in overrides:
         fields["plugins"] = parsed("plugins", overrides.pop("plugins"), known["plugins"])
     plugins = checked("plugins", fields["plugins"], known["plugins"])
     plugins = tuple(_resolved(name, path.parent) for name in plugins)
     own = str(path.resolve())
-    if own not in plugins and Registry.registrations > before:
+    if own not in plugins and registers:
         plugins += (own,)  # a later process finds what it registers
     fields["plugins"] = plugins
     found = _checked(fields, overrides, str(path))
@@ -171,9 +190,9 @@ def load_config(spec: str, overrides: Mapping[str, str] | None = None) -> Config
     return found
 
 
-def finish(config: ConfigDict | Config, overrides: Mapping[str, str] | None = None) -> Config:
-    """Apply overrides (dotted field to text, a Python literal unless a string) and check every
-    field. Raises UserError for unknown fields and wrong values.
+def finish(config: ConfigDict | Config, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Apply overrides (dotted field to value or text, which is a Python literal unless the field is
+    a string) and check every field. Raises UserError for unknown fields and wrong values.
 
     >>> finish(base_config(), {"segment.beta": "1.0"}).segment.beta
     1.0
@@ -182,7 +201,7 @@ def finish(config: ConfigDict | Config, overrides: Mapping[str, str] | None = No
     return _checked(values, overrides or {}, "config")
 
 
-def _checked(values: dict[str, Any], overrides: Mapping[str, str], origin: str) -> Config:
+def _checked(values: dict[str, Any], overrides: Mapping[str, Any], origin: str) -> Config:
     """Apply overrides to dotted fields, load the plug-ins, and check every field, row of the table,
     variant and the student. ``origin`` is named in errors about fields.
     """
@@ -213,7 +232,7 @@ def _checked(values: dict[str, Any], overrides: Mapping[str, str], origin: str) 
     return config
 
 
-def read_workdir(workdir: str | Path, overrides: Mapping[str, str] | None = None) -> Config:
+def read_workdir(workdir: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """Return the configuration of a workdir, its plug-ins loaded; UserError where there is none."""
     return _checked(saved_fields(workdir), overrides or {}, str(Path(workdir) / "config.json"))
 

@@ -17,12 +17,21 @@ and a folder for what each method's own stages find out.
 import dataclasses
 import functools
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from asesjax.config import WORKDIR_FORMAT, load_config, read_workdir, save_fields, saved_fields
+from ml_collections import ConfigDict
+
+from asesjax.config import (
+    WORKDIR_FORMAT,
+    load_config,
+    read_workdir,
+    save_fields,
+    saved_fields,
+    whole_config,
+)
 from asesjax.core.errors import UserError, unknown
 from asesjax.core.files import locked
 from asesjax.core.options import Config, flatten, reads
@@ -52,9 +61,13 @@ from asesjax.train.optim import check
 from asesjax.train.options import DECODED
 
 
-def open_run(spec: str | None, workdir: str | Path, overrides: dict[str, str] | None = None) -> Run:
-    """Open a run by a config file (``file.py`` or ``file.py:arg``), or by what its workdir holds.
-    Raises UserError for missing files, wrong fields, and an address or another format as workdir.
+def open_run(
+    spec: str | ConfigDict | Config | None, workdir: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+) -> Run:  # fmt: skip
+    """Open a run by a config file (``file.py`` or ``file.py:arg``), by the configuration that such
+    a file makes, or by what its workdir holds. Raises UserError for missing files, wrong fields,
+    and an address or another format as workdir.
     """
     if "://" in str(workdir):
         raise UserError(
@@ -64,13 +77,16 @@ def open_run(spec: str | None, workdir: str | Path, overrides: dict[str, str] | 
     if not str(workdir).strip():
         raise UserError("--workdir is empty; name a folder, or . for the one you are in")
     workdir = Path(workdir)
-    if not spec:
+    if spec is None or spec == "":
         return Run(read_workdir(workdir, overrides), workdir)
     if (workdir / "config.json").is_file():
         saved_fields(workdir)  # refuses another format
     elif (workdir / "stages").is_dir():
         raise UserError(f"{workdir} holds stages without a config.json; give another --workdir")
-    return Run(load_config(spec, overrides), workdir)
+    if isinstance(spec, str):
+        return Run(load_config(spec, overrides), workdir)
+    config = whole_config(spec, overrides)
+    return Run(config if config.name else config.changed({"name": workdir.name}), workdir)
 
 
 def execute(

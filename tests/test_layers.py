@@ -40,7 +40,8 @@ LOWER = {
     "sweeps": ("seeds",),
     "aot": ("sweeps",),
     "tasks": ("seeds",),
-    "cli": ("aot", "tasks", "rooms"),
+    "api": ("seeds", "rooms"),
+    "cli": ("api", "aot", "tasks", "rooms"),
     "__init__": (),
 }
 HEAVY = {"tensorflow", "seqio", "tensorflow_datasets", "torch", "transformers"}

@@ -17,7 +17,6 @@ the finished file is the same to the byte; OUTPUT.run.json says what it is made 
 """
 
 import argparse
-import os
 import sys
 
 
@@ -42,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Decode and print or write."""
-    from asesjax.core.errors import UserError, unknown
+    from asesjax.api import row_run
+    from asesjax.core.errors import UserError
     from asesjax.experiment import open_run
-    from asesjax.run import keep_programs, one_seed
 
     asked = (args.question is not None) + (args.input is not None) + args.interactive
     if asked > 1 or not (asked or sys.stdin.isatty()):
@@ -58,18 +57,7 @@ def main(args: argparse.Namespace) -> None:
     for name in args.overrides:
         if not name.startswith("decode."):
             raise UserError(f"generate takes --config.decode.* only, got --config.{name}")
-    run = open_run(args.config, args.workdir, args.overrides)
-    one_seed(run)
-    if args.method not in run.config.methods:
-        raise unknown("--method", args.method, run.config.methods)
-    for name in ("temperature", "top_k", "top_p", "seed"):
-        if f"decode.{name}" in args.overrides and run.config.decode.sampler == "greedy":
-            raise UserError(
-                f"decode.{name} has no effect with decode.sampler=greedy; add "
-                "--config.decode.sampler=sample"
-            )
-    if os.access(run / "compiled", os.W_OK):
-        keep_programs(run)  # the next start has the same programs, and sooner
+    run = row_run(open_run(args.config, args.workdir, args.overrides), args.method, args.overrides)
     if args.input is not None:
         from asesjax.cli.generate_file import generate_file
 

@@ -4,56 +4,38 @@ import contextlib
 import importlib
 import sys
 
-import numpy as np
-
+from asesjax.api import LoadedRow
 from asesjax.cli.generate_file import doubts
 from asesjax.core.errors import UserError, harmless
 from asesjax.core.signals import at_once
-from asesjax.core.types import Record, Segment
-from asesjax.data.rows import BadRow, checked_text
-from asesjax.evals.predictions import prediction_row
-from asesjax.evals.runner import check_decode, check_question, make_decoder, stream_answers
-from asesjax.methods.method import Request
+from asesjax.evals.runner import check_decode
 from asesjax.run import Run, load_method
 from asesjax.viz.segments import segments_text
 
 
 def converse(run: Run, name: str, question: str | None = None) -> None:
     """Answer a question: print the chain, the answer and what was out of order. Without one, answer
-    questions from standard input, a line each, until it ends. The program is compiled once, for the
-    longest question allowed. What is drawn for a question depends on its number.
+    questions from standard input, a line each, until it ends. The program is compiled once. What is
+    drawn for a question depends on its number.
     """
     check_decode(run.config)
-    trained = load_method(run, name)
-    config = trained.method.config
-    longest = max(config.decode.question_buckets)
-    decoder = make_decoder(config, (longest,), config.decode.samples)
+    row = LoadedRow(run, load_method(run, name))
 
     def answer(question: str, number: int) -> None:
-        if not question.strip():
-            raise UserError("the question is empty; type one, such as: How much is 2 + 3?")
-        try:
-            checked_text(question, "question")
-        except BadRow as error:
-            raise UserError(f"the question is no plain text: {error}; type it again") from None
-        ids = trained.vocab.encode(question)
-        check_question(ids, "this question cannot be asked", config)
-        for doubt in doubts(run, trained.vocab, [question], [ids]):
+        (found,) = row.generate(question, first=number)
+        vocab = row.trained.vocab
+        for doubt in doubts(run, vocab, [question], [vocab.encode(question)]):
             print(f"warning: {harmless(doubt)}", file=sys.stderr)
-        request = Request([ids], np.array([number]))
-        ((_, chains),) = stream_answers(trained, request, decoder)
-        record = Record("question", question, "", "")
-        row = prediction_row(record, chains, trained.method, trained.vocab)
-        segments = [Segment(part["text"], part["label"]) for part in row["segments"]]
-        if segments:
-            print(segments_text(segments, sys.stdout.isatty()))
-        remarks = [] if row["finish_reason"] == "end" else [f"ended by {row['finish_reason']}"]
-        if "votes" in row:
-            votes = ", ".join(f"{answer}: {count}" for answer, count in row["votes"].items())
-            remarks.append(f"votes of {row['samples']} chains: {votes or 'none'}")
-            remarks += ["tied"] * row["tied"]
+        if found.segments:
+            print(segments_text(found.segments, sys.stdout.isatty()))
+        remarks = [] if found.finish_reason == "end" else [f"ended by {found.finish_reason}"]
+        samples = run.config.decode.samples
+        if samples > 1:
+            votes = ", ".join(f"{answer}: {count}" for answer, count in found.votes.items())
+            remarks.append(f"votes of {samples} chains: {votes or 'none'}")
+            remarks += ["tied"] * found.tied
         remark = f"  ({'; '.join(remarks)})" if remarks else ""
-        print(harmless(f"answer: {row['answer']}{remark}"), flush=True)
+        print(harmless(f"answer: {found.answer}{remark}"), flush=True)
 
     if question is not None:
         return answer(question, 0)

@@ -289,8 +289,12 @@ def _kind(field: dataclasses.Field) -> str:
     return f"{'an' if name == 'int' else 'a'} {name}"
 
 
-def parsed(name: str, text: str, field: dataclasses.Field | None) -> Any:
-    """Read the command line's text for a field. Raises UserError if it is no such value."""
+def parsed(name: str, text: Any, field: dataclasses.Field | None) -> Any:
+    """Read the command line's text for a field; return what is no text as it is. Raises UserError
+    if it is no such value.
+    """
+    if not isinstance(text, str):
+        return text
     default = "" if field is None else field.default
     if isinstance(default, str):
         return text

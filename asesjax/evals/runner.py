@@ -9,15 +9,17 @@ from jax.sharding import Mesh
 
 from asesjax.core.errors import UserError
 from asesjax.core.options import Config
-from asesjax.core.types import Record
+from asesjax.core.types import Example, Record, Segment
 from asesjax.data.batching import holding
-from asesjax.data.corpus import EncodedRecord, encode_record
+from asesjax.data.corpus import EncodedRecord, encode_record, encode_text, need_tokens
+from asesjax.data.examples import make_example
 from asesjax.data.vocab import Vocabulary
 from asesjax.decode import continuous, iterative
 from asesjax.decode.predict import Decoder, Generated, predict, stream
 from asesjax.decode.sampling import SAMPLERS
 from asesjax.decode.spec import DecodeSpec, Limits, Turn, row_keys
 from asesjax.methods.method import Method, Request, TrainedMethod
+from asesjax.segment.pieces import Piece
 
 
 def decode_spec(method: Method, vocab: Vocabulary) -> tuple[DecodeSpec, Limits]:
@@ -194,3 +196,64 @@ def answer_questions(
     if timed and n_compilations() > before:
         answers, seconds = decode()
     return answers, seconds
+
+
+def chain_examples(
+    trained: TrainedMethod, records: Sequence[Record], chains: Sequence[Sequence[Segment]]
+) -> list[list[tuple[str, Example]]]:
+    """Return the role and the example of every segment of given chains, put together as decoding
+    writes them: by the turns of the decode plan in order, or by that of the segment's label. A role
+    that may pass the first turn and does has an example of its end mark alone, before the others.
+    Raises UserError for segments without tokens or of another number than the method writes, and
+    for a method whose models choose their turns or write a part of the input.
+    """
+    method, vocab = trained.method, trained.vocab
+    plan = method.decode_plan(vocab)
+
+    def refused(why: str) -> UserError:
+        return UserError(f"chains of row {method.name} cannot be scored from outside: {why}")
+
+    def generate_fn(role: str, questions: Sequence[np.ndarray]) -> list[np.ndarray]:
+        raise refused(f"its role {role} first writes a part of the input")
+
+    if any(turn.mark >= 0 for turn in plan.turns):
+        raise refused("its model chooses the turns itself")
+    questions = [vocab.encode(record.question) for record in records]
+    for record, ids in zip(records, questions, strict=True):
+        need_tokens(ids, record, "question", record.question)
+    request = Request(questions, np.arange(len(records)), records=records)
+    request = method.prepare_requests(trained, request, generate_fn)
+    extra = request.extra_inputs or [np.zeros(0, np.int32)] * len(records)
+    out = []
+    for record, question, more, segments in zip(
+        records, request.questions, extra, chains, strict=True
+    ):
+        if plan.n_turns and len(segments) != plan.n_turns:
+            raise UserError(
+                f"row {method.name} writes a chain in {plan.n_turns} segment(s), and chain "
+                f"{record.id} has {len(segments)}; join their texts"
+            )
+        ends = np.cumsum([0, *(len(segment.text) for segment in segments)]).tolist()
+        chain = encode_text(vocab, "".join(segment.text for segment in segments))
+        cuts = chain.cuts([Piece(*span) for span in zip(ends, ends[1:], strict=False)])
+        turns = [
+            next((turn for turn in plan.turns if segment.label and turn.label == segment.label),
+                 plan.turns[i % len(plan.turns)])
+            for i, segment in enumerate(segments)
+        ]  # fmt: skip
+        spans = list(zip(turns, cuts, cuts[1:], strict=False))
+        if plan.empty_first and turns[0] != plan.turns[0]:
+            spans.insert(0, (plan.turns[0], 0, 0))
+        own = []
+        for i, (turn, start, end) in enumerate(spans):
+            if turn is turns[0] or i:
+                need_tokens(chain.ids[start:end], record, f"segment {i + 1}", chain.text)
+            prompt = turn.prompt
+            history = chain.ids[0 if prompt.history or not i else spans[i - 1][1] : start]
+            parts = [prompt.lead, question, more if prompt.extra_input else [], history]
+            closing = [vocab.sentinel(0)] if plan.sentinel and i == len(spans) - 1 else []
+            name = f"{record.id}/{i + 1}"
+            example = make_example(vocab, name, parts, [chain.ids[start:end], closing])
+            own.append((turn.role, example))
+        out.append(own)
+    return out

@@ -58,6 +58,7 @@ class Score:
 
 SCORES: Registry[Score] = Registry("segment.strategy")
 NEEDS_NO_MODEL = "location"  # stands in for scores that do, where there is none yet
+BEST_WITHOUT_MODEL = "rouge"  # by what was measured, see ``asesjax/methods/ases/README.md``
 
 
 def score(
