@@ -57,10 +57,10 @@ def test_importing_is_light():
 def test_a_loaded_row_answers_as_the_command_line_does(workdir, tmp_path):
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     write_jsonl(source, [{"question": QUESTION.replace("5", str(n))} for n in range(6)])
-    command = ["generate", "--workdir", str(workdir), "--method", "dsm"]
+    command = ["generate", "--workdir", str(workdir), "--method", "usm"]
     assert main([*command, "--input", str(source), "--output", str(target)]) == 0
     there = [found for _, found in read_jsonl(target)]
-    answers = asesjax.load(workdir, "dsm").generate([found["question"] for found in there])
+    answers = asesjax.load(workdir, "usm").generate([found["question"] for found in there])
     for answer, found in zip(answers, there, strict=True):
         names = "question", "chain", "answer", "tokens", "finish_reason"
         assert [getattr(answer, name) for name in names] == [found[name] for name in names]
