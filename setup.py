@@ -37,7 +37,10 @@ EXTRAS = {
         "sacrebleu>=2.5",  # corpus BLEU, the zh tokenizer included
         "math-verify>=0.9",  # evaluate.metric=math; sympy and a LaTeX parser, all plain Python
     ],
-    "viz": ["matplotlib>=3.9"],
+    "viz": [
+        "matplotlib>=3.9",
+        "jinja2>=3.1",  # report.html, with every text escaped
+    ],
     "wandb": ["wandb>=0.31"],  # log.trackers=wandb; 0.31 takes protobuf 7
     "parquet": ["pyarrow>=18"],  # Parquet, Arrow, folders of Hugging Face's datasets
     "tpu": ["jax[tpu]>=0.10.2,<0.12"],
@@ -79,7 +82,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["asesjax", "asesjax.*"]),
-    package_data={"asesjax": ["py.typed"]},
+    package_data={"asesjax": ["py.typed", "viz/*.jinja"]},
     cmdclass={"build_py": BuildWithConfigs},
     install_requires=CORE,
     extras_require=EXTRAS,

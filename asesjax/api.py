@@ -289,11 +289,12 @@ def _text(text: str, what: str) -> str:
 
 def _records(questions: str | Sequence[str | Record]) -> list[Record]:
     """Return records of questions, numbered from 1."""
-    several = [questions] if isinstance(questions, str | Record) else questions
+    if isinstance(questions, str):
+        return [Record("1", _text(questions, "the question"), "", "")]
     return [
         dataclasses.replace(one, id=str(i)) if isinstance(one, Record)
         else Record(str(i), _text(one, f"question {i}"), "", "")
-        for i, one in enumerate(several, 1)
+        for i, one in enumerate(questions, 1)
     ]  # fmt: skip
 
 

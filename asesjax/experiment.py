@@ -10,7 +10,7 @@ Everything a run knows lies in its workdir:
     lengths.json                      bounds of decoding that were chosen from the data
     roles/<row>/<role>/               checkpoints, metrics.jsonl, TensorBoard files
     predictions/<row>/  curves/<row>/ chains for the test split, and at each evaluation
-    report.json  report.md  figures/  what came out
+    report.json  report.md  report.html  figures/    what came out
 and a folder for what each method's own stages find out.
 """
 
@@ -165,7 +165,7 @@ def _in_folder(run: Run, folder: Path) -> Iterator[Run]:
 def _check_packages(config: Config, rows: list[Method], report: bool) -> None:
     """Refuse a run that lacks a package, now and not when everything else is done."""
     check_trackers(config.log.trackers)
-    needs = {"matplotlib": "the report"} if report else {}
+    needs = dict.fromkeys(("matplotlib", "jinja2"), "the report") if report else {}
     if report or any(row.config.train.keep_best == "bleu" for row in rows):
         needs["sacrebleu"] = "the report" if report else "train.keep_best=bleu"
     absent = [name for name in needs if find_spec(name) is None]
@@ -240,8 +240,8 @@ def make_stages(run: Run) -> list[Stage]:
     ordered = in_order(stages)
     before = {row.name: [*_pretraining(run, row), *builds_on(ordered, f"train-{row.name}")]
               for row in rows}  # fmt: skip
-    return [*ordered, Stage("report", lambda: make_report(run, before), fields, needs,
-                            outputs=("report.json", "report.md", "figures"))]  # fmt: skip
+    outputs = "report.json", "report.md", "report.html", "figures"
+    return [*ordered, Stage("report", lambda: make_report(run, before), fields, needs, outputs)]
 
 
 def all_rows(run: Run) -> list[Method]:

@@ -1,5 +1,6 @@
 """From the chains of a question to a row of a predictions file."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ def prediction_row(
     chain = chains[elected.chain]
     row: dict[str, Any] = {
         "id": record.id, "question": record.question, "chain": texts[elected.chain],
-        "segments": _segments(chain, vocab, log_probabilities),
+        "segments": _segments(chain, texts[elected.chain], vocab, log_probabilities),
         "answer": answers[elected.chain], "finish_reason": chain.finish_reason.name.lower(),
         "cut_segments": chain.cut_segments, "tokens": sum(each.tokens for each in chains),
         "log_probability": _plain(chain.log_probability),
@@ -55,14 +56,21 @@ def prediction_row(
     return row
 
 
-def _segments(chain: Generated, vocab: Vocabulary, log_probabilities: bool) -> list[dict]:
-    out, start = [], 0
+def _segments(
+    chain: Generated, text: str, vocab: Vocabulary, log_probabilities: bool
+) -> list[dict]:
+    """Cut the text of a chain into those of its segments, white space included."""
+    out, start, done = [], 0, 0
     for ids, label in zip(chain.segments, chain.labels, strict=True):
-        out.append({"text": vocab.decode(ids), "label": label})
+        end = start + len(ids)
+        before = vocab.decode(chain.ids[:end]) if end < len(chain.ids) else text
+        # A character may be cut in the middle of its bytes.
+        cut = max(done, len(os.path.commonprefix([before, text])))
+        out.append({"text": text[done:cut], "label": label})
         if log_probabilities:
-            own = chain.token_log_probability[start : start + len(ids)]
+            own = chain.token_log_probability[start:end]
             out[-1] |= {"ids": ids.tolist(), "log_probabilities": [_plain(x) for x in own]}
-        start += len(ids)
+        start, done = end, cut
     return out
 
 

@@ -1,7 +1,7 @@
 """From prediction rows to the numbers of a results table, and a run's report of them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,7 @@ def summary(rows: Sequence[dict], config: Config) -> dict[str, Any]:
     ends = {"truncated": ("length",), "done": ("end",), "repeated": ("repeated", "looping")}
     for row in with_gold:
         check_stop()
-        wrong = first_wrong(row["chain"], [Segment(*pair) for pair in row["gold"]])
-        kinds["right" if wrong.is_right else wrong.kind or "unlabelled"] += 1
+        kinds[_first_wrong_kind(row)] += 1
         by_steps.setdefault(sum(label == AS for _, label in row["gold"]), []).append(row)
     return {
         "questions": n,
@@ -85,6 +84,40 @@ def overlap(pairs: Sequence[tuple[str, str]], language: str) -> dict[str, float 
     chains, references = zip(*pairs, strict=True)
     bleu = corpus_bleu(chains, references, language)
     return {"bleu": bleu} | rouge(chains, references, language)
+
+
+def _first_wrong_kind(row: dict[str, Any]) -> str:
+    wrong = first_wrong(row["chain"], [Segment(*pair) for pair in row["gold"]])
+    return "right" if wrong.is_right else wrong.kind or "unlabelled"
+
+
+def compared_chains(
+    config: Config, workdir: Path, names: Sequence[str], without: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """Return every test question with its reference and what each method wrote: the chain as pairs
+    of text and label, whether its answer ``is_right``, and the ``kind`` of its first wrong sentence
+    ("right" for none; None without gold chains, and for methods ``without`` rationales).
+    """
+    by_name = {name: [row for _, row in read_jsonl(workdir / f"predictions/{name}/test.jsonl")]
+               for name in names}  # fmt: skip
+    out = []
+    for rows in zip(*by_name.values(), strict=True):
+        own = dict(zip(by_name, rows, strict=True))
+        # A method may be taught another chain than the records'.
+        first = own[names[0]]
+        out.append({
+            "id": first["id"], "question": first["question"], "answer": first["reference_answer"],
+            "reference": first.get("gold") or [[first["reference_chain"], None]],
+            "rows": [
+                {"method": name, "answer": row["answer"], "finish_reason": row["finish_reason"],
+                 "is_right": is_right(row, config.evaluate.metric, config.data.answer_template),
+                 "kind": _first_wrong_kind(row) if row.get("gold") and name not in without
+                 else None,
+                 "segments": [[part["text"], part["label"]] for part in row["segments"]]}
+                for name, row in own.items()
+            ],
+        })  # fmt: skip
+    return out
 
 
 def method_row(config: Config, workdir: Path, name: str, roles: Sequence[str]) -> dict:

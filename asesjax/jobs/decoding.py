@@ -8,7 +8,7 @@ from typing import Any
 from asesjax.core.files import read_json, read_jsonl, write_json, write_jsonl
 from asesjax.core.stages import Stage
 from asesjax.data.corpus import read_corpus
-from asesjax.evals.report import build_report, decode_speed
+from asesjax.evals.report import build_report, compared_chains, decode_speed
 from asesjax.jobs.curve import curve_points, predict
 from asesjax.jobs.training import log_opener
 from asesjax.methods.method import Method, ReportPart, make_method
@@ -47,6 +47,10 @@ def make_report(run: Run, before: dict[str, list[Stage]]) -> None:
     """
     methods = [make_method(name, run.config) for name in run.config.methods]
     report = build_report(run.config, run.workdir, {m.name: m.roles for m in methods}, before)
+    short = [method.name for method in methods if not method.writes_rationales]
+    for row in report["rows"]:
+        if row["method"] in short:  # there is no chain to compare
+            row |= {"chain_accuracy": None, "first_wrong": None}
     for method, row in zip(methods, report["rows"], strict=True):
         _show(dataclasses.replace(run, config=method.config), method, row)
     parts = _student_part(run)
@@ -55,7 +59,8 @@ def make_report(run: Run, before: dict[str, list[Stage]]) -> None:
         if part is not None:
             before = parts.get(part.name, part)
             parts[part.name] = part._replace(columns=before.columns | part.columns)
-    run.say("\n" + write_report(run.workdir, report, list(parts.values())))
+    chains = compared_chains(run.config, run.workdir, run.config.methods, short)
+    run.say("\n" + write_report(run.workdir, report, chains, list(parts.values())))
 
 
 def _show(run: Run, method: Method, row: dict[str, Any]) -> None:

@@ -44,6 +44,7 @@ class Method:
     needs: tuple[str, ...] = ()  # stages that its training comes after, besides the data
     start_from: str = ""  # method whose first role all roles start from, or the run's start
     annotations: tuple[str, ...] = ()  # files whose arrays its records get (``data.corpus``)
+    writes_rationales: bool = True  # otherwise its chains are no more than answers
     outputs: tuple[str, ...] = ()  # what its training writes below the workdir, besides its roles
     train: "Callable[[Run], None] | None" = None  # in place of ``jobs.training``
     # (i, k): training records i, i + k, i + 2 k, ... are left out

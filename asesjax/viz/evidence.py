@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from asesjax.viz.curves import coloured, plot
+from asesjax.viz.curves import COLOURS, colours, log_scale, plot, role_looks
 
 _INTERVAL = "accuracy, % (95 % interval over seeds)"
 
@@ -16,12 +16,13 @@ def against_size(result: Mapping[str, Any], path: str | Path) -> Path:
     for row in result["rows"]:
         if found := re.fullmatch(r"(.+)_(\d+)", row["method"]):
             lines.setdefault(found[1], []).append((int(found[2]), row))
-    with plot(path, "training problems", _INTERVAL) as axes:
-        for shift, ((name, points), colour) in enumerate(coloured(lines.items())):
+    of_line = colours(lines)
+    with plot(path, "Accuracy by number of problems", "training problems", _INTERVAL) as axes:
+        for shift, (name, points) in enumerate(lines.items()):
             points.sort(key=lambda point: point[0])
             # Beside each other, so that no interval hides another.
             x = [n * 1.02**shift for n, _ in points]
-            _errorbar(axes, x, [row for _, row in points], name, colour)
+            _errorbar(axes, x, [row for _, row in points], name, of_line[name])
         axes.set_xscale("log")
         sizes = sorted({n for points in lines.values() for n, _ in points})
         axes.set_xticks(sizes, list(map(str, sizes)))
@@ -38,10 +39,10 @@ def against_value(result: Mapping[str, Any], name: str, path: str | Path) -> Pat
             if (found := re.fullmatch(rf".+_{name}_([\dp]+)", row["method"]))]  # fmt: skip
     rows.sort(key=lambda pair: pair[0])
     values = [value for value, _ in rows]
-    with plot(path, name, _INTERVAL) as axes:
-        _errorbar(axes, values, [row for _, row in rows], "accuracy", "#0072b2")
+    with plot(path, f"Accuracy and BLEU by {name}", name, _INTERVAL) as axes:
+        _errorbar(axes, values, [row for _, row in rows], "accuracy", COLOURS[-1])
         other = axes.twinx()
-        other.plot(values, [row["bleu"] for _, row in rows], "s--", color="#d55e00", label="BLEU")
+        other.plot(values, [row["bleu"] for _, row in rows], "s--", color="#8a8a8a", label="BLEU")
         other.set_ylabel("BLEU")
         other.legend(loc="lower right")
     return Path(path)
@@ -49,8 +50,10 @@ def against_value(result: Mapping[str, Any], name: str, path: str | Path) -> Pat
 
 def by_steps(result: Mapping[str, Any], path: str | Path) -> Path:
     """Draw accuracy against the computed steps of a problem, a line a row."""
-    with plot(path, "steps of the problem", "accuracy, %") as axes:
-        for row, colour in coloured(result["rows"]):
+    of_row = colours(row["method"] for row in result["rows"])
+    with plot(path, "Accuracy by steps", "steps of the problem", "accuracy, %") as axes:
+        for row in result["rows"]:
+            colour = of_row[row["method"]]
             shares = {int(n): 100 * share for n, share in row["accuracy_by_steps"].items()}
             axes.plot(list(shares), list(shares.values()), "o-", color=colour, label=row["method"])
         axes.set_ylim(0, 100)
@@ -60,10 +63,11 @@ def by_steps(result: Mapping[str, Any], path: str | Path) -> Path:
 def bars(result: Mapping[str, Any], path: str | Path) -> Path:
     """Draw the accuracy of every row as a bar."""
     rows = result["rows"]
-    with plot(path, _INTERVAL, "") as axes:
+    of_row = colours(row["method"] for row in rows)
+    with plot(path, "Accuracy", _INTERVAL, "") as axes:
         for place, row in enumerate(rows):
             mean, error = _means([row])
-            axes.barh(place, mean, xerr=error, color="#56b4e9", capsize=3)
+            axes.barh(place, mean, xerr=error, color=of_row[row["method"]], capsize=3)
         axes.set_yticks(range(len(rows)), [row["method"] for row in rows])
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
@@ -77,13 +81,15 @@ def losses(
     against tokens, or, where ``best``, the lowest so far against seconds (AS-ES paper, Figure 4).
     """
     axis = "training seconds" if best else "training tokens"
-    with plot(path, axis, "lowest loss so far, nats" if best else "loss, nats a token") as axes:
-        for (role, label), colour in coloured(roles.items()):
+    look = role_looks(roles)
+    ylabel = "lowest loss so far, nats" if best else "loss, nats a token"
+    with plot(path, "Training loss", axis, ylabel) as axes:
+        for role, label in roles.items():
             tokens, seconds, loss = zip(*result["losses"][role], strict=True)
             lowest = [min(loss[: i + 1]) for i in range(len(loss))]
-            axes.plot(seconds if best else tokens, lowest if best else loss, color=colour,
-                      label=label)  # fmt: skip
-        axes.set_yscale("log")
+            axes.plot(seconds if best else tokens, lowest if best else loss, label=label,
+                      **look[role])  # fmt: skip
+        log_scale(axes)
     return Path(path)
 
 

@@ -1,4 +1,4 @@
-"""The report of a run: a table, figures, and the same as JSON."""
+"""The report of a run: a table, figures, a page with the chains, and the same as JSON."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,11 +6,17 @@ from typing import Any
 
 from asesjax.core.files import write_json, write_text
 from asesjax.viz.curves import error_kinds, learning_curves, loss_curves
+from asesjax.viz.page import report_page
 from asesjax.viz.tables import results_table
 
 
-def write_report(workdir: Path, report: dict[str, Any], parts: Sequence[Any] = ()) -> str:
-    """Write ``figures/``, ``report.md`` and ``report.json``; return the text to print."""
+def write_report(
+    workdir: Path, report: dict[str, Any], chains: Sequence[dict[str, Any]] = (),
+    parts: Sequence[Any] = (),
+) -> str:  # fmt: skip
+    """Write ``figures/``, ``report.md``, ``report.html`` and ``report.json``; return the text to
+    print. ``chains`` are those of ``evals.report.compared_chains``.
+    """
     rows, folder = report["rows"], workdir / "figures"
     metrics = {role: workdir / path for role, path in report["metrics_files"].items()
                if (workdir / path).exists()}  # fmt: skip
@@ -20,30 +26,30 @@ def write_report(workdir: Path, report: dict[str, Any], parts: Sequence[Any] = (
     ]
     if metrics:
         figures.append(loss_curves(metrics, folder / "training_loss.png"))
-    if all(row["first_wrong"] for row in rows):
-        figures.append(error_kinds(rows, folder / "first_wrong_sentence.png"))
+    if compared := [row for row in rows if row["first_wrong"]]:
+        figures.append(error_kinds(compared, folder / "first_wrong_sentence.png"))
     for part in parts:
         figures += part.figures
         report = report | {part.name: part.facts}
         for row in rows:
             row["columns"] = row.get("columns", {}) | part.columns.get(row["method"], {})
     report = report | {"figures": [str(path.relative_to(workdir)) for path in figures]}
-    lines = [
+    head = [
         f"{report['name']}: {rows[0]['questions']} test questions, one run with seed "
         f"{report['seed']}",
         f"matched: {report['budget']}",
-        "",
-        results_table(rows),
-        "",
+    ]
+    notes = [
         "The interval is over test questions only; it does not cover the variation between seeds.",
         *_before(rows),
+        *(line for part in parts for line in part.lines),
     ]
-    lines += [line for part in parts for line in part.lines]
-    lines += [f"Figure: {path}" for path in figures]
-    text = "\n".join(lines) + "\n"
+    drawn = [f"Figure: {path}" for path in report["figures"]]
+    text = "\n".join([*head, "", results_table(rows), "", *notes, *drawn]) + "\n"
     write_text(workdir / "report.md", text)
+    write_text(workdir / "report.html", report_page(report, head, notes, figures, chains))
     write_json(workdir / "report.json", report)
-    return f"{text}The same as JSON: {workdir / 'report.json'}"
+    return f"{text}With the chains, as a page: {workdir / 'report.html'}"
 
 
 def _before(rows: Sequence[dict[str, Any]]) -> list[str]:

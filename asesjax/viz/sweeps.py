@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from asesjax.viz.curves import coloured, plot
+from asesjax.viz.curves import colours, plot
 from asesjax.viz.tables import INTERVAL, PERCENT, cell, format_table
 
 _COLUMNS = (
@@ -100,13 +100,14 @@ def accuracy_against(
         means = tuple((x, points[x]["mean"], *points[x]["interval"]) for x in sorted(points))
         same = (method, means) in drawn
         drawn[method, means] = method if same or not others else f"{method}, {others}"
-    with plot(path, field, "accuracy, % (bar: 95 % interval)") as axes:
-        for ((_, means), label), colour in coloured(drawn.items()):
+    of_line, ylabel = colours(drawn.values()), "accuracy, % (bar: 95 % interval)"
+    with plot(path, f"Accuracy by {field}", field, ylabel) as axes:
+        for (_, means), label in drawn.items():
             x, mean, low, high = (list(part) for part in zip(*means, strict=True))
             bars = [[100 * max(m - end, 0) for m, end in zip(mean, low, strict=True)],
                     [100 * max(end - m, 0) for m, end in zip(mean, high, strict=True)]]  # fmt: skip
-            axes.errorbar(x, [100 * m for m in mean], bars, fmt="o-", color=colour, capsize=3,
-                          label=label)  # fmt: skip
+            axes.errorbar(x, [100 * m for m in mean], bars, fmt="o-", color=of_line[label],
+                          capsize=3, label=label)  # fmt: skip
         if not numeric:
             axes.set_xticks(range(len(values)), values)
         axes.set_ylim(0, 100)

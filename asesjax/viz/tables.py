@@ -44,7 +44,14 @@ def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def results_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Write report rows as a table: methods' ``columns`` last, columns of only None left out."""
+    """Write report rows as a table, see ``results_cells``."""
+    return format_table(*results_cells(rows))
+
+
+def results_cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Return headings and cells of report rows: methods' ``columns`` last, columns of only None
+    left out.
+    """
     shown = [c for c in COLUMNS if any(row.get(c[0]) is not None for row in rows)]
     more = list(dict.fromkeys(name for row in rows for name in row.get("columns", {})))
     cells = [
@@ -52,7 +59,7 @@ def results_table(rows: Sequence[dict[str, Any]]) -> str:
         + [cell(row.get("columns", {}).get(name), "{:.3f}") for name in more]
         for row in rows
     ]
-    return format_table([heading for _, heading, _ in shown] + more, cells)
+    return [heading for _, heading, _ in shown] + more, cells
 
 
 def cell(value: Any, template: str) -> str:

@@ -484,7 +484,7 @@ def test_on_a_terminal_it_asks(workdir, monkeypatch, capsys):
         (["--question", ""], "the question is empty"),
         (["--question", "a" * 25], "has 25 tokens"),
         (["--question", "x", "--config.decode.sampler=smaple"], "did you mean 'sample'"),
-        (["--question", "x", "--config.decode.temperature=0.5"], "--config.decode.sampler=sample"),
+        (["--question", "x", "--config.decode.temperature=0.5"], "set decode.sampler=sample"),
         (["--question", "x", "--config.decode.samples=3"], "set decode.sampler=sample"),
         (["--question", "x", "--config.decode.max_rounds=-1"], "decode.max_rounds must be at"),
         (["--question", "x", "--config.decode.prefix=<extra_id_0>"], "cannot write the prefix"),

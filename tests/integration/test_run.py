@@ -49,7 +49,10 @@ def test_report_holds_what_the_readme_promises(finished, capsys):
     for row in report["rows"]:
         assert row.keys() >= FIELDS
         assert 0 <= row["accuracy_interval"][0] <= row["accuracy"] <= row["accuracy_interval"][1]
-        assert sum(row["first_wrong"].values()) == row["questions"] == 16
+        if row["method"] == "answer_only":  # it writes no rationale
+            assert row["first_wrong"] is row["chain_accuracy"] is None
+        else:
+            assert sum(row["first_wrong"].values()) == row["questions"] == 16
         assert [point["steps"] for point in row["curve"]][-1][0] == (
             row["train_steps"] // (2 if row["method"] == "dsm" else 1)
         )
@@ -62,6 +65,9 @@ def test_report_holds_what_the_readme_promises(finished, capsys):
     for figure in report["figures"]:
         assert (finished / figure).read_bytes().startswith(b"\x89PNG")
     assert "| usm " in (finished / "report.md").read_text()
+    page = (finished / "report.html").read_text()
+    assert page.count("<article>") == 16 and page.count("data:image/png") == len(report["figures"])
+    assert "report.html" in read_json(finished / "stages/report.json")["files"]
 
 
 def test_the_report_is_made_from_the_predictions(finished, capsys):

@@ -36,6 +36,7 @@ class AnswerOnly(Method):
     """Question -> answer sentence (Ho et al. 2023, "fine-tune")."""
 
     learns_rationales = False
+    writes_rationales = False
 
     def examples(self, record: EncodedRecord, vocab: Vocabulary) -> dict[str, list[Example]]:
         """One example a record."""

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from asesjax.core.options import option, section
+from asesjax.core.options import Config, option, section
 from asesjax.core.types import Example
 from asesjax.data.corpus import EncodedRecord
 from asesjax.data.examples import join_ids, make_example
@@ -35,6 +35,10 @@ class StepByStep(Method):
     """
 
     Options = StepByStepOptions
+
+    def __init__(self, name: str, config: Config):
+        super().__init__(name, config)
+        self.writes_rationales = self.options.alpha == 0
 
     def examples(self, record: EncodedRecord, vocab: Vocabulary) -> dict[str, list[Example]]:
         """One example for each task."""
