@@ -15,7 +15,7 @@ from asesjax.viz.tables import results_cells
 MOST_QUESTIONS = 300  # on the page; all are in the files of predictions
 # Kinds of first wrong sentences, as the filter names them.
 _KINDS = {"ES": "first error: ES, a fact restated wrongly", "AS": "first error: AS, a wrong step",
-          "missing": "first error: ends too early", "extra": "first error: goes on too long",
+          "missing": "first error: ends too early", "extra": "first error: does not end in time",
           "right": "chain right"}  # fmt: skip
 
 

@@ -65,6 +65,7 @@ def test_a_loaded_row_answers_as_the_command_line_does(workdir, tmp_path):
         names = "question", "chain", "answer", "tokens", "finish_reason"
         assert [getattr(answer, name) for name in names] == [found[name] for name in names]
         assert [vars(segment) for segment in answer.segments] == found["segments"]
+        assert "".join(segment.text for segment in answer.segments) == answer.chain
 
 
 def test_fields_of_decoding_may_change(workdir, capsys):
