@@ -190,8 +190,9 @@ class LoadedRow:
         """Return the probability of a given chain of each question and the entropy of each
         prediction on the way. A chain is one text, or the segments that are written in turn
         (``Answer.segments``, ``asesjax.segment``); of two roles, that of a segment's label writes
-        it. A chain is encoded as a whole, as for training. Raises UserError for rows whose turns
-        only the model itself knows.
+        it. A chain is encoded as a whole, as for training, and every segment is scored with its
+        end mark, which one that a bound has cut was not given. Raises UserError for rows whose
+        turns only the model itself knows.
         """
         records = _records(questions)
         if isinstance(chains, str) or len(chains) != len(records):

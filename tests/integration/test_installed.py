@@ -47,7 +47,8 @@ def test_a_wheel_holds_all_that_it_needs(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as file:
         file.extractall(tmp_path / "site")
-    assert (tmp_path / "site/asesjax/py.typed").exists()
+    for name in ("py.typed", "viz/report.html.jinja"):
+        assert (tmp_path / "site/asesjax" / name).exists()
     run = [sys.executable, "-m", "asesjax.cli.main", "data", "--config", "smoke"]
     done = subprocess.run(
         run, cwd=tmp_path, capture_output=True, text=True,
