@@ -309,7 +309,7 @@ def _mistakes_in(path: Path) -> Iterator[None]:
 
 def _module_name(path: Path) -> str:
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
-    return f"asesjax_user.{path.stem}_{digest[:8]}"
+    return f"asesjax_user_{path.stem}_{digest[:8]}"
 
 
 def load_plugin(name: str) -> None:

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from asesjax.core.errors import UserError, unknown
-from asesjax.core.signals import at_once
+from asesjax.core.hub import from_hub
 from asesjax.data.hf_tokenizer import FILES, copy_tokenizer, write_hf_tokenizer
 from asesjax.models.hf_files import DTYPES, new_folder
 
@@ -126,23 +126,8 @@ def _find_hf(name: str, allow_pickle: bool) -> Path:
         return Path(name)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name):
         raise UserError(f"{name} is no folder (and a name on the hub has the form owner/name)")
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise UserError(
-            f"{name} is no folder, and fetching it from the hub needs huggingface_hub: "
-            "pip install asesjax[hf]"
-        ) from None
     patterns = ["config.json", *FILES, *_WEIGHTS, *_PICKLES * allow_pickle]
-    try:
-        with at_once():
-            return Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:  # of the hub, of its HTTP client, of the network
-        why = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
-        raise UserError(
-            f"{name} is no folder here, and could not be fetched from the hub ({why}). Check the "
-            "name and the network, or copy the model's folder to this machine and give its path"
-        ) from None
+    return from_hub(name, patterns)
 
 
 def _vocab_rows(text: str | None, start) -> int | None:

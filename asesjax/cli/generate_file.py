@@ -31,7 +31,12 @@ from asesjax.core.options import fingerprint, reads
 from asesjax.core.progress import Progress
 from asesjax.core.types import Record
 from asesjax.data.folders import folder_files
-from asesjax.data.readers.plain import given_answer, parse_fields, question_text
+from asesjax.data.readers.plain import (
+    given_answer,
+    parse_fields,
+    question_text,
+    with_usual_names,
+)
 from asesjax.data.registry import SOURCES, Reader
 from asesjax.data.rows import (
     BadRow,
@@ -370,7 +375,7 @@ def _question(row: Row | BadRow, name: str, file: Path, number: int, data: Confi
     if isinstance(source, Reader) and source.parse is not parse_fields:
         with contextlib.suppress(BadRow):
             return unclosed(source.parse(data, row, file, number)[0], data.answer_template)
-    answer = ""
+    row, answer = with_usual_names(row), ""
     with contextlib.suppress(Missing):
         answer = given_answer(data, row)
     name = optional_text(row, data.id_field) or name

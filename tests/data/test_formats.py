@@ -135,6 +135,25 @@ def test_a_folder_has_splits(tmp_path, make):
         everything(tmp_path, split="dev")
 
 
+def test_names_on_the_hub_are_asked_for_by_source_alone(tmp_path, monkeypatch):
+    for config in ("main", "socratic"):
+        for split, rows in (("train", ROWS), ("test", BARE)):
+            write(tmp_path / f"{config}/{split}/0000.parquet", rows)
+    asked = []
+    fetch = lambda name, **more: asked.append((name, more)) or str(tmp_path)  # noqa: E731
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    hub = {"source": "huggingface", "path": "owner/sums/main"}
+    assert len(load(part="test", **hub)[0]) == 30
+    assert asked == [("owner/sums", {"repo_type": "dataset", "revision": "refs/convert/parquet",
+                                     "allow_patterns": ["main/*.parquet"]})]  # fmt: skip
+    with pytest.raises(UserError, match="several data sets with a split t.*/main/t.*/socratic/t"):
+        load("owner/sums", source="huggingface")
+    with pytest.raises(UserError, match="no name on the hub; give owner/name"):
+        load("sums", source="huggingface")
+    with pytest.raises(UserError, match="does not exist; set data.path"):
+        load("owner/sums")
+
+
 def test_a_saved_data_set_without_splits_is_divided(tmp_path):
     saved(tmp_path / "mine", ROWS)
     assert len(everything(tmp_path / "mine")) == 30
@@ -187,6 +206,18 @@ def test_options_that_are_none():
     for wrong in ([], {}, "red, blue", 3, ["red", ""], {"A": "red", "B": None}):
         with pytest.raises(BadRow, match="field 'o' must be a list of options"):
             labelled_options({"o": wrong}, "o")
+
+
+def test_usual_names_of_fields(tmp_path):
+    names = ["问题", "推理", "答案"]
+    lines = [",".join(names), *(",".join(map(str, row.values())) for row in ROWS)]
+    (tmp_path / "a.csv").write_text("\n".join(lines), encoding="utf-8-sig")
+    assert {(r.question, r.rationale, r.answer) for r in everything(tmp_path / "a.csv")} == {
+        tuple(map(str, row.values())) for row in ROWS
+    }
+    unclear = [{"prompt": "a", "problem": "b", "rationale": "c", "answer": "d"}]
+    with pytest.raises(UserError, match="field 'question' is missing"):
+        load(write(tmp_path / "b.jsonl", unclear))
 
 
 def test_duplicates_are_refused_or_dropped(tmp_path):

@@ -27,6 +27,14 @@ from asesjax.data.rows import (
     text_list,
 )
 
+# What people call the fields; taken where a row has no field of the name, and one of these.
+USUAL = {
+    "question": ("problem", "prompt", "问题", "题目"),
+    "rationale": ("reasoning", "explanation", "solution", "chain_of_thought", "推理", "推理过程",
+                  "解析", "解题过程"),
+    "answer": ("final_answer", "label", "答案"),
+}  # fmt: skip
+
 
 def _files(settings) -> dict[str, Path]:
     path = Path(settings.path)
@@ -95,8 +103,16 @@ def given_answer(settings, row: Row) -> str:
     return answer_text(row, settings.answer_field)
 
 
+def with_usual_names(row: Row) -> Row:
+    """Give a row the fields question, rationale and answer under their usual other names."""
+    found = {name: [other for other in others if other in row]
+             for name, others in USUAL.items() if name not in row}  # fmt: skip
+    return row | {name: row[others[0]] for name, others in found.items() if len(others) == 1}
+
+
 def parse_fields(settings, row: Row, file: Path, number: int | str) -> tuple[Record, str]:
     """Parse a row by the names of its fields; the rationale is empty where it has none."""
+    row = with_usual_names(row)
     question = question_text(settings, row)
     several = text_list(row, settings.others_field) if row.get(settings.others_field) else []
     if several and row.get(settings.rationale_field) is None:
