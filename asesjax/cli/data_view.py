@@ -18,7 +18,7 @@ from asesjax.data.sources import SPLITS
 from asesjax.data.summary import batch_stats, length_stats, shown, weight_runs
 from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.methods.ases.scoring import score_records, segment_scored
-from asesjax.methods.method import make_method
+from asesjax.methods.method import Method, make_method
 from asesjax.methods.token_weights import TOKEN_WEIGHTS
 from asesjax.run import Run
 from asesjax.segment.label import merge_segments
@@ -132,6 +132,8 @@ def _roles(
     roles: dict[str, list] = {}
     for name in run.config.methods:
         method = make_method(name, run.config)
+        if type(method).examples is Method.examples:  # it learns nothing
+            continue
         there = _there(run, method.annotations)
         segments = method.labelling.annotations if hasattr(method, "labelling") else ""
         if set(method.annotations) - set(there) - {segments}:

@@ -13,8 +13,9 @@ from asesjax.data.corpus import read_corpus
 from asesjax.data.rows import BadRow, labelled_options, read_rows
 from asesjax.data.sources import REPEATED, load_records
 from asesjax.data.vocab import ByteVocabulary
+from asesjax.experiment import all_rows
 from asesjax.jobs.data import prepare_data
-from asesjax.jobs.training import check_rows
+from asesjax.jobs.lengths import check_rows
 from asesjax.methods.method import make_method
 from asesjax.run import Run
 
@@ -22,6 +23,8 @@ pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
 
 ROWS = [{"question": f"What is {i}?", "rationale": f"It is {i}.", "answer": i} for i in range(30)]
+BOUNDS = {"methods": "direct", "decode.max_chain_tokens": "20", "decode.max_rounds": "4",
+          "decode.max_segment_tokens": "20", "decode.question_buckets": "(64,)"}  # fmt: skip
 BARE = [{"question": one["question"], "answer": one["answer"]} for one in ROWS]
 NOTE = {b"huggingface": json.dumps(
     {"info": {"features": {"answer": {"names": ["no", "yes"], "_type": "ClassLabel"}}}}
@@ -251,7 +254,7 @@ def test_generate_reads_what_data_reads(tmp_path, form):
     else:
         write(path, rows)
     fields = {"data.question_field": field, "data.options_field": "opts"}
-    config = finish(base_config(), {"methods": "direct"} | fields)
+    config = finish(base_config(), BOUNDS | fields)
     method, vocab = make_method("direct", config), ByteVocabulary(100)
     request, sha256 = read_questions(path, config, method, vocab)
     assert [record.question for record in request.records] == [
@@ -264,7 +267,7 @@ def test_generate_reads_what_data_reads(tmp_path, form):
 
 def test_generate_reads_rows_of_the_run_s_data_set(tmp_path):
     rows = [{"question": "2 + 2?", "answer": "2 + 2 = <<2+2=4>>4\n#### 4"}, {"question": "1 + 1?"}]
-    config = finish(base_config(), {"data.source": "gsm8k", "methods": "direct"})
+    config = finish(base_config(), {"data.source": "gsm8k"} | BOUNDS)
     method, vocab = make_method("direct", config), ByteVocabulary(100)
     request, _ = read_questions(write(tmp_path / "a.jsonl", rows), config, method, vocab)
     assert [(r.question, r.rationale, r.answer) for r in request.records] == [
@@ -278,12 +281,12 @@ def test_methods_that_need_rationales_say_so_at_the_start(tmp_path):
     config = finish(base_config(), fields)
     run = Run(config, tmp_path / "run", lambda text: None)
     prepare_data(run)
-    check_rows(run)
+    check_rows(run, all_rows(run))
     template = config.data.answer_template
     chains = [one.chain.text for one in read_corpus(run.workdir, "train", template)]
     assert chains and all(chain.startswith("The answer is ") for chain in chains)
     later = Run(finish(config, {"methods": "answer_only,direct"}), run.workdir)
     with pytest.raises(UserError, match="row direct learns .* record row-.* take direct out of"):
-        check_rows(later)
+        check_rows(later, all_rows(later))
     with pytest.raises(UserError, match=r"parquet:1: field 'rationale' .*methods=answer_only can"):
         prepare_data(Run(later.config, tmp_path / "other", lambda text: None))

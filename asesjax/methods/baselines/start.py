@@ -2,8 +2,6 @@
 
 from asesjax.core.files import write_json
 from asesjax.core.processes import is_first
-from asesjax.core.types import Example
-from asesjax.data.corpus import EncodedRecord
 from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.decode.spec import DecodePlan
 from asesjax.methods.method import METHODS, Method, make_method
@@ -20,10 +18,6 @@ class Start(Method):
     """
 
     learns_rationales = False
-
-    def examples(self, record: EncodedRecord, vocab: Vocabulary) -> dict[str, list[Example]]:
-        """None: it learns nothing."""
-        return {"main": []}
 
     def decode_plan(self, vocab: Vocabulary) -> DecodePlan:
         """Return the student's way to write."""
