@@ -28,6 +28,7 @@ from asesjax.decode.segment import (
     judge,
     own_cache,
     start_rows,
+    tell,
     waiting_for,
     with_own,
 )
@@ -170,6 +171,7 @@ def _write(config, params, spec, slots, role, active, state: State) -> State:
 
             def one(carry):
                 steps, own, segment = carry
+                tell(role, segment, spec)
                 logits, cache = t5.decode_step(
                     config, params, with_own(near, own), segment.last, segment.step
                 )

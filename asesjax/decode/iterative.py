@@ -22,6 +22,7 @@ from asesjax.decode.segment import (
     context_tokens,
     judge,
     start_rows,
+    tell,
     waiting_for,
     where_rows,
 )
@@ -44,7 +45,7 @@ def generate(
             mine = waiting_for(rows, role, spec)
             segment = begin(inputs, rows, spec)._replace(over=~mine)
             context = context_tokens(inputs, rows, spec)
-            segment, steps = _write_segment(config, params[role], context, segment, spec)
+            segment, steps = write_segment(config, params, role, context, segment, spec)
             counts = counts.plus(
                 slot_steps=steps * b,
                 useful_steps=segment.step.sum(),
@@ -68,10 +69,18 @@ def generate(
     return rows.output, counts
 
 
-def _write_segment(
-    config, params, context, segment: SegmentState, spec
+def write_segment(
+    config: T5Config,
+    params: dict[str, Params],
+    role: str,
+    context: jax.Array,
+    segment: SegmentState,
+    spec: DecodeSpec,
 ) -> tuple[SegmentState, jax.Array]:
-    """Write a segment for every row that is not over, and count the steps."""
+    """Have a role write a segment from ``context`` [B, S] for every row that is not over, and
+    count the steps.
+    """
+    params = params[role]
     if spec.beams > 1:
         segment = beam.write_segment(config, params, context, segment, spec)
         return segment, segment.step.max()
@@ -80,6 +89,7 @@ def _write_segment(
 
     def write(carry):
         steps, cache, segment = carry
+        tell(role, segment, spec)
         logits, cache = t5.decode_step(config, params, cache, segment.last, segment.step)
         return steps + 1, cache, advance(segment, logits, spec)
 

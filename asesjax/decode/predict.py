@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -72,6 +72,40 @@ def predict(
     """Return the chains of many questions: all that ``stream`` yields, in order."""
     found = dict(stream(config, params, questions, *arguments, **options))
     return [found[index] for index in range(len(questions))]
+
+
+class Step(NamedTuple):
+    """What the slots did at one decoder step."""
+
+    role: str  # that wrote
+    questions: np.ndarray  # [B] the question that each slot wrote a token of; -1: it was idle
+
+
+def watched(
+    config: T5Config,
+    params: dict[str, Params],
+    questions: Sequence[np.ndarray],
+    limits: Limits,
+    spec: DecodeSpec,
+    decoder: Decoder,
+) -> tuple[list[Generated], list[Step], dict[str, int]]:
+    """Return the chains of ``predict``, what the slots did at every decoder step (those of the
+    plain loop are the rows of a batch), and the sums of ``spec.Counts``. The device waits for the
+    host at every step, so this is for looking at few questions.
+    """
+    keys = row_keys(0, np.arange(len(questions))).tolist()
+    number = {tuple(key): i for i, key in enumerate(keys)}
+    steps: list[Step] = []
+
+    def watch(role: str, keys: np.ndarray, writing: np.ndarray) -> None:
+        own = [number.get(tuple(key), -1) for key in np.asarray(keys).tolist()]
+        steps.append(Step(role, np.where(writing, own, -1)))
+
+    counts: dict[str, int] = {}
+    spec = dataclasses.replace(spec, watch=watch)
+    found = predict(config, params, questions, limits, spec, decoder, counts=counts)
+    jax.effects_barrier()
+    return found, steps, counts
 
 
 def stream(

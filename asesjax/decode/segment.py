@@ -4,6 +4,7 @@ Rows are independent, so the plain loop (``iterative``) and the one that refills
 (``continuous``) give the same chains. Shapes as in ``spec``.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -170,6 +171,13 @@ def advance(segment: SegmentState, logits: jax.Array, spec: DecodeSpec) -> Segme
         log_probability=s.log_probability + jnp.where(nonfinite, 0.0, log_p),
     )
     return where_rows(s.over, s, new)
+
+
+def tell(role: str, segment: SegmentState, spec: DecodeSpec) -> None:
+    """Tell ``spec.watch``, if there is one, which slots of a role write now."""
+    if spec.watch:
+        report = functools.partial(spec.watch, role)
+        jax.debug.callback(report, segment.key, ~segment.over, ordered=True)
 
 
 def judge(rows: RowState, segment: SegmentState, inputs: DecodeInput, spec: DecodeSpec) -> RowState:

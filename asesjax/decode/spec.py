@@ -9,6 +9,7 @@ such, C, L, R the buffers for a chain, a segment and the number of segments.
 
 import dataclasses
 import enum
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -78,6 +79,9 @@ class DecodeSpec:
     repeat_ngram: int = 0  # n: a segment that repeats n ids in a row is cut, and its chain ends
     beams: int = 1  # above 1, segments are the best of a beam search, in the plain loop
     length_penalty: float = 1.0  # of the search, as in transformers
+    # called at every decoder step, in order, with the role that writes, the keys [B, 2] of its
+    # slots' questions and which of them write; for ``predict.watched``, on one device
+    watch: Callable[[str, np.ndarray, np.ndarray], None] | None = None
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.length_penalty):

@@ -10,7 +10,7 @@ import pytest
 
 from asesjax.core.errors import UserError
 from asesjax.decode import continuous
-from asesjax.decode.predict import Decoder, make_slots, stream
+from asesjax.decode.predict import Decoder, make_slots, stream, watched
 from asesjax.decode.spec import FinishReason, Limits, make_input
 from asesjax.models import t5
 from asesjax.sharding.mesh import make_mesh
@@ -111,6 +111,23 @@ def test_results_come_as_they_are_done():
         )
     ]  # fmt: skip
     assert sorted(order) == list(range(60)) and order != list(range(60))
+
+
+@pytest.mark.parametrize("engine", toy.DECODERS)
+def test_every_step_of_every_slot_can_be_watched(engine):
+    params, spec = toy.with_roles([toy.weights(seed, eos=1.5) for seed in (0, 10)], toy.SPEC)
+    questions, decoder = toy.make_questions(0), toy.DECODERS[engine]
+    args = (toy.MODEL, params, questions, toy.WIDE)
+    found, steps, counts = watched(*args, spec, decoder)
+    want = toy.predict(*args, spec, decoder)
+    assert [own.ids.tolist() for own in found] == [own.ids.tolist() for own in want]
+    at = np.concatenate([step.questions for step in steps])
+    assert len(at) == counts["slot_steps"] and (at >= 0).sum() == counts["useful_steps"]
+    assert np.bincount(at[at >= 0]).tolist() == [own.tokens for own in found]
+    for step in steps:  # no question is in two slots
+        busy = step.questions[step.questions >= 0].tolist()
+        assert len(set(busy)) == len(busy) > 0 and step.role in spec.roles
+    assert {step.role for step in steps} == set(spec.roles)
 
 
 def test_sizes_out_of_range_are_refused():

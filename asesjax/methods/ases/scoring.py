@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from asesjax.core.errors import UserError
+from asesjax.core.files import read_jsonl
 from asesjax.core.options import Config
 from asesjax.core.types import Example, Record
 from asesjax.data.corpus import EncodedRecord
@@ -67,6 +69,14 @@ def chain_pieces(record: Record, config: Config) -> tuple[str, tuple[Piece, ...]
             f"segment.min_words={segment.min_words} words; use segment.short=merge"
         )
     return text, pieces
+
+
+def read_scores(path: str | Path) -> list[ScoredRecord]:
+    """Read the scored records of a run, ``scores/<split>.jsonl``."""
+    return [
+        ScoredRecord(**row | {"pieces": tuple(Piece(*pair) for pair in row["pieces"])})
+        for _, row in read_jsonl(path)
+    ]
 
 
 def segment_scored(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asesjax.core.errors import UserError, unknown
-from asesjax.core.files import read_json, read_jsonl, write_json, write_jsonl
+from asesjax.core.files import read_json, write_json, write_jsonl
 from asesjax.core.options import Config, fingerprint, reads
 from asesjax.core.ragged import Ragged, write_annotations
 from asesjax.core.stages import Stage
@@ -21,11 +21,16 @@ from asesjax.data.corpus import read_corpus
 from asesjax.data.sources import read_records
 from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.decode.score import score_examples
-from asesjax.methods.ases.scoring import ScoredRecord, Scorer, score_records, segment_scored
+from asesjax.methods.ases.scoring import (
+    ScoredRecord,
+    Scorer,
+    read_scores,
+    score_records,
+    segment_scored,
+)
 from asesjax.methods.method import METHODS, Method, ReportPart, fold_rows, make_method
 from asesjax.run import Run, load_role, model_config, role_folder
 from asesjax.segment.label import balance, f1_from_counts, lopsided, segmentation_f1
-from asesjax.segment.pieces import Piece
 from asesjax.segment.records import write_segments
 from asesjax.segment.score import SCORES
 from asesjax.train.duration import best_step
@@ -174,10 +179,7 @@ def segment_pieces(run: Run, at: Labelling = PLAIN) -> None:
     score = SCORES.get(options.strategy)
     summary: dict[str, Any] = {"strategy": options.strategy, "beta": options.beta or score.beta}
     for split in _SPLITS:
-        scored = [
-            ScoredRecord(**row | {"pieces": tuple(Piece(*pair) for pair in row["pieces"])})
-            for _, row in read_jsonl(run / f"{at.scores}/{split}.jsonl")
-        ]
+        scored = read_scores(run / f"{at.scores}/{split}.jsonl")
         records = read_records(run / f"data/{split}.jsonl")
         if [row.id for row in scored] != [record.id for record in records]:
             raise UserError(
