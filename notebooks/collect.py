@@ -17,6 +17,7 @@ from typing import Any
 
 from asesjax.core.files import read_json, read_jsonl, write_text
 from asesjax.seeds import compare_runs
+from asesjax.viz.evidence import table
 
 ROOT = Path(__file__).resolve().parents[1]
 OF_ROW = (
@@ -61,30 +62,6 @@ def _losses(run: Path) -> dict[str, list[list[float]]]:
             for part in parts
         ]  # fmt: skip
     return out
-
-
-def table(results: dict[str, Any]) -> str:
-    """Return the rows of a result file as a Markdown table: percentages, and paired differences
-    with p of the t test over seeds, as they are and corrected by Holm.
-    """
-    columns = ["row", "accuracy %", "95 % interval", "chains right %"]
-    texts = results["metric"] == "exact"  # reports, which are compared by overlap
-    columns[3:] = ["BLEU", "ROUGE-L"] if texts else columns[3:]
-    compared = any(row["versus"] for row in results["rows"])
-    columns += ["against", "difference", "p over seeds", "Holm"] if compared else []
-    lines = [columns, ["---"] * len(columns)]
-    for row in results["rows"]:
-        # Of a t interval over seeds, which knows no ends of a share.
-        ends = [f"{min(max(100 * end, 0), 100):.1f}" for end in row["interval"] or ()]
-        line = [f"`{row['method']}`", f"{100 * row['mean']:.1f}", " to ".join(ends) or "one seed"]
-        of = [row.get("bleu"), row.get("rouge_l")] if texts else [row.get("chain_accuracy")]
-        line += ["" if one is None else f"{one if texts else 100 * one:.1f}" for one in of]
-        if compared and (versus := row["versus"]):
-            ps = [versus.get(name) for name in ("p_seeds", "p_seeds_holm")]
-            line += [f"`{versus['row']}`", f"{100 * versus['difference']:+.1f}"]
-            line += ["" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}" for p in ps]
-        lines.append(line + [""] * (len(columns) - len(line)))
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def pages() -> list[Path]:

@@ -113,21 +113,21 @@ def test_results_come_as_they_are_done():
     assert sorted(order) == list(range(60)) and order != list(range(60))
 
 
-@pytest.mark.parametrize("engine", toy.DECODERS)
-def test_every_step_of_every_slot_can_be_watched(engine):
+def test_every_step_of_every_slot_can_be_watched():
     params, spec = toy.with_roles([toy.weights(seed, eos=1.5) for seed in (0, 10)], toy.SPEC)
-    questions, decoder = toy.make_questions(0), toy.DECODERS[engine]
-    args = (toy.MODEL, params, questions, toy.WIDE)
-    found, steps, counts = watched(*args, spec, decoder)
-    want = toy.predict(*args, spec, decoder)
-    assert [own.ids.tolist() for own in found] == [own.ids.tolist() for own in want]
-    at = np.concatenate([step.questions for step in steps])
-    assert len(at) == counts["slot_steps"] and (at >= 0).sum() == counts["useful_steps"]
-    assert np.bincount(at[at >= 0]).tolist() == [own.tokens for own in found]
-    for step in steps:  # no question is in two slots
-        busy = step.questions[step.questions >= 0].tolist()
-        assert len(set(busy)) == len(busy) > 0 and step.role in spec.roles
-    assert {step.role for step in steps} == set(spec.roles)
+    questions, chains = toy.make_questions(0), []
+    for plain in (True, False):
+        decoder = Decoder(5, (toy.Q,), 2, (), plain=plain)
+        found, steps, counts = watched(toy.MODEL, params, questions, toy.WIDE, spec, decoder)
+        chains.append([own.ids.tolist() for own in found])
+        at = np.concatenate([step.questions for step in steps])
+        assert len(at) == counts["slot_steps"] and (at >= 0).sum() == counts["useful_steps"]
+        assert np.bincount(at[at >= 0]).tolist() == [own.tokens for own in found]
+        for step in steps:  # no question is in two slots
+            busy = step.questions[step.questions >= 0].tolist()
+            assert len(set(busy)) == len(busy) > 0
+        assert {step.role for step in steps} == set(spec.roles)
+    assert chains[0] == chains[1]
 
 
 def test_sizes_out_of_range_are_refused():
