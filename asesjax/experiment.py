@@ -151,6 +151,7 @@ def _in_folder(run: Run, folder: Path) -> Iterator[Run]:
         if "data" not in check_stages(make_stages(student), student.workdir):
             run = dataclasses.replace(run, config=run.config.changed({"students": str(folder)}))
             student = student_run(run)
+            assert student is not None  # it is that from above, elsewhere
             run.say("data of the student")
             prepare_data(student)
         yield student
@@ -186,11 +187,14 @@ def _run_stages(run: Run, stages: Sequence[Stage], redo: bool, wait: bool) -> li
             dataclasses.replace(stage, run=together(i, stage.run)) if stage.together else stage
             for i, stage in enumerate(stages)
         ]
+
+        def write_down() -> None:
+            save_fields(run.workdir, run.config)
+            add_run_card(run.workdir)
+
         return run_stages(
-            stages, run.workdir, redo, run.say,
-            before=lambda: (save_fields(run.workdir, run.config), add_run_card(run.workdir)),
-            shared=run.shared,
-        )  # fmt: skip
+            stages, run.workdir, redo, run.say, before=write_down, shared=run.shared
+        )
 
 
 def _prepared(stage: Stage, ready: Callable[[], None], late: Sequence[str]) -> Stage:

@@ -104,7 +104,8 @@ def _count_chunks(rows: int, length: int, vocab: int) -> int:
     return -(-length // min(max(positions, 1), length))
 
 
-_ZERO = LossSums(0.0, 0.0, 0.0, 0.0)
+def _zero() -> LossSums:
+    return LossSums(*[jnp.float32(0.0)] * 4)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -114,7 +115,7 @@ def _add_chunks(sums_of: Callable, captured: Any, *chunks: jax.Array) -> LossSum
     def add(total, chunk):
         return jax.tree.map(jnp.add, total, sums_of(captured, *chunk)), None
 
-    return jax.lax.scan(add, jax.tree.map(jnp.float32, _ZERO), chunks)[0]
+    return jax.lax.scan(add, _zero(), chunks)[0]
 
 
 def _add_chunks_forward(sums_of, captured, *chunks):
@@ -129,7 +130,7 @@ def _add_chunks_forward(sums_of, captured, *chunks):
         return jax.tree.map(jnp.add, total, (sums, gradients[0])), gradients[1:]
 
     wide = lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32))  # noqa: E731
-    start = jax.tree.map(jnp.float32, _ZERO), jax.tree.map(wide, captured)
+    start = _zero(), jax.tree.map(wide, captured)
     (sums, of_captured), (of_hidden, of_weights) = jax.lax.scan(add, start, chunks)
     narrow = jax.tree.map(lambda g, x: g.astype(x.dtype), of_captured, captured)
     return sums, (narrow, of_hidden, of_weights)

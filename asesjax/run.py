@@ -215,9 +215,11 @@ def load_start(run: Run, model: T5Config) -> Params | None:
 def load_described(run: Run, start: Description, model: T5Config) -> Params:
     """Load the parameters of a described checkpoint or Hugging Face folder onto the run's mesh."""
     shapes = placed_shapes(run, model, run_mesh(run))
+    place = start.place
+    assert place is not None  # described from there
     if start.is_hf:
-        return load_params(start.place, jax.tree.map(lambda leaf: leaf.sharding, shapes))[1]
-    return restore_params(start.place, shapes)
+        return load_params(place, jax.tree.map(lambda leaf: leaf.sharding, shapes))[1]
+    return restore_params(place, shapes)
 
 
 def run_mesh(run: Run) -> Mesh:

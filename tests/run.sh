@@ -37,9 +37,10 @@ if [ "${TEST_TPU:-}" = 1 ]; then
   echo "pytest tests/aot/test_tpu.py"
   ASESJAX_REQUIRE_TPU=1 .venv-tpu/bin/python -m pytest tests/aot/test_tpu.py
 fi
-echo "ruff, codespell"
+echo "ruff, codespell, mypy"
 .venv/bin/ruff check .
 .venv/bin/codespell README.md .github asesjax configs launch notebooks tests setup.py
+.venv/bin/mypy
 echo "pytest"
 # A process that crashed is not replaced: pytest-xdist then waits for its tests for ever.
 exec .venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile --max-worker-restart 0 \

@@ -31,8 +31,8 @@ _CALLED = re.compile(r"(?:calls|to_apply|body|condition|(?:true|false)_computati
 class Traffic:
     """What one device moves."""
 
-    count: dict[str, float] = dataclasses.field(default_factory=Counter)  # by kind of collective
-    size: dict[str, float] = dataclasses.field(default_factory=Counter)  # bytes of results by kind
+    count: dict[str, int] = dataclasses.field(default_factory=Counter)  # by kind of collective
+    size: dict[str, int] = dataclasses.field(default_factory=Counter)  # bytes of results by kind
     # bytes that it sends to others at least: all of a gathered result but its own part, and twice
     # as much of a sum
     sent: float = 0.0
@@ -83,7 +83,8 @@ def _weight(traffic: Traffic) -> float:
 class _Program:
     def __init__(self, text: str):
         self.computations: dict[str, dict[str, _Line]] = {}
-        self.entry, self._known = "", {}
+        self.entry = ""
+        self._known: dict[str, Traffic] = {}
         self.open_loops: dict[str, Traffic] = {}  # whose end depends on data: body -> an iteration
         current: dict[str, _Line] = {}
         for line in text.splitlines():
@@ -91,8 +92,8 @@ class _Program:
                 current = self.computations[header[2]] = {}
                 self.entry = header[2] if header[1] else self.entry
             elif found := _INSTRUCTION.match(line):
-                root, *parts = found.groups()
-                current[parts[0]] = _Line(*parts, bool(root))
+                root, name, shape, operation, rest = found.groups()
+                current[name] = _Line(name, shape, operation, rest, bool(root))
 
     def traffic(self, name: str, fused: bool = False) -> Traffic:
         """Of a computation; a fused one moves only between devices."""
@@ -159,7 +160,7 @@ class _Program:
         return sum(whole) + result
 
     def _loop(self, rest: str) -> Traffic:
-        condition, body = (re.search(rf"{k}=%?([\w.\-]+)", rest)[1] for k in ("condition", "body"))
+        condition, body = (re.findall(rf"{k}=%?([\w.\-]+)", rest)[0] for k in ("condition", "body"))
         before = len(self.open_loops)
         iteration = Traffic().add(self.traffic(body)).add(self.traffic(condition))
         trips = self._trip_count(rest, condition)
@@ -195,7 +196,7 @@ def _fused(called: dict[str, _Line], whole: list[int], result: int) -> float:
             used[name].append(line)
     for line in called.values():
         if line.operation == "parameter":
-            number = int(re.match(r"(\d+)", line.rest)[1])
+            number = int(re.findall(r"^\d+", line.rest)[0])
             size = whole[number] if number < len(whole) else 0
             users = used[line.name]
             takes = {user.operation for user in users}

@@ -63,7 +63,7 @@ def measure(program: Program, chip: Chip) -> Measured:
     seconds = time.perf_counter() - start
     found = compiled.memory_analysis()
     memory = {name: getattr(found, f"{part}_in_bytes") for name, part in _PARTS.items()}
-    traffic = read(compiled.as_text(), "decode_step" if program.name == "decode" else "")
+    traffic = read(compiled.as_text() or "", "decode_step" if program.name == "decode" else "")
     flops = (compiled.cost_analysis() or {}).get("flops")
     needed = memory["peak"] + program.held
     fits = chip.hbm is None or needed <= chip.hbm

@@ -118,7 +118,7 @@ def _parsed(topology: str) -> tuple[str, Sequence[int]]:
     found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", topology)
     sizes = [int(size) for size in found[2].split("x")] if found else []
     known = found and (found[1] in CHIPS or (found[1] == "cpu" and len(sizes) == 1))
-    if not known or 0 in sizes:
+    if not found or not known or 0 in sizes:
         raise UserError(
             f"--topology {topology!r} is no slice; expected GENERATION:SHAPE in chips, such as "
             f"{', '.join(f'{name}:{chip.examples[0]}' for name, chip in CHIPS.items())}, or cpu:N "

@@ -40,7 +40,8 @@ def whole_parser() -> argparse.ArgumentParser:
             if action.dest == "config":
                 action.choices, takes_fields = list(shipped()), True
             elif action.option_strings and action.choices is None and action.nargs != 0:
-                action.complete = shtab.FILE  # most are paths; others have nothing to offer
+                # Most are paths; others have nothing to offer.
+                action.complete = shtab.FILE  # type: ignore[attr-defined]  # what shtab reads
         for name, field in all_fields().items() if takes_fields else ():
             parser.add_argument(f"--config.{name}", choices=field.metadata["choices"])
     return whole

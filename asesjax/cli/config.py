@@ -25,7 +25,7 @@ def main(args: argparse.Namespace) -> None:
     if not args.what:
         for name in SECTIONS:
             cls = SECTIONS.get(name)
-            n_fields, first = len(dataclasses.fields(cls)), cls.__doc__.splitlines()[0]
+            n_fields, first = len(dataclasses.fields(cls)), str(cls.__doc__).splitlines()[0]
             print(f"{name or 'run':14} {n_fields:3} fields  {first}")
         print(
             "\nvariants.NAME.method and variants.NAME.SECTION.FIELD make a row with its own options"

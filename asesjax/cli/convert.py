@@ -106,6 +106,7 @@ def _to_hf(args: argparse.Namespace) -> None:
     if start.is_hf:
         raise UserError(f"{args.checkpoint} is a folder of Hugging Face already")
     rows = _vocab_rows(args.vocab_rows, start)
+    assert start.place is not None and start.vocab_folder is not None  # described from there
     note = f"no tokenizer is written: {start.place} holds none"
     with new_folder(args.to_hf) as out:
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])

@@ -142,7 +142,8 @@ def _roles(
         own = read_corpus(run.workdir, "train", method.config.data.answer_template, there)
         if segments and segments not in there:
             own = [
-                one._replace(annotations=one.annotations | {
+                one._replace(annotations={
+                    **one.annotations,
                     "pieces": np.ravel(row.pieces),
                     "labels": np.array([LABELS.index(label) for label in row.labels]),
                 })
@@ -158,7 +159,7 @@ def _roles(
 def _role_stats(run: Run, examples: list[Example]) -> dict[str, Any]:
     train = run.config.train
     source, target = map(length_stats, token_counts(examples).T)
-    stats = {"source": source, "target": target}
+    stats: dict[str, Any] = {"source": source, "target": target}
     lengths = (train.packed_length,) if train.packed_length else _PACKED
     for name, tried in (("bucketed", (0,)), ("packed", lengths)):
         for length in tried:  # the first that every example fits in

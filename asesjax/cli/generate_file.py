@@ -84,6 +84,7 @@ def generate_file(
     method, path = with_lengths(run, make_method(name, run.config)), Path(output)
     vocab = load_saved(run / "vocab")
     request, sha256 = read_questions(source, method.config, method, vocab)
+    assert request.records is not None
     texts = [record.question for record in request.records]
     for doubt in doubts(run, vocab, texts, request.questions):
         print(f"warning: {source}: {doubt}", file=sys.stderr)
@@ -165,6 +166,7 @@ def _rows(
     for start, end in chunks(len(request.rows), config.decode.samples, decoder.batch_size):
         if end <= there:
             continue
+        assert request.records is not None
         waiting, following, part = {}, start, request.part(start, end)
         for i, chains in stream_answers(trained, part, decoder, run_mesh(run)):
             waiting[start + i] = chains
@@ -214,6 +216,7 @@ def _rows_there(file: IO[bytes], path: Path, request: Request) -> list[bytes]:
             f"{path} has {len(lines)} rows for {len(request.rows)} questions; give another "
             "--output, or remove it to begin anew"
         )
+    assert request.records is not None
     for number, (line, record) in enumerate(zip(lines, request.records, strict=False), 1):
         try:
             row = json.loads(line)
@@ -324,6 +327,8 @@ def read_questions(
         where = place(file, number)
         try:
             name = str(number) if file == Path(path) else f"{file.stem}-{number}"
+            if isinstance(row, BadRow):
+                raise row
             records.append(_question(row, name, file, number, config.data))
         except BadRow as error:
             raise UserError(f"{where}: {error}") from None
@@ -365,12 +370,10 @@ def _rows_of(path: Path, sha256: Any) -> Iterator[tuple[Path, int, Row | BadRow]
             yield file, number, row
 
 
-def _question(row: Row | BadRow, name: str, file: Path, number: int, data: Config) -> Record:
+def _question(row: Row, name: str, file: Path, number: int, data: Config) -> Record:
     """Read a question and the references that its row has: as the run's data set has them, or the
     fields that the configuration names. ``name`` is for one without an id.
     """
-    if isinstance(row, BadRow):
-        raise row
     source = SOURCES.get(data.source)
     if isinstance(source, Reader) and source.parse is not parse_fields:
         with contextlib.suppress(BadRow):

@@ -81,7 +81,7 @@ def _segment_file(args: argparse.Namespace) -> Path:
     labels = [row.labels for row in rows]
     share = balance(labels)["as_share"]
     print(f"{args.output}: {len(rows)} rationales, {n_pieces} pieces, {share:.1%} of them AS")
-    if wrong := lopsided([row.scores for row in rows], labels, score.threshold):
+    if wrong := lopsided([row.scores or () for row in rows], labels, score.threshold):
         print(f"warning: {wrong}", file=sys.stderr)
     return Path(args.output)
 

@@ -164,17 +164,16 @@ def load_json(text: str | bytes, **hooks: Any) -> Any:
     Raises BadJson.
     """
     try:
-        if isinstance(text, bytes):
-            text = text.decode("utf-8-sig")
-        return json.loads(text, **hooks)
+        document = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        return json.loads(document, **hooks)
     except UnicodeDecodeError as error:
-        raise BadJson(error, text[: error.start].count(b"\n") + 1) from None
+        raise BadJson(error, error.object[: error.start].count(b"\n") + 1) from None
     except json.JSONDecodeError as error:
         raise BadJson(error.msg, error.lineno) from None
     except RecursionError:
         raise BadJson("brackets are nested too deeply", 1) from None
     except ValueError:  # the only other one: a whole number beyond sys.get_int_max_str_digits
-        before = text[: re.search(r"\d{4301}|$", text).start()].count("\n")
+        before = re.split(r"\d{4301}", document, maxsplit=1)[0].count("\n")
         raise BadJson("a number of more than 4,300 digits", before + 1) from None
 
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from asesjax.core.errors import UserError
 from asesjax.core.signals import at_once
 
 
-def from_hub(name: str, patterns: Sequence[str], **where: str) -> Path:
+def from_hub(name: str, patterns: Sequence[str], **where: Any) -> Path:
     """Fetch the files of ``owner/name`` that have such names into the hub's cache, and return their
     folder; ``where`` is of ``snapshot_download`` (repo_type, revision). Raises UserError.
     """

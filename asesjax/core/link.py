@@ -67,7 +67,7 @@ class Link:
                 return False
             while not self._changed.wait_for(lambda: self._stop_at is not None, _POLL_SECONDS):
                 pass
-            return self._places >= self._stop_at
+            return self._stop_at is not None and self._places >= self._stop_at
 
     def leave(self, status: int) -> None:
         """Say goodbye with the exit status."""
@@ -190,6 +190,7 @@ def relay(address: str) -> str:
                         selector.register(near, selectors.EVENT_READ, far)
                         selector.register(far, selectors.EVENT_READ, near)
                         continue
+                    assert isinstance(key.fileobj, socket.socket)
                     try:
                         if data := key.fileobj.recv(1 << 16):
                             key.data.sendall(data)

@@ -18,11 +18,12 @@ import operator
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 
 from asesjax.core.errors import UserError, unknown
 from asesjax.core.registry import Registry
 
+T = TypeVar("T")
 SECTIONS: Registry[type] = Registry("section")
 MOST = 2**31 - 1  # steps, ids and sizes are int32 in compiled programs
 NOTHING = "nothing"  # a field that changes how a run is watched, saved or placed, not its results
@@ -52,13 +53,15 @@ def option(
     })  # fmt: skip
 
 
-def section(name: str) -> Callable[[type], type]:
+@dataclass_transform(frozen_default=True)
+def section(name: str) -> Callable[[type[T]], type[T]]:
     """Return a decorator that makes a frozen dataclass of options and registers it as a section."""
 
-    def make(cls: type) -> type:
-        cls = dataclasses.dataclass(frozen=True)(cls)
-        cls.section = name
-        return SECTIONS.register(name)(cls)
+    def make(cls: type[T]) -> type[T]:
+        made: Any = dataclasses.dataclass(frozen=True)(cls)
+        made.section = name
+        SECTIONS.register(name)(made)
+        return made
 
     return make
 
@@ -80,6 +83,10 @@ class Config:
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"a configuration does not change; use config.changed({name}=...)")
 
+    if TYPE_CHECKING:  # the sections are registered ones, which no type names
+
+        def __getattr__(self, name: str) -> Any: ...
+
     def changed(self, fields: Mapping[str, Any]) -> "Config":
         """Return a configuration with some dotted fields changed; values are checked."""
         return from_fields(flatten(self) | dict(fields))
@@ -87,7 +94,7 @@ class Config:
 
 def flatten(config: Config) -> dict[str, Any]:
     """Return dotted field names and values, those of variants included."""
-    out = {}
+    out: dict[str, Any] = {}
     for name, part in config._sections.items():
         out |= {f"{name}.{field}".lstrip("."): value for field, value in vars(part).items()}
     for row, fields in config.variants.items():
@@ -295,9 +302,9 @@ def parsed(name: str, text: Any, field: dataclasses.Field | None) -> Any:
     """
     if not isinstance(text, str):
         return text
-    default = "" if field is None else field.default
-    if isinstance(default, str):
+    if field is None or isinstance(field.default, str):
         return text
+    default = field.default
     several = isinstance(default, tuple)
     if several and field.metadata["items"] is str:
         return tuple(part.strip() for part in text.split(",") if part.strip())

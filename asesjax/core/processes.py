@@ -49,7 +49,10 @@ def start(
         raise UserError("--coordinator auto finds --processes and --process itself; leave them out")
     if coordinator != "auto":
         host, _, port = coordinator.rpartition(":")
-        if not (host and port.isdigit() and all(numbers) and 0 <= process < processes):
+        if not (
+            host and port.isdigit() and processes is not None and process is not None
+            and 0 <= process < processes
+        ):  # fmt: skip
             raise UserError(
                 f"got --coordinator {coordinator!r} --processes {processes} --process {process}; "
                 "expected the HOST:PORT of process 0, how many processes there are, and the number "
@@ -63,6 +66,7 @@ def start(
     try:
         if coordinator == "auto":
             coordinator, processes, process = _find_out(timeout)
+        assert processes is not None and process is not None  # asked for above
         left = max(end - time.monotonic(), 1.0)
         _peers["open"] = peers = meet(coordinator, processes, process, left)
         try:
@@ -90,12 +94,13 @@ def _find_out(timeout: float) -> tuple[str, int, int]:
     from jax._src.clusters import ClusterEnv
 
     why = ""
+    found: Any = (None,)
     try:
         found = ClusterEnv.auto_detect_unset_distributed_params(
             None, None, None, None, None, math.ceil(timeout)
         )[:3]
     except (OSError, RuntimeError) as error:  # such as no metadata server, off a TPU VM
-        found, why = (None,), f" ({str(error).splitlines()[0][:200]})"
+        why = f" ({str(error).splitlines()[0][:200]})"
     if None in found:
         raise UserError(
             f"--coordinator auto found neither a TPU pod nor SLURM nor Open MPI here{why}; give "

@@ -4,7 +4,7 @@ import io
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,9 @@ class Ragged(NamedTuple):
     ends: np.ndarray  # [R] int64
 
     @classmethod
-    def of(cls, rows: Sequence[np.ndarray], dtype: type) -> "Ragged":
+    def of(
+        cls, rows: np.ndarray | Sequence[np.ndarray | Sequence[float]], dtype: type
+    ) -> "Ragged":
         """Join rows."""
         values = np.concatenate([np.zeros(0, dtype), *(np.asarray(row, dtype) for row in rows)])
         return cls(values, np.cumsum([len(row) for row in rows], dtype=np.int64))
@@ -34,7 +36,7 @@ class Ragged(NamedTuple):
 
 def write_annotations(path: str | Path, ids: Sequence[str], **arrays: Ragged) -> None:
     """Write named arrays with a row for each record, atomically."""
-    flat = {"ids": np.array("\n".join(ids))}
+    flat: dict[str, Any] = {"ids": np.array("\n".join(ids))}
     for name, ragged in arrays.items():
         flat |= {f"{name}.values": ragged.values, f"{name}.ends": ragged.ends}
     buffer = io.BytesIO()

@@ -40,7 +40,7 @@ class Registry(dict[str, T]):
 
         return add
 
-    def get(self, name: str) -> T:
+    def get(self, name: str) -> T:  # type: ignore[override]  # has no default: raises
         """Return what is registered under a name. Raises UserError if nothing is."""
         if name not in self:
             raise unknown(self.what, name, self)

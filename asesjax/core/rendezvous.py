@@ -185,7 +185,7 @@ def meet(
     if a process is missing after ``seconds``, or there twice.
     """
     host, _, port = address.rpartition(":")
-    hello = {"process": process, "of": processes, "host": socket.gethostname()}
+    hello: dict[str, Any] = {"process": process, "of": processes, "host": socket.gethostname()}
     if process:
         return _answer(host.strip("[]"), int(port), hello, seconds, say)
     if processes == 1:
@@ -361,7 +361,7 @@ def _listen(address: str) -> socket.socket:
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     port = int(address.rpartition(":")[2])
-    both = {"family": socket.AF_INET6, "dualstack_ipv6": True}
+    both: dict[str, Any] = {"family": socket.AF_INET6, "dualstack_ipv6": True}
     try:
         return socket.create_server(("", port), **(both if socket.has_dualstack_ipv6() else {}))
     except (OSError, OverflowError) as error:

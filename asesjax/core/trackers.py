@@ -167,7 +167,9 @@ class Wandb:
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Log numbers and a table of texts; the numbers of "test" are the run's summary."""
-        out = {f"{kind}/{name}": x for name, x in values.items() if isinstance(x, int | float)}
+        out: dict[str, Any] = {
+            f"{kind}/{name}": x for name, x in values.items() if isinstance(x, int | float)
+        }
         texts = [[name, x] for name, x in values.items() if isinstance(x, str)]
         if texts:
             out[f"{kind}/texts"] = self._wandb.Table(columns=["name", "text"], data=texts)

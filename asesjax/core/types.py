@@ -75,8 +75,9 @@ class Example:
     @property
     def most_tokens(self) -> tuple[int, int]:
         """Source and target tokens that it has at most, at any time of training."""
-        moves = self.prefix_in_encoder and self.loss_from is not None
-        moved = int((self.loss_from > 0).sum()) if moves else 0
+        moved = 0
+        if self.prefix_in_encoder and self.loss_from is not None:
+            moved = int((self.loss_from > 0).sum())
         return len(self.inputs) + moved, len(self.targets)
 
     def at(self, progress: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ one group, and no example is dropped or repeated within an epoch of its group.
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -31,7 +31,7 @@ _QUANTILES, _GRAIN = 9, 8  # of lengths, where no buckets are given, and what th
 _MERGE_SHARE = 0.02  # a shape that saves less padding than this is not worth a compilation
 _PERMUTATION, _BATCH_ORDER, _DEAL = 0, 1, 1 << 63  # streams of random numbers
 _NEXT_GROUP = 0x9E3779B97F4A7C15  # between the seeds of two groups
-_END = object()
+_END: Any = object()
 Item = TypeVar("Item")
 
 
@@ -228,6 +228,7 @@ def _window(plan: Plan, start: int, end: int) -> np.ndarray:
 @functools.lru_cache(maxsize=4)
 def _dealt(plan: Plan, epoch: int) -> np.ndarray:
     """Return the example of each slot of the packed rows in an epoch, int64 [N]."""
+    assert plan.packing is not None  # who asks has packed rows
     n = len(plan.packing.kind_of_example)
     return deal(plan.packing, _shuffled(plan.seed, _DEAL, epoch, n))
 
@@ -346,7 +347,7 @@ def holding(buckets: Sequence[int], longest: int) -> tuple[int, ...]:
     return (*buckets, last)
 
 
-def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
+def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
     """Yield items that a background thread prepares ahead, in order, at most ``depth``. An
     exception of ``items`` is raised here in its place. The thread ends when the consumer stops.
     """

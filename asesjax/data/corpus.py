@@ -85,8 +85,9 @@ def encode_record(
     vocab: Vocabulary, record: Record, answer_template: str, notes: Mapping[str, np.ndarray] = {}
 ) -> EncodedRecord:
     """Encode a record's question and chain."""
-    texts = (record.question, chain_text(record, answer_template))
-    return EncodedRecord(record, *(encode_text(vocab, text) for text in texts), notes)
+    question = encode_text(vocab, record.question)
+    chain = encode_text(vocab, chain_text(record, answer_template))
+    return EncodedRecord(record, question, chain, notes)
 
 
 def write_corpus(folder: str | Path, encoded: Sequence[EncodedRecord]) -> None:

@@ -53,14 +53,17 @@ def without_answer_sentence(text: str, record: Record, answer_template: str) -> 
     return rest
 
 
-def join_ids(*parts: Sequence[int] | np.ndarray) -> np.ndarray:
+Ids = Sequence[int] | np.ndarray  # a run of them
+
+
+def join_ids(*parts: Ids) -> np.ndarray:
     """Return runs of ids as one, int32."""
     return np.concatenate([np.zeros(0, np.int32), *map(np.asarray, parts)]).astype(np.int32)
 
 
 def make_example(
-    vocab: Vocabulary, name: str, context: Sequence[Sequence[int] | np.ndarray],
-    target: Sequence[Sequence[int] | np.ndarray], kind: str = "", end: int | None = None,
+    vocab: Vocabulary, name: str, context: Sequence[Ids],
+    target: Sequence[Ids], kind: str = "", end: int | None = None,
     weights: np.ndarray | float = 1.0,
 ) -> Example:  # fmt: skip
     """Put an example together from runs of ids, as decoding puts its contexts together. End of

@@ -22,6 +22,7 @@ from asesjax.data.vocab import (
     WORDS,
     ByteVocabulary,
     SentencePieceVocabulary,
+    SymbolVocabulary,
     TokenizerVocabulary,
     Vocabulary,
     load_vocabulary,
@@ -83,6 +84,7 @@ def _read(folder: Path) -> Vocabulary | None:
     added = _added_tokens(folder, content, config)
     if model.is_file():
         vocab = load_vocabulary("sentencepiece", str(model), extra_ids)
+        assert isinstance(vocab, SentencePieceVocabulary)
         names = [vocab.pieces.id_to_piece(i) for i in range(vocab.pieces.get_piece_size())]
         names += [f"<extra_id_{k}>" for k in range(vocab.new_ids)][::-1]
         more = {i: entry for i, entry in added.items()
@@ -185,7 +187,7 @@ def copy_tokenizer(source: Path, folder: Path) -> bool:
 def write_hf_tokenizer(vocab: Vocabulary, folder: Path) -> str:
     """Write the files of a tokenizer; return what it cannot do that ``vocab`` does, or ""."""
     note = ""
-    if vocab.symbols:
+    if isinstance(vocab, SymbolVocabulary):
         vocab = vocab.plain
         note = ("texts must be escaped by asesjax.data.symbols before this tokenizer, and "
                 "unescaped after it: transformers knows no escapes")  # fmt: skip
@@ -205,6 +207,7 @@ def write_hf_tokenizer(vocab: Vocabulary, folder: Path) -> str:
         write_json(folder / "tokenizer.json", content)
         write_json(folder / "tokenizer_config.json", config)
         return note
+    assert isinstance(vocab, SentencePieceVocabulary)  # the only kind that is left
     model = vocab.proto
     kind = model.trainer_spec.model_type
     if kind == model.trainer_spec.UNIGRAM:

@@ -71,8 +71,8 @@ def deal(packing: Packing, order: np.ndarray) -> np.ndarray:
 
 
 def fill_packed(
-    examples: Sequence[Example], rows: Sequence[Sequence[int]], shape: tuple[int, int], most: int,
-    progress: float = 1.0,
+    examples: Sequence[Example], rows: Sequence[Sequence[int] | np.ndarray],
+    shape: tuple[int, int], most: int, progress: float = 1.0,
 ) -> Batch:  # fmt: skip
     """Place the examples of each row (``rows`` has their indices) one behind the other. The batch
     has segment ids, targets shifted right within their segment, and ``most`` columns of
@@ -172,7 +172,7 @@ def _fill_row(sides, counts, left: int, bits, whole: float) -> tuple[float, list
     """
     source, target = sides
     free_source = free_target = whole
-    up_to, row, drawing = counts.cumsum(), [], True
+    up_to, row, drawing = counts.cumsum(), list[int](), True
     while len(row) < left:
         drawing = drawing and min(free_source, free_target) >= (1 - _DRAWN_SHARE) * whole
         if drawing:

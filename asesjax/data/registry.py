@@ -9,7 +9,7 @@ section ``data`` of the config; modules outside the package register theirs alik
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from asesjax.data.rows import BadRow, Row, read_rows
 SPLITS = ("train", "validation", "test")
 Generator = Callable[[Any, str, int, int], list[Record]]
 Files = Callable[[Any], dict[str, Path]]
-Parse = Callable[[Any, Row, Path, int], tuple[Record, str]]
-Rows = Callable[[Any, Path, str], Iterator[tuple[int | str, Row | BadRow]]]
+Parse = Callable[[Any, Row, Path, Any], tuple[Record, str]]
+Rows = Callable[[Any, Path, str], Iterable[tuple[int | str, Row | BadRow]]]
 
 
 class Reader:
@@ -31,7 +31,8 @@ class Reader:
     def __init__(self, files: Files, form: str, parse: Parse, rows: Rows | None = None):
         self.files, self.form, self.parse = files, form, parse
         self.rows = rows or (lambda settings, file, split: read_rows(file, form))
-        functools.update_wrapper(self, parse)  # so that the registry tells readers apart
+        # So that the registry tells readers apart.
+        functools.update_wrapper(self, parse)  # type: ignore[arg-type]  # never called
 
 
 SOURCES: Registry[Generator | Reader] = Registry("data source")

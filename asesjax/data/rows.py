@@ -25,6 +25,7 @@ from asesjax.core.files import BadJson, load_json
 FORMATS = ("jsonl", "json", "csv")
 TABLES = ("parquet", "arrow")
 Row = dict[str, Any]
+Bytes = IO[bytes] | gzip.GzipFile
 # Vocabularies read these as marks of their own.
 _MARK = re.compile(r"<extra_id_\d+>")
 
@@ -57,7 +58,7 @@ def place(path: Path, number: int | str) -> str:
 
 
 def read_rows(
-    path: Path, form: str = "", file: IO[bytes] | None = None
+    path: Path, form: str = "", file: Bytes | None = None
 ) -> Iterator[tuple[int, Row | BadRow]]:
     """Yield the number of each row, from 1 (its first line, or an ``Item``), and the row or a
     ``BadRow``. The file's name tells the form where that is empty; ``file`` is what is read, where
@@ -87,7 +88,7 @@ def read_rows(
             raise UserError(f"{path} is not a whole gzip file: {error}") from None
 
 
-def open_rows(path: Path) -> io.BufferedIOBase:
+def open_rows(path: Path) -> Bytes:
     """Open a file of records for reading bytes. Raises UserError where it is missing or no file."""
     if not path.is_file():
         said = "data.path is empty" if path == Path() else f"{path} does not exist"
@@ -186,7 +187,7 @@ def labelled_options(row: Row, name: str) -> list[tuple[str, str]]:
                      "labels")  # fmt: skip
     # "A) 21" has its label already.
     own = [re.match(rf"\(?{re.escape(label)}[).:]\s*(?=\S)", text) for label, text in found]
-    return [(label, text[at.end():] if all(own) else text)
+    return [(label, text[at.end():] if at and all(own) else text)
             for (label, text), at in zip(found, own, strict=True)]  # fmt: skip
 
 
@@ -255,7 +256,7 @@ def stable_hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
-def _json_rows(path: Path, file: io.BufferedIOBase, form: str) -> Iterator[tuple[int, Any]]:
+def _json_rows(path: Path, file: Bytes, form: str) -> Iterator[tuple[int, Any]]:
     """Yield the items of a document, or the lines: what the file is, whatever its name says."""
     lines = enumerate(file, 1)
     solid = ((n, line) for n, line in lines if line.removeprefix(codecs.BOM_UTF8).strip())
@@ -371,7 +372,7 @@ def _csv_rows(path, file):
     return rows
 
 
-def _table_rows(path: Path, file: IO[bytes], form: str) -> Iterator[tuple[int, Row]]:
+def _table_rows(path: Path, file: Bytes, form: str) -> Iterator[tuple[int, Row]]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -385,14 +386,14 @@ def _table_rows(path: Path, file: IO[bytes], form: str) -> Iterator[tuple[int, R
             names = _class_names(batch.schema) if names is None else names
             for row in batch.to_pylist():
                 number += 1
-                yield number, {name: _named(_plain(value), names.get(name, ()))
+                yield number, {name: _named(_plain(value), names.get(name, []))
                                for name, value in row.items()}  # fmt: skip
     except (pyarrow.ArrowException, OSError) as error:
         why = str(error).strip().splitlines()[0]
         raise UserError(f"{path} is no whole {form.capitalize()} file: {why}") from None
 
 
-def _batches(pyarrow: Any, file: IO[bytes], form: str) -> Iterator[Any]:
+def _batches(pyarrow: Any, file: Bytes, form: str) -> Iterator[Any]:
     if form == "parquet":
         yield from pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1024)
         return

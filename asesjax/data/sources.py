@@ -79,6 +79,7 @@ def load_records(
         )
     records = [record for _, record, _ in rows]
     if settings.only_right_chains and split != "test":
+        assert is_right is not None  # asked for above
         right = {where: _right_chains(record, chain, is_right) for where, record, chain in rows}
         skipped += [(where, WRONG_CHAIN) for where, record in right.items() if record is None]
         records = [record for record in right.values() if record is not None]
@@ -92,7 +93,7 @@ def load_records(
     return records[: limit or None], skipped
 
 
-def write_records(path: str | os.PathLike, records: Iterable[Record]) -> None:
+def write_records(path: str | Path, records: Iterable[Record]) -> None:
     """Write records as JSON lines, the whole file or nothing; gold segments and steps included."""
     rows = []
     for record in records:
@@ -108,7 +109,7 @@ def write_records(path: str | os.PathLike, records: Iterable[Record]) -> None:
     write_jsonl(path, rows)
 
 
-def read_records(path: str | os.PathLike) -> list[Record]:
+def read_records(path: str | Path) -> list[Record]:
     """Read what ``write_records`` wrote; UserErrors name line and field."""
     records = []
     for line, row in read_jsonl(path):
@@ -163,7 +164,8 @@ def _read_rows(
     reader: Reader, file: Path, split: str, settings, rationales: bool
 ) -> tuple[list[tuple[str, Record, str]], Skipped]:
     """Parse every row of a file: place, record and closed chain, and what was skipped."""
-    good, skipped, repeated, seen, texts = [], [], [], {}, set()
+    seen: dict[Any, Any] = {}
+    good, skipped, repeated, texts = [], [], [], set()
     for number, row in reader.rows(settings, file, split):
         check_stop()
         where = place(file, number)

@@ -54,7 +54,7 @@ def unknown_share(
     """Count the pieces that a vocabulary cannot spell in some texts: return their number, that of
     all tokens, and the ten stretches of text most often lost. ``ids`` are the texts' own.
     """
-    n_unknown, n_tokens, lost = 0, 0, collections.Counter()
+    n_unknown, n_tokens, lost = 0, 0, collections.Counter[str]()
     for text, own in zip(texts, vocab.encode_batch(texts) if ids is None else ids, strict=True):
         n_tokens += len(own)
         if (own == vocab.unk_id).any():

@@ -100,6 +100,15 @@ class Vocabulary:
             )
         return self.sentinels[k]
 
+    def _encode_plain(self, texts: list[str]) -> list[np.ndarray]:
+        raise NotImplementedError
+
+    def _encode_plain_with_offsets(self, text: str) -> Encoded:
+        raise NotImplementedError
+
+    def _decode_plain(self, ids: list[int]) -> str:
+        raise NotImplementedError
+
     def encode(self, text: str) -> np.ndarray:
         """Return the ids of a text, int32 [N], without end of sequence. A literal ``<extra_id_k>``
         becomes the sentinel, and the text on each side is encoded alone.
@@ -117,7 +126,7 @@ class Vocabulary:
         """Return ids and the characters ``text[start:end]`` that each covers, int32 [N] each, with
         starts that never decrease. A piece made by normalisation, as a leading space, covers none.
         """
-        parts = [((), (), ())]
+        parts: list[tuple[Any, Any, Any]] = [((), (), ())]
         for stretch, start in self._stretches(text):
             if isinstance(stretch, int):
                 end = start + len(f"<extra_id_{self._number[stretch]}>")
@@ -125,13 +134,16 @@ class Vocabulary:
             else:
                 ids, starts, ends = self._encode_plain_with_offsets(stretch)
                 parts.append((ids, np.add(starts, start), np.add(ends, start)))
-        return tuple(np.concatenate(column).astype(np.int32) for column in zip(*parts, strict=True))
+        columns = (np.concatenate(own).astype(np.int32) for own in zip(*parts, strict=True))
+        ids, starts, ends = columns
+        return ids, starts, ends
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids; pad and end of sequence are skipped wherever they stand, and
         sentinels are set off by spaces. An id outside the vocabulary is a ValueError.
         """
-        parts, plain = [], []
+        parts: list[str] = []
+        plain: list[int] = []
         for i in np.asarray(ids, np.int64).tolist():
             if not 0 <= i < self.size:
                 raise ValueError(f"id {i} is outside the vocabulary of {self.size} ids")
@@ -184,7 +196,7 @@ class SentencePieceVocabulary(Vocabulary):
                 "pad_id=0, eos_id=1, unk_id=2, bos_id=-1"
             )
         self.model = model
-        n_pieces, own = self.pieces.get_piece_size(), []
+        n_pieces, own = self.pieces.get_piece_size(), list[int]()
         while (found := max(self.pieces.piece_to_id(sentinel_names(len(own))))) != self.unk_id:
             own.append(found)
         self.new_ids = 0 if own else extra_ids  # sentinels that are no pieces of the model
@@ -193,7 +205,9 @@ class SentencePieceVocabulary(Vocabulary):
     @property
     def proto(self) -> Any:
         """The content of the file as a message."""
-        from sentencepiece.sentencepiece_model_pb2 import ModelProto  # only needed here
+        from sentencepiece.sentencepiece_model_pb2 import (  # type: ignore[attr-defined]  # made on import
+            ModelProto,  # only needed here
+        )
 
         return ModelProto.FromString(self.model)
 
@@ -272,7 +286,7 @@ class TokenizerVocabulary(Vocabulary):
             ids = (ids if isinstance(pieces, list) else dict(pieces)) | {
                 entry["content"]: entry["id"] for entry in added
             }
-            own = []
+            own = list[int]()
             while found := [ids[name] for name in sentinel_names(len(own)) if name in ids]:
                 own.append(found[0])
             hidden = {name for name, i in ids.items() if i <= self.unk_id or i in set(own)}
@@ -346,7 +360,6 @@ class SymbolVocabulary(Vocabulary):
     def __init__(self, plain: SentencePieceVocabulary | TokenizerVocabulary):
         """Wrap a vocabulary; one without pieces for the escapes is a UserError."""
         self.plain, self.kind, self.model, self.file = plain, plain.kind, plain.model, plain.file
-        self._unigram = plain._unigram
         self._known: dict[str, bool] = {}
         missing = sorted(c for c in set(ALPHABET) - {" "} if not self._writes(c))
         if missing:
@@ -355,6 +368,9 @@ class SymbolVocabulary(Vocabulary):
                 f"{' '.join(missing)}; set vocab.symbols=false, or use another vocabulary"
             )
         super().__init__(plain.n_pieces, plain.extra_ids, plain.sentinels)
+
+    def _unigram(self):
+        return self.plain._unigram()
 
     def _writes(self, character):
         """Whether a character survives wherever it stands, but for marks that join others."""
@@ -408,8 +424,9 @@ class SymbolVocabulary(Vocabulary):
 
 def with_symbols(vocab: Vocabulary) -> Vocabulary:
     """Let a vocabulary write every text (``SymbolVocabulary``); bytes do so as they are."""
-    done = isinstance(vocab, ByteVocabulary | SymbolVocabulary)
-    return vocab if done else SymbolVocabulary(vocab)
+    if isinstance(vocab, SentencePieceVocabulary | TokenizerVocabulary):
+        return SymbolVocabulary(vocab)
+    return vocab
 
 
 def load_vocabulary(kind: str, path: str = "", extra_ids: int = 100) -> Vocabulary:
@@ -437,7 +454,7 @@ def load_saved(folder: str | os.PathLike) -> Vocabulary:
     file = Path(folder) / "vocab.json"
     if not file.is_file():
         raise UserError(f"{folder} holds no vocabulary: {file} does not exist")
-    check_output(folder)
+    check_output(file.parent)
     facts = read_json(file)
     own = facts.get("version"), type(facts.get("kind")), type(facts.get("extra_ids"))
     if own != (1, str, int):

@@ -214,7 +214,7 @@ def _placing(mesh: Mesh | None, *functions: Callable, sharding=replicated) -> li
 
 def _plain(config, params, inputs: DecodeInput, spec, decoder, mesh, counts):
     place, generate = _placing(mesh, iterative.generate, sharding=batch_sharding)
-    for length, rows, members in _by_bucket(inputs.question, decoder, mesh):
+    for length, rows, members in _by_bucket(np.asarray(inputs.question), decoder, mesh):
         check_stop()
         batch = _take(inputs, members, rows)
         batch = place(batch._replace(question=batch.question[:, :length]))
@@ -269,11 +269,11 @@ def _add(counts: dict[str, int], more: Counts) -> None:
 
 def _generated(output: DecodeOutput, row: int, spec: DecodeSpec) -> Generated:
     length, n = output.length[row], output.n_segments[row]
-    ids = output.ids[row, :length].copy()
+    ids = np.array(output.ids[row, :length])
     turns = output.segment_turns[row, :n].tolist()
     return Generated(
         ids=ids,
-        token_log_probability=output.token_log_probability[row, :length].copy(),
+        token_log_probability=np.array(output.token_log_probability[row, :length]),
         segments=tuple(np.split(ids, output.segment_ends[row, : n - 1])) if n else (),
         labels=tuple(spec.turns[turn % len(spec.turns)].label for turn in turns),
         finish_reason=FinishReason(int(output.finish_reason[row])),

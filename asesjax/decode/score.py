@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asesjax.core.types import Batch, Example, Params
+from asesjax.core.types import Example, Params
 from asesjax.data.batching import map_batches
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
@@ -15,7 +15,7 @@ from asesjax.models.t5_config import T5Config
 
 @functools.partial(jax.jit, static_argnames=("config", "chunk"))
 def token_scores(
-    config: T5Config, params: Params, batch: Batch, chunk: int = 16
+    config: T5Config, params: Params, batch: dict[str, jax.Array], chunk: int = 16
 ) -> tuple[jax.Array, jax.Array]:
     """Score every target y of a batch: ``-log p(y)`` and ``-sum_v p(v) log p(v)`` over all V rows
     of the vocabulary, float32 [B, T] each, 0 at padding. Weights are ignored. Logits exist for

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from asesjax.decode.sampling import log_probability
-from asesjax.decode.spec import PAD, DecodeInput, DecodeOutput, DecodeSpec, FinishReason
+from asesjax.decode.spec import PAD, Array, DecodeInput, DecodeOutput, DecodeSpec, FinishReason
 from asesjax.models import t5
 
 
@@ -19,7 +19,7 @@ class RowState(NamedTuple):
     """What is known of a row between segments."""
 
     rounds: jax.Array  # [B] int32, segments begun so far
-    turn: jax.Array  # [B] int32, of the next segment
+    turn: Array  # [B] int32, of the next segment
     previous: jax.Array  # [B, L] ids of the segment before, 0 after its end
     output: DecodeOutput  # so far
 
@@ -84,7 +84,7 @@ def context_tokens(inputs: DecodeInput, rows: RowState, spec: DecodeSpec) -> jax
         return jnp.asarray(values)[turn]
 
     n_lead = [len(prompt.lead) for prompt in prompts]
-    parts = [(inputs.question, 0, (inputs.question != PAD).sum(axis=1))]
+    parts: list[tuple[Any, Any, Any]] = [(inputs.question, 0, (inputs.question != PAD).sum(axis=1))]
     if max(n_lead):
         lead = [prompt.lead + (PAD,) * (max(n_lead) - len(prompt.lead)) for prompt in prompts]
         parts.insert(0, (of_turn(lead), 0, of_turn(n_lead)))
@@ -135,7 +135,7 @@ def begin(inputs: DecodeInput, rows: RowState, spec: DecodeSpec) -> SegmentState
         log_probability=jnp.zeros(b, jnp.float32),
         bound=jnp.minimum(bound, inputs.limits.max_chain_tokens - rows.output.length),
         before=rows.output.generated_tokens,
-        key=inputs.key,
+        key=jnp.asarray(inputs.key),
         forced=forced,
     )
 

@@ -118,18 +118,21 @@ class Limits(NamedTuple):
     max_chain_tokens: int | np.ndarray  # tokens in a chain; at most C
 
 
+Array = jax.Array | np.ndarray  # on the devices or the host
+
+
 class DecodeInput(NamedTuple):
     """The questions of a call, one a row; int32 but for the keys, 0 after the end of ids. A row of
     padding has ended. Forced are the ids that each of the first P segments begins with; with an end
     mark they are the whole segment.
     """
 
-    question: jax.Array  # [B, Q] without end of sequence
+    question: Array  # [B, Q] without end of sequence
     limits: Limits  # of [B], of which ``max_segment_tokens`` is [B, 1] or [B, R]
-    key: jax.Array  # [B, 2] uint32; what is drawn for a row depends on it and on nothing else
-    forced: jax.Array  # [B, P, F]
-    extra_input: jax.Array  # [B, N], see ``Prompt``
-    turn: jax.Array  # [B], of the first segment
+    key: Array  # [B, 2] uint32; what is drawn for a row depends on it and on nothing else
+    forced: Array  # [B, P, F]
+    extra_input: Array  # [B, N], see ``Prompt``
+    turn: Array  # [B], of the first segment
 
 
 class DecodeOutput(NamedTuple):

@@ -110,6 +110,7 @@ def is_correct(
         return (reference or "") in (said or "", _normal(_behind(prediction_text, marker)[0]))
     if said is None or metric != "math":
         return said is not None and said == reference
+    assert reference is not None  # asked for above
     return said == reference or _same_expression(reference, said)
 
 
@@ -183,7 +184,8 @@ def _choice(rest: str, sentence: str, marked: bool) -> str | None:
     text = _wide(rest)
     found = _FIRST_LETTER.match(text) if marked else _ONLY_LETTER.match(text)
     if not found:
-        found = (list(_ANY_LETTER.finditer(_wide(sentence))) or [None])[-1]
+        letters = list(_ANY_LETTER.finditer(_wide(sentence)))
+        found = letters[-1] if letters else None
     return _letter(found) if found else None
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from asesjax.core.types import Segment
 from asesjax.segment.label import gold_labels
-from asesjax.segment.pieces import piece_texts, split_sentences
+from asesjax.segment.pieces import Piece, piece_texts, split_sentences
 
 
 class FirstWrong(NamedTuple):
@@ -17,7 +17,8 @@ class FirstWrong(NamedTuple):
     # label of the first sentence that differs (None where it has none, or the chain is right),
     # "missing" where the generated chain stops early, "extra" where it is longer
     kind: str | None
-    index: int | None  # of that sentence, from 0; None for a right chain
+    # of that sentence, from 0; None for a right chain
+    index: int | None  # type: ignore[assignment]  # in place of tuple.index
 
 
 def first_wrong(generated: str, gold: Sequence[Segment]) -> FirstWrong:
@@ -42,7 +43,7 @@ def first_wrong(generated: str, gold: Sequence[Segment]) -> FirstWrong:
     return FirstWrong(True, None, None)
 
 
-def _sentences(text: str, pieces: Sequence[tuple[int, int]]) -> list[str]:
+def _sentences(text: str, pieces: Sequence[Piece]) -> list[str]:
     return [" ".join(sentence.split()) for sentence in piece_texts(text, pieces)]
 
 

@@ -75,7 +75,7 @@ def leading_number(text: str) -> tuple[bool, Fraction | None]:
     """
     first, last, operators = None, None, ""
     for match in find_numbers(text):
-        if first is None:
+        if last is None:
             if re.search(r"\\|\w|\n", text[: match.start()]):
                 break
             first = last = match
@@ -89,7 +89,7 @@ def leading_number(text: str) -> tuple[bool, Fraction | None]:
             break
         operators += between + (match["minus"] or "")
         last = match
-    if first is None:
+    if last is None:
         return False, None
     unsolved = last is not first and "=" not in operators and re.search(r"[-+*/x×÷]", operators)
     return True, None if unsolved else value(last)

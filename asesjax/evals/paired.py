@@ -103,7 +103,7 @@ def versus(own: Sequence[Outcomes], other: Sequence[Outcomes]) -> Versus:
     """Compare two methods that answered the same questions, with an item for each seed. The test
     over questions pools all seeds; a question's differences, which are dependent, flip together.
     """
-    differences, by_question, better, worse = [], Counter(), 0, 0
+    differences, by_question, better, worse = [], Counter[Hashable](), 0, 0
     for mine, theirs in zip(own, other, strict=True):
         if mine.keys() != theirs.keys():
             raise UserError(

@@ -48,7 +48,7 @@ def prediction_row(
     row["reference_chain"] = chain_text(record, config.data.answer_template)
     if record.gold:
         closing = answer_sentence(record, config.data.answer_template)
-        gold = [[segment.text, segment.label] for segment in record.gold]
+        gold: list[list[Any]] = [[segment.text, segment.label] for segment in record.gold]
         if closing:
             gold[-1][0] = gold[-1][0].rstrip() + " "
             gold.append([closing, ES])
@@ -60,7 +60,8 @@ def _segments(
     chain: Generated, text: str, vocab: Vocabulary, log_probabilities: bool
 ) -> list[dict]:
     """Cut the text of a chain into those of its segments, white space included."""
-    out, start, done = [], 0, 0
+    out: list[dict[str, Any]] = []
+    start = done = 0
     for ids, label in zip(chain.segments, chain.labels, strict=True):
         end = start + len(ids)
         before = vocab.decode(chain.ids[:end]) if end < len(chain.ids) else text

@@ -83,7 +83,7 @@ def overlap(pairs: Sequence[tuple[str, str]], language: str) -> dict[str, float 
         return dict.fromkeys(("bleu", "rouge_1", "rouge_2", "rouge_l"))
     chains, references = zip(*pairs, strict=True)
     bleu = corpus_bleu(chains, references, language)
-    return {"bleu": bleu} | rouge(chains, references, language)
+    return {"bleu": bleu, **rouge(chains, references, language)}
 
 
 def _first_wrong_kind(row: dict[str, Any]) -> str:
@@ -149,7 +149,7 @@ def before_training(workdir: Path, row: str, stages: Sequence[Stage]) -> dict[st
     with the seconds that it ran. What only reads records is left out. Training that did more than
     train has the seconds in ``prepared.json`` beside its roles.
     """
-    parts = []
+    parts: list[dict[str, Any]] = []
 
     def add(name: str, tokens: int, seconds: float) -> None:
         parts.append({"name": name, "tokens": tokens, "seconds": seconds})

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -12,7 +13,7 @@ from asesjax.core.options import Config
 from asesjax.core.types import Example, Record, Segment
 from asesjax.data.batching import holding
 from asesjax.data.corpus import EncodedRecord, encode_record, encode_text, need_tokens
-from asesjax.data.examples import make_example
+from asesjax.data.examples import Ids, make_example
 from asesjax.data.vocab import Vocabulary
 from asesjax.decode import continuous, iterative
 from asesjax.decode.predict import Decoder, Generated, predict, stream
@@ -82,7 +83,8 @@ def for_questions(decoder: Decoder, questions: Sequence[np.ndarray]) -> Decoder:
 
 def n_compilations() -> int:
     """Programs compiled by all engines in this process."""
-    return iterative.generate._cache_size() + continuous.run._cache_size()
+    engines: tuple[Any, ...] = (iterative.generate, continuous.run)
+    return sum(engine._cache_size() for engine in engines)
 
 
 def check_question(ids: np.ndarray, where: str, config: Config) -> None:
@@ -137,7 +139,7 @@ def stream_answers(
     request = trained.method.prepare_requests(trained, request, generate_fn)
     decode, forced = trained.method.config.decode, request.forced
     if forced is None and decode.prefix:
-        room = min(limits.max_segment_tokens, limits.max_chain_tokens)
+        room = int(min(limits.max_segment_tokens, limits.max_chain_tokens))
         forced = [encode_prefix(decode.prefix, trained.vocab, room)] * len(request.questions)
     # The chains of a question one after the other.
     each = np.repeat(np.arange(len(request.questions)), decode.samples)
@@ -147,7 +149,7 @@ def stream_answers(
         return None if values is None else [values[i] for i in each]
 
     limits = request.limits or limits
-    limits = Limits(*(value[each] if np.ndim(value) else value for value in limits))
+    limits = Limits(*(np.asarray(value)[each] if np.ndim(value) else value for value in limits))
     chains = stream(
         trained.model, trained.params, repeated(request.questions), limits, spec,
         for_questions(decoder, request.questions), mesh,
@@ -250,7 +252,7 @@ def chain_examples(
                 need_tokens(chain.ids[start:end], record, f"segment {i + 1}", chain.text)
             prompt = turn.prompt
             history = chain.ids[0 if prompt.history or not i else spans[i - 1][1] : start]
-            parts = [prompt.lead, question, more if prompt.extra_input else [], history]
+            parts: list[Ids] = [prompt.lead, question, more if prompt.extra_input else [], history]
             closing = [vocab.sentinel(0)] if plan.sentinel and i == len(spans) - 1 else []
             name = f"{record.id}/{i + 1}"
             example = make_example(vocab, name, parts, [chain.ids[start:end], closing])

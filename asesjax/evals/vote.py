@@ -26,10 +26,10 @@ def vote(answers: Sequence[str | None], log_probabilities: Sequence[float]) -> V
     Vote(answer='7', chain=3, votes={'7': 2, '5': 1}, tied=False)
     """
     weights = [-math.inf if math.isnan(x) else float(x) for x in log_probabilities]
-    chains: dict[str | None, list[int]] = {}
+    chains: dict[str, list[int]] = {}
+    silent: list[int] = []
     for place, (answer, _) in enumerate(zip(answers, weights, strict=True)):
-        chains.setdefault(answer, []).append(place)
-    silent = chains.pop(None, [])
+        (silent if answer is None else chains.setdefault(answer, [])).append(place)
 
     def most_probable(places: list[int]) -> int:
         return max(places, key=lambda place: (weights[place], -place))

@@ -95,8 +95,9 @@ def decoded_measures(
     out = []
     for i, (_, rows) in enumerate(decode_curve(run, method, evaluations)):
         if measure == "bleu":
-            names = "chain", "reference_chain"
-            value = corpus_bleu(*([row[name] for row in rows] for name in names), evaluate.language)
+            chains = [row["chain"] for row in rows]
+            references = [row["reference_chain"] for row in rows]
+            value = corpus_bleu(chains, references, evaluate.language)
         else:
             value = accuracy(rows, evaluate.metric, run.config.data.answer_template)[0]
         out.append({"step": i, measure: value})

@@ -15,6 +15,7 @@ from asesjax.data.sources import SPLITS, load_records, write_records
 from asesjax.data.summary import audit, unknown_share
 from asesjax.data.symbols import ALPHABET
 from asesjax.data.vocab import (
+    SymbolVocabulary,
     Vocabulary,
     load_saved,
     load_vocabulary,
@@ -121,7 +122,7 @@ def _vocabulary(options: VocabOptions, texts: list[str]) -> Vocabulary:
 
 def _check_unknown(run: Run, vocab: Vocabulary, texts: list[str], ids: list) -> None:
     unknown, total, lost = unknown_share(vocab, texts, ids)
-    if vocab.symbols:
+    if isinstance(vocab, SymbolVocabulary):
         plain_unknown, plain_total, _ = unknown_share(vocab.plain, texts)
         run.say(f"  symbols: {total} training tokens instead of {plain_total}, of which "
                 f"{plain_unknown} would be unknown")  # fmt: skip

@@ -9,6 +9,7 @@ a row takes them from there (``run.with_lengths``).
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -97,7 +98,7 @@ def choose_bounds(
         chain = max((_chain_length(one, row, vocab) for one in learned), default=0) + 1
     of_record = (max(Counter(_record_of(example) for example in examples).values())
                  for examples in ways)  # fmt: skip
-    found = {
+    found: dict[str, Any] = {
         "question_buckets": [*quantile_buckets(asked, _BUCKETS)[:-1].tolist(), _room(asked.max())],
         "max_chain_tokens": _room(chain),
         "max_segment_tokens": min(_room(target or chain), _room(chain)),
@@ -186,7 +187,8 @@ def _check_decoding(run: Run, row: Method, vocab: Vocabulary) -> list[str]:
     """Refuse what decoding would, and describe its bounds."""
     decode, template = row.config.decode, row.config.data.answer_template
     _, limits = decode_spec(row, vocab)
-    encode_prefix(decode.prefix, vocab, min(limits.max_segment_tokens, limits.max_chain_tokens))
+    room = int(min(limits.max_segment_tokens, limits.max_chain_tokens))
+    encode_prefix(decode.prefix, vocab, room)
     curve = read_corpus(run.workdir, "validation", template)[: decode.curve_questions]
     if row.config.train.keep_best in DECODED and not curve:
         raise UserError(

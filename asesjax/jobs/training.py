@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, write_json
@@ -142,7 +143,7 @@ def train_role(
 
 def log_opener(run: Run, name: str) -> Callable[..., MetricLog]:
     """Return what opens the run's trackers for a role or row."""
-    facts = {"name": name, "run": str(run.workdir), "fields": flatten(run.config)}
+    facts: dict[str, Any] = {"name": name, "run": str(run.workdir), "fields": flatten(run.config)}
     return functools.partial(MetricLog, trackers=run.config.log.trackers, **facts)
 
 

@@ -38,7 +38,7 @@ class ReportPart(NamedTuple):
 class Method:
     """One way to learn from rationales: a row of the results table with its options."""
 
-    Options: type | None = None  # section of the configuration that the method reads
+    Options: Any = None  # section of the configuration that the method reads
     learns_rationales: bool = True  # whether it needs records that have one
     roles: tuple[str, ...] = ("main",)  # parameter sets; they share a budget of tokens evenly
     needs: tuple[str, ...] = ()  # stages that its training comes after, besides the data
@@ -188,8 +188,8 @@ class Request(NamedTuple):
             return None if values is None else values[start:end]
 
         limits = self.limits and Limits(*map(cut, self.limits))
-        return Request(*(limits if name == "limits" else cut(value)
-                         for name, value in self._asdict().items()))  # fmt: skip
+        return Request._make(limits if name == "limits" else cut(value)
+                             for name, value in self._asdict().items())  # fmt: skip
 
 
 # ``generate_fn(role, questions)`` returns the ids of one segment that a role writes for each.

@@ -101,7 +101,7 @@ class Stack(nn.Module):
         self.dropout_in = dropout(c)
         self.dropout_out = dropout(c)
         if self.is_decoder:
-            self.layers = [DecoderLayer(c) for _ in range(c.n_decoder_layers)]
+            self.layers: list[Any] = [DecoderLayer(c) for _ in range(c.n_decoder_layers)]
             self.decoder_norm = RMSNorm(c.layer_norm_epsilon)
         else:
             self.layers = [EncoderLayer(c) for _ in range(c.n_encoder_layers)]

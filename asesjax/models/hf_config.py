@@ -65,7 +65,7 @@ def _config(fields: Mapping[str, Any]) -> T5Config:
     model_type = fields.get("model_type")
     if model_type not in MODEL_TYPES:
         raise _unsupported("model_type", model_type, MODEL_TYPES)
-    values = {}
+    values: dict[str, Any] = {}
     for theirs, ours in _NAMES.items():
         if theirs not in fields and theirs not in _ASSUMED:
             raise UserError(f"field {theirs!r} is missing")

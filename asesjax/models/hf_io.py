@@ -93,7 +93,7 @@ def save_hf(
         return cast
 
     shards = _shards(layout, max_shard_bytes)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         place = f"-{number:05}-of-{len(shards):05}" if len(shards) > 1 else ""
         file = SAFE.replace(".", f"{place}.")
@@ -130,7 +130,7 @@ def _match(files: TensorFiles, config: T5Config, tie: bool | None) -> dict[str, 
     shapes = _file_shapes(config)
     source_of, missing, mis_shaped = {}, [], []
     for path, tensor in hf_names.tensors(config).items():
-        name = table if tensor.name == hf_names.TABLE else tensor.name
+        name = table if table and tensor.name == hf_names.TABLE else tensor.name
         if name == hf_names.HEAD and name not in found and table is not None:
             if tie is False:
                 raise UserError(
@@ -158,6 +158,7 @@ def _match(files: TensorFiles, config: T5Config, tie: bool | None) -> dict[str, 
     if any(lists.values()):
         report = [f"{what}: {_some(names)}" for what, names in lists.items() if names]
         raise UserError(f"the weights in {where} do not fit its config.json\n" + "\n".join(report))
+    assert table is not None  # it would be missing
     for name in sorted(copies):
         if files.equal(name, table):
             continue

@@ -8,6 +8,7 @@ rationale into the logit of its weight, so that equal tokens weigh the same (fig
 """
 
 import functools
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -115,4 +116,5 @@ def weight_logits(
     Where ``is_rationale`` is False a token is not seen, and its logit has no meaning.
     """
     x = embed(config, params, tokens)
-    return Weighting(config).apply({"params": params["weighting"]}, x, is_rationale)
+    logits = Weighting(config).apply({"params": params["weighting"]}, x, is_rationale)
+    return cast(jax.Array, logits)

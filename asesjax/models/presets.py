@@ -105,5 +105,6 @@ def configured(model: ModelOptions, vocab_size: int) -> T5Config:
                 f"model.preset {model.preset!r} decides the shape, but model.{field.name} is set "
                 f"to {own[field.name]!r} as well; leave out one of the two"
             )
-    kept = {"vocab_size": vocab_size, "dropout": model.dropout, "dtype": model.dtype}
-    return dataclasses.replace(preset(model.preset), **kept)
+    return dataclasses.replace(
+        preset(model.preset), vocab_size=vocab_size, dropout=model.dropout, dtype=model.dtype
+    )

@@ -6,7 +6,7 @@ behind it with parameters from ``init`` or a checkpoint. For the letters of shap
 """
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -128,7 +128,7 @@ def forward(
     """
     rngs = None if dropout_key is None else {"dropout": dropout_key}
     apply = functools.partial(_T5(config, remat, scan_layers).apply, method=_T5.forward, rngs=rngs)
-    return apply({"params": params}, batch, dropout_key is None)
+    return cast(jax.Array, apply({"params": params}, batch, dropout_key is None))
 
 
 def start_cache(

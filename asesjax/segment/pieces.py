@@ -115,7 +115,8 @@ def _calculator_spans(text: str) -> list[tuple[int, int]]:
     """Return the outermost ``<<...>>`` spans; marks without a partner are plain text."""
     if "<<" not in text:
         return []
-    spans, opened = [], []
+    spans: list[tuple[int, int]] = []
+    opened: list[int] = []
     for match in re.finditer("<<|>>", text):
         if match[0] == "<<":
             opened.append(match.start())

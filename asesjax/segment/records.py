@@ -49,7 +49,7 @@ def write_segments(
     """
     rows = list(rows)
     header = {"asesjax_segments": VERSION, "records": len(rows), "provenance": provenance}
-    lines, seen = [_dump(header)], set()
+    lines, seen = [_dump(header)], set[str]()
     for i, row in enumerate(rows):
         value = {name: getattr(row, name) for name in _FIELDS}
         if row.scores is not None:
@@ -65,7 +65,7 @@ def read_segments(path: str | Path) -> tuple[dict[str, Any], list[SegmentedRecor
     """Return provenance and records of segmented JSONL, bit for bit those written. Raises UserError
     with file, line (from 1) and field for anything that ``write_segments`` does not write.
     """
-    header, rows, seen = None, [], set()
+    header, rows, seen = None, [], set[str]()
     for number, value in read_jsonl(path):
         where = f"{path}:{number}"
         if header is None:

@@ -53,7 +53,8 @@ class Score:
     beta: float = 1.0
 
     def __post_init__(self):
-        functools.update_wrapper(self, self.function)  # so that the registry tells scores apart
+        # So that the registry tells scores apart.
+        functools.update_wrapper(self, self.function)  # type: ignore[arg-type]  # never called
 
 
 SCORES: Registry[Score] = Registry("segment.strategy")
@@ -122,7 +123,8 @@ def _unlike(chain: ScoreInput, measure: Callable) -> np.ndarray:
     return np.asarray(values, np.float32)
 
 
-def _pooled(chain: ScoreInput, values: np.ndarray) -> np.ndarray:
+def _pooled(chain: ScoreInput, values: np.ndarray | None) -> np.ndarray:
+    assert values is not None and chain.token_piece is not None  # the score ``needs_model``
     return pool_token_scores(values, chain.token_piece, len(chain.texts), chain.n_words,
                              chain.reduce)  # fmt: skip
 

@@ -43,7 +43,7 @@ def _write_split(task: seqio.Task, split: str, folder: Path, num_shards: int, se
     for key, spec in ds.element_spec.items():
         if spec.shape.rank not in (0, 1) or spec.dtype not in _STORED:
             raise UserError(f"{task.name}: feature {key!r} cannot be cached: {spec}")
-    stats = Counter()
+    stats = Counter[str]()
     names = [f"{split}.tfrecord-{i:05d}-of-{num_shards:05d}" for i in range(num_shards)]
     writers = [tf.io.TFRecordWriter(str(folder / name)) for name in names]
     for writer, row in zip(itertools.cycle(writers), ds.as_numpy_iterator(), strict=False):

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from asesjax.core.types import Example
 from asesjax.data.packing import fill_packed
-from asesjax.data.vocab import Vocabulary
+from asesjax.data.vocab import SentencePieceVocabulary, Vocabulary
 
 WEIGHTS = "targets_weights"
 _OPEN_ROWS = 16  # rows that wait for more examples while packing
@@ -25,7 +25,10 @@ class PlainVocabulary(seqio.Vocabulary):
     """A vocabulary of ours, run in Python: for those that seqio does not have."""
 
     # Properties without a value in seqio's class; T5 has no beginning of sequence.
-    bos_id = eos_id = unk_id = _base_vocab_size = None
+    bos_id: int | None = None
+    eos_id: int | None = None
+    unk_id: int | None = None
+    _base_vocab_size: int | None = None
 
     def __init__(self, vocab: Vocabulary):
         super().__init__(extra_ids=vocab.extra_ids)
@@ -68,6 +71,7 @@ def seqio_vocabulary(vocab: Vocabulary, folder: str | Path) -> seqio.Vocabulary:
         return PlainVocabulary(vocab)
     if vocab.kind == "byte":
         return seqio.ByteVocabulary(vocab.extra_ids)
+    assert isinstance(vocab, SentencePieceVocabulary)  # the only kind that is left
     return seqio.SentencePieceVocabulary(str(Path(folder) / "spiece.model"), vocab.new_ids)
 
 

@@ -75,8 +75,8 @@ def examples_from_task(
             raise UserError(f"{where}: a side is empty, or holds the id 0, which is padding")
         if (weights < 0).any() or not np.isfinite(weights).all():
             raise UserError(f"{where}: weights must be 0 or more, and finite")
-        ids = (side.astype(np.int32) for side in ids)
-        examples.append(Example(found.id, *ids, weights.astype(np.float32)))
+        inputs, targets = (side.astype(np.int32) for side in ids)
+        examples.append(Example(found.id, inputs, targets, weights.astype(np.float32)))
     if not examples:
         raise UserError(f"split {split} of {name} has no examples")
     return examples

@@ -42,8 +42,8 @@ from asesjax.train.state import TrainState
 _CURSOR = "cursor/metadata"
 # Orbax logs every file and, with tracebacks, failures that come as exceptions all the same; so does
 # asyncio with those of its tasks.
-for _name in ("absl", "asyncio"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
+for _logger in ("absl", "asyncio"):
+    logging.getLogger(_logger).setLevel(logging.CRITICAL)
 
 
 def warn(line: str) -> None:

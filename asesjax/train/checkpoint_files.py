@@ -110,7 +110,7 @@ def drop_damaged(folder: str | Path, kept: Iterable[int]) -> str:
     places = (step_folder(folder, step) for step in sorted(kept))
     damage, first = next(((found, place) for place in places
                           if (found := find_damage(place, OF_WEIGHTS))), ("", None))  # fmt: skip
-    if not damage:
+    if first is None:
         return ""
     for step in steps(folder):
         place = step_folder(folder, step)

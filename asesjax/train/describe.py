@@ -169,7 +169,8 @@ def fill(
     """
     where = f"{row}model.init_from {description.place}"
     shape = {f"{row}model.{name}": getattr(description.model, name) for name in SHAPE}
-    got, found = dict(fields), {}
+    found: dict[str, Any] = {}
+    got = dict(fields)
     own_preset = fields.get(f"{row}model.preset", "")
     if own_preset:  # the preset stands for all of them
         wanted = preset(own_preset)
@@ -184,6 +185,7 @@ def fill(
                 "file there, or name it by vocab.kind and vocab.path"
             )
     elif known is not None:
+        assert known.vocab is not None
         if vocab.fingerprint != known.vocab.fingerprint:
             raise UserError(
                 f"{where} has another vocabulary ({_named(vocab)}) than {known.place} "
@@ -198,6 +200,7 @@ def fill(
         same = "vocab.path" in explicit and path.is_file() and path.read_bytes() == vocab.model
         if vocab.model and not same:
             place = description.vocab_folder
+            assert place is not None  # what is read lies somewhere
             is_made = description.is_hf and vocab.kind == "tokenizer"  # of several files
             found["vocab.path"] = str(place if is_made else place / vocab.file)
     wrong = [

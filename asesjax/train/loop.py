@@ -129,8 +129,8 @@ def train(
     )
     cursor = restored[1] if restored else {}
     evaluations = list(cursor.get("evaluations", ()))
-    finished = lambda: step >= last or (step in kept and gave_up(evaluations, train_config))  # noqa: E731
     step = first = int(cursor.get("step", 0))
+    finished = lambda: step >= last or (step in kept and gave_up(evaluations, train_config))  # noqa: E731
     if restored and finished():
         return _result(restored[0].params, cursor, kept, train_config, len(examples))
 

@@ -45,7 +45,8 @@ def peak_flops(device_kind: str) -> float | None:
 def mesh_peak_flops(mesh: Mesh) -> float | None:
     """Return the peak FLOP/s of all devices of a mesh, None where it is not known."""
     peaks = [peak_flops(device.device_kind) for device in mesh.devices.flat]
-    return None if None in peaks else sum(peaks)
+    known = [peak for peak in peaks if peak is not None]
+    return sum(known) if len(known) == len(peaks) else None
 
 
 class Clock:

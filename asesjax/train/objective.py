@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from asesjax import losses
-from asesjax.core.types import Batch, Params
+from asesjax.core.types import Params
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config, token_flops
 
@@ -24,8 +24,8 @@ class Objective:
     init: Callable[[jax.Array], Params]  # PRNG key -> parameters
     logical_axes: Callable[[], Params]  # names of every parameter's axes, as ``t5.logical_axes``
     # (params, batch, key, train section) -> sums of training; the key is None unless ``draws``
-    loss: Callable[[Params, Batch, jax.Array | None, Any], losses.LossSums]
-    evaluate: Callable[[Params, Batch, Any], losses.LossSums]  # deterministic
+    loss: Callable[[Params, dict[str, jax.Array], jax.Array | None, Any], losses.LossSums]
+    evaluate: Callable[[Params, dict[str, jax.Array], Any], losses.LossSums]  # deterministic
     draws: bool  # whether the training loss uses random numbers
     token_flops: Callable[[int, int], tuple[float, float]]  # as ``t5_config.token_flops``
 
@@ -63,7 +63,7 @@ def sequence_to_sequence(config: T5Config) -> Objective:
 def batch_loss(
     model_config: T5Config,
     params: Params,
-    batch: Batch,
+    batch: dict[str, jax.Array],
     dropout_key: jax.Array | None = None,
     z_loss: float = 0.0,
     label_smoothing: float = 0.0,

@@ -52,7 +52,8 @@ class Scheduled(NamedTuple):
     one program trains for any number of steps.
     """
 
-    count: jax.Array  # int32 scalar, updates so far
+    # int32 scalar, updates so far
+    count: jax.Array  # type: ignore[assignment]  # in place of tuple.count
     horizon: jax.Array  # float32 [2], as from the function
     learning_rate: jax.Array  # float32 scalar, of the last update
 
@@ -131,7 +132,8 @@ def without_frozen(train: Any, params: Params) -> Params:
 class Averaged(NamedTuple):
     """State of ``average``."""
 
-    count: jax.Array  # int32 scalar, updates so far
+    # int32 scalar, updates so far
+    count: jax.Array  # type: ignore[assignment]  # in place of tuple.count
     weights: Params  # that are trained; those of the TrainState are their average
     inner: Any  # state of the optimizer
 

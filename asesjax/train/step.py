@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from asesjax import losses
 from asesjax.core.errors import UserError
-from asesjax.core.types import Batch, Params
+from asesjax.core.types import Params
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.place import on_mesh, replicated
 from asesjax.train.objective import Objective, as_objective
@@ -49,7 +49,7 @@ class PerShape:
         """Trace the function for arrays of the arguments' shapes and shardings."""
         return self._jitted.lower(*arguments)
 
-    def __call__(self, state: Any, batch: Batch, *rest: Any) -> Any:
+    def __call__(self, state: Any, batch: dict[str, jax.Array], *rest: Any) -> Any:
         """Run the program of the batch's shape; compile it if it is new."""
         shape = (batch["encoder_input_tokens"].shape[1], batch["decoder_input_tokens"].shape[1])
         if shape not in self.programs:
@@ -78,7 +78,7 @@ def loss_and_gradients(
     model: T5Config | Objective,
     train: Any,
     params: Params,
-    batch: Batch,
+    batch: dict[str, jax.Array],
     key: jax.Array | None,
     split: Callable[[jax.Array], jax.Array] | None = None,
 ) -> tuple[losses.LossSums, jax.Array, Params]:
@@ -131,11 +131,12 @@ def make_train_step(
     ``metrics`` is a float32 vector, see ``METRICS``.
     """
     mesh = batch_sharding.mesh
+    assert isinstance(mesh, Mesh)
     objective = as_objective(model)
     parts_sharding = NamedSharding(mesh, PartitionSpec(None, *batch_sharding.spec))
     split = functools.partial(jax.lax.with_sharding_constraint, shardings=parts_sharding)
 
-    def step(state: TrainState, batch: Batch, key: jax.Array):
+    def step(state: TrainState, batch: dict[str, jax.Array], key: jax.Array):
         step_key = jax.random.fold_in(key, state.step) if objective.draws else None
         weights = training_weights(state.params, state.opt_state)
         sums, divisor, grads = loss_and_gradients(objective, train, weights, batch, step_key, split)
@@ -177,9 +178,10 @@ def make_eval_step(
 ) -> PerShape:
     """Build ``evaluate(params, batch)``, which returns ``LossSums`` as a float32 vector."""
     mesh = batch_sharding.mesh
+    assert isinstance(mesh, Mesh)
     objective = as_objective(model)
 
-    def evaluate(params: Params, batch: Batch):
+    def evaluate(params: Params, batch: dict[str, jax.Array]):
         return jnp.stack(objective.evaluate(params, batch, train))
 
     on = shardings(target).params, batch_sharding

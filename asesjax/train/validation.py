@@ -48,11 +48,11 @@ def validate(
         kind: [eval_fn(params, put_batch(mesh, batch)) for batch in mine]
         for kind, mine in batches.items()
     }
-    of_kind = {
+    of_kind: dict[str, Any] = {
         kind: LossSums(*np.sum(np.asarray(jax.device_get(mine), np.float64), axis=0).tolist())
         for kind, mine in totals.items()
     }
-    sums = LossSums(*map(sum, zip(*of_kind.values(), strict=True)))
+    sums = LossSums(*(sum(own) for own in zip(*of_kind.values(), strict=True)))
     mean = lambda total, weight: total / weight if weight else 0.0  # noqa: E731
     values = {
         "validation_loss": mean(sums.nll_sum, sums.weight_sum),

@@ -118,7 +118,8 @@ class Profile:
                 f"train.profile_steps must be the first and the last step to profile, such as "
                 f"(10, 15), or (0, 0); got {steps}"
             )
-        self._folder, (self._first, self._last), self._on = folder, steps, False
+        self._first, self._last = int(steps[0]), int(steps[1])
+        self._folder, self._on = folder, False
 
     def before(self, step: int) -> None:
         """Start, if the step that is dispatched next is to be profiled."""

@@ -7,12 +7,17 @@ from asesjax.core.errors import harmless
 from asesjax.core.types import AS, ES, FILLER, Segment
 
 # Colours in terminals and on pages, and names in legends. Other labels have the plain colour.
-TERMINAL = {ES: "\x1b[36m", AS: "\x1b[33m", FILLER: "\x1b[2m", "question": "\x1b[35m",
-            "answer": "\x1b[32m"}  # fmt: skip
-PAGE = {ES: "#cdeaf2", AS: "#ffe3a8", FILLER: "#f6f6f6", "question": "#e7d9f5",
-        "answer": "#d5efd3"}  # fmt: skip
-NAMES = {ES: "ES, extractive", AS: "AS, abstractive", FILLER: "not needed",
-         "question": "subquestion", "answer": "its answer", None: "no label"}  # fmt: skip
+TERMINAL: dict[str | None, str] = {
+    ES: "\x1b[36m", AS: "\x1b[33m", FILLER: "\x1b[2m", "question": "\x1b[35m",
+    "answer": "\x1b[32m",
+}  # fmt: skip
+PAGE: dict[str | None, str] = {
+    ES: "#cdeaf2", AS: "#ffe3a8", FILLER: "#f6f6f6", "question": "#e7d9f5", "answer": "#d5efd3",
+}  # fmt: skip
+NAMES: dict[str | None, str] = {
+    ES: "ES, extractive", AS: "AS, abstractive", FILLER: "not needed",
+    "question": "subquestion", "answer": "its answer", None: "no label",
+}  # fmt: skip
 _PLAIN = "#eeeeee"
 
 
@@ -43,7 +48,8 @@ def segments_html(segments: Sequence[Segment], question: str = "") -> str:
 def segments_page(title: str, chains: Sequence[tuple[str, Sequence[Segment]]]) -> str:
     """Write an HTML page of questions and their coloured chains, and a legend of their labels."""
     there = {segment.label for _, segments in chains for segment in segments}
-    labels = [*(label for label in NAMES if label in there), *sorted(there - NAMES.keys())]
+    others = sorted(label for label in there if label is not None and label not in NAMES)
+    labels = [*(label for label in NAMES if label in there), *others]
     legend = " ".join(
         f'<span style="background:{PAGE.get(label, _PLAIN)}">{NAMES.get(label, label)}</span>'
         for label in labels

@@ -33,7 +33,7 @@ def make_letters(settings: Any, split: str, n: int, seed: int) -> list[Record]:
 @functools.cache
 def words(n: int) -> tuple[str, ...]:
     """Return ``n`` made-up words, always the same."""
-    rng, found = random.Random("letters"), set()
+    rng, found = random.Random("letters"), set[str]()
     while len(found) < n:
         length = SHORTEST + pick(rng, LONGEST - SHORTEST + 1)
         first = pick(rng, 2)

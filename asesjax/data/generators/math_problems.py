@@ -96,7 +96,7 @@ def make_math(settings: Any, split: str, n: int, seed: int) -> list[Record]:
 def _draw(settings, rng: random.Random, n_steps: int) -> tuple:
     limit = settings.max_value
     values = [1 + draw.pick(rng, limit)]
-    steps = [("base", None, values[0])]
+    steps: list[tuple[str, int | None, int]] = [("base", None, values[0])]
     for _ in range(n_steps):
         others = [j for j, value in enumerate(values[:-1])
                   if settings.wording == "varied" and value + values[-1] <= limit]  # fmt: skip
@@ -154,7 +154,7 @@ def _write(settings, rng: random.Random, problem: tuple, test: bool) -> Record:
     def asked(i):
         return f"How many {many} does {names[i]} have?"
 
-    facts, computations, values = [], {}, []
+    facts, computations, values = [], {}, list[int]()
     for i, (relation, other, k) in enumerate(steps):
         second, term = (None, None) if other is None else (names[other], values[other])
         facts.append(fact(relation, names[i], names[i - 1], second, k))

@@ -68,7 +68,7 @@ def make_reports(settings: Any, split: str, n: int, seed: int) -> list[Record]:
 
 def _draw(settings, rng: random.Random, n_findings):
     sites = draw.shuffled(rng, range(len(SITES)))
-    findings = []
+    findings: list[tuple[Any, str | None, int, str | None]] = []
     for site in sites[:n_findings]:
         kind = KINDS[draw.pick(rng, len(KINDS))]
         size = 2 + draw.pick(rng, settings.max_value - 1)

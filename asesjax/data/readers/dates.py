@@ -55,7 +55,7 @@ def _date(text: str) -> datetime.date:
         month, day, year = map(int, text.split("/"))
         return datetime.date(year, month, day)
     name, day, year = text.split()
-    return datetime.date(int(year), _month(name), int(re.match(r"\d+", day)[0]))
+    return datetime.date(int(year), _month(name), int(re.findall(r"^\d+", day)[0]))
 
 
 def _month(name: str) -> int:

@@ -6,7 +6,7 @@ that they lead to, and raises ``BadRow`` for a question of another form.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from asesjax.core.errors import UserError
@@ -108,15 +108,15 @@ RULES: dict[str, Callable[[str], tuple[Chain, str]]] = {
 }
 
 
-def _rows(settings, file: Path, split: str) -> Iterator[tuple[int, Row | BadRow]]:
-    """Yield the rows whose places, from 0, <name>__default.json gives to a split."""
+def _rows(settings, file: Path, split: str) -> list[tuple[int, Row | BadRow]]:
+    """Return the rows whose places, from 0, <name>__default.json gives to a split."""
     path = file.with_name(f"{file.stem}__default.json")
     document, rows = read_document(path), list(read_rows(file, "json"))
     splits = document if isinstance(document, dict) else {}
     places = [splits.get(name) for name in ("train", "test")]
     if not all(isinstance(own, list) and all(type(n) is int for n in own) for own in places):
         raise UserError(f"{path} must hold 'train' and 'test', lists of places in {file.name}")
-    if sorted(n for own in places for n in own) != list(range(len(rows))):
+    if sorted(n for own in places for n in own or ()) != list(range(len(rows))):
         raise UserError(
             f"{path} must give each of the {len(rows)} rows of {file.name} to one split, once"
         )

@@ -12,7 +12,7 @@ from asesjax.core.options import Config, option, section
 from asesjax.core.stages import Stage
 from asesjax.core.types import AS, ES, LABELS, Example
 from asesjax.data.corpus import EncodedRecord, need_tokens
-from asesjax.data.examples import make_example
+from asesjax.data.examples import Ids, make_example
 from asesjax.data.vocab import Vocabulary
 from asesjax.decode.spec import DecodePlan, Turn
 from asesjax.methods.ases.scoring import chain_pieces, score_records, segment_scored
@@ -58,7 +58,7 @@ class AsEs(Method):
     """What both paths share."""
 
     Options = AsEsOptions
-    turns = (Turn(),)
+    turns: tuple[Turn, ...] = (Turn(),)
 
     def __init__(self, name: str, config: Config):
         super().__init__(name, config)
@@ -202,7 +202,7 @@ def segment_examples(
     for i, (label, start, end) in enumerate(zip(labels, cuts, cuts[1:], strict=False)):
         need_tokens(ids[start:end], record.record, f"segment {i + 1}", record.chain.text)
         last = i == len(labels) - 1
-        target = [ids[start:end], [vocab.sentinel(0)] if last and closes else []]
+        target: list[Ids] = [ids[start:end], [vocab.sentinel(0)] if last and closes else []]
         weights = np.full(sum(map(len, target)) + 1, gamma if label == AS else 1.0, np.float32)
         if own is not None:
             weights[: end - start] *= own[held][start:end]

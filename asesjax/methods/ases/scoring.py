@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,14 +47,18 @@ def score_records(
     segment, chains = config.segment, [chain_pieces(record, config) for record in plain]
     tokens: Iterator[tuple] = iter([(None, None, None)] * len(plain))
     if scorer is not None:
-        tokens = _token_scores(records, [p for _, p in chains], segment.given, vocab, scorer)
+        assert vocab is not None
+        encoded = [one for one in records if isinstance(one, EncodedRecord)]
+        tokens = _token_scores(encoded, [p for _, p in chains], segment.given, vocab, scorer)
     names = [name for name in SCORES if scorer is not None or not SCORES.get(name).needs_model]
     scored = []
-    for record, (text, pieces), own in zip(plain, chains, tokens, strict=True):
+    for record, (text, pieces), (nll, entropy, of_token) in zip(
+        plain, chains, tokens, strict=True
+    ):
         texts = piece_texts(text, pieces)
         words = [count_words(piece) for piece in texts]
-        chain = ScoreInput(record.question, texts, config.evaluate.language, words, *own,
-                           reduce=segment.reduce)  # fmt: skip
+        chain = ScoreInput(record.question, texts, config.evaluate.language, words, nll,
+                           entropy, of_token, segment.reduce)  # fmt: skip
         scores = {name: SCORES.get(name).function(chain).tolist() for name in names}
         scored.append(ScoredRecord(record.id, text, pieces, scores))
     return scored
@@ -113,7 +118,7 @@ def _token_scores(
     examples, places = [], []  # targets; the record of each, and the pieces of its tokens
     for i, (record, own) in enumerate(zip(records, pieces, strict=True)):
         ids, of_token = record.chain.ids, record.chain.piece_of_tokens(own)
-        changes = [] if given == "question" else np.flatnonzero(np.diff(of_token)) + 1
+        changes: Any = [] if given == "question" else np.flatnonzero(np.diff(of_token)) + 1
         starts = [0, *(int(change) for change in changes), len(ids)]
         for start, end in zip(starts, starts[1:], strict=False):
             context = [record.question.ids, ids[: 0 if given == "piece" else start]]

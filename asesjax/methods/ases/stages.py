@@ -198,7 +198,7 @@ def segment_pieces(run: Run, at: Labelling = PLAIN) -> None:
             labels = [row.labels for row in rows]
             summary |= balance(labels)
             run.say(f"  {options.strategy} at beta {summary['beta']:g}: {_shares(summary)}")
-            if wrong := lopsided([row.scores for row in rows], labels, score.threshold):
+            if wrong := lopsided([row.scores or () for row in rows], labels, score.threshold):
                 run.say(f"  WARNING: {wrong}")
             warn_of_turns(run, labels, at)
             gold = [record.gold for record in records]
@@ -233,7 +233,9 @@ def segment_report(run: Run) -> ReportPart:
     found: dict[Labelling, list[str]] = {}
     for row in labelled_rows(run.config):
         found.setdefault(row.labelling, []).append(row.name)
-    columns, facts, lines = {}, {}, []
+    columns: dict[str, dict[str, Any]] = {}
+    facts: dict[str, Any] = {}
+    lines: list[str] = []
     for at, rows in found.items():
         own = read_json(run / f"{at.segments}/summary.json")
         own |= {"rows": rows, "scorers": read_json(run / f"{at.scores}/scorers.json", list)}

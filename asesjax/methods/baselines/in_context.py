@@ -117,7 +117,7 @@ class InContext(Method):
         for one, shown in zip(
             records, worked_examples(asked, pool, self.options.shots), strict=True
         ):
-            yield [self.examples(one._replace(annotations={"shown": shown}), vocab)]
+            yield [self.examples(one._replace(annotations={"shown": np.asarray(shown)}), vocab)]
 
     def prepare_requests(
         self, trained: TrainedMethod, request: Request, generate_fn: GenerateFn

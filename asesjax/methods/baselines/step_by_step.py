@@ -57,8 +57,8 @@ class StepByStep(Method):
                 inputs=join_ids(mark, example.inputs),
             )
             for example, kind, weight, mark in zip(
-                (answer, rationale), ("answer", "rationale"), np.float32(weights), marks,
-                strict=True,
+                (answer, rationale), ("answer", "rationale"), np.asarray(weights, np.float32),
+                marks, strict=True,
             )
         ]}  # fmt: skip
 

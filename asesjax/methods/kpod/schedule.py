@@ -21,7 +21,7 @@ the last stage becomes a target at once.
 import math
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,7 +42,8 @@ class Schedule(NamedTuple):
 
 
 def step_difficulties(
-    losses: Sequence[float], ends: Sequence[int], weights: Sequence[float] | None
+    losses: Sequence[float] | np.ndarray, ends: Sequence[int] | np.ndarray,
+    weights: Sequence[float] | np.ndarray | None,
 ) -> np.ndarray:
     """Return the difficulty of each step, equation 8: a weighted mean of its tokens' losses.
     ``losses`` are in nats, ``ends`` says where steps end, and ``weights`` in [0, 1] act through a
@@ -142,7 +143,7 @@ def select(
         # Sorted by cost in each cluster, equal costs by place.
         order = fits[np.lexsort((fits, costs[fits], clusters[fits]))]
         queues = np.split(order, np.flatnonzero(np.diff(clusters[order])) + 1)
-        found = {
+        found: dict[str, Any] = {
             "density": _greedy(queues, costs, budget, beta, by_density=True),
             "gain": _greedy(queues, costs, budget, beta, by_density=False),
             "single": fits[[np.argmax(costs[fits])]],
@@ -156,7 +157,7 @@ def select(
 def _greedy(queues, costs, budget: float, beta: float, by_density: bool) -> list[int]:
     """Take question after question: of each cluster the cheapest, or the dearest that fits."""
     queues = [deque(zip(costs[ids].tolist(), ids.tolist(), strict=True)) for ids in queues]
-    taken, picks = [0] * len(queues), []
+    taken, picks = [0] * len(queues), list[int]()
     while True:
         check_stop()
         offers = []

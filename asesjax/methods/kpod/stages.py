@@ -127,7 +127,10 @@ def train_weights(run: Run) -> None:
     loss = weight_loss(run.config.kpod, vocab, [*examples, *validation], shape)
     start, place = load_start(run, model), run.config.kpod.predictor_from
     if start is not None or place:
-        begun = load_described(run, describe_start(place), shape) if place else None
+        begun = None
+        if place:
+            assert shape is not None  # a checkpoint has one
+            begun = load_described(run, describe_start(place), shape)
         make = jax.jit(functools.partial(keypoint.from_student, model, predictor=shape))
         start = untouched(run, model) if start is None else start
         start = make(start, jax.random.key(run.config.seed), trained=begun)

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asesjax import losses
-from asesjax.core.types import Batch, Example, Params
+from asesjax.core.types import Example, Params
 from asesjax.data.corpus import EncodedRecord
 from asesjax.data.examples import make_example
 from asesjax.data.vocab import Vocabulary
@@ -103,7 +103,7 @@ def batch_sums(
     config: T5Config,
     settings: WeightLoss,
     params: Params,
-    batch: Batch,
+    batch: dict[str, jax.Array],
     key: jax.Array,
     train: Any,
     is_training: bool = True,
@@ -222,7 +222,7 @@ def _answers(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def token_weights(config: T5Config, params: Params, batch: Batch) -> jax.Array:
+def token_weights(config: T5Config, params: Params, batch: dict[str, jax.Array]) -> jax.Array:
     """Return the probability w of each token of the rationale, float32 [B, T]; 1 for tokens of the
     answer, 0 for padding.
     """

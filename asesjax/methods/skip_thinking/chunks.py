@@ -31,7 +31,7 @@ from asesjax.core.errors import UserError
 from asesjax.core.options import Config
 from asesjax.core.types import Example
 from asesjax.data.corpus import EncodedRecord
-from asesjax.data.examples import make_example
+from asesjax.data.examples import Ids, make_example
 from asesjax.data.vocab import Vocabulary
 from asesjax.methods.skip_thinking.options import ChunkOptions
 from asesjax.segment.pieces import Piece, split_sentences
@@ -149,7 +149,7 @@ def chunk_example(
 ) -> Example:
     """Make the example of a stage (from 0): the sentences [start, end), given those before."""
     early = end == len(sentences) and stage < len(marks.stages) - 1
-    context = [[marks.stages[stage]], question, sentences.run(0, start)]
+    context: list[Ids] = [[marks.stages[stage]], question, sentences.run(0, start)]
     return make_example(
         vocab, name, context, [sentences.run(start, end)], "chunk", marks.answer if early else None
     )
@@ -168,7 +168,7 @@ def chunk_examples(
         chunk_example(vocab, marks, f"{name}/{stage + 1}", question, sentences, stage, start, end)
         for stage, (start, end) in enumerate(zip(boundaries, boundaries[1:], strict=False))
     ]
-    context = [[marks.answer], question, sentences.run(0, len(sentences))]
+    context: list[Ids] = [[marks.answer], question, sentences.run(0, len(sentences))]
     answer = make_example(vocab, f"{name}/answer", context, [sentences.answer], "answer")
     return [*examples, answer]
 
@@ -196,7 +196,7 @@ def skip_examples(
         return [make_example(vocab, f"{name}/skip", [[marks.skip], question], target, "skip")]
     own = [*(marks.stages[m] for m in kept), marks.answer]  # of each segment behind the first
     leads = [[marks.skip], *([marks.skip, mark] for mark in own)]
-    targets = [[], *runs, sentences.answer]
+    targets: list[Ids] = [[], *runs, sentences.answer]
     return [
         make_example(vocab, f"{name}/skip-{i}", [lead, question, *runs[: max(i - 1, 0)]], [target],
                      "skip", end)

@@ -9,7 +9,7 @@ from asesjax.core.options import Config, reads
 from asesjax.core.stages import Stage
 from asesjax.core.types import Example
 from asesjax.data.corpus import EncodedRecord
-from asesjax.data.examples import make_example
+from asesjax.data.examples import Ids, make_example
 from asesjax.data.vocab import Vocabulary
 from asesjax.decode.spec import DecodePlan, Prompt, Turn
 from asesjax.methods.method import METHODS, Method, ReportPart
@@ -149,7 +149,7 @@ class FullThinking(_Chunks):
 
     def items(self, record: EncodedRecord, vocab: Vocabulary) -> list[Example]:
         """The whole chain, and some of the chunk-wise examples."""
-        context = [[make_marks(self.options, vocab).full], record.question.ids]
+        context: list[Ids] = [[make_marks(self.options, vocab).full], record.question.ids]
         own = make_example(vocab, f"{record.record.id}/full", context, [record.chain.ids], "full")
         return [own, *some_of(self.chunked(record, vocab), self.config.skip.mix)]
 

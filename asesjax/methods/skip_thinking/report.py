@@ -103,8 +103,8 @@ def written(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         gold = [Segment(*pair) for pair in row["gold"]]
         golds.append(sentence_labels("".join(segment.text for segment in gold), gold))
     filler = {sentence for gold in golds for sentence, label in gold if label == FILLER}
-    total: Counter[str] = Counter()
-    present: Counter[str] = Counter()
+    total: Counter[str | None] = Counter()
+    present: Counter[str | None] = Counter()
     n_written = n_filler = filler_gone = 0
     for row, gold in zip(rows, golds, strict=True):
         text = row["chain"]
@@ -134,7 +134,7 @@ def _labels_left_out(row: dict[str, Any], gold: Sequence[Segment]) -> tuple[Coun
     for chunk in row["chunks"]:
         ends.append(ends[-1] + len(chunk))
     labels = [label for _, label in sentence_labels(text, gold)]
-    total, gone = Counter(labels), Counter()
+    total, gone = Counter(labels), Counter[str | None]()
     for piece, label in zip(split_sentences(text), labels, strict=True):
         m = next(m for m, end in enumerate(ends[1:]) if piece.start < end)
         gone[label] += m not in kept

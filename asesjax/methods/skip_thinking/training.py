@@ -7,7 +7,7 @@ methods that come after it those in ``chunks/<split>.npz``. A variant has ``chun
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -144,7 +144,8 @@ def _search(run: Run, method: Method, vocab: Vocabulary, k: int, step: int) -> N
     """Write the boundaries of phase k, with the student as it is after a step."""
     params = {"main": load_role(run, method, "main", step)}
     student = TrainedMethod(method, model_config(run, vocab), params, vocab)
-    folder, summary = run / chunk_folder(method.name) / str(k), {}
+    folder = run / chunk_folder(method.name) / str(k)
+    summary: dict[str, Any] = {}
     began = time.perf_counter()
     for split in SPLITS:
         samples = read_samples(run, split, _phase_file(method, k - 1))

@@ -15,7 +15,7 @@ from asesjax.core.errors import UserError
 from asesjax.core.options import Config
 from asesjax.core.types import Example, Record
 from asesjax.data.corpus import EncodedRecord
-from asesjax.data.examples import join_ids, make_example
+from asesjax.data.examples import Ids, join_ids, make_example
 from asesjax.data.vocab import Vocabulary
 from asesjax.decode.spec import DecodePlan, Limits, Prompt, Turn
 from asesjax.methods.method import METHODS, GenerateFn, Method, Request, TrainedMethod
@@ -38,7 +38,7 @@ class Socratic(Method):
     """Two sets of parameters, and a third where guides are written."""
 
     Options = SocraticOptions
-    roles = ("decomposer", "solver")
+    roles: tuple[str, ...] = ("decomposer", "solver")
     solver = "solver"
 
     def __init__(self, name: str, config: Config):
@@ -104,7 +104,7 @@ class Socratic(Method):
                 "with socratic.plan=whole a chain begins with what was planned, so there is no "
                 "place for a prefix; leave it out, or set socratic.plan=step"
             )
-        more = [()] * len(request.questions) if guides is None else guides
+        more: Sequence[Ids] = [()] * len(request.questions) if guides is None else guides
         heads = [join_ids(leads.ask, q, guide)
                  for q, guide in zip(request.questions, more, strict=True)]  # fmt: skip
         return self.with_plans(generate_fn(self.roles[0], heads), vocab, request)
@@ -119,7 +119,8 @@ class Socratic(Method):
             role = PLANNER if PLANNER in self.roles else self.roles[0]
             lead = self.leads(vocab).guide
             return generate_fn(role, [join_ids(lead, q) for q in request.questions])
-        for record in request.records or [None]:
+        records: Sequence[Record | None] = request.records or [None]
+        for record in records:
             if record is None or not (record.steps or record.rationale):
                 raise UserError(
                     f"socratic.guidance={self.options.guidance} shows the decomposer the gold "
@@ -144,7 +145,7 @@ class Socratic(Method):
         for row, plan in enumerate(plans):
             pieces = np.split(plan, np.flatnonzero(plan == vocab.sentinel(1)))
             pieces = [piece[piece != vocab.sentinel(1)] for piece in pieces]
-            given = []
+            given: list[np.ndarray] = []
             for piece in filter(len, pieces):
                 room = min(_bound(limits.max_segment_tokens, row, len(given)),
                            _bound(limits.max_chain_tokens, row))  # fmt: skip
@@ -187,7 +188,7 @@ class SocraticUnified(Socratic):
 
 def _bound(limit: int | np.ndarray, row: int, place: int = 0) -> int:
     """The bound of a row, and where segments have their own, of the segment at a place."""
-    own = np.atleast_1d(limit if np.ndim(limit) == 0 else limit[row])
+    own = np.atleast_1d(limit if np.ndim(limit) == 0 else np.asarray(limit)[row])
     return int(own[min(place, len(own) - 1)])
 
 
