@@ -42,10 +42,14 @@ def vocab():
     return train_vocabulary(texts, 90, extra_ids=12)
 
 
+BOUNDS = {"decode.max_rounds": "16", "decode.max_segment_tokens": "64",
+          "decode.max_chain_tokens": "256"}  # fmt: skip
+
+
 def configured(**fields):
     section = {"write": "skip", "mix": "skip", "packed_length": "train"}
     named = {f"{section.get(name, 'chunk')}.{name}": str(v) for name, v in fields.items()}
-    return finish(base_config(), named)
+    return finish(base_config(), BOUNDS | named)
 
 
 def made(name, vocab, record=RECORD, notes=None, **fields):

@@ -80,10 +80,14 @@ def vocab():
     return train_vocabulary([*texts, "ask: solve: guide:"] * 4, 400, extra_ids=4)
 
 
+BOUNDS = {"decode.max_rounds": "16", "decode.max_segment_tokens": "64",
+          "decode.max_chain_tokens": "256"}  # fmt: skip
+
+
 def configured(**fields):
     sections = {name: section for section, names in SECTIONS.items() for name in names}
     named = {f"{sections.get(name, 'socratic')}.{name}": str(v) for name, v in fields.items()}
-    return finish(base_config(), named)
+    return finish(base_config(), BOUNDS | named)
 
 
 def made(record, vocab, config, unified=False):

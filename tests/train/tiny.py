@@ -91,10 +91,10 @@ def stop_after(patch, step):
 
     real = StepTimes.waits
 
-    def waits(self, following, now):
+    def waits(self, following, now, *what):
         if following == step + 1:
             raise Preempted(f"stopped after step {step}")
-        real(self, following, now)
+        real(self, following, now, *what)
 
     patch.setattr(StepTimes, "waits", waits)
 
