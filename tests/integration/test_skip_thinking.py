@@ -22,7 +22,7 @@ from asesjax.methods.skip_thinking import training as chunks
 from asesjax.methods.skip_thinking.search import objective
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
-from asesjax.run import Run, load_method, load_role
+from asesjax.run import Run, load_method, load_role, with_lengths
 from asesjax.train.watch import StepTimes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,7 +129,7 @@ def same_as(workdir, finished):
 def test_training_stopped_within_a_phase_resumes_to_the_same_bits(
     finished, tmp_path, stop, monkeypatch
 ):
-    def waits(self, following, now):
+    def waits(self, following, now, *what):
         if following == stop + 1:
             raise Preempted(f"stopped after step {stop}")
 
@@ -259,7 +259,8 @@ def wild(finished):
     marks = [vocab.eos_id, vocab.sentinel(run.config.chunk.mark_from + 4)]
     kernel = params["decoder"]["logits_dense"]["kernel"]
     params["decoder"]["logits_dense"]["kernel"] = kernel.at[:, marks].multiply(2.0)
-    return run, TrainedMethod(make_method("cwt", run.config), model, {"main": params}, vocab)
+    method = with_lengths(run, make_method("cwt", run.config))
+    return run, TrainedMethod(method, model, {"main": params}, vocab)
 
 
 def judge(text, answer="", metric="", marker=""):
