@@ -175,7 +175,7 @@ def seen_of_finished(workdir, capfd, patch):
     return seen
 
 
-def would_run(stages, workdir, redo, say, before):
+def would_run(stages, workdir, redo, say, before, **rest):
     def goes(stage):
         def run():
             raise Goes(stage.name)
@@ -183,7 +183,7 @@ def would_run(stages, workdir, redo, say, before):
         return run
 
     stages = [dataclasses.replace(stage, run=goes(stage)) for stage in stages]
-    return run_stages(stages, workdir, redo, say, before)
+    return run_stages(stages, workdir, redo, say, before, **rest)
 
 
 def seen_of_half(workdir, capfd, patch):
