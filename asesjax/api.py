@@ -41,8 +41,8 @@ from asesjax.methods.ases.scoring import score_records, segment_scored
 from asesjax.methods.method import Request, TrainedMethod, make_method
 from asesjax.run import Run, keep_programs, load_method, one_seed, own_mesh, trained
 from asesjax.seeds import execute_seeds
-from asesjax.segment.label import merge_segments
-from asesjax.segment.score import BEST_WITHOUT_MODEL
+from asesjax.segmentation.label import merge_segments
+from asesjax.segmentation.score import BEST_WITHOUT_MODEL
 
 
 def train(

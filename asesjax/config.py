@@ -31,9 +31,9 @@ import asesjax.data.sources
 import asesjax.decode.options
 import asesjax.evals.options
 import asesjax.models.presets
-import asesjax.segment.options
+import asesjax.segmentation.options
 import asesjax.sharding.mesh
-import asesjax.train.options  # noqa: F401
+import asesjax.training.options  # noqa: F401
 from asesjax import methods
 from asesjax.core.errors import UserError, nearest, unknown
 from asesjax.core.files import read_json, write_json
@@ -53,7 +53,7 @@ from asesjax.core.options import (
 from asesjax.core.registry import Registry
 from asesjax.data.options import TRAINED
 from asesjax.methods.method import METHODS, method_class
-from asesjax.train.describe import fill_starts
+from asesjax.training.describe import fill_starts
 
 __all__ = ["base_config", "load_config", "finish", "flatten", "Config"]
 _LONGEST_NAME = 100  # of a row of the table

@@ -56,9 +56,9 @@ from asesjax.run import (
     one_seed,
     student_run,
 )
-from asesjax.train.duration import length
-from asesjax.train.optim import check
-from asesjax.train.options import DECODED
+from asesjax.training.duration import length
+from asesjax.training.optim import check
+from asesjax.training.options import DECODED
 
 
 def open_run(

@@ -29,8 +29,8 @@ from asesjax.models.presets import configured
 from asesjax.models.t5_config import T5Config, token_flops
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.place import param_shardings, rules
-from asesjax.train.checkpoint import restore_params
-from asesjax.train.describe import Description, describe_start
+from asesjax.training.checkpoint import restore_params
+from asesjax.training.describe import Description, describe_start
 
 LENGTHS = "lengths.json"  # bounds of decoding that were chosen from the data, by row
 

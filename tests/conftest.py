@@ -35,7 +35,7 @@ def room_for_programs():
     """The tests compile thousands of programs, more than one process can hold."""
     yield
     from asesjax.core.programs import drop_programs
-    from asesjax.train import loop
+    from asesjax.training import loop
 
     if drop_programs():
         loop._programs.cache_clear()

@@ -14,27 +14,27 @@ from asesjax.config import base_config
 from asesjax.core.errors import UserError
 from asesjax.data.registry import SOURCES
 from asesjax.methods.method import METHODS
-from asesjax.segment.score import SCORES
+from asesjax.segmentation.score import SCORES
 
 PACKAGE = Path(__file__).resolve().parents[1] / "asesjax"
 
 # What each layer may import from the package besides itself, those of lower layers included.
 LOWER = {
     "core": (),
-    "segment": ("core",),
-    "data": ("segment",),
+    "segmentation": ("core",),
+    "data": ("segmentation",),
     "models": ("core",),
     "sharding": ("core",),
     "losses": ("core",),
-    "train": ("data", "models", "sharding", "losses"),
+    "training": ("data", "models", "sharding", "losses"),
     "decode": ("data", "models", "sharding", "losses"),
-    "methods": ("train", "decode"),
+    "methods": ("training", "decode"),
     "evals": ("methods",),
     "viz": ("core",),
     "run": ("evals",),
     "jobs": ("run", "viz"),
     "rooms": ("jobs",),  # of methods, see below
-    "config": ("data", "train", "decode", "methods", "evals"),  # finds the rooms by itself
+    "config": ("data", "training", "decode", "methods", "evals"),  # finds the rooms by itself
     "experiment": ("jobs", "config"),
     "seeds": ("experiment",),
     "sweeps": ("seeds",),
@@ -145,9 +145,9 @@ HOMONYMS = {
     "file": ("cli/segment.py", "evals", "jobs", "core/options.py"),
     "svamp": ("data/readers/palm.py",),  # a folder there
     # a metric of predictions
-    "bleu": ("evals", "viz", "seeds.py", "tasks", "train/options.py", "jobs/curve.py",
+    "bleu": ("evals", "viz", "seeds.py", "tasks", "training/options.py", "jobs/curve.py",
              "experiment.py"),
-    "loss": ("train", "viz"),  # of training
+    "loss": ("training", "viz"),  # of training
 }  # fmt: skip
 
 
@@ -211,7 +211,7 @@ def test_core_path_without_heavy_packages():
             "import sys",
             f"for name in {sorted(HEAVY)!r}: sys.modules[name] = None",
             "import asesjax, asesjax.experiment, asesjax.cli.main",
-            "import asesjax.models.t5, asesjax.train.loop",
+            "import asesjax.models.t5, asesjax.training.loop",
             "import asesjax.decode.iterative, asesjax.decode.score",
             "import asesjax.data.vocab, asesjax.data.batching",
         ]

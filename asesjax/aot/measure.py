@@ -11,7 +11,7 @@ from asesjax.aot.hlo import Traffic, read
 from asesjax.aot.programs import Program
 from asesjax.aot.topology import GIB, Chip
 from asesjax.core.errors import UserError
-from asesjax.train.meter import peak_flops
+from asesjax.training.meter import peak_flops
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
 

@@ -1,5 +1,5 @@
 """The programs of a run, lowered for devices that are only described: no array is ever made. They
-are the functions of ``train.loop`` and ``decode.predict``, with shapes in the place of arrays.
+are the functions of ``training.loop`` and ``decode.predict``, with shapes in the place of arrays.
 """
 
 import dataclasses
@@ -30,9 +30,9 @@ from asesjax.models.t5_config import token_flops
 from asesjax.run import Run, decoding_shapes, own_mesh, placed_shapes
 from asesjax.sharding.mesh import AXES, make_mesh
 from asesjax.sharding.place import batch_sharding, on_mesh, replicated
-from asesjax.train.optim import make_optimizer
-from asesjax.train.state import state_target
-from asesjax.train.step import check_batch_size, make_train_step
+from asesjax.training.optim import make_optimizer
+from asesjax.training.state import state_target
+from asesjax.training.step import check_batch_size, make_train_step
 
 _STEPS = 1000  # of the schedule: a constant in the program
 _EXAMPLES_A_ROW = 32  # of a packed batch, the second axis of example_index: a few bytes

@@ -22,7 +22,7 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Memory and peak rates of a chip; its FLOP/s are in ``train.meter``."""
+    """Memory and peak rates of a chip; its FLOP/s are in ``training.meter``."""
 
     # bytes that the compiler gives to a program (the chip has a little more); None if unknown
     hbm: int | None

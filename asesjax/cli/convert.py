@@ -64,8 +64,8 @@ def main(args: argparse.Namespace) -> None:
 
 def _from_hf(args: argparse.Namespace) -> None:
     from asesjax.models.hf_io import load_params
-    from asesjax.train.checkpoint import save_params
-    from asesjax.train.describe import describe_hf
+    from asesjax.training.checkpoint import save_params
+    from asesjax.training.describe import describe_hf
 
     if Path(args.out).exists():
         raise UserError(f"{args.out} exists; nothing is overwritten, give another --out")
@@ -93,8 +93,8 @@ def _to_hf(args: argparse.Namespace) -> None:
 
     from asesjax.models import t5
     from asesjax.models.hf_io import save_hf
-    from asesjax.train.checkpoint import restore_params
-    from asesjax.train.describe import describe_start
+    from asesjax.training.checkpoint import restore_params
+    from asesjax.training.describe import describe_start
 
     dtype = args.dtype or "float32"
     if dtype not in DTYPES:

@@ -21,9 +21,9 @@ from asesjax.methods.ases.scoring import score_records, segment_scored
 from asesjax.methods.method import Method, make_method
 from asesjax.methods.token_weights import TOKEN_WEIGHTS
 from asesjax.run import Run
-from asesjax.segment.label import merge_segments
-from asesjax.segment.records import SegmentedRecord, read_segments
-from asesjax.segment.score import NEEDS_NO_MODEL, SCORES
+from asesjax.segmentation.label import merge_segments
+from asesjax.segmentation.records import SegmentedRecord, read_segments
+from asesjax.segmentation.score import NEEDS_NO_MODEL, SCORES
 from asesjax.viz.data import example_text, histogram_text, length_figure
 from asesjax.viz.segments import segments_page, segments_text
 from asesjax.viz.tables import format_table

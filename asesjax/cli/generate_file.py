@@ -61,7 +61,7 @@ from asesjax.evals.runner import (
 )
 from asesjax.methods.method import Method, Request, make_method
 from asesjax.run import Run, load_method, role_folder, run_mesh, with_lengths
-from asesjax.train.checkpoint_files import find_whole
+from asesjax.training.checkpoint_files import find_whole
 
 # Chains in a chunk, and how many times those that are written at once they are at least: at the
 # end of a chunk some slots of the engine wait for the last chains.

@@ -16,7 +16,7 @@ from asesjax.core.errors import UserError, harmless
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    from asesjax.segment.score import SCORES
+    from asesjax.segmentation.score import SCORES
 
     parser.add_argument("--config", metavar="FILE.py[:ARG]", help="config file")
     parser.add_argument("--workdir", help="folder of a run")
@@ -57,9 +57,9 @@ def _segment_file(args: argparse.Namespace) -> Path:
     from asesjax.data.sources import load_records
     from asesjax.evals.answers import judge
     from asesjax.methods.ases.scoring import score_records, segment_scored
-    from asesjax.segment.label import balance, lopsided
-    from asesjax.segment.records import write_segments
-    from asesjax.segment.score import SCORES
+    from asesjax.segmentation.label import balance, lopsided
+    from asesjax.segmentation.records import write_segments
+    from asesjax.segmentation.score import SCORES
 
     if not args.output:
         raise UserError("--input needs --output, the segments file to write")
@@ -89,8 +89,8 @@ def _segment_file(args: argparse.Namespace) -> Path:
 def _show(path: Path, n: int, page: str | None) -> None:
     """Print the first n chains, and write all as a page where one is named."""
     from asesjax.core.files import write_text
-    from asesjax.segment.label import merge_segments
-    from asesjax.segment.records import read_segments
+    from asesjax.segmentation.label import merge_segments
+    from asesjax.segmentation.records import read_segments
     from asesjax.viz.segments import segments_page, segments_text
 
     _, rows = read_segments(path)

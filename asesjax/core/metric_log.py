@@ -69,7 +69,7 @@ class MetricLog:
 
     @contextlib.contextmanager
     def _failing(self, name: str) -> Iterator[None]:
-        """Let the run go on without a tracker that fails, which is no fault of the run's."""
+        """Let the run continue without a tracker that fails, which is no fault of the run's."""
         if name == _KEPT:
             with self._writing():
                 yield

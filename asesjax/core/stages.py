@@ -171,7 +171,7 @@ def _compare(
         elif record and (wrong := changed_files(workdir, record.get("files", {}))):
             stale[stage.name] = "; ".join(text for _, text in wrong[:5])
             stale[stage.name] += f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-            # What training needs to go on lies beside, and what it reads elsewhere.
+            # What training resumes from lies beside, and what it reads elsewhere.
             inside = all(name.startswith("roles/") for name, _ in wrong)
             names = [name for name, _ in wrong] if inside else stage.outputs
             aside[stage.name] = [*names, _record(stage)]

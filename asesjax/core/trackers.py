@@ -127,7 +127,7 @@ class TensorBoard:
         """Write numbers, texts, and of "test" also HParams."""
         from tensorboardX.summary import hparams, text
 
-        numbers = {f"{kind}/{name}": x for name, x in values.items() if isinstance(x, int | float)}
+        numbers = _numbers(kind, values)
         scalars = [self._summary.Value(tag=name, simple_value=x) for name, x in numbers.items()]
         self._add(step=step, summary=self._summary(value=scalars))
         for name, value in values.items():
@@ -167,16 +167,13 @@ class Wandb:
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Log numbers and a table of texts; the numbers of "test" are the run's summary."""
-        out: dict[str, Any] = {
-            f"{kind}/{name}": x for name, x in values.items() if isinstance(x, int | float)
-        }
+        numbers = _numbers(kind, values)
         texts = [[name, x] for name, x in values.items() if isinstance(x, str)]
-        if texts:
-            out[f"{kind}/texts"] = self._wandb.Table(columns=["name", "text"], data=texts)
+        table = self._wandb.Table(columns=["name", "text"], data=texts) if texts else None
         # W&B leaves out steps that it has, which a resumed run repeats to the same numbers.
-        self._run.log(out, step=step)
+        self._run.log(numbers | ({f"{kind}/texts": table} if table else {}), step=step)
         if kind == "test":
-            self._run.summary.update({name: x for name, x in out.items() if name[-6:] != "/texts"})
+            self._run.summary.update(numbers)
 
     def flush(self) -> None:
         """Nothing to do: its own process has what was logged."""
@@ -184,6 +181,10 @@ class Wandb:
     def close(self) -> None:
         """End the run here; W&B sends what is left."""
         self._run.finish()
+
+
+def _numbers(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{kind}/{name}": x for name, x in values.items() if isinstance(x, int | float)}
 
 
 def _simple(fields: Mapping[str, Any]) -> dict[str, Any]:

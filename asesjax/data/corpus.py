@@ -20,7 +20,7 @@ from asesjax.core.types import Record
 from asesjax.data.examples import chain_text
 from asesjax.data.sources import read_records
 from asesjax.data.vocab import Vocabulary
-from asesjax.segment.pieces import Piece
+from asesjax.segmentation.pieces import Piece
 
 _TEXTS = ("question", "chain")
 

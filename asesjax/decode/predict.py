@@ -47,8 +47,7 @@ class Decoder:
     """How questions are run through the device. Only ``int8`` changes what is written."""
 
     batch_size: int  # questions written at once (by each role)
-    # lengths to pad questions to, rising; the engine pads all to one
-    buckets: tuple[int, ...]
+    buckets: tuple[int, ...]  # lengths to pad questions to, rising; the engine pads all to one
     encode_rows: int = 0  # contexts the engine encodes at once; 0 for an eighth of the slots
     context_lengths: tuple[int, ...] = (64, 128, 192)  # to pad contexts to, besides the longest
     int8: bool = False  # round weights to int8 first (``models.layers``)
@@ -131,6 +130,8 @@ def stream(
     UserError for an empty question, one longer than the largest bucket, or bounds out of range,
     before anything is generated.
     """
+    if not decoder.buckets:
+        raise UserError("decode.question_buckets must have a length")
     for index, question in enumerate(questions):
         if not 1 <= len(question) <= max(decoder.buckets):
             raise UserError(

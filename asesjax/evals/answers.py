@@ -25,7 +25,7 @@ from asesjax.evals.numbers import (
     value,
     whole_number,
 )
-from asesjax.segment.pieces import split_sentences
+from asesjax.segmentation.pieces import split_sentences
 
 METRICS = ("numeric", "math", "choice", "yes_no", "exact", "authors")
 MARKER = "the answer is"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from asesjax.core.types import Segment
-from asesjax.segment.label import gold_labels
-from asesjax.segment.pieces import Piece, piece_texts, split_sentences
+from asesjax.segmentation.label import gold_labels
+from asesjax.segmentation.pieces import Piece, piece_texts, split_sentences
 
 
 class FirstWrong(NamedTuple):

@@ -20,7 +20,7 @@ from asesjax.decode.predict import Decoder, Generated, predict, stream
 from asesjax.decode.sampling import SAMPLERS
 from asesjax.decode.spec import DecodeSpec, Limits, Turn, row_keys
 from asesjax.methods.method import Method, Request, TrainedMethod
-from asesjax.segment.pieces import Piece
+from asesjax.segmentation.pieces import Piece
 
 
 def decode_spec(method: Method, vocab: Vocabulary) -> tuple[DecodeSpec, Limits]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from asesjax.core.errors import UserError, unknown
 from asesjax.core.signals import check_stop
-from asesjax.segment.similarity import LANGUAGES, Reference, rouge_l, rouge_n, words
+from asesjax.segmentation.similarity import LANGUAGES, Reference, rouge_l, rouge_n, words
 
 
 def corpus_bleu(

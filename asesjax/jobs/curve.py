@@ -16,7 +16,7 @@ from asesjax.evals.runner import answer_questions, check_decode
 from asesjax.evals.text import corpus_bleu
 from asesjax.methods.method import Method, TrainedMethod
 from asesjax.run import Run, load_role, own_mesh, role_folder, trained
-from asesjax.train.options import DECODED
+from asesjax.training.options import DECODED
 
 FOLDER = "curves/{row}"  # below the workdir; a file for each evaluation, named by its roles' steps
 

@@ -38,12 +38,12 @@ from asesjax.run import (
     with_bounds,
 )
 from asesjax.sharding.place import batch_sharding
-from asesjax.train.describe import describe_start
-from asesjax.train.duration import check_early_stopping
-from asesjax.train.optim import make_optimizer
-from asesjax.train.options import DECODED
-from asesjax.train.state import state_target
-from asesjax.train.step import check_batch_size
+from asesjax.training.describe import describe_start
+from asesjax.training.duration import check_early_stopping
+from asesjax.training.optim import make_optimizer
+from asesjax.training.options import DECODED
+from asesjax.training.state import state_target
+from asesjax.training.step import check_batch_size
 
 Ways = list[dict[str, list[Example]]]  # of roles; one for each way in which training may turn out
 _ROOM, _GRAIN = 1.5, 8  # of what is written beside the longest in the data; bounds are multiples

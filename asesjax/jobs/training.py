@@ -20,13 +20,13 @@ from asesjax.methods.method import Method, make_method
 from asesjax.models.t5_config import T5Config
 from asesjax.run import Run, load_role, load_start, model_config, role_folder, run_mesh
 from asesjax.sharding.place import rules
-from asesjax.train.checkpoint import read_cursor
-from asesjax.train.checkpoint_files import drop_damaged
-from asesjax.train.describe import Description
-from asesjax.train.duration import best_step, evaluation_steps, gave_up, n_steps
-from asesjax.train.loop import TrainResult, train
-from asesjax.train.objective import Objective
-from asesjax.train.options import DECODED
+from asesjax.training.checkpoint import read_cursor
+from asesjax.training.checkpoint_files import drop_damaged
+from asesjax.training.describe import Description
+from asesjax.training.duration import best_step, evaluation_steps, gave_up, n_steps
+from asesjax.training.loop import TrainResult, train
+from asesjax.training.objective import Objective
+from asesjax.training.options import DECODED
 
 
 def train_method(run: Run, method: Method) -> None:

@@ -68,7 +68,7 @@ def param_shardings(mesh: Mesh, rules: Rules, axes_tree: Any, shapes: Any) -> An
 
 def put_batch(mesh: Mesh, batch: Batch) -> dict[str, jax.Array]:
     """Spread the rows of a batch over the devices; several processes each give their own, and
-    the data and fsdp axes divide all of them (``train.step.check_batch_size``).
+    the data and fsdp axes divide all of them (``training.step.check_batch_size``).
     """
     sharding = batch_sharding(mesh)
     return {

@@ -13,7 +13,7 @@ from asesjax.aot.measure import as_row, estimate, measure, needed_in_refusal
 from asesjax.aot.programs import Program
 from asesjax.aot.topology import CHIPS, CPU, GIB
 from asesjax.core.errors import UserError
-from asesjax.train.meter import peak_flops
+from asesjax.training.meter import peak_flops
 
 V5E = CHIPS["v5e"]
 TEXT = """\

@@ -22,8 +22,8 @@ from asesjax.models import t5
 from asesjax.models.presets import configured
 from asesjax.run import Run, placed_shapes, run_mesh
 from asesjax.sharding.place import rules
-from asesjax.train.loop import train
-from asesjax.train.step import PerShape
+from asesjax.training.loop import train
+from asesjax.training.step import PerShape
 
 ROWS = 384
 TINY = {

@@ -19,8 +19,8 @@ from asesjax.data.examples import chain_text
 from asesjax.data.sources import load_records, read_records, write_records
 from asesjax.data.vocab import load_vocabulary, train_vocabulary, with_symbols
 from asesjax.methods.ases.scoring import ScoredRecord, segment_scored
-from asesjax.segment.pieces import piece_texts, split_pieces
-from asesjax.segment.score import SCORES, ScoreInput
+from asesjax.segmentation.pieces import piece_texts, split_pieces
+from asesjax.segmentation.score import SCORES, ScoreInput
 
 
 def main() -> None:

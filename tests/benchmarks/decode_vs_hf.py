@@ -41,7 +41,7 @@ from asesjax.models import t5
 from asesjax.models.hf_io import save_hf
 from asesjax.models.presets import preset
 from asesjax.models.t5_config import T5Config
-from asesjax.segment.pieces import piece_texts, split_sentences
+from asesjax.segmentation.pieces import piece_texts, split_sentences
 
 TINY = T5Config(32128, 128, 32, 512, 4, 2, 2, tied=False)
 

@@ -25,7 +25,7 @@ from asesjax.data.corpus import encode_record
 from asesjax.data.sources import load_records
 from asesjax.data.vocab import load_vocabulary
 from asesjax.methods.method import make_method
-from asesjax.segment.pieces import split_pieces
+from asesjax.segmentation.pieces import split_pieces
 
 SOURCE_BUCKETS = (64, 80, 96, 112, 128, 160, 192, 256, 448)
 TARGET_BUCKETS = (16, 24, 32, 48, 72)

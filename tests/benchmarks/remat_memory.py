@@ -31,7 +31,7 @@ def main() -> None:
     from asesjax.models import t5
     from asesjax.sharding.mesh import make_mesh
     from asesjax.sharding.place import batch_sharding, param_shardings, put_batch, replicated, rules
-    from asesjax.train import optim, state, step
+    from asesjax.training import optim, state, step
 
     width, layers = args.width, args.layers
     model = t5.T5Config(

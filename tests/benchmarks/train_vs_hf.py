@@ -39,7 +39,7 @@ from asesjax.models.presets import preset
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.place import batch_sharding, param_shardings, put_batch, rules
-from asesjax.train import optim, state, step
+from asesjax.training import optim, state, step
 
 MODELS = {
     "tiny": T5Config(vocab_size=32128, d_model=128, d_kv=32, d_ff=512, n_heads=4),

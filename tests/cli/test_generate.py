@@ -28,7 +28,7 @@ from asesjax.experiment import open_run
 from asesjax.methods.method import make_method
 from asesjax.models import t5
 from asesjax.run import model_config
-from asesjax.train.checkpoint import save_params
+from asesjax.training.checkpoint import save_params
 
 FIELDS = {
     "methods": "direct,dsm,usm", "vocab.kind": "byte", "vocab.extra_ids": "4",

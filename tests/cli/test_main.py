@@ -11,7 +11,7 @@ import pytest
 
 from asesjax.cli.main import VERBS, main
 from asesjax.core.signals import check_stop
-from asesjax.segment.records import read_segments
+from asesjax.segmentation.records import read_segments
 
 GOOD = {"id": "1", "question": "Ann has 3 dogs.", "rationale": "Ann has 3 dogs. So 3 * 4 = 12.",
         "answer": "12"}  # fmt: skip

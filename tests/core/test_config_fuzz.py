@@ -24,9 +24,9 @@ from asesjax.jobs.data import prepare_data
 from asesjax.jobs.training import role_examples, role_steps
 from asesjax.methods.method import make_method
 from asesjax.run import Run, check_size, model_config, run_mesh
-from asesjax.train.duration import evaluation_steps
-from asesjax.train.optim import check, make_optimizer
-from asesjax.train.validation import validation_batches
+from asesjax.training.duration import evaluation_steps
+from asesjax.training.optim import check, make_optimizer
+from asesjax.training.validation import validation_batches
 
 SECONDS = 30  # after which an attempt hangs
 TINY = {

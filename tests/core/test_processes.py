@@ -1,4 +1,4 @@
-"""A single process; tests/train/test_processes.py starts several."""
+"""A single process; tests/training/test_processes.py starts several."""
 
 import socket
 

@@ -20,7 +20,7 @@ from asesjax.jobs.training import role_examples
 from asesjax.methods.ases.stages import score_pieces, segment_pieces
 from asesjax.methods.method import make_method
 from asesjax.run import Run
-from asesjax.segment.pieces import Piece, split_pieces
+from asesjax.segmentation.pieces import Piece, split_pieces
 
 TEMPLATE = "The answer is {answer}."
 WORDS = st.lists(

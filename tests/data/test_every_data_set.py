@@ -20,7 +20,7 @@ from asesjax.data.vocab import load_vocabulary, train_vocabulary, with_symbols
 from asesjax.evals.answers import is_correct
 from asesjax.methods.ases.scoring import ScoredRecord, segment_scored
 from asesjax.methods.method import make_method
-from asesjax.segment.pieces import split_pieces
+from asesjax.segmentation.pieces import split_pieces
 
 pytestmark = pytest.mark.data
 

@@ -9,7 +9,7 @@ from asesjax.core.errors import UserError
 from asesjax.data.generators import letters
 from asesjax.data.generators.letters import LETTERS, LONGEST, SHORTEST, make_letters
 from asesjax.data.sources import load_records
-from asesjax.segment.pieces import split_pieces
+from asesjax.segmentation.pieces import split_pieces
 
 
 def settings_of(**changed):

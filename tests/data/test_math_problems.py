@@ -12,7 +12,7 @@ from asesjax.core.errors import UserError
 from asesjax.core.types import AS, ES, FILLER
 from asesjax.data.generators.draw import split_of
 from asesjax.data.generators.math_problems import FILLERS, make_math
-from asesjax.segment.pieces import split_pieces
+from asesjax.segmentation.pieces import split_pieces
 
 SPLITS = ("train", "validation", "test")
 N = r"([A-Z][a-z]+)"  # a name

@@ -8,7 +8,7 @@ from asesjax.config import base_config
 from asesjax.core.errors import UserError
 from asesjax.core.types import AS, ES
 from asesjax.data.generators.reports import SITES, make_reports
-from asesjax.segment.pieces import split_pieces
+from asesjax.segmentation.pieces import split_pieces
 
 LESION = re.compile(
     r"(?:The (?P<a>\w+) shows a \w+ of \d+ mm with \w+ uptake"

@@ -24,7 +24,7 @@ from asesjax.data.vocab import (
 )
 from asesjax.jobs.data import prepare_data
 from asesjax.run import Run
-from asesjax.segment.pieces import split_pieces
+from asesjax.segmentation.pieces import split_pieces
 
 CORPUS = ["Amy has 5 apples.", "Ben has 3 more: 5 + 3 = 8.", "café x\u0304", "右肺结节", ALPHABET]
 

@@ -134,6 +134,8 @@ def test_sizes_out_of_range_are_refused():
     for buckets in ((8, 4), (0, 4), (4, 4)):
         with pytest.raises(UserError, match="decode.question_buckets must "):
             Decoder(4, buckets)
+    with pytest.raises(UserError, match="decode.question_buckets must have a length"):
+        toy.compare((toy.weights(0),), toy.make_questions(0), decoder=Decoder(4, ()))
     with pytest.raises(UserError, match="decode.context_lengths must be rising"):
         Decoder(4, (toy.Q,), context_lengths=(32, 16))
 

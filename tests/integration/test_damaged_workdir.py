@@ -21,7 +21,7 @@ from asesjax.core.files import read_json
 from asesjax.core.stages import run_stages
 from asesjax.experiment import execute, open_run
 from asesjax.run import load_method
-from asesjax.train import checkpoint, loop
+from asesjax.training import checkpoint, loop
 
 SMOKE = os.path.join(os.path.dirname(__file__), "../../configs/smoke.py")
 APPENDED = ("run.jsonl", ".lock", "metrics.jsonl", "config.json")  # in place: copied, not linked

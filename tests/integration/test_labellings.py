@@ -23,8 +23,8 @@ from asesjax.methods.ases.stages import (
 )
 from asesjax.methods.method import make_method
 from asesjax.run import Run, role_folder
-from asesjax.segment.records import read_segments
-from asesjax.train.checkpoint import read_cursor
+from asesjax.segmentation.records import read_segments
+from asesjax.training.checkpoint import read_cursor
 
 SMOKE = str(Path(__file__).resolve().parents[2] / "configs/smoke.py")
 STRATEGIES = ("location", "entropy", "loss", "bleu", "rouge")

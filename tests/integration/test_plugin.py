@@ -31,7 +31,7 @@ from asesjax.data.examples import make_example
 from asesjax.data.registry import SOURCES
 from asesjax.decode.sampling import SAMPLERS
 from asesjax.methods.method import METHODS, Method, ReportPart
-from asesjax.segment.score import score
+from asesjax.segmentation.score import score
 
 
 @SOURCES.register("successors")
@@ -136,7 +136,7 @@ def get_config(arg=""):
 '''
 SCORE = '''
 import numpy as np
-from asesjax.segment.score import score
+from asesjax.segmentation.score import score
 
 @score("letters")
 def count_letters(chain):

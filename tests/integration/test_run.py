@@ -22,7 +22,7 @@ from asesjax.experiment import open_run
 from asesjax.jobs.decoding import decode_method
 from asesjax.methods.method import make_method
 from asesjax.run import load_method, load_role, own_mesh
-from asesjax.segment.score import SCORES
+from asesjax.segmentation.score import SCORES
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = str(ROOT / "configs/smoke.py")

@@ -147,7 +147,17 @@ def test_report_groups_runs_by_their_seed(finished, capsys, tmp_path):
     assert capsys.readouterr().out.endswith(text)
     assert main(["report", "--workdir", str(finished), str(other)]) == 0
     out = capsys.readouterr().out
-    assert text in out and "| train.learning_rate |" in out
+    # One table of all; the run alone is compared over no seeds.
+    assert text in out and out.count("paired t test over seeds") == 1
+    table = [line.split("|") for line in out.splitlines() if "train.learning_rate" in line
+             or line.startswith(f"| {tmp_path.parent}")]  # fmt: skip
+    columns = [name.strip() for name in table[0]]
+    at = [columns.index(name) for name in ("train.learning_rate", "method", "seeds")]
+    rows = [tuple(line[i].strip() for i in at) for line in table[1:]]
+    assert [(rate == "0.1", method, seeds) for rate, method, seeds in rows] == [
+        (False, "answer_only", "2"), (False, "direct", "2"),
+        (True, "answer_only", "1"), (True, "direct", "1"),
+    ]  # fmt: skip
     assert main(["report", "--workdir", str(finished)]) == 0
     assert text in capsys.readouterr().out
 

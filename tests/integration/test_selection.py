@@ -16,8 +16,8 @@ from asesjax.jobs import curve, training
 from asesjax.methods.ases import stages as ases
 from asesjax.methods.method import make_method
 from asesjax.run import load_role
-from asesjax.train import loop
-from asesjax.train.checkpoint import read_cursor
+from asesjax.training import loop
+from asesjax.training.checkpoint import read_cursor
 
 SMOKE = str(Path(__file__).resolve().parents[2] / "configs/smoke.py")
 EPOCHS, BATCH = 1.5, 8

@@ -23,7 +23,7 @@ from asesjax.methods.skip_thinking.search import objective
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
 from asesjax.run import Run, load_method, load_role, with_lengths
-from asesjax.train.watch import StepTimes
+from asesjax.training.watch import StepTimes
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs/skip_thinking.py")

@@ -12,7 +12,7 @@ from asesjax.experiment import execute, make_stages
 from asesjax.methods.method import make_method
 from asesjax.run import Run, load_role, student_run
 from asesjax.seeds import execute_seeds
-from asesjax.train.checkpoint_files import steps
+from asesjax.training.checkpoint_files import steps
 
 
 def config(**fields):

@@ -1,4 +1,4 @@
-"""Sweeps through the command line: points share what they have in common, stop, go on and grow."""
+"""Sweeps through the command line: points share what they have in common, stop, resume and grow."""
 
 import csv
 

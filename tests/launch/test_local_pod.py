@@ -13,7 +13,7 @@ import pytest
 
 from asesjax.core.files import read_json
 from asesjax.core.metric_log import read_metrics
-from asesjax.train.checkpoint_files import steps
+from asesjax.training.checkpoint_files import steps
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 60

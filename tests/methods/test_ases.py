@@ -15,7 +15,7 @@ from asesjax.data.corpus import encode_record
 from asesjax.data.vocab import ByteVocabulary, load_vocabulary, train_vocabulary
 from asesjax.methods.ases.method import segment_examples
 from asesjax.methods.method import make_method
-from asesjax.segment.pieces import split_pieces
+from asesjax.segmentation.pieces import split_pieces
 
 QUESTION = "Amy has 5 apples. Ben has 3 more apples than Amy."
 FIRST, SECOND = "Ben has 3 more apples than Amy.", "Ben has 5 + 3 = 8 apples."

@@ -27,7 +27,7 @@ from asesjax.methods.skip_thinking.chunks import (
 )
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
-from asesjax.train.step import loss_and_gradients
+from asesjax.training.step import loss_and_gradients
 
 TEMPLATE = "The answer is {answer}."
 ONE, TWO, THREE = "Ben has 3 more.", "Let us go on.", "Ben has 5 + 3 = 8."

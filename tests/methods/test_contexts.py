@@ -10,7 +10,7 @@ from asesjax.data.sources import load_records
 from asesjax.data.vocab import load_vocabulary
 from asesjax.methods.ases.scoring import score_records, segment_scored
 from asesjax.methods.method import make_method
-from asesjax.segment.label import merge_segments
+from asesjax.segmentation.label import merge_segments
 
 pytestmark = pytest.mark.data
 

@@ -18,7 +18,7 @@ from asesjax.methods.method import make_method
 from asesjax.models.t5_config import T5Config
 from asesjax.run import Run
 from asesjax.sharding.mesh import make_mesh
-from asesjax.train.loop import train
+from asesjax.training.loop import train
 
 RECORD = Record(
     "r1",

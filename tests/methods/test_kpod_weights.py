@@ -17,8 +17,8 @@ from asesjax.methods.kpod import weights as kpod_weights
 from asesjax.methods.kpod.weights import WeightLoss, token_weights, weights_objective
 from asesjax.models import keypoint, t5
 from asesjax.sharding.mesh import make_mesh
-from asesjax.train.loop import train
-from asesjax.train.step import loss_and_gradients
+from asesjax.training.loop import train
+from asesjax.training.step import loss_and_gradients
 
 MODEL = t5.T5Config(
     vocab_size=24, d_model=16, d_kv=8, d_ff=32, n_heads=2, n_encoder_layers=1, n_decoder_layers=1

@@ -13,8 +13,8 @@ from asesjax.models.hf_io import load_params, save_hf
 from asesjax.models.t5_config import T5Config
 from asesjax.sharding.mesh import make_mesh
 from asesjax.sharding.place import param_shardings, rules
-from asesjax.train.checkpoint import restore_params, save_params
-from asesjax.train.describe import Description, describe_hf, describe_start
+from asesjax.training.checkpoint import restore_params, save_params
+from asesjax.training.describe import Description, describe_hf, describe_start
 
 KINDS = ("v1_0", "v1_1", "mt5", "v1_1_tied", "mt5_tied", "ul2")
 

@@ -13,8 +13,8 @@ from asesjax.data.vocab import load_saved
 from asesjax.experiment import open_run
 from asesjax.models import t5
 from asesjax.run import model_config
-from asesjax.train.checkpoint import save_params
-from asesjax.train.describe import Description
+from asesjax.training.checkpoint import save_params
+from asesjax.training.describe import Description
 
 PAGE = Path(__file__).resolve().parents[2] / "asesjax/models/README.md"
 BOUNDS = {"max_rounds": 4, "max_segment": 8, "max_chain": 24}

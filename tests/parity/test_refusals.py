@@ -11,8 +11,8 @@ from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, write_json
 from asesjax.models.hf_config import config_from_hf
 from asesjax.models.hf_io import load_params
-from asesjax.train.checkpoint import save_params
-from asesjax.train.describe import describe_start
+from asesjax.training.checkpoint import save_params
+from asesjax.training.describe import describe_start
 
 UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 
@@ -47,7 +47,7 @@ def test_nothing_is_left_behind_or_overwritten(hf, saved, tmp_path, capsys, monk
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("asesjax.train.checkpoint.save_params", full)
+        patch.setattr("asesjax.training.checkpoint.save_params", full)
         assert "No space left" in hf.refuse(capsys, "--from-hf", folder, "--out", out)
     assert sorted(tmp_path.iterdir()) == before
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-8])

@@ -24,7 +24,7 @@ from asesjax.tasks.features import (  # noqa: E402
     seqio_vocabulary,
 )
 from asesjax.tasks.load import examples_from_task  # noqa: E402
-from asesjax.train.loop import train  # noqa: E402
+from asesjax.training.loop import train  # noqa: E402
 
 TASKS = [
     ("small_direct", "direct", "main"),

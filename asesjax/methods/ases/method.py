@@ -20,8 +20,8 @@ from asesjax.methods.ases.stages import labelling, segment_report, segment_stage
 from asesjax.methods.method import METHODS, Method, ReportPart
 from asesjax.methods.token_weights import TOKEN_WEIGHTS
 from asesjax.run import Run
-from asesjax.segment.pieces import Piece
-from asesjax.segment.score import SCORES
+from asesjax.segmentation.pieces import Piece
+from asesjax.segmentation.score import SCORES
 
 
 class _Sources:

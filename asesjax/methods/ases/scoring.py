@@ -14,10 +14,10 @@ from asesjax.core.types import Example, Record
 from asesjax.data.corpus import EncodedRecord
 from asesjax.data.examples import chain_text, make_example
 from asesjax.data.vocab import Vocabulary
-from asesjax.segment.label import label_pieces
-from asesjax.segment.pieces import Piece, count_words, piece_texts, split_pieces
-from asesjax.segment.records import SegmentedRecord
-from asesjax.segment.score import SCORES, ScoreInput
+from asesjax.segmentation.label import label_pieces
+from asesjax.segmentation.pieces import Piece, count_words, piece_texts, split_pieces
+from asesjax.segmentation.records import SegmentedRecord
+from asesjax.segmentation.score import SCORES, ScoreInput
 
 # Per example, negative log-likelihood and entropy of its targets, float32 [T] each, in nats.
 Scorer = Callable[[Sequence[Example]], list[tuple[np.ndarray, np.ndarray]]]

@@ -30,10 +30,10 @@ from asesjax.methods.ases.scoring import (
 )
 from asesjax.methods.method import METHODS, Method, ReportPart, fold_rows, make_method
 from asesjax.run import Run, load_role, model_config, role_folder
-from asesjax.segment.label import balance, f1_from_counts, lopsided, segmentation_f1
-from asesjax.segment.records import write_segments
-from asesjax.segment.score import SCORES
-from asesjax.train.duration import best_step
+from asesjax.segmentation.label import balance, f1_from_counts, lopsided, segmentation_f1
+from asesjax.segmentation.records import write_segments
+from asesjax.segmentation.score import SCORES
+from asesjax.training.duration import best_step
 
 _SPLITS = ("train", "validation")
 

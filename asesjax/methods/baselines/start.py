@@ -6,9 +6,9 @@ from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.decode.spec import DecodePlan
 from asesjax.methods.method import METHODS, Method, make_method
 from asesjax.run import Run, model_config, role_folder, untouched
-from asesjax.train.checkpoint import save_params
-from asesjax.train.checkpoint_files import steps
-from asesjax.train.describe import Description
+from asesjax.training.checkpoint import save_params
+from asesjax.training.checkpoint_files import steps
+from asesjax.training.describe import Description
 
 
 @METHODS.register("start")

@@ -46,9 +46,9 @@ from asesjax.run import (
     role_folder,
     untouched,
 )
-from asesjax.train.checkpoint import restore_params
-from asesjax.train.describe import describe_start
-from asesjax.train.options import DECODED
+from asesjax.training.checkpoint import restore_params
+from asesjax.training.describe import describe_start
+from asesjax.training.options import DECODED
 from asesjax.viz.weights import weights_page, weights_text
 
 WEIGHTS = "kpod/weights/{split}.npz"  # array weights: of each token of a chain

@@ -6,7 +6,7 @@ import numpy as np
 
 from asesjax.core.errors import UserError
 from asesjax.data.corpus import EncodedRecord
-from asesjax.segment.pieces import Piece
+from asesjax.segmentation.pieces import Piece
 
 # A full stop before white space or the end, or a line break: never the point of 1.5 or .3, which
 # the paper's rule (the character ".") would cut.

@@ -38,7 +38,7 @@ from asesjax.data.examples import make_example
 from asesjax.data.vocab import Vocabulary
 from asesjax.models import keypoint, t5
 from asesjax.models.t5_config import T5Config, token_flops
-from asesjax.train.objective import Objective
+from asesjax.training.objective import Objective
 
 _PARTLY = 0.25  # share of the tokens that gradients are measured at in a step
 

@@ -34,7 +34,7 @@ from asesjax.data.corpus import EncodedRecord
 from asesjax.data.examples import Ids, make_example
 from asesjax.data.vocab import Vocabulary
 from asesjax.methods.skip_thinking.options import ChunkOptions
-from asesjax.segment.pieces import Piece, split_sentences
+from asesjax.segmentation.pieces import Piece, split_sentences
 
 Boundaries = tuple[int, ...]  # 0 = b_0 < b_1 < ... < b_Mi = sentences; chunk m is [b_m-1, b_m)
 

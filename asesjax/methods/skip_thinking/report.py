@@ -13,7 +13,7 @@ from asesjax.core.types import FILLER, Record, Segment
 from asesjax.methods.method import ReportPart
 from asesjax.methods.skip_thinking.view import skipping_lines
 from asesjax.run import Run
-from asesjax.segment.pieces import piece_texts, split_sentences
+from asesjax.segmentation.pieces import piece_texts, split_sentences
 from asesjax.viz.curves import accuracy_by_length
 
 

@@ -31,7 +31,7 @@ from asesjax.methods.skip_thinking.chunks import (
 )
 from asesjax.methods.skip_thinking.search import Candidate, Cost, Searched, objective, search
 from asesjax.run import Run, load_role, model_config
-from asesjax.train.loop import TrainResult
+from asesjax.training.loop import TrainResult
 
 STUDENT = "cwt"  # the row whose training writes chunks, and that others start from
 CHUNKS = "chunks/{split}.npz"  # array boundaries: of the chunks, in sentences

@@ -19,7 +19,7 @@ from asesjax.data.examples import answer_sentence, make_example
 from asesjax.data.vocab import Vocabulary
 from asesjax.methods.socratic.equations import equations_text
 from asesjax.methods.socratic.options import SocraticOptions
-from asesjax.segment.pieces import Piece
+from asesjax.segmentation.pieces import Piece
 
 Steps = tuple[tuple[str, str], ...]
 

@@ -1,0 +1,1 @@
+"""Rationales to labelled segments: pure functions on text and numpy arrays."""

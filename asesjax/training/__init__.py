@@ -1,0 +1,1 @@
+"""The training loop, its compiled step, optimisers and checkpoints."""
