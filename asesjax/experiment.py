@@ -114,8 +114,10 @@ def execute(
     only_data = wanted == {"data"}
     ready = functools.cache(lambda: None if only_data else check_rows(run, all_rows(run)))
     # Even where all of its stages are taken from another run, asesjax generate reads the lengths.
-    late = [] if (run / LENGTHS).exists() or all(map(has_lengths, all_rows(run))) else ["report"]
-    chosen = [_prepared(stage, ready, late) for name, stage in stages.items() if name in wanted]
+    known = (run / LENGTHS).exists() or all(map(has_lengths, all_rows(run)))
+    asking = stages.keys() - {"data", *(("report",) if known else ())}
+    chosen = [_prepared(stage, ready, name in asking)
+              for name, stage in stages.items() if name in wanted]  # fmt: skip
     if (student := student_run(run)) is not None:
         run.say(f"the student that all rows start from: {student.workdir}")
         execute(student, ("data",), wait=True)
@@ -197,14 +199,12 @@ def _run_stages(run: Run, stages: Sequence[Stage], redo: bool, wait: bool) -> li
         )
 
 
-def _prepared(stage: Stage, ready: Callable[[], None], late: Sequence[str]) -> Stage:
-    """Have rows checked in the data stage, or where the data was kept before another one; before
-    the report only if it is among ``late``.
-    """
+def _prepared(stage: Stage, ready: Callable[[], None], asks: bool) -> Stage:
+    """Have rows checked in the data stage, or, where the data was kept, before one that asks."""
 
     def work() -> None:
         drop_programs()
-        if stage.name not in ("data", "report") or stage.name in late:
+        if asks:
             ready()
         stage.run()
         if stage.name == "data":

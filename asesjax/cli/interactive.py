@@ -5,7 +5,7 @@ import importlib
 import sys
 
 from asesjax.api import LoadedRow
-from asesjax.cli.generate_file import doubts
+from asesjax.cli.questions import doubts
 from asesjax.core.errors import UserError, harmless
 from asesjax.core.signals import at_once
 from asesjax.evals.runner import check_decode

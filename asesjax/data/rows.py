@@ -19,6 +19,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from asesjax.core.errors import UserError, unknown
 from asesjax.core.files import BadJson, load_json
 
@@ -386,7 +388,7 @@ def _table_rows(path: Path, file: Bytes, form: str) -> Iterator[tuple[int, Row]]
             names = _class_names(batch.schema) if names is None else names
             for row in batch.to_pylist():
                 number += 1
-                yield number, {name: _named(_plain(value), names.get(name, []))
+                yield number, {name: _named(json_value(value), names.get(name, []))
                                for name, value in row.items()}  # fmt: skip
     except (pyarrow.ArrowException, OSError) as error:
         why = str(error).strip().splitlines()[0]
@@ -418,12 +420,14 @@ def _named(value: Any, names: list[str]) -> Any:
     return names[value] if type(value) is int and 0 <= value < len(names) else value
 
 
-def _plain(value: Any) -> Any:
-    """Write a value of a table in JSON's types; a ``BadRow`` where it has none."""
+def json_value(value: Any) -> Any:
+    """Write a value of a table or of numpy in JSON's types; a ``BadRow`` where it has none."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
     if isinstance(value, dict):
-        return {name: _plain(own) for name, own in value.items()}
+        return {name: json_value(own) for name, own in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(own) for own in value]
+        return [json_value(own) for own in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Decimal):

@@ -9,8 +9,6 @@ characters of the text as given, before SentencePiece's NFKC normalisation and b
 import base64
 import functools
 import hashlib
-import io
-import itertools
 import json
 import os
 import re
@@ -23,11 +21,9 @@ import sentencepiece
 
 from asesjax.core.errors import UserError, unknown
 from asesjax.core.files import check_output, read_json, write_bytes, write_json
-from asesjax.core.signals import check_stop, must_stop
 from asesjax.data.symbols import ALPHABET, escape, unescape
 
 _SENTINEL = re.compile(r"<extra_id_(0|[1-9][0-9]*)>")
-_CONTROL = re.compile(r"<(?=/s>|s>|pad>|unk>)")
 _BYTE_OFFSET = 3  # ByT5: byte b has id b + 3
 # How a tokenizer.json writes T5's words and spaces.
 WORDS = {"type": "WhitespaceSplit"}
@@ -71,13 +67,9 @@ class Vocabulary:
         are no part of it: they give a text other ids, which mean the same.
         """
         content = self._unigram()
-        return self.file_fingerprint if content is None else hashlib.sha256(content).hexdigest()
-
-    @property
-    def file_fingerprint(self) -> str:
-        """SHA-256 of kind, file and number of sentinels, which older checkpoints hold."""
-        facts = f"{self.kind} {self.n_pieces} {self.extra_ids} ".encode()
-        return hashlib.sha256(facts + self.model).hexdigest()
+        if content is None:
+            content = f"{self.kind} {self.n_pieces} {self.extra_ids} ".encode() + self.model
+        return hashlib.sha256(content).hexdigest()
 
     def _unigram(self) -> bytes | None:
         """Write down the pieces and the normalisation of T5's kind of model; None for others."""
@@ -466,45 +458,3 @@ def load_saved(folder: str | os.PathLike) -> Vocabulary:
     name = "tokenizer.json" if facts["kind"] == "tokenizer" else "spiece.model"
     vocab = load_vocabulary(facts["kind"], str(file.parent / name), facts["extra_ids"])
     return with_symbols(vocab) if facts.get("symbols") else vocab
-
-
-def train_vocabulary(
-    texts: Iterable[str], size: int, split_digits: bool = True, extra_ids: int = 100,
-    byte_fallback: bool = False,
-) -> SentencePieceVocabulary:  # fmt: skip
-    """Train a SentencePiece model of at most ``size`` pieces without sentinels; the same texts and
-    settings give the same bytes, and every character of the texts is covered.
-
-    It is byte-pair encoding: T5's unigram takes no word as a piece that occurs in one form only,
-    and so splits most words of generated data. ``split_digits`` makes arithmetic learnable.
-    ``byte_fallback`` spells unseen characters as bytes (256 pieces) but normalises only spaces.
-    """
-    # The trainer takes a line as a sentence and would refuse one holding a line break.
-    lines = (line for text in texts for line in text.splitlines() if line.strip())
-    # It would leave out the characters of what looks like a mark of its own.
-    lines = (_CONTROL.sub("< ", line) for line in lines)
-    # The trainer turns what is raised in here into an error of its own.
-    lines = itertools.takewhile(lambda _: not must_stop(), lines)
-    model = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=lines, model_writer=model, model_type="bpe", vocab_size=size,
-            hard_vocab_limit=False, character_coverage=1.0, split_digits=split_digits,
-            byte_fallback=byte_fallback, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
-            # T5's NFKC would write ， as , and there is nothing that bytes cannot spell.
-            normalization_rule_name="identity" if byte_fallback else "nmt_nfkc",
-            num_threads=1,  # several threads sum in no fixed order
-            max_sentence_length=1 << 20,  # bytes; longer ones would be left out silently
-        )  # fmt: skip
-    except RuntimeError as error:
-        check_stop()
-        needed = re.search(r"required_chars\. \d+ vs (\d+)", str(error))
-        if needed:
-            raise UserError(
-                f"vocab.size {size} is too small: the texts alone need {needed[1]} pieces"
-            ) from None
-        if "sentences_.empty()" in str(error):
-            raise UserError("there is no text to train a vocabulary on") from None
-        raise
-    check_stop()
-    return SentencePieceVocabulary(model.getvalue(), extra_ids)

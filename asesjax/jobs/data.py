@@ -19,9 +19,9 @@ from asesjax.data.vocab import (
     Vocabulary,
     load_saved,
     load_vocabulary,
-    train_vocabulary,
     with_symbols,
 )
+from asesjax.data.vocab_training import train_vocabulary
 from asesjax.evals.answers import is_correct, judge, marker_of, parse_answer
 from asesjax.methods.method import make_method
 from asesjax.run import Run, student_run

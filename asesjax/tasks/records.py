@@ -8,7 +8,7 @@ import seqio
 
 from asesjax.config import load_plugin
 from asesjax.core.errors import UserError
-from asesjax.data.rows import BadRow
+from asesjax.data.rows import json_value
 from asesjax.tasks.load import get_provider
 
 
@@ -47,7 +47,7 @@ def read_tfds(settings: Any) -> Named:
         except Exception as error:  # a split that there is none of
             raise UserError(_failed(f"split {split} of {settings.path}", error)) from error
         for row in found.as_numpy_iterator():
-            yield {name: classes[name].int2str(value) if name in classes else _plain(value)
+            yield {name: classes[name].int2str(value) if name in classes else json_value(value)
                    for name, value in row.items()}  # fmt: skip
 
     return Named(list(builder.info.splits), rows)
@@ -70,7 +70,7 @@ def read_seqio(settings: Any) -> Named:
             found = part.get_dataset(sequence_length=None, split=split, shuffle=False, num_epochs=1,
                                      trim_output_features=False)  # fmt: skip
             for values in found.as_numpy_iterator():
-                row = {key: _plain(value) for key, value in values.items()}
+                row = {key: json_value(value) for key, value in values.items()}
                 for key, feature in part.output_features.items():
                     if text := row.get(f"{key}_pretokenized"):
                         row[key] = text
@@ -81,20 +81,6 @@ def read_seqio(settings: Any) -> Named:
 
     return Named(sorted({split for part in seqio.get_subtasks(provider) for split in part.splits}),
                  rows)  # fmt: skip
-
-
-def _plain(value: Any) -> Any:
-    """Write a value in JSON's types; a ``BadRow`` where it has none."""
-    if isinstance(value, dict):
-        return {name: _plain(own) for name, own in value.items()}
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            return BadRow("bytes are no text in UTF-8")
-    if isinstance(value, np.ndarray):
-        return [_plain(own) for own in value.tolist()]
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _failed(what: str, error: Exception) -> str:

@@ -18,7 +18,7 @@ from asesjax.models.presets import preset
 from asesjax.models.t5_config import T5Config
 from asesjax.training.checkpoint_files import find_checkpoint
 
-FORMAT = 1
+FORMAT = 2
 # Fields of the model section that the parameters decide.
 SHAPE = (
     "d_model", "d_ff", "n_heads", "d_kv", "n_encoder_layers", "n_decoder_layers", "mlp", "tied",
@@ -133,7 +133,7 @@ def describe_start(path: str | Path) -> Description:
         raise UserError(f"{file} does not describe a checkpoint: {error}") from None
     if vocab:
         vocab = load_saved(place / "vocab")
-        if fingerprint not in (vocab.fingerprint, vocab.file_fingerprint):
+        if fingerprint != vocab.fingerprint:
             raise UserError(f"{place / 'vocab'} is not the vocabulary that {file} names")
     texts = {name: facts.get(name, "") for name in ("method", "role", "origin")}
     return Description(model, vocab, **texts, model_type=facts["model_type"], place=place)

@@ -17,7 +17,8 @@ from asesjax.config import base_config, finish
 from asesjax.data.corpus import encode_text
 from asesjax.data.examples import chain_text
 from asesjax.data.sources import load_records, read_records, write_records
-from asesjax.data.vocab import load_vocabulary, train_vocabulary, with_symbols
+from asesjax.data.vocab import load_vocabulary, with_symbols
+from asesjax.data.vocab_training import train_vocabulary
 from asesjax.methods.ases.scoring import ScoredRecord, segment_scored
 from asesjax.segmentation.pieces import piece_texts, split_pieces
 from asesjax.segmentation.score import SCORES, ScoreInput

@@ -1,6 +1,5 @@
-"""The generate verb: files that go on after any interruption, one question, a conversation."""
+"""The generate verb: files that resume after any interruption, one question, a conversation."""
 
-import dataclasses
 import io
 import json
 import os
@@ -15,17 +14,15 @@ import time
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from asesjax.cli import generate_file
 from asesjax.cli.main import main
 from asesjax.config import base_config, finish, save_fields
-from asesjax.core.files import read_json, read_jsonl, write_array, write_json
-from asesjax.data.vocab import ByteVocabulary, train_vocabulary
+from asesjax.core.files import read_json, read_jsonl, write_json
+from asesjax.data.vocab import ByteVocabulary
 from asesjax.evals.runner import n_compilations
 from asesjax.experiment import open_run
-from asesjax.methods.method import make_method
 from asesjax.models import t5
 from asesjax.run import model_config
 from asesjax.training.checkpoint import save_params
@@ -136,7 +133,7 @@ def cuts(content):
             *rng.sample(range(len(content)), 6)]  # fmt: skip
 
 
-def test_cut_anywhere_it_goes_on_to_the_same_bytes(whole, workdir, tmp_path, capsys):
+def test_cut_anywhere_it_resumes_to_the_same_bytes(whole, workdir, tmp_path, capsys):
     source, target = whole
     content, card = target.read_bytes(), read_json(f"{target}.run.json")
     before = n_compilations()
@@ -180,7 +177,7 @@ def test_what_stands_together_does_not_depend_on_where_it_stopped(
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 42), (signal.SIGINT, 130)])
-def test_a_signal_stops_it_at_once_and_it_goes_on(
+def test_a_signal_stops_it_at_once_and_it_resumes(
     whole, workdir, tmp_path, capsys, monkeypatch, number, status
 ):
     source, target = whole
@@ -205,7 +202,7 @@ def test_a_signal_stops_it_at_once_and_it_goes_on(
         assert generate(workdir, "--interactive") == status
 
 
-def test_stopped_by_hand_it_goes_on(whole, workdir, tmp_path, capsys, monkeypatch):
+def test_stopped_by_hand_it_resumes(whole, workdir, tmp_path, capsys, monkeypatch):
     source, target = whole
     again, seen = tmp_path / "out.jsonl", []
     real = generate_file.prediction_row
@@ -236,7 +233,7 @@ def test_stopped_by_hand_it_goes_on(whole, workdir, tmp_path, capsys, monkeypatc
         ([], "log_probabilities: True -> False"),
     ],
 )
-def test_other_settings_do_not_go_on(whole, workdir, tmp_path, capsys, more, words):
+def test_other_settings_do_not_resume(whole, workdir, tmp_path, capsys, more, words):
     source, target = whole
     content = target.read_bytes()
     again = tmp_path / "out.jsonl"
@@ -250,7 +247,7 @@ def test_other_settings_do_not_go_on(whole, workdir, tmp_path, capsys, more, wor
     assert again.read_bytes() == content[:200]
 
 
-def test_other_questions_or_a_foreign_file_do_not_go_on(whole, workdir, tmp_path, capsys):
+def test_other_questions_or_a_foreign_file_do_not_resume(whole, workdir, tmp_path, capsys):
     source, target = whole
     rows = questions()
     rows[20]["question"] = "another?"
@@ -368,30 +365,6 @@ def test_bad_files_are_named(workdir, tmp_path, capsys):
     assert "cannot write" in capsys.readouterr().err
 
 
-def test_bounds_of_a_method_of_one_segment(tmp_path):
-    source = write(tmp_path / "in.jsonl", [GOOD, GOOD | {"max_chain_tokens": 3, "max_rounds": 2}])
-    config = finish(base_config(), FIELDS)
-    request, _ = generate_file.read_questions(source, config, make_method("direct", config), VOCAB)
-    assert [value.tolist() for value in request.limits] == [[1, 1], [12, 3], [12, 3]]
-    assert request.forced is None
-
-
-def test_questions_come_from_a_pipe(tmp_path):
-    config = finish(base_config(), FIELDS)
-    out, into = os.pipe()
-    os.write(into, b'{"question": "a?", "answer": true}\n\n{"question": ["b?"]}\n')
-    os.close(into)
-    try:
-        request, _ = generate_file.read_questions(
-            f"/dev/fd/{out}", config, make_method("direct", config), VOCAB
-        )
-    finally:
-        os.close(out)
-    assert [(r.id, r.question, r.answer) for r in request.records] == [
-        ("1", "a?", "yes"), ("3", "b?", "")
-    ]  # fmt: skip
-
-
 def test_logits_that_are_not_finite_are_reported(workdir, tmp_path, capsys):
     source = write(tmp_path / "in.jsonl", questions(5, own=False))
     target, damaged = tmp_path / "out.jsonl", tmp_path / "run"
@@ -497,7 +470,7 @@ def test_mistakes_are_explained(workdir, capsys, more, words):
 
 
 @pytest.mark.slow
-def test_killed_it_goes_on_to_the_same_bytes(workdir, tmp_path):
+def test_killed_it_resumes_to_the_same_bytes(workdir, tmp_path):
     source = write(tmp_path / "in.jsonl", questions(400))
     lines = [
         "import sys", "from asesjax.cli import generate_file, main",
@@ -528,16 +501,3 @@ def test_killed_it_goes_on_to_the_same_bytes(workdir, tmp_path):
     assert stopped == sorted(set(stopped)) and stopped[-1] < whole.stat().st_size
     assert start(killed).wait() == 0
     assert killed.read_bytes() == whole.read_bytes()
-
-
-def test_questions_unlike_those_of_training_are_warned_of(workdir, tmp_path):
-    run = dataclasses.replace(open_run(None, workdir), workdir=tmp_path)
-    vocab = train_vocabulary(["ab ba " * 9], 20)
-    texts = ["ab", "ab \u4e2d", "ab ba ab ba"]
-    ids = vocab.encode_batch(texts)
-    (unknown,) = generate_file.doubts(run, vocab, texts, ids)
-    assert "tokens of what is asked are unknown to the vocabulary, most often '\u4e2d'" in unknown
-    write_array(tmp_path / "corpus/train/question_ends.npy", np.array([2, 2 + len(ids[2]) - 1]))
-    (_, longer) = generate_file.doubts(run, vocab, texts, ids)
-    n = len(ids[2])
-    assert f"1 of 3 questions are longer than any trained on, up to {n} tokens instead" in longer

@@ -9,7 +9,7 @@ import pytest
 
 from asesjax.core import files, signals
 from asesjax.core.errors import Preempted
-from asesjax.data.vocab import train_vocabulary
+from asesjax.data.vocab_training import train_vocabulary
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,8 @@ from asesjax.core.ragged import Ragged, write_annotations
 from asesjax.core.types import Record
 from asesjax.data.corpus import encode_record, encode_text, read_corpus, write_corpus
 from asesjax.data.sources import read_records, write_records
-from asesjax.data.vocab import ByteVocabulary, load_saved, train_vocabulary
+from asesjax.data.vocab import ByteVocabulary, load_saved
+from asesjax.data.vocab_training import train_vocabulary
 from asesjax.jobs.data import prepare_data
 from asesjax.jobs.training import role_examples
 from asesjax.methods.ases.stages import score_pieces, segment_pieces

@@ -16,7 +16,8 @@ from asesjax.data.batching import batch_at, make_plan
 from asesjax.data.corpus import encode_record
 from asesjax.data.examples import chain_text
 from asesjax.data.sources import SPLITS, WRONG_CHAIN, load_records
-from asesjax.data.vocab import load_vocabulary, train_vocabulary, with_symbols
+from asesjax.data.vocab import load_vocabulary, with_symbols
+from asesjax.data.vocab_training import train_vocabulary
 from asesjax.evals.answers import is_correct
 from asesjax.methods.ases.scoring import ScoredRecord, segment_scored
 from asesjax.methods.method import make_method

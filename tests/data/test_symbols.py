@@ -15,13 +15,8 @@ from asesjax.core.errors import UserError
 from asesjax.data.corpus import encode_text
 from asesjax.data.summary import audit, unknown_share
 from asesjax.data.symbols import ALPHABET, NAMES, escape, escape_of, unescape
-from asesjax.data.vocab import (
-    ByteVocabulary,
-    load_saved,
-    load_vocabulary,
-    train_vocabulary,
-    with_symbols,
-)
+from asesjax.data.vocab import ByteVocabulary, load_saved, load_vocabulary, with_symbols
+from asesjax.data.vocab_training import train_vocabulary
 from asesjax.jobs.data import prepare_data
 from asesjax.run import Run
 from asesjax.segmentation.pieces import split_pieces

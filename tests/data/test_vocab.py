@@ -17,9 +17,9 @@ from asesjax.data.vocab import (
     SentencePieceVocabulary,
     load_saved,
     load_vocabulary,
-    train_vocabulary,
     with_symbols,
 )
+from asesjax.data.vocab_training import train_vocabulary
 
 CORPUS = [
     "Amy has 5 apples. Ben has 3 more apples than Amy.",

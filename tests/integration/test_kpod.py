@@ -18,7 +18,8 @@ from asesjax.config import load_config
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, read_jsonl
 from asesjax.data.corpus import read_corpus
-from asesjax.data.vocab import load_saved, train_vocabulary
+from asesjax.data.vocab import load_saved
+from asesjax.data.vocab_training import train_vocabulary
 from asesjax.experiment import execute, make_stages, open_run
 from asesjax.methods.kpod.stages import WEIGHTS, predictor_shape
 from asesjax.methods.kpod.steps import step_ends

@@ -12,7 +12,8 @@ from asesjax.core.errors import UserError
 from asesjax.core.files import write_json
 from asesjax.core.types import AS, ES, LABELS, Record, Segment
 from asesjax.data.corpus import encode_record
-from asesjax.data.vocab import ByteVocabulary, load_vocabulary, train_vocabulary
+from asesjax.data.vocab import ByteVocabulary, load_vocabulary
+from asesjax.data.vocab_training import train_vocabulary
 from asesjax.methods.ases.method import segment_examples
 from asesjax.methods.method import make_method
 from asesjax.segmentation.pieces import split_pieces

@@ -11,7 +11,7 @@ from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record
 from asesjax.data.corpus import encode_record
-from asesjax.data.vocab import train_vocabulary
+from asesjax.data.vocab_training import train_vocabulary
 from asesjax.decode.predict import Decoder, predict
 from asesjax.evals.predictions import prediction_row
 from asesjax.evals.runner import answer_questions, decode_spec

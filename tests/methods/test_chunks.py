@@ -12,7 +12,8 @@ from asesjax.core.errors import UserError
 from asesjax.core.types import Record
 from asesjax.data.batching import batch_at, make_plan
 from asesjax.data.corpus import encode_record
-from asesjax.data.vocab import ByteVocabulary, train_vocabulary
+from asesjax.data.vocab import ByteVocabulary
+from asesjax.data.vocab_training import train_vocabulary
 from asesjax.decode.score import token_scores
 from asesjax.decode.segment import context_tokens, start_rows
 from asesjax.decode.spec import make_input

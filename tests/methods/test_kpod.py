@@ -11,7 +11,8 @@ from asesjax.core.errors import UserError
 from asesjax.core.types import LABELS, Record, Segment
 from asesjax.data.batching import batch_at, make_plan
 from asesjax.data.corpus import encode_record
-from asesjax.data.vocab import ByteVocabulary, train_vocabulary
+from asesjax.data.vocab import ByteVocabulary
+from asesjax.data.vocab_training import train_vocabulary
 from asesjax.methods.kpod.clusters import cluster, word_vectors
 from asesjax.methods.kpod.steps import split_steps, step_ends
 from asesjax.methods.method import make_method

@@ -7,7 +7,7 @@ from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record
 from asesjax.data.corpus import encode_record
-from asesjax.data.vocab import train_vocabulary
+from asesjax.data.vocab_training import train_vocabulary
 from asesjax.methods.method import METHODS, make_method
 
 RECORD = Record("r1", "Amy has 5. How many has Ben?", "Ben has 5 + 3 = 8.", "8")

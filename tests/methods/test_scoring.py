@@ -10,7 +10,7 @@ from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
 from asesjax.core.types import Record
 from asesjax.data.corpus import encode_record
-from asesjax.data.vocab import train_vocabulary
+from asesjax.data.vocab_training import train_vocabulary
 from asesjax.decode.score import score_examples
 from asesjax.methods.ases.scoring import score_records, segment_scored
 from asesjax.models import t5

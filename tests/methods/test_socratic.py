@@ -16,7 +16,8 @@ from asesjax.core.types import Record, Segment
 from asesjax.data.corpus import encode_record
 from asesjax.data.generators.math_problems import make_math
 from asesjax.data.sources import SPLITS, load_records
-from asesjax.data.vocab import ByteVocabulary, load_vocabulary, train_vocabulary
+from asesjax.data.vocab import ByteVocabulary, load_vocabulary
+from asesjax.data.vocab_training import train_vocabulary
 from asesjax.decode.segment import context_tokens, start_rows
 from asesjax.decode.spec import make_input
 from asesjax.evals.runner import decode_spec

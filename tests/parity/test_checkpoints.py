@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from asesjax.core.files import read_json
-from asesjax.data.vocab import load_vocabulary, train_vocabulary
+from asesjax.data.vocab import load_vocabulary
+from asesjax.data.vocab_training import train_vocabulary
 from asesjax.models import t5
 from asesjax.models.hf_io import load_params, save_hf
 from asesjax.models.t5_config import T5Config

@@ -16,7 +16,8 @@ import pytest
 import sentencepiece
 
 from asesjax.data.hf_tokenizer import write_hf_tokenizer
-from asesjax.data.vocab import SentencePieceVocabulary, load_vocabulary, train_vocabulary
+from asesjax.data.vocab import SentencePieceVocabulary, load_vocabulary
+from asesjax.data.vocab_training import train_vocabulary
 
 if os.environ.get("ASESJAX_REQUIRE_DATA") == "1":  # CI: a skip would be a failure
     import transformers

@@ -11,7 +11,8 @@ from asesjax.config import base_config, finish  # noqa: E402
 from asesjax.core.errors import UserError  # noqa: E402
 from asesjax.data.batching import batch_at, make_plan  # noqa: E402
 from asesjax.data.sources import read_records  # noqa: E402
-from asesjax.data.vocab import load_saved, train_vocabulary, with_symbols  # noqa: E402
+from asesjax.data.vocab import load_saved, with_symbols  # noqa: E402
+from asesjax.data.vocab_training import train_vocabulary  # noqa: E402
 from asesjax.jobs.training import role_examples  # noqa: E402
 from asesjax.methods.method import make_method  # noqa: E402
 from asesjax.models.t5_config import T5Config  # noqa: E402

@@ -14,12 +14,8 @@ from asesjax.config import base_config, finish, flatten, load_config
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, write_json
 from asesjax.data.symbols import ALPHABET
-from asesjax.data.vocab import (
-    ByteVocabulary,
-    SentencePieceVocabulary,
-    train_vocabulary,
-    with_symbols,
-)
+from asesjax.data.vocab import ByteVocabulary, SentencePieceVocabulary, with_symbols
+from asesjax.data.vocab_training import train_vocabulary
 from asesjax.methods.method import make_method
 from asesjax.models import t5
 from asesjax.models.hf_io import save_hf
@@ -103,7 +99,7 @@ def test_method_role_and_origin_are_in_the_checkpoint(checkpoint, hugging_face):
     assert (start.method, start.role, start.model, start.is_hf) == ("usm", "main", MODEL, False)
     assert describe_start(hugging_face).is_hf
     facts = read_json(checkpoint / "model.json")
-    assert facts["format"] == 1 and facts["vocabulary"]["fingerprint"] == VOCAB.fingerprint
+    assert facts["format"] == 2 and facts["vocabulary"]["fingerprint"] == VOCAB.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -220,7 +216,7 @@ def test_folders_that_nothing_starts_from_are_explained(checkpoint, tmp_path):
             describe_start(path)
     facts = read_json(checkpoint / "model.json")
     for changed, told in (
-        ({"format": 9}, "has format 9; this version reads 1"),
+        ({"format": 9}, "has format 9; this version reads 2"),
         ({"model": {"d_model": 16}}, "does not describe a checkpoint"),
         ({"vocabulary": {"fingerprint": "0"}}, "is not the vocabulary"),
     ):
