@@ -349,7 +349,8 @@ def _csv_rows(path, file):
     try:
         text = file.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error}") from None
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}:{line}: not UTF-8 text; {_as_utf8(error.object)}") from None
     rows = []
     limit = csv.field_size_limit(max(len(text), 1 << 17))
     try:
@@ -372,6 +373,12 @@ def _csv_rows(path, file):
     finally:
         csv.field_size_limit(limit)
     return rows
+
+
+def _as_utf8(content: bytes) -> str:
+    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+    of = "UTF-16" if wide else "GB18030, if it comes from Chinese Excel"
+    return f"save it as 'CSV UTF-8', or convert it: iconv -f ENCODING -t UTF-8 (ENCODING: {of})"
 
 
 def _table_rows(path: Path, file: Bytes, form: str) -> Iterator[tuple[int, Row]]:

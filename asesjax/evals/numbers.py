@@ -1,6 +1,6 @@
 r"""Numbers as people, programs and LaTeX write them. A number is read as a whole or not at all:
-``2.0107e-06`` is no 6, ``\frac{1}{4}`` no 4, and ``1.2.3``, ``3:30``, ``2024-03-05``, ``1,5`` and
-``2\pi`` are none.
+``2.0107e-06`` is no 6, ``\frac{1}{4}`` no 4, ``9 500`` no 9, and ``1.2.3``, ``3:30``, ``1,5``,
+``2\pi``, ``2024-03-05`` and ``March 5, 2024`` are none.
 """
 
 import re
@@ -28,6 +28,11 @@ _LATEX = (
 )  # fmt: skip
 _FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
 _VULGAR = re.compile("[¼-¾⅐-⅞↉]")
+# Groups of three digits; in "5 100-dollar bills" there are two numbers.
+_GROUPS = re.compile(r"(?<![\d.,:/^_])(?<!\d )[1-9]\d{0,2}(?: \d{3})+(?!\d| \d|-[A-Za-z])")
+_MONTH = (r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|"
+          r"Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)\b\.?")  # fmt: skip
+_DAY = r"(?:0?[1-9]|[12]\d|3[01])"
 _UNSIGNED = r"(?:(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d\d)+,\d{3}|\d++)(?:\.\d+)?|(?<![\w.])\.\d+)"
 _NUMBER = re.compile(
     rf"""
@@ -36,7 +41,11 @@ _NUMBER = re.compile(
     (?P<minus>(?<![\w)\]%.-])-(?:[$€£¥]\ ?)?|[$€£¥]\ ?-)?
     (?:
       # A date, or another code of digits: no sum has operands such as 03.
-      \d++(?:-\d++)*-0\d(?:-?\d++)* | \d{{4}}-1[0-2]-(?:[12]\d|3[01])(?![\d.-]*\d|\s*=)
+      \d++(?:-\d++)*-0\d(?:-?\d++)* | \d{{4}}-(?:[1-9]|1[0-2])-{_DAY}(?![\d.-]*\d|\s*=)
+    | \b{_MONTH}\ (?:(?:{_DAY}(?:st|nd|rd|th)?,?\ )?\d{{4}}\b(?![.,]\d)
+                      |{_DAY}(?:st|nd|rd|th)?(?=\s*(?:[.,;:!?)](?!\d)|$)))
+    | {_DAY}(?:st|nd|rd|th)?(?:\ of)?\ {_MONTH}(?:,?\ \d{{4}}\b)?
+    | \d{{4}}\ ?年\ ?\d{{1,2}}\ ?月(?:\ ?{_DAY}\ ?[日号])? | \d{{1,2}}\ ?月\ ?{_DAY}\ ?[日号]
     | (?:(?P<whole>\d++)\ (?=\d+/\d))?
       (?P<top>{_UNSIGNED})
       (?:[eE](?P<exponent>[+-]?\d+)(?![\w])|(?:\^|\*\*)\{{?(?P<power>[+-]?\d+)\}}?)?
@@ -120,6 +129,7 @@ def plain(text: str) -> str:
         text = _VULGAR.sub(_vulgar, text).replace("\u2044", "/")
         text = re.sub(r"[^\x00-\x7f]", lambda m: str(unicodedata.decimal(m[0], m[0])), text)
     text = re.sub(r"(?<=\d)['’_](?=\d{3}(?!\d))", ",", text)
+    text = _GROUPS.sub(lambda m: m[0].replace(" ", ","), text)
     if "\\" in text or "{" in text or "~" in text:
         before = None
         while before != text:  # the innermost brackets first

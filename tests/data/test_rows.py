@@ -79,7 +79,8 @@ def test_a_long_csv_field_is_whole_and_the_limit_stays(tmp_path):
         ("x.json", '{"a": 1}', "x.json must hold one JSON array, got dict"),
         ("x.csv", "", "x.csv must begin with a line of column names"),
         ("x.csv", 'a\n"1', "x.csv:2: not CSV"),
-        ("x.csv", b"a\n\xff", "x.csv is not UTF-8 text"),
+        ("x.csv", b"a\n\xff", "x.csv:2: not UTF-8 text; save it as 'CSV UTF-8', .* GB18030"),
+        ("x.csv", "a\n1".encode("utf-16"), "x.csv:1: not UTF-8 text; .* UTF-16"),
     ],
 )
 def test_unreadable_files_are_refused(tmp_path, name, data, message):
