@@ -90,9 +90,17 @@ def _load_rooms() -> None:
         entry.load()
 
 
-def base_config() -> ConfigDict:
-    """Return the defaults of every field. Config files change what they need and no more."""
+def base_config(spec: str = "") -> ConfigDict:
+    """Return the defaults of every field, or the settings of another configuration
+    (``finetune``, ``path.py:arg``). Config files change what they need and no more.
+    """
     _load_rooms()
+    if spec:
+        before = Registry.registrations
+        config, path, _ = _read_config(spec)
+        if Registry.registrations > before:  # a later process finds what it registers
+            config.plugins = (*config.plugins, str(path.resolve()))
+        return config
     sections = {name: {f.name: f.default for f in dataclasses.fields(SECTIONS.get(name))}
                 for name in SECTIONS}  # fmt: skip
     # Types are checked once, by ``core.options``.
@@ -129,11 +137,20 @@ def load_config(spec: str, overrides: Mapping[str, Any] | None = None) -> Config
     """Load ``path.py[:arg]``, or by name what comes with the package, and apply overrides (dotted
     field to value, or to the command line's text). Raises UserError.
     """
+    _load_rooms()
+    before = Registry.registrations
+    config, path, arg = _read_config(spec)
+    fields = _flat(config)
+    if fields.get("name", "") == "":
+        fields["name"] = path.stem + (f":{arg}" if arg else "")
+    return _whole(fields, overrides, path, Registry.registrations > before)
+
+
+def _read_config(spec: str) -> tuple[ConfigDict, Path, str]:
+    """Return what a configuration sets, its file and its argument."""
     path, arg = _config_file(spec)
     if path.suffix != ".py":
         raise UserError(f"config file {path} is not a Python file; its name must end in .py")
-    _load_rooms()
-    before = Registry.registrations
     module = load_file(path)
     if not hasattr(module, "get_config"):
         raise UserError(f"{path} has no get_config(arg), which returns the configuration")
@@ -144,10 +161,7 @@ def load_config(spec: str, overrides: Mapping[str, Any] | None = None) -> Config
                 f"{path}: get_config must return base_config() with fields changed, got "
                 f"{type(config).__name__}"
             )
-        fields = _flat(config)
-    if fields.get("name", "") == "":
-        fields["name"] = path.stem + (f":{arg}" if arg else "")
-    return _whole(fields, overrides, path, Registry.registrations > before)
+    return config, path, arg
 
 
 def whole_config(

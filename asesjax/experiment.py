@@ -168,9 +168,12 @@ def _in_folder(run: Run, folder: Path) -> Iterator[Run]:
 def _check_packages(config: Config, rows: list[Method], report: bool) -> None:
     """Refuse a run that lacks a package, now and not when everything else is done."""
     check_trackers(config.log.trackers)
-    needs = dict.fromkeys(("matplotlib", "jinja2"), "the report") if report else {}
-    if report or any(row.config.train.keep_best == "bleu" for row in rows):
-        needs["sacrebleu"] = "the report" if report else "train.keep_best=bleu"
+    needs = dict.fromkeys(("matplotlib", "jinja2", "sacrebleu"), "the report") if report else {}
+    for own in (row.config for row in rows):
+        if own.train.keep_best == "bleu":
+            needs.setdefault("sacrebleu", "train.keep_best=bleu")
+        if own.evaluate.metric == "math":
+            needs["math_verify"] = "evaluate.metric=math"
     absent = [name for name in needs if find_spec(name) is None]
     if absent:
         raise UserError(

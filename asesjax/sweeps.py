@@ -33,6 +33,7 @@ from asesjax.core.options import (
 from asesjax.experiment import make_stages, open_run
 from asesjax.run import Run
 from asesjax.seeds import check_seeds, compare_runs, execute_seeds, one_by_one, same_but_for_seed
+from asesjax.training.describe import FILLED
 from asesjax.viz.sweeps import accuracy_against, varied_csv, varied_latex, varied_table
 
 # They name and compare runs, and are no settings of one.
@@ -208,8 +209,14 @@ def varied_rows(groups: Sequence[Sequence[Path]]) -> tuple[list[str], list[dict[
     leave = {*_OF_ALL, *(n for n, field in known.items() if field.metadata["changes"] == NOTHING)}
     saved = [saved_fields(group[0]) for group in groups]
     names = [n for n in dict.fromkeys(itertools.chain(*saved)) if n not in leave]
-    fields = [name for name in names
-              if len({json.dumps(own.get(name)) for own in saved}) > 1]  # fmt: skip
+
+    def differ(name: str) -> bool:
+        # A field that a checkpoint fills says no more than the checkpoint's name.
+        start = "model.init_from" if name in FILLED else ""
+        found = {json.dumps([own.get(start), own.get(name)]) for own in saved}
+        return len(found) > len({own.get(start) for own in saved})
+
+    fields = [name for name in names if differ(name)]
     rows = []
     for own, group in zip(saved, groups, strict=True):
         values = {name: own.get(name) for name in fields}

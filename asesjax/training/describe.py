@@ -23,6 +23,9 @@ FORMAT = 2
 SHAPE = (
     "d_model", "d_ff", "n_heads", "d_kv", "n_encoder_layers", "n_decoder_layers", "mlp", "tied",
 )  # fmt: skip
+# Fields of a configuration that a checkpoint fills.
+FILLED = (*(f"model.{name}" for name in (*SHAPE, "vocab_rows")),
+          *(f"vocab.{name}" for name in ("kind", "path", "extra_ids")))  # fmt: skip
 _FREE = ("dropout", "dtype")  # fields of T5Config that a run may change
 
 

@@ -87,8 +87,11 @@ def check_early_stopping(train: Any, n_validation: int) -> None:
 
 def best_step(evaluations: Sequence[dict[str, Any]], metric: str) -> int:
     """Return the step of the best evaluation by a measure of ``train.keep_best`` (of
-    "validation_loss" less is better), the first of equals; NaN is the worst.
+    "validation_loss" less is better), the first of equals; NaN is the worst. Where no evaluation
+    wrote anything right, that says nothing of them, and the last has learned most.
     """
+    if metric in DECODED and not any(row[metric] for row in evaluations):
+        return evaluations[-1]["step"]
     sign = 1.0 if metric == "validation_loss" else -1.0
     cost = lambda row: math.inf if math.isnan(row[metric]) else sign * row[metric]  # noqa: E731
     return min(evaluations, key=cost)["step"]

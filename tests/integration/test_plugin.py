@@ -5,6 +5,7 @@ All of it runs in processes of its own: what is registered stays in a process.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -220,6 +221,24 @@ def test_later_processes_find_what_a_run_registered(finished, tmp_path):
         assert f"{file} does not exist; it registers things that this run uses" in done.stderr
     finally:
         (tmp_path / "moved.py").rename(file)
+
+
+def test_the_file_of_the_page_is_a_method_with_the_settings_of_finetune(tmp_path):
+    page = (ROOT / "configs/README.md").read_text()
+    (text,) = re.findall(r"```python\n(# my\.py.*?)```", page, re.S)
+    (tmp_path / "my.py").write_text(text.replace(', "flan-t5-small"', ', ""'))
+    rows = [{"question": f"And after {i}?", "rationale": f"It is {i + 1}.", "answer": i + 1}
+            for i in range(40)]  # fmt: skip
+    (tmp_path / "my.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    # Another file may begin from it; later processes find the method.
+    (tmp_path / "other.py").write_text(
+        "from asesjax.config import base_config\n"
+        "get_config = lambda arg='': base_config('my.py')\n"
+    )
+    done = asesjax(tmp_path, "data", "--config", "other.py", "--workdir", "run")
+    assert done.returncode == 0 and "tail/main" in done.stdout, done.stderr
+    fields = read_json(tmp_path / "run/config.json")
+    assert str(tmp_path / "my.py") in fields["plugins"] and fields["train.epochs"] == 10
 
 
 LOAD = """

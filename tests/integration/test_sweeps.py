@@ -1,13 +1,14 @@
 """Sweeps through the command line: points share what they have in common, stop, resume and grow."""
 
 import csv
+import shutil
 
 import pytest
 
 from asesjax import sweeps
 from asesjax.cli.main import main
 from asesjax.core.errors import UserError
-from asesjax.core.files import read_json, read_jsonl
+from asesjax.core.files import read_json, read_jsonl, write_json
 from asesjax.evals.report import is_right
 from asesjax.experiment import open_run
 from asesjax.seeds import execute_seeds, one_by_one
@@ -110,6 +111,18 @@ def test_report_of_runs_that_differ_has_the_same_table(finished, tmp_path, capsy
     assert "| run " in out and (tmp_path / "figures/decode.max_chain_tokens.png").is_file()
     assert main(["report", "--workdir", f"{both[0]}/seed-0", f"{both[1]}/seed-0"]) == 0
     assert "decode.max_chain_tokens" in capsys.readouterr().out
+
+
+def test_what_a_checkpoint_fills_is_no_column_beside_its_name(finished, tmp_path):
+    run = finished[0] / POINTS[0] / "seed-0"
+    started = {"model.init_from": "/a", "model.d_model": 8, "vocab.path": "/a/spiece.model"}
+    for name, fields in (("own", {}), ("a", started), ("deep", {"model.d_model": 9})):
+        shutil.copytree(run, tmp_path / name, ignore=shutil.ignore_patterns("roles"))
+        config = read_json(run / "config.json") | fields
+        write_json(tmp_path / name / "config.json", config)
+    own, a, deep = ([tmp_path / name] for name in ("own", "a", "deep"))
+    assert sweeps.varied_rows([own, a])[0] == ["model.init_from"]
+    assert sweeps.varied_rows([own, deep])[0] == ["model.d_model"]
 
 
 @pytest.mark.parametrize(

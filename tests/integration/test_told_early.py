@@ -1,7 +1,9 @@
 """What is known at the start is told at the start: before any training, and before any work."""
 
 import dataclasses
-import importlib.util
+import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +33,7 @@ def get_config(arg=""):
     return c
 """
 LATE = "methods=direct,late"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -81,15 +84,44 @@ def test_what_a_row_lacks_is_told_before_any_row_is_trained(make, fields, told):
     execute(make("data.n_train=25"), ("data",))  # the corrected command needs no redo
 
 
-def test_packages_of_the_report_are_asked_for_before_the_data(make, monkeypatch):
-    monkeypatch.setattr("asesjax.experiment.find_spec",
-                        lambda name: name != "sacrebleu" and importlib.util.find_spec(name) or None)
+# What needs each optional package.
+NEEDED = {
+    "sacrebleu": ("the report", ""), "matplotlib": ("the report", ""), "jinja2": ("the report", ""),
+    "math-verify": ("evaluate.metric=math", "evaluate.metric=math"),
+    "wandb": ("log.trackers: wandb", "log.trackers=wandb"),
+    "pyarrow": ("reading x.parquet", "data.source=file,data.path=x.parquet"),
+    "seqio": ("seqio and TensorFlow", "data.source=seqio,data.task=x"),
+    "tensorflow-datasets": ("seqio and TensorFlow", "data.source=tfds,data.path=x"),
+    "huggingface_hub": ("from the hub", "data.source=huggingface,data.path=a/b"),
+}
+
+
+@pytest.mark.parametrize("package", NEEDED)
+def test_a_missing_package_is_asked_for_before_any_training(make, monkeypatch, tmp_path, package):
+    what, fields = NEEDED[package]
+    monkeypatch.setitem(sys.modules, package.replace("-", "_"), None)  # cannot be imported
+    for module in [name for name in sys.modules if name.startswith("asesjax.tasks")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.parquet").touch()
     for start in (execute, check_run):
-        with pytest.raises(UserError, match="the report needs sacrebleu"):
-            start(make())
-    with pytest.raises(UserError, match="train.keep_best=bleu needs sacrebleu"):
+        with pytest.raises(UserError, match=f"{what}.*pip install"):
+            start(make(*filter(None, fields.split(","))))
+    assert not (make() / "roles").exists()
+
+
+def test_a_selection_by_bleu_needs_its_package_without_a_report(make, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sacrebleu", None)
+    with pytest.raises(UserError, match="train.keep_best=bleu needs sacrebleu.*pip install"):
         execute(make("train.keep_best=bleu"), ("train-direct",))
-    assert not make().workdir.exists()
+
+
+def test_every_optional_package_that_a_run_imports_is_asked_for():
+    text = (ROOT / "setup.py").read_text()
+    extras = text[text.index("EXTRAS = {"):text.index('"tpu":')]
+    named = {re.match(r"[\w-]+", one)[0] for one in re.findall(r'"([\w-]+[>=][^"]*)"', extras)}
+    # seqio brings these; transformers reads what was exported, outside of runs.
+    assert named - {"tensorflow", "tensorflow-text", "transformers"} <= NEEDED.keys()
 
 
 def test_a_check_says_what_is_chosen_and_keeps_nothing(make, capsys, tmp_path):

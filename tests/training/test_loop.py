@@ -394,6 +394,7 @@ def test_the_best_evaluation_is_the_first_of_equals_and_never_nan():
     assert duration.best_step(rows, "validation_accuracy") == 2
     decoded = [{"step": i, "bleu": x} for i, x in enumerate([0.0, 30.0, 30.0])]
     assert duration.best_step(decoded, "bleu") == 1
+    assert duration.best_step([row | {"bleu": 0.0} for row in decoded], "bleu") == 2
 
 
 def test_keep_last_checkpoints_are_kept(tiny, tmp_path):
