@@ -318,4 +318,5 @@ def _decode_stage(run: Run, method: Method) -> Stage:
     if method.config.train.keep_best not in DECODED:
         outputs += (FOLDER.format(row=method.name),)
     return Stage(f"decode-{method.name}", lambda: decode_method(own, method),
-                 _decode_fields(method), (f"train-{method.name}",), outputs)  # fmt: skip
+                 _decode_fields(method), (f"train-{method.name}",), outputs,
+                 together=True)  # fmt: skip

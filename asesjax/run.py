@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_record
 from asesjax.core.options import Config, fingerprint, flatten, from_fields, reads
-from asesjax.core.processes import say
+from asesjax.core.processes import part, say
 from asesjax.core.types import Params
 from asesjax.data.corpus import read_corpus
 from asesjax.data.vocab import Vocabulary, load_saved
@@ -116,12 +116,20 @@ def model_config(run: Run, vocab: Vocabulary) -> T5Config:
     return configured(run.config.model, rows)
 
 
+def _parameter_bytes(config: Config) -> float:
+    least = configured(config.model, 128)  # the vocabulary is not known yet
+    return 2 * sum(token_flops(least, 0, 0))  # two operations and four bytes a parameter
+
+
+def _device_bytes() -> int:
+    """Return the memory of a device, 0 where it is the machine's."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0)
+
+
 def check_size(config: Config) -> None:
     """Raise UserError for a model whose parameters alone are larger than the memory there is."""
-    least = configured(config.model, 128)  # the vocabulary is not known yet
-    needed = 2 * sum(token_flops(least, 0, 0))  # two operations and four bytes a parameter
-    of_device = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    if of_device:
+    needed = _parameter_bytes(config)
+    if of_device := _device_bytes():
         there = of_device * jax.device_count()
     else:
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * jax.process_count()
@@ -139,13 +147,16 @@ def role_folder(run: Run, row: str, role: str) -> Path:
 
 
 def load_role(
-    run: Run, method: Method, role: str, step: int | None = None, decoding: bool = False
-) -> Params:
-    """Restore the parameters of a role, those selected or of a step, perhaps for decoding."""
+    run: Run, method: Method, role: str, step: int | None = None, decoding: bool = False,
+    mesh: Mesh | None = None,
+) -> Params:  # fmt: skip
+    """Restore the parameters of a role, those selected or of a step, perhaps for decoding, onto a
+    mesh, by default that of passes over data.
+    """
     run = dataclasses.replace(run, config=method.config)
     config = model_config(run, load_saved(run / "vocab"))
     describe = decoding_shapes if decoding else placed_shapes
-    shapes = describe(run, config, own_mesh(run))
+    shapes = describe(run, config, mesh or own_mesh(run))
     return restore_params(role_folder(run, method.name, role), shapes, step)
 
 
@@ -190,17 +201,21 @@ def with_bounds(method: Method, chosen: Mapping[str, Any]) -> Method:
     return own
 
 
-def untouched(run: Run, model: T5Config) -> Params:
-    """Return the parameters that roles start from, drawn where nothing is loaded."""
-    start = load_start(run, model)
+def untouched(run: Run, model: T5Config, mesh: Mesh | None = None) -> Params:
+    """Return the parameters that roles start from, drawn where nothing is loaded, on a mesh or
+    that of the run.
+    """
+    start = load_start(run, model, mesh)
     if start is not None:
         return start
     # As the training loop draws them.
     init_key, _ = jax.random.split(jax.random.key(run.config.seed))
-    return jax.jit(functools.partial(t5.init, model))(init_key)
+    shapes = placed_shapes(run, model, mesh or run_mesh(run))
+    places = jax.tree.map(lambda leaf: leaf.sharding, shapes)
+    return jax.jit(functools.partial(t5.init, model), out_shardings=places)(init_key)
 
 
-def load_start(run: Run, model: T5Config) -> Params | None:
+def load_start(run: Run, model: T5Config, mesh: Mesh | None = None) -> Params | None:
     """Load the parameters of ``start_place``, None where there is none. Raises UserError if it is
     no checkpoint or Hugging Face folder, or has another vocabulary or shape.
     """
@@ -209,12 +224,16 @@ def load_start(run: Run, model: T5Config) -> Params | None:
         return None
     start = describe_start(place)
     start.check_start(model, load_saved(run / "vocab"))
-    return load_described(run, start, model)
+    return load_described(run, start, model, mesh)
 
 
-def load_described(run: Run, start: Description, model: T5Config) -> Params:
-    """Load the parameters of a described checkpoint or Hugging Face folder onto the run's mesh."""
-    shapes = placed_shapes(run, model, run_mesh(run))
+def load_described(
+    run: Run, start: Description, model: T5Config, mesh: Mesh | None = None
+) -> Params:
+    """Load the parameters of a described checkpoint or Hugging Face folder onto a mesh, by default
+    the run's.
+    """
+    shapes = placed_shapes(run, model, mesh or run_mesh(run))
     place = start.place
     assert place is not None  # described from there
     if start.is_hf:
@@ -229,15 +248,23 @@ def run_mesh(run: Run) -> Mesh:
 
 
 def own_mesh(run: Run, devices: Sequence[jax.Device] = ()) -> Mesh:
-    """Arrange the devices for what one process does alone (scoring, decoding): of several processes
-    its own ones, or those given, so that an axis may be smaller than configured.
+    """Arrange the devices for passes over data (scoring, decoding): of several processes each its
+    own ones, or those given, so that an axis may be smaller than configured; or all of them, as
+    ``mesh.passes`` says.
     """
+    mesh = run.config.mesh
     if not devices and jax.process_count() == 1:
         return run_mesh(run)
-    devices, mesh = devices or jax.local_devices(), run.config.mesh
-    tensor = math.gcd(len(devices), max(mesh.tensor, 0))
-    fsdp = math.gcd(len(devices) // tensor, max(mesh.fsdp, 0))
-    return make_mesh(-1, fsdp, tensor, devices)
+    if not devices and part()[1] > 1 and mesh.passes == "all":
+        return run_mesh(run)
+    own = devices or jax.local_devices()
+    tensor = math.gcd(len(own), max(mesh.tensor, 0))
+    fsdp = math.gcd(len(own) // tensor, max(mesh.fsdp, 0))
+    if not devices and part()[1] > 1 and mesh.passes == "auto":
+        needed, there = _parameter_bytes(run.config), _device_bytes()
+        if there and needed / (tensor * fsdp) > there / 2:  # the other half is for the caches
+            return run_mesh(run)
+    return make_mesh(-1, fsdp, tensor, own)
 
 
 def placed_shapes(run: Run, config: T5Config, mesh: Mesh) -> Params:

@@ -20,7 +20,7 @@ from asesjax.core.errors import UserError
 from asesjax.data.vocab import load_vocabulary
 from asesjax.decode import continuous, iterative
 from asesjax.decode.options import CHOSEN
-from asesjax.decode.predict import make_slots, share
+from asesjax.decode.predict import make_slots
 from asesjax.decode.spec import make_input
 from asesjax.evals.runner import decode_spec, make_decoder
 from asesjax.methods.method import make_method
@@ -29,7 +29,7 @@ from asesjax.models.presets import configured
 from asesjax.models.t5_config import token_flops
 from asesjax.run import Run, decoding_shapes, own_mesh, placed_shapes
 from asesjax.sharding.mesh import AXES, make_mesh
-from asesjax.sharding.place import batch_sharding, on_mesh, replicated
+from asesjax.sharding.place import batch_sharding, divisible, on_mesh, replicated
 from asesjax.training.optim import make_optimizer
 from asesjax.training.state import state_target
 from asesjax.training.step import check_batch_size, make_train_step
@@ -125,7 +125,7 @@ def decode_program(config: Config, on: Slice, vocab_rows: int) -> Program:
     weights = len(spec.roles) * _held(params)
     held += len(method.roles) * _held(params) - weights
     decoder = make_decoder(config)
-    rows = share(decoder.batch_size, mesh)
+    rows = divisible(decoder.batch_size, mesh)
     no_ids = functools.partial(np.zeros, dtype=np.int32)
     n_prefix = len(vocab.encode(config.decode.prefix))
     n_extra = config.decode.max_chain_tokens * any(t.prompt.extra_input for t in spec.turns)

@@ -8,6 +8,7 @@ How all stop at the same place: each process counts the places where it could st
 came to one, process 0 asks all for their counts, and all stop at the place after the largest.
 """
 
+import math
 import os
 import selectors
 import socket
@@ -38,6 +39,8 @@ class Link:
         self._asked = False  # whether all are to stop
         self._counts: dict[int, int] = {}  # places of each process, in process 0
         self._stop_at: int | None = None
+        self._arrived: dict[int, int] = {}  # how often each process has, in process 0
+        self._waited = 0  # how often that has waited for all
         self._ended: dict[int, int] = {}  # exit status of each process that has said goodbye
         self._forced: tuple[float, str] | None = None  # when and why to end, come what may
         self._told = self._leaving = False
@@ -47,17 +50,37 @@ class Link:
         """Give the others, who wait in ``value``, a JSON value, from process 0."""
         self._send({"value": value})
 
-    def value(self) -> Any:
+    def value(self, seconds: float = math.inf) -> Any:
         """Wait for the next value of process 0. Raises EOFError with its exit status as argument
-        if that ends instead.
+        if that ends instead. After so many seconds, this process ends.
         """
+        end = time.monotonic() + seconds
         with self._changed:
             # In turns, so that signals are handled in between.
             while not self._changed.wait_for(lambda: self._values or self._ended, _POLL_SECONDS):
-                pass
+                if time.monotonic() > end:
+                    self._end(f"process 0 ({self.peers.hosts[0]}) was waited for {seconds:.0f} s")
             if not self._values:
                 raise EOFError(self._ended[0])
             return self._values.popleft()
+
+    def arrive(self) -> None:
+        """Tell process 0, which does ``wait_for_all``, that this process is where it waits."""
+        self._send({"arrives": True})
+
+    def wait_for_all(self, seconds: float) -> None:
+        """Wait in process 0 until all others have come once more; signals stop that. After so many
+        seconds, the run ends.
+        """
+        end = time.monotonic() + seconds
+        with self._changed:
+            self._waited += 1
+            while late := [number for number, _ in self._numbered()
+                           if self._arrived.get(number, 0) < self._waited]:  # fmt: skip
+                signals.check_stop()
+                if time.monotonic() > end:
+                    self._end(f"{self.peers.names(late)} was waited for {seconds:.0f} s")
+                self._changed.wait(_POLL_SECONDS)
 
     def all_stop(self) -> bool:
         """Tell whether all processes stop here. All call this at the same places."""
@@ -123,6 +146,8 @@ class Link:
         match message:
             case {"value": value}:
                 self._values.append(value)
+            case {"arrives": _}:
+                self._arrived[number] = self._arrived.get(number, 0) + 1
             case {"signal": came}:  # to process 0, whose next look finds it
                 signals.note(came)
             case {"stop": came}:

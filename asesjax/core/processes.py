@@ -1,9 +1,9 @@
 """Several processes of one run: how they start, and how they stay together.
 
 Every process uses the devices of its machine, and all see the same workdir. Process 0 leads: it
-alone prints and writes, and does all work that needs only its own devices. The others join it for
-work on all devices, and wait in between: in Python, not in a collective, whose waits have an end
-and which no signal interrupts.
+alone prints and writes, and does what needs no devices. The others join it for training, and for
+passes over data, of which each does a part on its own devices (``part``, ``all_gather``). They wait
+in between: in Python, not in a collective, whose waits have an end and which no signal interrupts.
 """
 
 import atexit
@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from asesjax.core import signals
 from asesjax.core.errors import EXIT_PREEMPTED, EXIT_STOPPED, UserError, harmless
 from asesjax.core.link import Link, relay
@@ -25,6 +27,7 @@ START_TIMEOUT = 300.0  # seconds for all processes to connect
 _peers: dict[str, Peers] = {}  # "open": the connections of this run, until check_same
 _links: dict[str, Link] = {}  # "open": the same from then on
 _following = contextlib.ExitStack()  # what holds from then on
+_alone: list[bool] = [False]  # whether process 0 now does what the others wait for, innermost last
 _END = -1
 _LOSS_SECONDS = 3.0
 
@@ -190,13 +193,15 @@ def leading() -> Iterator[Callable[[int, Callable[[], None]], Callable[[], None]
 
     def together(index: int, work: Callable[[], None]) -> Callable[[], None]:
         def run() -> None:
-            from_first(lambda: index)
-            with signals.held("open" in _links):
-                work()
+            with _being(alone=False):
+                from_first(lambda: index)
+                with signals.held("open" in _links):
+                    work()
 
         return run
 
-    yield together
+    with _being(alone=True):
+        yield together
     from_first(lambda: _END)
 
 
@@ -206,27 +211,96 @@ def follow(work: Sequence[Callable[[], None]]) -> None:
         work[index]()
 
 
+@contextlib.contextmanager
+def _being(alone: bool) -> Iterator[None]:
+    _alone.append(alone)
+    try:
+        yield
+    finally:
+        _alone.pop()
+
+
 def from_first(work: Callable[[], Any]) -> Any:
     """Do ``work`` in process 0 alone, and return its JSON value in every process. The others wait,
     however long; they stop with process 0. Raises UserError in them if that fails.
     """
     link = _links.get("open")
-    if link is None:
+    if link is None or _alone[-1]:
         return work()
-    if is_first():
-        with signals.held(False):
-            signals.check_stop()
-            value = work()
-        link.tell(value)
-        return value
+    if not is_first():
+        return _value(link, math.inf)
+    with signals.held(False), _being(alone=True):
+        signals.check_stop()
+        value = work()
+    link.tell(value)
+    return value
+
+
+def _value(link: Link, seconds: float) -> Any:
+    """Return the next value of process 0, which stops this one too."""
     try:
-        return link.value()
+        return link.value(seconds)
     except EOFError as end:
         numbers = {EXIT_PREEMPTED: signal.SIGTERM, EXIT_STOPPED: signal.SIGINT}
         if number := numbers.get(end.args[0]):
             signals.note(number)
             raise signals.stopped() from None
         raise UserError("process 0 stopped; its message says why") from None
+
+
+def part() -> tuple[int, int]:
+    """Return the number of this process, and of those that share the work here: itself alone, or
+    all of the run. What they share they do with ``apart``.
+    """
+    import jax
+
+    if "open" not in _links or _alone[-1]:
+        return 0, 1
+    return jax.process_index(), jax.process_count()
+
+
+@contextlib.contextmanager
+def apart(really: bool = True) -> Iterator[None]:
+    """Let each process do its ``part`` of some work by itself: a signal stops all of them wherever
+    they look for one, and what was not gathered is lost.
+    """
+    with signals.held(False) if really and part()[1] > 1 else contextlib.nullcontext():
+        yield
+
+
+def all_gather(data: bytes, seconds: float = 0.0) -> list[bytes]:
+    """Return what each process of ``part`` has given, in every process. All call this. Those that
+    come late are waited for, for START_TIMEOUT and ``seconds``; then one that hangs ends the run.
+    """
+    if part()[1] == 1:
+        return [data]
+    from jax.experimental import multihost_utils
+
+    _gather_point(START_TIMEOUT + seconds)
+    sizes = multihost_utils.process_allgather(np.int32(len(data)))
+    longest = 1 << (int(sizes.max()) - 1).bit_length() if sizes.max() else 1  # few shapes
+    padded = np.zeros(longest, np.uint8)
+    padded[: len(data)] = np.frombuffer(data, np.uint8)
+    rows = multihost_utils.process_allgather(padded)
+    return [row[:size].tobytes() for row, size in zip(rows, sizes, strict=True)]
+
+
+def _gather_point(seconds: float) -> None:
+    """Wait until every process is here, where a signal is looked for, unlike in a collective."""
+    link = _links["open"]
+    with signals.held(False):
+        if is_first():
+            link.wait_for_all(seconds)
+            link.tell(None)
+        else:
+            link.arrive()
+            _value(link, seconds)
+
+
+def check_stop_together() -> None:
+    """Raise the exception of a signal that came to any process, in all of them at this place."""
+    if all_stop():
+        raise signals.stopped()
 
 
 def all_stop() -> bool:

@@ -13,15 +13,13 @@ one group, and no example is dropped or repeated within an epoch of its group.
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import jax
 import numpy as np
 
 from asesjax.core.errors import UserError
-from asesjax.core.signals import check_stop
 from asesjax.core.types import Batch, Example
 from asesjax.data.packing import Packing, deal, fill_packed, pack
 
@@ -154,21 +152,6 @@ def eval_batches(
             yield _fill(examples, rows[mine], shape, plan.progress(0))
 
     return batches()
-
-
-def map_batches(
-    function: Callable[[Batch], Any], examples: Sequence[Example], source_buckets: Sequence[int],
-    target_buckets: Sequence[int], batch_size: int = 64,
-) -> list[Any]:  # fmt: skip
-    """Apply a compiled function of a batch to examples; return each one's row of the result."""
-    out: list = [None] * len(examples)
-    for batch in eval_batches(examples, batch_size, source_buckets, target_buckets):
-        check_stop()
-        leaves, tree = jax.tree.flatten(jax.device_get(function(batch)))
-        for row, index in enumerate(batch["example_index"].tolist()):
-            if index >= 0:
-                out[index] = jax.tree.unflatten(tree, [leaf[row] for leaf in leaves])
-    return out
 
 
 def token_counts(examples: Sequence[Example]) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Generation for any number of questions: few compiled shapes, results by place in the input."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -10,9 +9,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from asesjax.core.errors import UserError
-from asesjax.core.signals import check_stop
-from asesjax.core.types import BATCH_AXES, Params
+from asesjax.core.types import Params
 from asesjax.decode import continuous, iterative
+from asesjax.decode.passes import stop_check
 from asesjax.decode.spec import (
     Counts,
     DecodeInput,
@@ -25,7 +24,14 @@ from asesjax.decode.spec import (
 )
 from asesjax.models.layers import quantize
 from asesjax.models.t5_config import T5Config
-from asesjax.sharding.place import batch_sharding, on_mesh, replicated
+from asesjax.sharding.place import (
+    batch_sharding,
+    divisible,
+    fetch,
+    on_mesh,
+    put_whole,
+    replicated,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,19 +164,13 @@ def stream(
     return run(config, params, inputs, spec, decoder, mesh, {} if counts is None else counts)
 
 
-def share(rows: int, mesh: Mesh | None) -> int:
-    """Return the next number of rows that the mesh's data axes divide."""
-    parts = 1 if mesh is None else math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    return -(-int(rows) // parts) * parts
-
-
 def make_slots(inputs: DecodeInput, decoder: Decoder, mesh: Mesh | None) -> continuous.Slots:
     """Return the sizes of the engine for some questions, arrays or descriptions of such."""
-    n_slots = share(min(decoder.batch_size, len(inputs.question)), mesh)
+    n_slots = divisible(min(decoder.batch_size, len(inputs.question)), mesh)
     return continuous.Slots(
         n_slots=n_slots,
         n_entries=4 * n_slots,
-        encode_rows=min(n_slots, share(decoder.encode_rows or max(1, n_slots // 8), mesh)),
+        encode_rows=min(n_slots, divisible(decoder.encode_rows or max(1, n_slots // 8), mesh)),
         row=jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), inputs),
         context_lengths=decoder.context_lengths,
     )
@@ -198,7 +198,7 @@ def _by_bucket(table: np.ndarray, decoder: Decoder, mesh: Mesh | None):
     lengths = (table != 0).sum(axis=1)
     bucket = np.asarray(decoder.buckets)[np.searchsorted(decoder.buckets, lengths)]
     rows = min(decoder.batch_size, np.unique(bucket, return_counts=True)[1].max())
-    rows = share(rows, mesh)
+    rows = divisible(rows, mesh)
     for length in np.unique(bucket):
         members = np.flatnonzero(bucket == length)
         for start in range(0, len(members), rows):
@@ -209,17 +209,18 @@ def _placing(mesh: Mesh | None, *functions: Callable, sharding=replicated) -> li
     """Return what places arrays on the mesh, and functions that know it."""
     if mesh is None:
         return [lambda tree: tree, *functions]
-    place = lambda tree: jax.device_put(tree, sharding(mesh))  # noqa: E731
+    place = lambda tree: put_whole(tree, sharding(mesh))  # noqa: E731
     return [place, *(on_mesh(mesh, function) for function in functions)]
 
 
 def _plain(config, params, inputs: DecodeInput, spec, decoder, mesh, counts):
     place, generate = _placing(mesh, iterative.generate, sharding=batch_sharding)
+    check = stop_check(mesh)
     for length, rows, members in _by_bucket(np.asarray(inputs.question), decoder, mesh):
-        check_stop()
+        check()
         batch = _take(inputs, members, rows)
         batch = place(batch._replace(question=batch.question[:, :length]))
-        output, more = jax.device_get(generate(config, params, batch, spec))
+        output, more = fetch(generate(config, params, batch, spec), mesh)
         _add(counts, more)
         for row, index in enumerate(members.tolist()):
             yield index, _generated(output, row, spec)
@@ -230,9 +231,9 @@ def _continuous(config, params, inputs: DecodeInput, spec, decoder, mesh, counts
     place, start, put, run = _placing(mesh, continuous.start, continuous.put, continuous.run)
     state = start(config, params, spec=spec, slots=slots)
     owner = np.full(slots.n_entries, -1)  # the question of each entry
-    fed = 0
+    fed, check = 0, stop_check(mesh)
     while fed < n or (owner >= 0).any():
-        check_stop()
+        check()
         free = np.flatnonzero(owner < 0)[: n - fed]
         if len(free):
             rows = np.arange(fed, fed + len(free))
@@ -243,7 +244,7 @@ def _continuous(config, params, inputs: DecodeInput, spec, decoder, mesh, counts
             state = put(state, *new, spec=spec)
             fed += len(free)
         state = run(config, params, state, place(np.bool_(fed == n)), spec=spec, slots=slots)
-        output, more = jax.device_get((state.rows.output, state.counts))
+        output, more = fetch((state.rows.output, state.counts), mesh)
         _add(counts, more)
         ended = output.finish_reason != FinishReason.RUNNING
         for entry in np.flatnonzero(ended & (owner >= 0)).tolist():

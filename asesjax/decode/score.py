@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from asesjax.core.types import Example, Params
-from asesjax.data.batching import map_batches
+from asesjax.decode.passes import map_batches
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
 
@@ -51,11 +52,13 @@ def score_examples(
     source_buckets: Sequence[int],
     target_buckets: Sequence[int],
     batch_size: int = 64,
+    mesh: Mesh | None = None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return nll and entropy of the targets of each example, float32 [T] each, in order. Raises
-    UserError for an example longer than the largest bucket.
+    """Return nll and entropy of the targets of each example, float32 [T] each, in order. Batches
+    are shared as ``map_batches`` does. Raises UserError for an example longer than the largest
+    bucket.
     """
     function = functools.partial(token_scores, config, params)
-    rows = map_batches(function, examples, source_buckets, target_buckets, batch_size)
+    rows = map_batches(function, examples, source_buckets, target_buckets, batch_size, mesh)
     lengths = [len(example.targets) for example in examples]
     return [(nll[:n], entropy[:n]) for (nll, entropy), n in zip(rows, lengths, strict=True)]

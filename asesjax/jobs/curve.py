@@ -2,14 +2,18 @@
 selection of checkpoints by what they write (``train.keep_best`` of ``DECODED``).
 """
 
+import collections
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from asesjax.core.errors import UserError
 from asesjax.core.files import checksum, read_json, read_jsonl, write_json, write_jsonl
 from asesjax.core.options import Config
+from asesjax.core.processes import all_gather, from_first, is_first
 from asesjax.data.corpus import EncodedRecord, read_corpus
 from asesjax.data.vocab import load_saved
+from asesjax.decode.passes import in_parts, n_parts
 from asesjax.evals.predictions import prediction_row
 from asesjax.evals.report import accuracy
 from asesjax.evals.runner import answer_questions, check_decode
@@ -46,27 +50,32 @@ def curve_records(run: Run) -> list[EncodedRecord]:
     return records[: run.config.decode.curve_questions]
 
 
-def decode_curve(
-    run: Run, method: Method, evaluations: Sequence[Sequence[int]]
-) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Return file (below the workdir) and prediction rows of each evaluation, given as the step of
-    each role. What is in its file already, as written, is not decoded again; nothing is, without
-    ``decode.curve_questions``.
+def decode_curve(run: Run, method: Method, evaluations: Sequence[Sequence[int]]) -> list[str]:
+    """Return the file (below the workdir) of the prediction rows of each evaluation, given as the
+    step of each role. What is in its file already, as written, is not decoded again; nothing is,
+    without ``decode.curve_questions``. All processes call this.
     """
-    vocab, records, out = load_saved(run / "vocab"), curve_records(run), []
+    vocab, records = load_saved(run / "vocab"), curve_records(run)
     folder = FOLDER.format(row=method.name)
     there = run / folder / "files.json"
-    sums = read_json(there) if there.exists() else {}
-    for steps in evaluations if records else ():
-        name = f"{folder}/{'-'.join(map(str, steps))}.jsonl"
-        if not (run / name).is_file() or sums.get(name) != checksum(run / name):
-            at = zip(method.roles, steps, strict=True)
-            params = {role: load_role(run, method, role, step, decoding=True) for role, step in at}
-            write_jsonl(run / name, predict(run, trained(run, method, params, vocab), records)[0])
+    names = {f"{folder}/{'-'.join(map(str, steps))}.jsonl": steps
+             for steps in (evaluations if records else ())}  # fmt: skip
+
+    def left() -> tuple[dict[str, list[int]], list[str]]:
+        sums = read_json(there) if there.exists() else {}
+        return sums, [name for name in names if not (run / name).is_file()
+                      or sums.get(name) != checksum(run / name)]  # fmt: skip
+
+    sums, missing = from_first(left)
+    for name in missing:
+        at = zip(method.roles, names[name], strict=True)
+        params = {role: load_role(run, method, role, step, decoding=True) for role, step in at}
+        rows = predict(run, trained(run, method, params, vocab), records)[0]
+        if is_first():
+            write_jsonl(run / name, rows)
             sums[name] = checksum(run / name)
-            write_json(run / folder / "files.json", sums)
-        out.append((name, [row for _, row in read_jsonl(run / name)]))
-    return out
+            write_json(there, sums)
+    return list(names)
 
 
 def curve_points(
@@ -76,7 +85,7 @@ def curve_points(
     folders = [role_folder(run, method.name, role) for role in method.roles]
     results = [read_json(folder / "result.json") for folder in folders]
     points = []
-    for steps, (name, _) in zip(evaluations, decode_curve(run, method, evaluations), strict=False):
+    for steps, name in zip(evaluations, decode_curve(run, method, evaluations), strict=False):
         own = [result["kept"][str(step)] for result, step in zip(results, steps, strict=True)]
         points.append({
             "file": f"../../{name}", "steps": list(steps),
@@ -92,25 +101,40 @@ def decoded_measures(
     write together, with the place of the evaluation as "step".
     """
     measure, evaluate = run.config.train.keep_best, run.config.evaluate
-    out = []
-    for i, (_, rows) in enumerate(decode_curve(run, method, evaluations)):
-        if measure == "bleu":
-            chains = [row["chain"] for row in rows]
-            references = [row["reference_chain"] for row in rows]
-            value = corpus_bleu(chains, references, evaluate.language)
-        else:
-            value = accuracy(rows, evaluate.metric, run.config.data.answer_template)[0]
-        out.append({"step": i, measure: value})
-    return out
+
+    def measured(name: str) -> float | None:
+        rows = [row for _, row in read_jsonl(run / name)]
+        if measure != "bleu":
+            return accuracy(rows, evaluate.metric, run.config.data.answer_template)[0]
+        chains, references = ([row[of] for row in rows] for of in ("chain", "reference_chain"))
+        return corpus_bleu(chains, references, evaluate.language)
+
+    names = decode_curve(run, method, evaluations)
+    return from_first(lambda: [{"step": i, measure: measured(name)}
+                               for i, name in enumerate(names)])  # fmt: skip
 
 
 def predict(
-    run: Run, using: TrainedMethod, records: list[EncodedRecord], **options: Any
-) -> tuple[list[dict], float]:
-    """Answer questions; return prediction rows, and the seconds it took."""
-    answers, seconds = answer_questions(using, records, own_mesh(run), **options)
-    rows = [
-        prediction_row(record.record, chains, using.method, using.vocab)
-        for record, chains in zip(records, answers, strict=True)
-    ]
-    return rows, seconds
+    run: Run, using: TrainedMethod, records: list[EncodedRecord], timed: bool = False
+) -> tuple[list[dict[str, Any]], float, dict[str, int]]:
+    """Answer questions, all processes their part; return prediction rows, the seconds that the
+    slowest took, and the engine's counts.
+    """
+    mesh = own_mesh(run)
+    took: list[tuple[float, dict[str, int]]] = []  # of each process
+
+    def answer(numbers: Sequence[int]) -> list[dict[str, Any]]:
+        own = [records[i] for i in numbers]
+        counts: dict[str, int] = {}
+        answers, seconds = answer_questions(using, own, mesh, timed, counts, numbers)
+        took.append((seconds, counts))
+        return [prediction_row(record.record, chains, using.method, using.vocab)
+                for record, chains in zip(own, answers, strict=True)]  # fmt: skip
+
+    rows = in_parts(range(len(records)), answer, mesh)
+    if n_parts(mesh) > 1:
+        took = [json.loads(own)[0] for own in all_gather(json.dumps(took).encode())]
+    counts: collections.Counter[str] = collections.Counter()
+    for _, own in took:
+        counts.update(own)
+    return rows, max(seconds for seconds, _ in took), dict(counts)

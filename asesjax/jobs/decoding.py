@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from asesjax.core.files import read_json, read_jsonl, write_json, write_jsonl
+from asesjax.core.processes import is_first
 from asesjax.core.stages import Stage
 from asesjax.data.corpus import read_corpus
 from asesjax.evals.report import build_report, compared_chains, decode_speed
@@ -25,10 +26,12 @@ def decode_method(run: Run, method: Method) -> None:
     longest = max(map(len, steps))
     steps = [own + own[-1:] * (longest - len(own)) for own in steps]
     evaluations = list(dict.fromkeys(zip(*steps, strict=True)))
-    write_json(folder / "curve.json", curve_points(run, method, evaluations))
-    counts: dict[str, int] = {}
+    points = curve_points(run, method, evaluations)
     records = read_corpus(run.workdir, "test", run.config.data.answer_template)
-    rows, seconds = predict(run, load_method(run, method.name), records, timed=True, counts=counts)
+    rows, seconds, counts = predict(run, load_method(run, method.name), records, timed=True)
+    if not is_first():
+        return
+    write_json(folder / "curve.json", points)
     write_jsonl(folder / "test.jsonl", rows)
     decode = {"questions": len(records), "seconds": seconds} | counts
     write_json(folder / "decode.json", decode)

@@ -9,7 +9,7 @@ from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, write_json
 from asesjax.core.metric_log import MetricLog
 from asesjax.core.options import flatten
-from asesjax.core.processes import from_first, is_first
+from asesjax.core.processes import is_first
 from asesjax.core.signals import check_stop
 from asesjax.core.types import Example, Params
 from asesjax.data.batching import examples_per_row, token_counts
@@ -59,9 +59,9 @@ def train_roles(
     results and return them without parameters. ``train_to(role, until)`` trains or resumes a role,
     saves it after so many of its steps, and returns at once where that is done.
 
-    Where chains are the measure (``train.keep_best`` of ``DECODED``), process 0 decodes validation
-    questions with the roles' checkpoints of each evaluation, and the best evaluation is selected
-    for all roles. With ``train.patience``, the roles are trained in turn up to each evaluation,
+    Where chains are the measure (``train.keep_best`` of ``DECODED``), validation questions are
+    decoded with the roles' checkpoints of each evaluation, and the best evaluation is selected for
+    all roles. With ``train.patience``, the roles are trained in turn up to each evaluation,
     and stop together. Raises UserError if there are no questions.
     """
     config = run.config
@@ -81,7 +81,7 @@ def train_roles(
             for role, until in zip(steps, evaluations[i], strict=True)
         }
         if decoded:
-            measured = from_first(lambda: decoded_measures(run, method, evaluations[: i + 1]))  # noqa: B023
+            measured = decoded_measures(run, method, evaluations[: i + 1])
             if gave_up(measured, config.train):
                 break
     if measured:
@@ -103,7 +103,7 @@ def start_params(run: Run, method: Method, model: T5Config) -> Params | None:
     """Return what the roles of a method start from; None where it is drawn from the seed."""
     if method.start_from:
         other = make_method(method.start_from, run.config)
-        return load_role(run, other, other.roles[0])
+        return load_role(run, other, other.roles[0], mesh=run_mesh(run))
     return load_start(run, model)
 
 

@@ -25,6 +25,11 @@ class MeshOptions:
     fsdp: int = option(1, "size of the fsdp axis", changes=NOTHING)
     tensor: int = option(1, "size of the tensor axis", changes=NOTHING)
     slices: int = option(1, "TPU slices that the data axis goes over", least=1, changes=NOTHING)
+    passes: str = option("auto", "of several processes, who scores and decodes: process: each a "
+                         "part of the questions, on its own devices; all: all devices together, "
+                         "over which the parameters are split; auto: all where half of a device's "
+                         "memory could not hold its parameters otherwise",
+                         choices=("auto", "process", "all"), changes=NOTHING)  # fmt: skip
 
 
 def make_mesh(

@@ -1,6 +1,7 @@
 """Shardings for parameters and batches on a mesh."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -67,11 +68,43 @@ def param_shardings(mesh: Mesh, rules: Rules, axes_tree: Any, shapes: Any) -> An
 
 
 def put_batch(mesh: Mesh, batch: Batch) -> dict[str, jax.Array]:
-    """Spread the rows of a batch over the devices; several processes each give their own, and
-    the data and fsdp axes divide all of them (``training.step.check_batch_size``).
+    """Spread the rows of a batch over the devices; several processes of the mesh each give their
+    own, and the data and fsdp axes divide all of them (``training.step.check_batch_size``).
     """
     sharding = batch_sharding(mesh)
+    if not mesh.is_multi_process:
+        return jax.device_put(batch, sharding)
     return {
         name: jax.make_array_from_process_local_data(sharding, np.asarray(array))
         for name, array in batch.items()
     }
+
+
+def divisible(rows: int, mesh: Mesh | None) -> int:
+    """Return the next number of rows that the data axes divide."""
+    parts = 1 if mesh is None else math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    return -(-int(rows) // parts) * parts
+
+
+def put_whole(tree: Any, sharding: NamedSharding) -> Any:
+    """Place arrays that every process of the mesh has whole."""
+    if not sharding.mesh.is_multi_process:
+        return jax.device_put(tree, sharding)
+
+    def place(x: Any) -> jax.Array:
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return jax.tree.map(place, tree)
+
+
+def fetch(tree: Any, mesh: Mesh | None) -> Any:
+    """Bring arrays to the host, in every process of the mesh."""
+    if mesh is not None and mesh.is_multi_process:
+        tree = _whole(mesh)(tree)
+    return jax.device_get(tree)
+
+
+@functools.lru_cache(maxsize=4)
+def _whole(mesh: Mesh) -> Callable:
+    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))

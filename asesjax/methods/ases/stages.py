@@ -13,6 +13,7 @@ import numpy as np
 from asesjax.core.errors import UserError, unknown
 from asesjax.core.files import read_json, write_json, write_jsonl
 from asesjax.core.options import Config, fingerprint, reads
+from asesjax.core.processes import is_first
 from asesjax.core.ragged import Ragged, write_annotations
 from asesjax.core.stages import Stage
 from asesjax.core.types import LABELS, Example
@@ -29,7 +30,7 @@ from asesjax.methods.ases.scoring import (
     segment_scored,
 )
 from asesjax.methods.method import METHODS, Method, ReportPart, fold_rows, make_method
-from asesjax.run import Run, load_role, model_config, role_folder
+from asesjax.run import Run, load_role, model_config, own_mesh, role_folder
 from asesjax.segmentation.label import balance, f1_from_counts, lopsided, segmentation_f1
 from asesjax.segmentation.records import write_segments
 from asesjax.segmentation.score import SCORES
@@ -112,7 +113,8 @@ def segment_stages(run: Run, row: Any) -> list[Stage]:
     return [
         Stage(f"score{at.of_scores}", lambda: score_pieces(own, scorers, at),
               reads(config, "segment:score") | {"evaluate.language": config.evaluate.language},
-              ("data", *(f"train-{scorer.name}" for scorer in scorers)), outputs=(at.scores,)),
+              ("data", *(f"train-{scorer.name}" for scorer in scorers)), outputs=(at.scores,),
+              together=True),
         Stage(f"segment{at.of_segments}", lambda: segment_pieces(own, at),
               reads(config, "segment"), (f"score{at.of_scores}",), outputs=(at.segments,),
               without=() if asks_scorer else tuple(f"train-{row}" for row in rows)),
@@ -137,6 +139,8 @@ def score_pieces(run: Run, scorers: Sequence[Method] = (), at: Labelling = PLAIN
         rows["train"][i::n] = score_records(train[i::n], config, vocab, score)
         if i == 0:
             rows["validation"] = score_records(held_out, config, vocab, score)
+    if not is_first():
+        return
     for split, scored in rows.items():
         write_jsonl(run / f"{at.scores}/{split}.jsonl", map(dataclasses.asdict, scored))
     write_json(run / f"{at.scores}/scorers.json", facts)
@@ -168,7 +172,7 @@ def load_scorer(run: Run, scorer: Method, vocab: Vocabulary) -> tuple[Scorer, di
         targets = (*shorter, min(longest, last) if needed <= last else longest)
         # The scorer's own inputs may be the questions alone.
         sources = holding(train.source_buckets, source)
-        return score_examples(model, params, examples, sources, targets)
+        return score_examples(model, params, examples, sources, targets, mesh=own_mesh(run))
 
     return score, facts
 

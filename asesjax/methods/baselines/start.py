@@ -1,7 +1,7 @@
 """What all rows start from, asked as it is: a row of the table to see what training adds."""
 
 from asesjax.core.files import write_json
-from asesjax.core.processes import is_first
+from asesjax.core.processes import from_first, is_first
 from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.decode.spec import DecodePlan
 from asesjax.methods.method import METHODS, Method, make_method
@@ -29,7 +29,7 @@ class Start(Method):
         folder = role_folder(run, self.name, "main")
         vocab = load_saved(run / "vocab")
         model = model_config(run, vocab)
-        if not steps(folder / "checkpoints"):
+        if from_first(lambda: not steps(folder / "checkpoints")):
             description = Description(model, vocab, self.name, "main")
             save_params(folder / "checkpoints", untouched(run, model), description)
         facts = dict.fromkeys(("examples", "seen", "steps", "tokens", "best_step"), 0)

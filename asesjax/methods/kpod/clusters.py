@@ -12,12 +12,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from scipy.cluster.vq import kmeans2
 
 from asesjax.core.errors import UserError
 from asesjax.core.signals import check_stop
 from asesjax.core.types import Example, Params
-from asesjax.data.batching import map_batches
+from asesjax.decode.passes import map_batches
 from asesjax.models import t5
 from asesjax.models.t5_config import T5Config
 
@@ -50,6 +51,7 @@ def state_vectors(
     source_buckets: Sequence[int],
     target_buckets: Sequence[int],
     batch_size: int = 64,
+    mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Return the mean encoder state of each question, float32 [N, D]."""
 
@@ -60,7 +62,8 @@ def state_vectors(
         return (encoded * real).sum(1) / jnp.maximum(real.sum(1), 1)
 
     of_batch = lambda batch: states(params, batch["encoder_input_tokens"])  # noqa: E731
-    return np.stack(map_batches(of_batch, questions, source_buckets, target_buckets, batch_size))
+    buckets = source_buckets, target_buckets
+    return np.stack(map_batches(of_batch, questions, *buckets, batch_size, mesh))
 
 
 def word_vectors(path: str | Path, texts: Sequence[str]) -> tuple[np.ndarray, int]:

@@ -15,12 +15,13 @@ import numpy as np
 from asesjax.core.errors import UserError
 from asesjax.core.files import write_json, write_text
 from asesjax.core.options import Config, reads
+from asesjax.core.processes import is_first
 from asesjax.core.ragged import Ragged, read_annotations, write_annotations
 from asesjax.core.stages import Stage
 from asesjax.core.types import Example, Params
-from asesjax.data.batching import map_batches
 from asesjax.data.corpus import EncodedRecord, read_corpus
 from asesjax.data.vocab import Vocabulary, load_saved
+from asesjax.decode.passes import map_batches
 from asesjax.decode.score import score_examples
 from asesjax.jobs.training import role_steps, train_role, whole_roles, write_result
 from asesjax.methods.kpod.clusters import cluster, state_vectors, word_vectors
@@ -81,7 +82,7 @@ def weight_stages(run: Run, config: Config) -> list[Stage]:
               outputs=(f"roles/{_ROW}",), together=True,
               whole=lambda: whole_roles(own, _ROW, ("weights",))),
         Stage(WEIGHTS_STAGE, lambda: export_weights(own), {}, ("train-kpod-weights",),
-              outputs=("kpod/weights",)),
+              outputs=("kpod/weights",), together=True),
     ]  # fmt: skip
 
 
@@ -91,7 +92,7 @@ def schedule_stages(run: Run, config: Config, row: str) -> list[Stage]:
     return [
         Stage("kpod-difficulty", lambda: measure_losses(own),
               reads(config, "seed", "model", "kpod:clusters"), ("data",),
-              outputs=("kpod/difficulty",)),
+              outputs=("kpod/difficulty",), together=True),
         Stage(f"schedule-{row}", lambda: schedule(own, row), reads(config, "kpod:schedule"),
               (WEIGHTS_STAGE, "kpod-difficulty"), outputs=(f"kpod/{row}",)),
     ]  # fmt: skip
@@ -190,6 +191,8 @@ def export_weights(run: Run) -> None:
         records = _corpus(run, split)
         weights = _all_weights(run, model, params, _weight_examples(records, vocab))
         weights = [np.round(own[:-1].astype(np.float64), 5) for own in weights]
+        if not is_first():
+            continue
         write_annotations(
             run / WEIGHTS.format(split=split), [one.record.id for one in records],
             weights=Ragged.of(weights, np.float32),
@@ -217,7 +220,7 @@ def _all_weights(
 ) -> list[np.ndarray]:
     buckets = run.config.train.source_buckets, run.config.train.target_buckets
     function = functools.partial(token_weights, model, params)
-    rows = map_batches(function, examples, *buckets, _BATCH)
+    rows = map_batches(function, examples, *buckets, _BATCH, own_mesh(run))
     return [row[: len(one.targets)] for row, one in zip(rows, examples, strict=True)]
 
 
@@ -225,16 +228,19 @@ def measure_losses(run: Run) -> None:
     """Score every rationale with the untouched student, and divide the questions into clusters."""
     vocab, kpod = load_saved(run / "vocab"), run.config.kpod
     model = model_config(run, vocab)
-    params = untouched(run, model)
+    mesh = own_mesh(run)
+    params = untouched(run, model, mesh)
     records = _corpus(run, "train")
     examples = _weight_examples(records, vocab)
     buckets = run.config.train.source_buckets, run.config.train.target_buckets
-    scores = score_examples(model, params, examples, *buckets, _BATCH)
+    scores = score_examples(model, params, examples, *buckets, _BATCH, mesh)
     if kpod.word_vectors:
         vectors, n_unknown = word_vectors(kpod.word_vectors, [r.record.question for r in records])
         run.say(f"  {n_unknown} of {len(records)} questions have no word with a vector")
     else:
-        vectors = state_vectors(model, params, examples, *buckets, _BATCH)
+        vectors = state_vectors(model, params, examples, *buckets, _BATCH, mesh)
+    if not is_first():
+        return
     labels = cluster(vectors, kpod.n_clusters, run.config.seed)
     ends = [step_ends(record) for record in records]
     losses = [np.round(nll[: own[-1]].astype(np.float64), 6)

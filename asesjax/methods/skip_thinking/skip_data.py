@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,9 +12,11 @@ import numpy as np
 
 from asesjax.core.files import write_json, write_jsonl
 from asesjax.core.options import Config, reads
+from asesjax.core.processes import is_first
 from asesjax.core.ragged import Ragged, write_annotations
 from asesjax.core.stages import Stage
 from asesjax.core.types import FILLER
+from asesjax.decode.passes import in_parts, n_parts
 from asesjax.decode.predict import predict
 from asesjax.decode.sampling import greedy
 from asesjax.decode.spec import DecodeSpec, Limits
@@ -42,7 +45,8 @@ def skip_data_stage(run: Run, config: Config) -> Stage:
     fields = reads(config, "skip:data") | {"evaluate.metric": config.evaluate.metric}
     fields |= {f"decode.{name}": getattr(config.decode, name) for name in decode}
     own = dataclasses.replace(run, config=config)
-    return Stage("skip-data", lambda: make_skip_data(own), fields, (f"train-{STUDENT}",), ("skip",))
+    return Stage("skip-data", lambda: make_skip_data(own), fields, (f"train-{STUDENT}",), ("skip",),
+                 together=True)  # fmt: skip
 
 
 def make_skip_data(run: Run) -> None:
@@ -56,12 +60,15 @@ def make_skip_data(run: Run) -> None:
     for split in SPLITS:
         samples = read_samples(run, split)
         rows = skip_rows(run, student, samples)
+        if not is_first():
+            continue
         write_jsonl(run / f"skip/{split}.jsonl", rows)
         write_annotations(run / SKIP_DATA.format(split=split), [row["id"] for row in rows],
                           kept=Ragged.of([row["kept"] for row in rows], np.int32))  # fmt: skip
         summaries[split] = left_out(rows, [sample.record for sample in samples])
         run.say(f"  {split}: {_words(summaries[split])}")
-    write_json(run / "skip/summary.json", summaries)
+    if is_first():
+        write_json(run / "skip/summary.json", summaries)
 
 
 def skip_rows(run: Run, student: TrainedMethod, samples: Sequence[Sample]) -> list[dict[str, Any]]:
@@ -73,7 +80,8 @@ def skip_rows(run: Run, student: TrainedMethod, samples: Sequence[Sample]) -> li
         return not (protect_first and m == 0 or protect_last and m == n_chunks[i] - 1)
 
     def right(trials: Sequence[Trial]) -> list[bool]:
-        results = answered_rightly(run, student, samples, trials)
+        own = functools.partial(answered_rightly, run, student, samples)
+        results = in_parts(trials, own, own_mesh(run))
         run.say(f"  {sum(results):,} of {len(results):,} trials end in the right answer")
         return results
 
@@ -134,7 +142,9 @@ def answered_rightly(
     answers. It writes the missing chunks, or fewer where it ends them itself, and the answer. With
     ``skip.continuation`` "teacher" the sample's own chunks replace what it would write.
     """
-    config, vocab = run.config, student.vocab
+    config, vocab, mesh = run.config, student.vocab, own_mesh(run)
+    parts = n_parts(mesh)
+    decoder = make_decoder(student.method.config, parts=parts)
     spec, limits = decode_spec(student.method, vocab)
     answers = dataclasses.replace(spec, sampler=greedy, beams=1)
     answer_turn = spec.n_turns - 1
@@ -154,13 +164,13 @@ def answered_rightly(
         spec: DecodeSpec, rows: Sequence[int], turns: list[int], rounds: list[int]
     ) -> list[np.ndarray]:
         # Always so many rows, some of them idle: batches of one size are compiled once.
-        most = min(len(samples), config.decode.batch_size)
+        most = min(-(-len(samples) // parts), decoder.batch_size)
         idle = [spec.n_turns - 1] * max(0, most - len(rows)) if rows else []
         asked = [contexts[row] for row in rows] + contexts[:1] * len(idle)
         bounds = Limits(np.array(rounds + [1] * len(idle)), *limits[1:])
         found = predict(
             student.model, student.params, asked, bounds, spec,
-            for_questions(make_decoder(student.method.config), asked), own_mesh(run),
+            for_questions(decoder, asked), mesh,
             first_turns=np.array(turns + idle),
         )  # fmt: skip
         return [chain.ids for chain in found[: len(rows)]]

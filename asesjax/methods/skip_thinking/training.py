@@ -13,7 +13,7 @@ import numpy as np
 
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, write_json
-from asesjax.core.processes import from_first
+from asesjax.core.processes import from_first, is_first
 from asesjax.core.ragged import Ragged, write_annotations
 from asesjax.core.types import Record
 from asesjax.data.corpus import read_corpus
@@ -30,7 +30,7 @@ from asesjax.methods.skip_thinking.chunks import (
     make_marks,
 )
 from asesjax.methods.skip_thinking.search import Candidate, Cost, Searched, objective, search
-from asesjax.run import Run, load_role, model_config
+from asesjax.run import Run, load_role, model_config, own_mesh
 from asesjax.training.loop import TrainResult
 
 STUDENT = "cwt"  # the row whose training writes chunks, and that others start from
@@ -133,7 +133,9 @@ def search_boundaries(run: Run, student: TrainedMethod, samples: Sequence[Sample
                           samples[i].sentences, stage, start, end)
             for i, stage, start, end in candidates
         ]  # fmt: skip
-        scores = score_examples(student.model, student.params["main"], examples, *buckets)
+        scores = score_examples(
+            student.model, student.params["main"], examples, *buckets, mesh=own_mesh(run)
+        )
         return [Cost(float(nll.sum(dtype=np.float64)), len(nll)) for nll, _ in scores]
 
     boundaries = [sample.boundaries for sample in samples]
@@ -156,17 +158,21 @@ def _search(run: Run, method: Method, vocab: Vocabulary, k: int, step: int) -> N
                 float(np.mean([objective(own, name) for own in costs if own]))
                 for costs in (found.before, found.after)
             ]
-        _write_boundaries(folder, split, samples, found.boundaries)
+        if is_first():
+            _write_boundaries(folder, split, samples, found.boundaries)
         run.say(
             f"  step {step}, {split}: {found.moved} of {found.cuts} cuts moved"
             + "".join(f"; {name} {summary[split][name][0]:.4f} -> {summary[split][name][1]:.4f}"
                       for name in ("total", "mean_of_means") if found.cuts)
         )  # fmt: skip
     summary["seconds"] = time.perf_counter() - began
-    write_json(folder / "search.json", summary)
+    if is_first():
+        write_json(folder / "search.json", summary)
 
 
 def _cut_evenly(run: Run, folder: Path) -> None:
+    if not is_first():
+        return
     n = run.config.chunk.n_chunks
     for split in SPLITS:
         samples = read_samples(run, split, "")
@@ -190,5 +196,7 @@ def _phase_examples(run: Run, method: Method, k: int) -> dict[str, list]:
 
 
 def _once(folder: Path, work: Callable[[], None]) -> None:
-    """Do what ends with a file ``search.json``, unless it is there; process 0 for all."""
-    from_first(lambda: None if (folder / "search.json").exists() else work())
+    """Do what ends with a file ``search.json``, unless it is there; all processes wait for it."""
+    if from_first(lambda: not (folder / "search.json").exists()):
+        work()
+        from_first(lambda: None)

@@ -1,0 +1,178 @@
+"""Scores, weights, skip data and predictions are the same from any number of processes."""
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from asesjax.cli.main import main
+from asesjax.core.files import read_json, read_jsonl
+from asesjax.core.link import EXIT_LOST
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = ["run", "--config", str(ROOT / "configs/smoke.py")]
+FEW = ["--config.methods=direct,usm", "--config.decode.sampler=sample", "--config.decode.samples=2",
+       "--config.data.n_test=13"]  # fmt: skip
+MANY = ["--config.methods=direct,usm,kpod,cwt,skip_thinking", "--config.kpod.weight_epochs=1.0",
+        "--config.train.normalize=examples", "--config.chunk.chunking=search",
+        "--config.vocab.extra_ids=12", "--config.decode.curve_questions=2"]  # fmt: skip
+PASSES = ("score", "decode-", "skip-data", "kpod-weights", "kpod-difficulty", "segment", "report")
+MADE = ("scores", "segments", "predictions", "curves", "skip", "kpod/weights", "kpod/difficulty")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return a function of fields: a whole run of one process with eight devices."""
+    done = {}
+
+    def run(fields):
+        if str(fields) not in done:
+            workdir = tmp_path_factory.mktemp("pods") / "run"
+            assert main([*RUN, "--workdir", str(workdir), *fields]) == 0
+            done[str(fields)] = workdir
+        return done[str(fields)]
+
+    return run
+
+
+def without_passes(source, workdir):
+    """Copy a run with nothing but its data and what was trained."""
+    shutil.copytree(source, workdir)
+    for name in MADE:
+        shutil.rmtree(workdir / name, ignore_errors=True)
+    for record in (workdir / "stages").iterdir():
+        if record.name.startswith(PASSES):
+            record.unlink()
+    return workdir
+
+
+def start(workdir, n, *fields):
+    """Start n processes that have eight devices in all."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"].replace(
+        "device_count=8", f"device_count={8 // n}")}  # fmt: skip
+    several = ["--coordinator", f"localhost:{port}", "--processes", str(n), "--process"]
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "asesjax.cli.main", *RUN, "--workdir", str(workdir), *fields,
+             *([*several, str(i)] if n > 1 else [])],
+            env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for i in range(n)
+    ]  # fmt: skip
+
+
+def ended(processes):
+    try:
+        said = [process.communicate(timeout=400)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], said
+
+
+def made(workdir):
+    """Everything that passes over data write, but for how long they took."""
+    files = [path for name in MADE for path in sorted((workdir / name).rglob("*"))]
+    return {
+        str(path.relative_to(workdir)): path.read_bytes() for path in files
+        if path.is_file() and path.name != "decode.json"
+    }  # fmt: skip
+
+
+def test_two_processes_write_the_same_bytes(trained, tmp_path):
+    whole = trained(FEW)
+    workdir = without_passes(whole, tmp_path / "run")
+    statuses, (first, second) = ended(start(workdir, 2, *FEW))
+    assert statuses == [0, 0], first + second
+    assert made(workdir) == made(whole)
+    assert "questions/s" in first and "questions/s" not in second
+    one, two = (read_json(w / "predictions/usm/decode.json") for w in (whole, workdir))
+    assert one["useful_steps"] == two["useful_steps"] and two["questions"] == 13
+
+
+@pytest.mark.slow
+def test_four_processes_write_the_same_bytes(trained, tmp_path):
+    whole = trained(MANY)
+    workdir = without_passes(whole, tmp_path / "run")
+    statuses, said = ended(start(workdir, 4, *MANY))
+    assert statuses == [0] * 4, "".join(said)
+    assert made(workdir) == made(whole)
+
+
+@pytest.mark.slow
+def test_processes_that_share_parameters_write_the_same_chains(trained, tmp_path):
+    whole = trained(MANY)
+    workdir = without_passes(whole, tmp_path / "run")
+    across = ["--config.mesh.passes=all", "--config.mesh.preset=fsdp", "--config.mesh.fsdp=8",
+              "--config.mesh.data=1"]  # fmt: skip
+    statuses, said = ended(start(workdir, 2, *MANY, *across))
+    assert statuses == [0, 0], "".join(said)
+    names = sorted(str(path.relative_to(whole)) for path in whole.glob("predictions/*/test.jsonl"))
+    assert len(names) == 5
+    for name in names:
+        for (_, row), (_, other) in zip(read_jsonl(whole / name), read_jsonl(workdir / name),
+                                        strict=True):  # fmt: skip
+            assert row.pop("log_probability") == pytest.approx(other.pop("log_probability"))
+            assert row == other
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_kills_of_any_process_change_nothing(trained, tmp_path):
+    """Twenty times, with another number of processes each time."""
+    whole, rng = trained(MANY), random.Random(5)
+    workdir = without_passes(whole, tmp_path / "run")
+    for _ in range(20):
+        processes = start(workdir, n := rng.choice([1, 2, 4]), *MANY)
+        time.sleep(rng.uniform(8, 40))
+        processes[rng.randrange(n)].send_signal(signal.SIGKILL)
+        statuses, said = ended(processes)
+        assert set(statuses) <= {0, -signal.SIGKILL, EXIT_LOST}, "".join(said)
+        if rng.random() < 0.3:  # or most are killed where all is done
+            shutil.rmtree(workdir)
+            without_passes(whole, workdir)
+    statuses, said = ended(start(workdir, 2, *MANY))
+    assert statuses == [0, 0], "".join(said)
+    assert made(workdir) == made(whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGSTOP], ids=["stopped", "hangs"])
+def test_all_end_where_one_does_not_go_on(number, trained, tmp_path, monkeypatch):
+    """Process 1 stops in the pass over the test questions."""
+    plugin = tmp_path / "stops.py"
+    plugin.write_text(
+        "import os, signal\n"
+        "from asesjax.core import processes\n"
+        "from asesjax.jobs import curve\n"
+        "processes.START_TIMEOUT = 5.0\n"
+        "answer = curve.answer_questions\n"
+        "def stops(*args):\n"
+        "    if processes.part()[0] == 1:\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
+        "    return answer(*args)\n"
+        "curve.answer_questions = stops\n"
+    )
+    workdir = without_passes(trained(FEW), tmp_path / "run")
+    first, second = start(workdir, 2, *FEW, f"--config.plugins={plugin}")
+    try:
+        said = first.communicate(timeout=400)[0]
+    finally:
+        first.kill()
+        if number == signal.SIGSTOP:
+            second.kill()
+        said_too = second.communicate(timeout=400)[0]
+    if number == signal.SIGSTOP:
+        assert first.returncode == EXIT_LOST, said
+        assert "process 1" in said and "was waited for" in said
+    else:
+        assert [first.returncode, second.returncode] == [42, 42], said + said_too
