@@ -22,6 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from asesjax.config import (
@@ -51,6 +52,7 @@ from asesjax.run import (
     LENGTHS,
     Run,
     check_size,
+    describe_devices,
     has_lengths,
     keep_programs,
     one_seed,
@@ -129,6 +131,8 @@ def execute(
             execute(student, wait=True)
         run.say("")
     keep_programs(run)
+    if jax.device_count() > 1 and not only_data:
+        run.say(describe_devices(run))
     ran = _run_stages(run, chosen, redo, wait)
     if "report" in wanted and is_first() and chosen[-1].name not in ran:
         run.say("\n" + (run / "report.md").read_text(encoding="utf-8"))

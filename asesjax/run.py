@@ -267,6 +267,21 @@ def own_mesh(run: Run, devices: Sequence[jax.Device] = ()) -> Mesh:
     return make_mesh(-1, fsdp, tensor, own)
 
 
+def describe_devices(run: Run) -> str:
+    """Say which devices a run has and what lies where on them. All processes call this together."""
+    mesh, own, n = run_mesh(run), own_mesh(run), jax.process_count()
+    split = mesh.shape["fsdp"] * mesh.shape["tensor"] if run.config.mesh.preset != "dp" else 1
+    line = f"{mesh.size} devices ({mesh.devices.flat[0].device_kind})"
+    line += f" in {n} processes, of which process 0 writes the files" if n > 1 else ""
+    line += (
+        f"; training: rows of a batch over {mesh.shape['data'] * mesh.shape['fsdp']} devices, "
+        f"parameters over {split}; decoding: {run.config.decode.batch_size} questions at once"
+    )
+    if own.size < mesh.size:
+        return f"{line}, each process its {n}th part with its {own.size} devices"
+    return line + (", all processes together" if n > 1 else "")
+
+
 def placed_shapes(run: Run, config: T5Config, mesh: Mesh) -> Params:
     """Describe the parameters and where they lie on a mesh, for restoring."""
     shapes = jax.eval_shape(lambda key: t5.init(config, key), jax.random.key(0))

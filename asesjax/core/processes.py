@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import math
 import os
+import re
 import signal
 import sys
 import time
@@ -65,9 +66,9 @@ def start(
 
     from asesjax.core.run_card import source_facts
 
-    end = time.monotonic() + timeout
+    end, auto = time.monotonic() + timeout, coordinator == "auto"
     try:
-        if coordinator == "auto":
+        if auto:
             coordinator, processes, process = _find_out(timeout)
         assert processes is not None and process is not None  # asked for above
         left = max(end - time.monotonic(), 1.0)
@@ -78,7 +79,10 @@ def start(
             jax.config.update("jax_enable_preemption_service", False)
             # All are there, so only a handshake is left.
             at = relay(coordinator) if process else coordinator
-            jax.distributed.initialize(at, processes, process, initialization_timeout=120)
+            jax.distributed.initialize(
+                at, processes, process, initialization_timeout=120,
+                cluster_detection_method="deactivate" if _has_devices(auto) else None,
+            )  # fmt: skip
         except BaseException:
             _hang_up()
             raise
@@ -89,6 +93,17 @@ def start(
             f"the processes of --coordinator {coordinator} did not find each other: "
             f"{str(error).splitlines()[0]}"
         ) from error
+
+
+def _has_devices(auto: bool) -> bool:
+    """Tell whether all devices that this process sees are its own. Under Slurm and Open MPI jax
+    would take the one of the local rank, which is right where the tasks of a node share its GPUs.
+    """
+    here = os.environ.get("SLURM_STEP_TASKS_PER_NODE") or os.environ.get(
+        "OMPI_COMM_WORLD_LOCAL_SIZE", "1"
+    )  # such as "4(x2),1"
+    several = any(int(number) > 1 for number in re.findall(r"(?<!x)\d+", here))
+    return not auto or not several or "SLURM_GPUS_PER_TASK" in os.environ
 
 
 def _find_out(timeout: float) -> tuple[str, int, int]:

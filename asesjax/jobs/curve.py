@@ -131,7 +131,11 @@ def predict(
         return [prediction_row(record.record, chains, using.method, using.vocab)
                 for record, chains in zip(own, answers, strict=True)]  # fmt: skip
 
-    rows = in_parts(range(len(records)), answer, mesh)
+    # The longest questions first: they tend to have the longest chains, and what comes last
+    # leaves slots idle.
+    order = sorted(range(len(records)), key=lambda i: -len(records[i].question.ids))
+    rows = in_parts(order, answer, mesh)
+    rows = [row for _, row in sorted(zip(order, rows, strict=True), key=lambda pair: pair[0])]
     if n_parts(mesh) > 1:
         took = [json.loads(own)[0] for own in all_gather(json.dumps(took).encode())]
     counts: collections.Counter[str] = collections.Counter()

@@ -69,3 +69,25 @@ def test_source_facts_change_with_the_source(tmp_path, monkeypatch):
 def test_arguments_that_do_not_fit_together_are_refused(arguments):
     with pytest.raises(UserError, match="--process"):
         processes.start(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("environment", "auto", "all_of_them"),
+    [
+        ({}, True, True),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x2)"}, True, True),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8(x2)"}, True, False),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1,4(x12)"}, True, False),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8", "SLURM_GPUS_PER_TASK": "1"}, True, True),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8"}, False, True),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, True, False),
+    ],
+)
+def test_a_task_uses_all_devices_but_those_of_other_tasks(
+    environment, auto, all_of_them, monkeypatch
+):
+    for name in ("SLURM_STEP_TASKS_PER_NODE", "SLURM_GPUS_PER_TASK", "OMPI_COMM_WORLD_LOCAL_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert processes._has_devices(auto) == all_of_them
