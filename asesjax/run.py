@@ -255,16 +255,24 @@ def own_mesh(run: Run, devices: Sequence[jax.Device] = ()) -> Mesh:
     mesh = run.config.mesh
     if not devices and jax.process_count() == 1:
         return run_mesh(run)
-    if not devices and part()[1] > 1 and mesh.passes == "all":
-        return run_mesh(run)
     own = devices or jax.local_devices()
     tensor = math.gcd(len(own), max(mesh.tensor, 0))
     fsdp = math.gcd(len(own) // tensor, max(mesh.fsdp, 0))
-    if not devices and part()[1] > 1 and mesh.passes == "auto":
-        needed, there = _parameter_bytes(run.config), _device_bytes()
-        if there and needed / (tensor * fsdp) > there / 2:  # the other half is for the caches
-            return run_mesh(run)
+    if not devices and part()[1] > 1 and all_devices(run.config, tensor * fsdp, _device_bytes()):
+        return run_mesh(run)
     return make_mesh(-1, fsdp, tensor, own)
+
+
+def all_devices(config: Config, split: int, memory: int) -> bool:
+    """Tell whether processes do passes over data together, because ``mesh.passes`` says so, or
+    because parameters split over so many devices of a process would fill half of the memory of
+    each, in bytes (0: not known); the other half is for caches.
+    """
+    halved = config.model.dtype == "bfloat16" and not config.decode.int8  # decoding_shapes
+    needed = _parameter_bytes(config) / (2 if halved else 1) / split
+    return config.mesh.passes == "all" or (
+        config.mesh.passes == "auto" and memory > 0 and needed > memory / 2
+    )
 
 
 def describe_devices(run: Run) -> str:

@@ -15,11 +15,12 @@ state small; asesjax compile --search compares others.
 from asesjax.config import base_config
 from asesjax.core.errors import unknown
 
-# Argument -> preset of the model, rows of a batch, slots of decoding
+# Argument -> preset of the model, rows of a batch, questions written at once: by all machines, of
+# four chips each, 256, 64 and 32 by each
 _SIZES = {
-    "t5-base": ("t5-v1_1-base", 256, 256),
-    "t5-xl": ("t5-v1_1-xl", 256, 64),
-    "t5-xxl": ("t5-v1_1-xxl", 512, 32),
+    "t5-base": ("t5-v1_1-base", 256, 1024),
+    "t5-xl": ("t5-v1_1-xl", 256, 1024),
+    "t5-xxl": ("t5-v1_1-xxl", 512, 2048),
 }
 
 

@@ -27,7 +27,7 @@ from asesjax.methods.method import make_method
 from asesjax.models.layers import quantize
 from asesjax.models.presets import configured
 from asesjax.models.t5_config import token_flops
-from asesjax.run import Run, decoding_shapes, own_mesh, placed_shapes
+from asesjax.run import Run, all_devices, decoding_shapes, own_mesh, placed_shapes
 from asesjax.sharding.mesh import AXES, make_mesh
 from asesjax.sharding.place import batch_sharding, divisible, on_mesh, replicated
 from asesjax.training.optim import make_optimizer
@@ -104,14 +104,20 @@ def train_program(config: Config, on: Slice, vocab_rows: int) -> Program:
 
 def decode_program(config: Config, on: Slice, vocab_rows: int) -> Program:
     """Describe the loop that writes chains, for a full batch of the longest questions and the
-    method with most roles. A slice of several machines decodes on the devices of one
-    (``run.own_mesh``). Raises UserError for what cannot be decoded on these devices.
+    method with most roles. In a slice of several machines each decodes its part of the questions on
+    its own devices, or all decode together (``run.own_mesh``). Raises UserError for what cannot be
+    decoded on these devices.
     """
     _check_given(config, "decode", CHOSEN)
     model = configured(config.model, vocab_rows)
     run, mesh, own = Run(config, Path()), slice_mesh(config, on), one_host(on)
-    if own is not on:
-        mesh = own_mesh(run, own.devices)
+    alone = own_mesh(run, own.devices)
+    split = alone.shape["fsdp"] * alone.shape["tensor"]
+    machines = len(on.devices) // len(own.devices)
+    if machines > 1 and all_devices(config, split, on.chip.hbm or 0):
+        machines = 1  # as one
+    elif machines > 1:
+        mesh = alone
     vocab = load_vocabulary("byte")
     methods = [make_method(name, config) for name in config.methods]
     plans = [(method, *decode_spec(method, vocab)) for method in reversed(methods)]
@@ -124,7 +130,7 @@ def decode_program(config: Config, on: Slice, vocab_rows: int) -> Program:
         params = _outputs(quantize, mesh, params)
     weights = len(spec.roles) * _held(params)
     held += len(method.roles) * _held(params) - weights
-    decoder = make_decoder(config)
+    decoder = make_decoder(config, parts=machines)
     rows = divisible(decoder.batch_size, mesh)
     no_ids = functools.partial(np.zeros, dtype=np.int32)
     n_prefix = len(vocab.encode(config.decode.prefix))
@@ -151,12 +157,12 @@ def decode_program(config: Config, on: Slice, vocab_rows: int) -> Program:
         return lower(model, by_role, state, drain, spec=spec, slots=slots)
 
     beams = f"{spec.beams} beams, " if spec.beams > 1 else ""
-    place = "" if own is on else f", on the {mesh.size} chips of one machine"
+    place = f", on the {mesh.size} chips of each of {machines} machines" if machines > 1 else ""
     what = f"contexts up to {longest}, segments up to {spec.segment_buffer}{place}"
     flops = rows * token_flops(model, longest, spec.segment_buffer)[1] / mesh.size
     return Program(
-        "decode", f"{method.name}, {beams}{rows} slots, {what}", mesh, lower, flops, tokens=rows,
-        weights=weights, state=weights, held=held,
+        "decode", f"{method.name}, {beams}{rows} slots, {what}", mesh, lower, flops,
+        tokens=rows * machines, weights=weights, state=weights, held=held,
     )  # fmt: skip
 
 

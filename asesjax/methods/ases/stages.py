@@ -157,7 +157,8 @@ def load_scorer(run: Run, scorer: Method, vocab: Vocabulary) -> tuple[Scorer, di
     step = result["best_step"]
     if evaluations and not train.keep_best:
         step = best_step(evaluations, "validation_loss")
-    params, model = load_role(run, scorer, role, step), model_config(run, vocab)
+    params = load_role(run, scorer, role, step, decoding=True)
+    model = model_config(run, vocab)
     facts = {"row": scorer.name, "step": step}
     for one in evaluations:
         if one["step"] == step:

@@ -144,7 +144,7 @@ def search_boundaries(run: Run, student: TrainedMethod, samples: Sequence[Sample
 
 def _search(run: Run, method: Method, vocab: Vocabulary, k: int, step: int) -> None:
     """Write the boundaries of phase k, with the student as it is after a step."""
-    params = {"main": load_role(run, method, "main", step)}
+    params = {"main": load_role(run, method, "main", step, decoding=True)}
     student = TrainedMethod(method, model_config(run, vocab), params, vocab)
     folder = run / chunk_folder(method.name) / str(k)
     summary: dict[str, Any] = {}
