@@ -67,14 +67,19 @@ def decode_curve(run: Run, method: Method, evaluations: Sequence[Sequence[int]])
                       or sums.get(name) != checksum(run / name)]  # fmt: skip
 
     sums, missing = from_first(left)
+    spent = 0.0
     for name in missing:
         at = zip(method.roles, names[name], strict=True)
         params = {role: load_role(run, method, role, step, decoding=True) for role, step in at}
-        rows = predict(run, trained(run, method, params, vocab), records)[0]
+        rows, seconds, _ = predict(run, trained(run, method, params, vocab), records)
+        spent += seconds
         if is_first():
             write_jsonl(run / name, rows)
             sums[name] = checksum(run / name)
             write_json(there, sums)
+    if missing:
+        n = len(missing)
+        run.say(f"  {n} evaluations of {len(records)} questions decoded in {spent:.1f} s")
     return list(names)
 
 

@@ -6,7 +6,8 @@ Five seeds, each with a student, problems and test questions of its own, and eve
 student. Arguments, each a run of its own:
 
     tokens    2 M training tokens a row, gold labels (default); about 2 hours of one core (70 s a
-              row); --config.methods takes some of the rows, and others later in the same folder
+              row); --config.methods takes some of the rows, and with --redo, which makes the report
+              anew, others later in the same folder
     controls  the same, what explains it: direct with four times the tokens, direct with USM's
               number of steps, USM and DSM with entropy labels; at 200 and 800 problems
     epochs    passes instead of tokens, ended by early stopping; at 200 and 800 problems

@@ -15,7 +15,7 @@ import numpy as np
 from asesjax.core.errors import UserError
 from asesjax.core.files import write_json, write_text
 from asesjax.core.options import Config, reads
-from asesjax.core.processes import is_first
+from asesjax.core.processes import apart, is_first
 from asesjax.core.ragged import Ragged, read_annotations, write_annotations
 from asesjax.core.stages import Stage
 from asesjax.core.types import Example, Params
@@ -241,7 +241,8 @@ def measure_losses(run: Run) -> None:
         vectors = state_vectors(model, params, examples, *buckets, _BATCH, mesh)
     if not is_first():
         return
-    labels = cluster(vectors, kpod.n_clusters, run.config.seed)
+    with apart():
+        labels = cluster(vectors, kpod.n_clusters, run.config.seed)
     ends = [step_ends(record) for record in records]
     losses = [np.round(nll[: own[-1]].astype(np.float64), 6)
               for (nll, _), own in zip(scores, ends, strict=True)]  # fmt: skip
