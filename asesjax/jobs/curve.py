@@ -2,7 +2,6 @@
 selection of checkpoints by what they write (``train.keep_best`` of ``DECODED``).
 """
 
-import collections
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -71,8 +70,8 @@ def decode_curve(run: Run, method: Method, evaluations: Sequence[Sequence[int]])
     for name in missing:
         at = zip(method.roles, names[name], strict=True)
         params = {role: load_role(run, method, role, step, decoding=True) for role, step in at}
-        rows, seconds, _ = predict(run, trained(run, method, params, vocab), records)
-        spent += seconds
+        rows, work = predict(run, trained(run, method, params, vocab), records)
+        spent += max(own["seconds"] for own in work)
         if is_first():
             write_jsonl(run / name, rows)
             sums[name] = checksum(run / name)
@@ -121,18 +120,18 @@ def decoded_measures(
 
 def predict(
     run: Run, using: TrainedMethod, records: list[EncodedRecord], timed: bool = False
-) -> tuple[list[dict[str, Any]], float, dict[str, int]]:
-    """Answer questions, all processes their part; return prediction rows, the seconds that the
-    slowest took, and the engine's counts.
+) -> tuple[list[dict[str, Any]], list[dict[str, float]]]:
+    """Answer questions, all processes their part; return prediction rows, and of each process the
+    questions and seconds that it took, and the engine's counts.
     """
     mesh = own_mesh(run)
-    took: list[tuple[float, dict[str, int]]] = []  # of each process
+    work: list[dict[str, float]] = []
 
     def answer(numbers: Sequence[int]) -> list[dict[str, Any]]:
         own = [records[i] for i in numbers]
         counts: dict[str, int] = {}
         answers, seconds = answer_questions(using, own, mesh, timed, counts, numbers)
-        took.append((seconds, counts))
+        work.append({"questions": len(own), "seconds": seconds} | counts)
         return [prediction_row(record.record, chains, using.method, using.vocab)
                 for record, chains in zip(own, answers, strict=True)]  # fmt: skip
 
@@ -142,8 +141,5 @@ def predict(
     rows = in_parts(order, answer, mesh)
     rows = [row for _, row in sorted(zip(order, rows, strict=True), key=lambda pair: pair[0])]
     if n_parts(mesh) > 1:
-        took = [json.loads(own)[0] for own in all_gather(json.dumps(took).encode())]
-    counts: collections.Counter[str] = collections.Counter()
-    for _, own in took:
-        counts.update(own)
-    return rows, max(seconds for seconds, _ in took), dict(counts)
+        work = [own for one in all_gather(json.dumps(work).encode()) for own in json.loads(one)]
+    return rows, work

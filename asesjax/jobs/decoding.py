@@ -28,12 +28,15 @@ def decode_method(run: Run, method: Method) -> None:
     evaluations = list(dict.fromkeys(zip(*steps, strict=True)))
     points = curve_points(run, method, evaluations)
     records = read_corpus(run.workdir, "test", run.config.data.answer_template)
-    rows, seconds, counts = predict(run, load_method(run, method.name), records, timed=True)
+    rows, work = predict(run, load_method(run, method.name), records, timed=True)
     if not is_first():
         return
     write_json(folder / "curve.json", points)
     write_jsonl(folder / "test.jsonl", rows)
-    decode = {"questions": len(records), "seconds": seconds} | counts
+    decode: dict[str, Any] = {name: sum(own.get(name, 0) for own in work) for name in work[0]}
+    decode["seconds"] = max(own["seconds"] for own in work)
+    if len(work) > 1:
+        decode["processes"] = work
     write_json(folder / "decode.json", decode)
     speed = decode_speed(decode)
     shares = [f", {speed[name]:.0%} of {what} useful" for name, what in
