@@ -23,6 +23,7 @@ from asesjax.decode.options import CHOSEN
 from asesjax.decode.predict import make_slots
 from asesjax.decode.spec import make_input
 from asesjax.evals.runner import decode_spec, make_decoder
+from asesjax.jobs.memory import batch_shapes
 from asesjax.methods.method import make_method
 from asesjax.models.layers import quantize
 from asesjax.models.presets import configured
@@ -35,7 +36,6 @@ from asesjax.training.state import state_target
 from asesjax.training.step import check_batch_size, make_train_step
 
 _STEPS = 1000  # of the schedule: a constant in the program
-_EXAMPLES_A_ROW = 32  # of a packed batch, the second axis of example_index: a few bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,19 +69,7 @@ def train_program(config: Config, on: Slice, vocab_rows: int) -> Program:
         _check_given(config, "train", ("source_buckets", "target_buckets"))
     source, decoder = packed or max(train.source_buckets), packed or max(train.target_buckets)
 
-    def rows(*shape: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((b, *shape), dtype, sharding=rows_on)
-
-    batch = {
-        "encoder_input_tokens": rows(source),
-        "decoder_input_tokens": rows(decoder),
-        "decoder_target_tokens": rows(decoder),
-        "decoder_loss_weights": rows(decoder, dtype=jnp.float32),
-        "example_index": rows(),
-    }
-    if packed:
-        batch |= {"encoder_segment_ids": rows(source), "decoder_segment_ids": rows(decoder)}
-        batch["example_index"] = rows(_EXAMPLES_A_ROW)
+    batch = batch_shapes(b, source, decoder, bool(packed), rows_on)
     key = jax.eval_shape(lambda: jax.random.key(0))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=whole)
 

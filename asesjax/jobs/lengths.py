@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from asesjax.core.errors import UserError
@@ -26,13 +25,13 @@ from asesjax.data.sources import SPLITS, read_records
 from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.decode.options import CHOSEN
 from asesjax.evals.runner import check_question, decode_spec, encode_prefix
+from asesjax.jobs.memory import check_memory
 from asesjax.jobs.training import role_records, role_steps
 from asesjax.methods.method import Method
 from asesjax.run import (
     LENGTHS,
     Run,
     model_config,
-    placed_shapes,
     run_mesh,
     start_place,
     with_bounds,
@@ -40,9 +39,7 @@ from asesjax.run import (
 from asesjax.sharding.place import batch_sharding
 from asesjax.training.describe import describe_start
 from asesjax.training.duration import check_early_stopping
-from asesjax.training.optim import make_optimizer
 from asesjax.training.options import DECODED
-from asesjax.training.state import state_target
 from asesjax.training.step import check_batch_size
 
 Ways = list[dict[str, list[Example]]]  # of roles; one for each way in which training may turn out
@@ -73,10 +70,10 @@ def check_rows(run: Run, rows: Sequence[Method], dry: bool = False) -> None:
             seen = {split: _ways(own, row, split, vocab) for split in ("train", "validation")}
             chosen[row.name] = bounds = choose_bounds(own, row, vocab, seen)
             row = with_bounds(row, bounds)
-            lines = [*_check_training(own, row, vocab, seen), *_check_decoding(own, row, vocab)]
+            lines = _check_training(own, row, vocab, seen, dry) + _check_decoding(own, row, vocab)
         except UserError as error:
             raise UserError(f"row {row.name}: {error}") from None
-        for line in lines + ([_memory(own, vocab)] if dry and row.train is None else []):
+        for line in lines:
             run.say(f"    {line}")
     if is_first() and not dry:
         write_record(run / LENGTHS, chosen)
@@ -122,9 +119,9 @@ def _ways(run: Run, row: Method, split: str, vocab: Vocabulary) -> Ways:
 
 
 def _check_training(
-    run: Run, row: Method, vocab: Vocabulary, seen: dict[str, Ways]
+    run: Run, row: Method, vocab: Vocabulary, seen: dict[str, Ways], dry: bool
 ) -> list[str]:
-    """Refuse what training would, and describe the batches of each role."""
+    """Refuse what training would, and describe the batches of each role; ``dry`` its memory too."""
     train, model = row.config.train, model_config(run, vocab)
     if (place := start_place(run)) and row.config.model.init_from and not row.start_from:
         describe_start(place).check_start(model, vocab)
@@ -156,6 +153,13 @@ def _check_training(
         if role in row.roles:
             lines.append(_role_line(run, row, role, [way.get(role, []) for way in seen["train"]],
                                     shapes))  # fmt: skip
+        if role in row.roles and row.train is None:
+            found = shapes if len(seen["train"]) == 1 else [
+                token_counts(way[role]).max(0) for way in seen["train"] if way.get(role)
+            ]  # fmt: skip
+            longest = [packed or int(n) for n in np.max(np.asarray(found), axis=0)]
+            if line := check_memory(run, model, *longest, dry):
+                lines.append(f"  {line}")
     return lines
 
 
@@ -202,26 +206,6 @@ def _check_decoding(run: Run, row: Method, vocab: Vocabulary) -> list[str]:
     )  # fmt: skip
     return [f"{row.name} decodes questions of at most {max(decode.question_buckets)} tokens, "
             f"chains of at most {limits.max_chain_tokens}{rounds}"]  # fmt: skip
-
-
-def _memory(run: Run, vocab: Vocabulary) -> str:
-    """Describe what training holds on a device, whatever the batch."""
-    mesh, train = run_mesh(run), run.config.train
-    shapes = placed_shapes(run, model_config(run, vocab), mesh)
-    places = jax.tree.map(lambda leaf: leaf.sharding, shapes)
-    state = state_target(make_optimizer(train, 1), shapes, places, mesh)
-
-    def mib(tree) -> float:
-        size = sum(np.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-                   for leaf in jax.tree.leaves(tree))  # fmt: skip
-        return size / 2**20
-
-    of_params = mib(shapes)
-    return (
-        f"  memory of a device: parameters {of_params:,.1f} MiB; with optimizer and gradients "
-        f"{mib(state) + of_params:,.1f} MiB, and activations in proportion to train.batch_size / "
-        "train.microbatches"
-    )
 
 
 def _chain_length(one: EncodedRecord, row: Method, vocab: Vocabulary) -> int:

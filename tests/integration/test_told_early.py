@@ -5,9 +5,12 @@ import re
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+from asesjax.aot.programs import train_program
+from asesjax.aot.topology import CPU, Slice
 from asesjax.cli.main import main
 from asesjax.config import load_config
 from asesjax.core.errors import UserError
@@ -16,8 +19,11 @@ from asesjax.data.corpus import read_corpus
 from asesjax.data.vocab import load_saved
 from asesjax.evals.runner import decode_spec
 from asesjax.experiment import all_rows, check_run, execute, make_stages
+from asesjax.jobs import memory
 from asesjax.jobs.lengths import check_rows
 from asesjax.jobs.training import role_examples
+from asesjax.models import t5
+from asesjax.models.presets import configured
 from asesjax.run import Run, student_run, with_lengths
 
 CONFIG = """
@@ -143,6 +149,39 @@ def test_a_check_says_what_is_chosen_and_keeps_nothing(make, capsys, tmp_path):
     execute(make(), ("data",))
     assert main([*command, "--config.data.n_train=21"]) == 2
     assert "stage data: data.n_train: 20 -> 21" in capsys.readouterr().err
+
+
+def test_what_cannot_fit_a_device_is_refused_with_the_parts_that_would(make, monkeypatch):
+    said = []
+    check_run(make("methods=direct", "train.batch_size=64", said=said))
+    (whole,) = [float(found[1]) for line in said
+                if (found := re.search("takes about ([0-9.]+) MiB of", line))]  # fmt: skip
+    limits = {1.2: None, 1 / 1.2: "microbatches=2 computes", 1 / 1.7: "microbatches=2 computes",
+              1 / 400: "smaller model"}  # fmt: skip
+    for share, advice in limits.items():
+        monkeypatch.setattr(memory, "device_memory", lambda share=share: share * whole * 2**20)
+        said.clear()
+        told = said
+        if share < 1 / memory._SURE:
+            with pytest.raises(UserError, match="row direct: training takes.*it does not fit") as e:
+                execute(make("methods=direct", "train.batch_size=64"))
+            told = [str(e.value)]
+        else:
+            check_run(make("methods=direct", "train.batch_size=64", said=said))
+        assert ("fit: " in " ".join(told)) is bool(advice) and (advice or "") in " ".join(told)
+
+
+def test_memory_told_is_near_what_the_compiler_takes(make):
+    config = make("train.source_buckets=(96,)", "train.target_buckets=(64,)", "model.dropout=0.1",
+                  "train.batch_size=32").config  # fmt: skip
+    program = train_program(config, Slice("cpu:1", CPU, tuple(jax.devices()[:1])), 256)
+    found = program.lower().compile().memory_analysis()
+    taken = found.argument_size_in_bytes + found.temp_size_in_bytes
+    model = configured(config.model, 256)
+    params = jax.eval_shape(lambda key: t5.init(model, key), jax.random.key(0))
+    batch = memory.batch_shapes(32, 96, 64, False)
+    kept = memory._kept(model, config.train, params, batch)
+    assert 0.9 < (kept + program.state + program.weights) / taken < memory._SURE
 
 
 def test_no_student_is_trained_for_rows_that_would_be_refused(make):
