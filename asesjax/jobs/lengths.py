@@ -157,8 +157,8 @@ def _check_training(
             found = shapes if len(seen["train"]) == 1 else [
                 token_counts(way[role]).max(0) for way in seen["train"] if way.get(role)
             ]  # fmt: skip
-            longest = [packed or int(n) for n in np.max(np.asarray(found), axis=0)]
-            if line := check_memory(run, model, *longest, dry):
+            source, target = (packed or int(n) for n in np.max(np.asarray(found), axis=0))
+            if line := check_memory(run, model, source, target, dry):
                 lines.append(f"  {line}")
     return lines
 

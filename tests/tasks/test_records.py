@@ -1,16 +1,21 @@
 """Data sets of TFDS and tasks of seqio as the data of a run, from the command line."""
 
 import functools
+import io
 import json
 
 import pytest
+import sentencepiece
 
 seqio = pytest.importorskip("seqio")
 
 from asesjax.cli.main import main  # noqa: E402
 from asesjax.config import base_config  # noqa: E402
 from asesjax.core.errors import UserError  # noqa: E402
+from asesjax.data.corpus import read_corpus  # noqa: E402
 from asesjax.data.sources import load_records, read_records  # noqa: E402
+from asesjax.experiment import execute, open_run  # noqa: E402
+from asesjax.tasks.load import examples_from_task  # noqa: E402
 
 TASK = """
 import seqio, tensorflow as tf
@@ -123,3 +128,28 @@ def test_from_the_command_line(tmp_path):
     assert len(read_records(workdir / "data/test.jsonl")) == 100
     counts = json.loads((workdir / "data/counts.json").read_text())
     assert counts["skipped"] == {} and sum(counts["records"].values()) == 140
+
+
+def test_with_the_vocabulary_of_the_task_a_run_learns_its_ids(tmp_path):
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(f"What is {i}+1? It is {i}. The answer is {i}={i}."
+                               for i in range(100)),
+        model_writer=model, vocab_size=60, hard_vocab_limit=False, character_coverage=1.0,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2, num_threads=1,
+    )  # fmt: skip
+    (tmp_path / "my.model").write_bytes(model.getvalue())
+    own = f"SentencePieceVocabulary({str(tmp_path / 'my.model')!r}, 10)"
+    (tmp_path / "my_tasks.py").write_text(TASK.replace("ByteVocabulary()", own))
+    for task in ("my_texts", "my_ids"):
+        run = tmp_path / task
+        fields = {"data.module": str(tmp_path / "my_tasks.py"), "data.task": task,
+                  "data.split": "train", "vocab.kind": "sentencepiece", "vocab.extra_ids": 10,
+                  "vocab.path": str(tmp_path / "my.model")}  # fmt: skip
+        execute(open_run("finetune:seqio", run, fields), ("data",))
+        ours = {(*one.question.ids.tolist(), 1): (*one.chain.ids.tolist(), 1)
+                for split in ("train", "validation", "test")
+                for one in read_corpus(run, split, "The answer is {answer}.")}  # fmt: skip
+        theirs = {tuple(example.inputs.tolist()): tuple(example.targets.tolist())
+                  for example in examples_from_task(task, "train")}  # fmt: skip
+        assert ours == theirs and len(ours) == 40
