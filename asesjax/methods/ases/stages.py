@@ -264,10 +264,12 @@ def segment_report(run: Run) -> ReportPart:
 
 
 def _shares(summary: dict[str, Any]) -> str:
-    return (
-        f"{summary['as_share']:.1%} of the pieces AS, {summary['both_share']:.0%} of the "
-        f"rationales with both labels, {summary['first_as_share']:.0%} begin with AS"
-    )
+    share = summary["both_share"]
+    both = "no rationale of several pieces"
+    if share == share:  # not NaN
+        both = f"{share:.0%} of the rationales with both labels"
+    return (f"{summary['as_share']:.1%} of the pieces AS, {both}, "
+            f"{summary['first_as_share']:.0%} begin with AS")  # fmt: skip
 
 
 def _scorer_text(scorer: dict[str, Any]) -> str:
