@@ -15,6 +15,7 @@ import time
 import jax
 import jax.numpy as jnp
 import pytest
+from shared.environment import xla_flags
 
 from asesjax.cli import generate_file
 from asesjax.cli.main import main
@@ -482,7 +483,7 @@ def test_killed_it_resumes_to_the_same_bytes(workdir, tmp_path):
         return subprocess.Popen(
             [sys.executable, "-c", "\n".join(lines), "generate", "--workdir", str(workdir),
              "--method", "usm", *map(str, command(source, target))],
-            env=os.environ | {"XLA_FLAGS": "", "PYTHONWARNINGS": "error"},
+            env=os.environ | {"XLA_FLAGS": xla_flags(1), "PYTHONWARNINGS": "error"},
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from shared.environment import xla_flags
 
 from asesjax.cli.main import main
 from asesjax.config import load_config
@@ -51,7 +52,7 @@ def command(workdir, **more):
 def process(arguments):
     # One device is quicker to compile for than the tests' eight.
     environment = os.environ | {
-        "XLA_FLAGS": "", "PYTHONWARNINGS": "error", "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": xla_flags(1), "PYTHONWARNINGS": "error", "JAX_PLATFORMS": "cpu",
     }  # fmt: skip
     return subprocess.Popen(
         [sys.executable, "-m", "asesjax.cli.main", *arguments], env=environment,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from shared.environment import xla_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -40,7 +41,7 @@ def execute(tmp_path, monkeypatch, workdir):
 
     monkeypatch.setenv("ASESJAX_CONFIG", "smoke")
     monkeypatch.setenv("ASESJAX_WORKDIR", str(workdir))
-    monkeypatch.setenv("XLA_FLAGS", "")  # one device is quicker to compile for
+    monkeypatch.setenv("XLA_FLAGS", xla_flags(1))
 
     def execute(name):
         notebook = nbformat.read(ROOT / f"notebooks/{name}.ipynb", 4)
@@ -93,7 +94,7 @@ def test_quickstart_runs(execute):
 def test_tpu_runs_without_a_tpu(execute, tmp_path, monkeypatch):
     monkeypatch.setenv("ASESJAX_WORKDIR", str(tmp_path / "run"))
     monkeypatch.setenv("ASESJAX_TOPOLOGY", "none")  # compiling takes minutes: tests/aot
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    monkeypatch.setenv("XLA_FLAGS", xla_flags(2))
     text = said(execute("04_tpu"))
     assert "2 devices: cpu\nNo TPU here" in text and "[train-direct] done" in text
     assert re.search(r"token_embedder/embedding +\((\d+), 16\) .*on each of 2", text)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from shared.environment import xla_flags
 
 from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
@@ -147,7 +148,8 @@ def count_letters(chain):
 
 def python(folder, *arguments, path=""):
     environment = os.environ | {
-        "XLA_FLAGS": "", "PYTHONWARNINGS": "error", "PYTHONPATH": os.pathsep.join([str(ROOT), path])
+        "XLA_FLAGS": xla_flags(1), "PYTHONWARNINGS": "error",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), path]),
     }  # fmt: skip
     return subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True

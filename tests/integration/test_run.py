@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from shared.environment import xla_flags
 
 from asesjax.cli.main import main
 from asesjax.core.files import read_json, read_jsonl, write_json
@@ -224,7 +225,7 @@ def command(workdir, *more):
 
 def environment():
     # One device is quicker to compile for than the tests' eight.
-    return os.environ | {"XLA_FLAGS": "", "PYTHONWARNINGS": "error"}
+    return os.environ | {"XLA_FLAGS": xla_flags(1), "PYTHONWARNINGS": "error"}
 
 
 def test_decoding_in_bfloat16_takes_half_the_memory_and_writes_the_same(finished):

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from shared.environment import xla_flags
 
 from asesjax.core.files import read_json
 from asesjax.core.metric_log import read_metrics
@@ -50,7 +51,7 @@ def spawn(commands, **environment):
             [sys.executable, *command], cwd=ROOT, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, env={
                 **os.environ, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "1",
-                "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+                "XLA_FLAGS": xla_flags(1),
                 **{k: v[i] if isinstance(v, list) else v for k, v in environment.items()},
             },
         )

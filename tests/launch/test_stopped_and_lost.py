@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from shared.environment import xla_flags
 
 TOY = Path(__file__).with_name("toy_run.py")
 STAGES = ("first", "train", "measure", "last")
@@ -27,7 +28,7 @@ class Toys:
             port = free.getsockname()[1]
         self.folder, self.outputs = folder, [folder / f"said-{i}" for i in range(n)]
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "1",
-                       "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}  # fmt: skip
+                       "XLA_FLAGS": xla_flags(1)}  # fmt: skip
         self.processes = []
         for i, output in enumerate(self.outputs):
             given = map(str, (folder / "run", stage, seconds, n, i, port))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shared.environment import xla_flags
 
 from asesjax.core.metric_log import read_metrics
 from asesjax.training import checkpoint
@@ -22,7 +23,7 @@ FIELDS = ("n_steps=160", "steps=160", "save_every_steps=2", "log_every_steps=3")
 
 
 def start(workdir, out):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": xla_flags(1)}
     process = subprocess.Popen(
         [sys.executable, str(SCRIPT), str(workdir), str(out), *FIELDS], env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

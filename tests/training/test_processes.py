@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shared.environment import xla_flags
 
 from asesjax.core.files import read_json
 from asesjax.sharding.mesh import make_mesh
@@ -29,7 +30,7 @@ def start(command, n, *fields):
         port = free.getsockname()[1]
     environment = {
         **os.environ, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "1",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={8 // n}",
+        "XLA_FLAGS": xla_flags(8 // n),
     }  # fmt: skip
     return [
         subprocess.Popen(
