@@ -121,7 +121,7 @@ def _parameter_bytes(config: Config) -> float:
     return 2 * sum(token_flops(least, 0, 0))  # two operations and four bytes a parameter
 
 
-def _device_bytes() -> int:
+def device_bytes() -> int:
     """Return the memory of a device, 0 where it is the machine's."""
     return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0)
 
@@ -129,7 +129,7 @@ def _device_bytes() -> int:
 def check_size(config: Config) -> None:
     """Raise UserError for a model whose parameters alone are larger than the memory there is."""
     needed = _parameter_bytes(config)
-    if of_device := _device_bytes():
+    if of_device := device_bytes():
         there = of_device * jax.device_count()
     else:
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * jax.process_count()
@@ -258,7 +258,7 @@ def own_mesh(run: Run, devices: Sequence[jax.Device] = ()) -> Mesh:
     own = devices or jax.local_devices()
     tensor = math.gcd(len(own), max(mesh.tensor, 0))
     fsdp = math.gcd(len(own) // tensor, max(mesh.fsdp, 0))
-    if not devices and part()[1] > 1 and all_devices(run.config, tensor * fsdp, _device_bytes()):
+    if not devices and part()[1] > 1 and all_devices(run.config, tensor * fsdp, device_bytes()):
         return run_mesh(run)
     return make_mesh(-1, fsdp, tensor, own)
 

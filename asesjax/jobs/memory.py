@@ -10,7 +10,7 @@ from jax.sharding import Sharding
 
 from asesjax.core.errors import UserError
 from asesjax.models.t5_config import T5Config
-from asesjax.run import Run, placed_shapes, run_mesh
+from asesjax.run import Run, device_bytes, placed_shapes, run_mesh
 from asesjax.sharding.place import batch_sharding, on_mesh
 from asesjax.training.objective import as_objective
 from asesjax.training.optim import make_optimizer, without_frozen
@@ -88,8 +88,7 @@ def check_memory(run: Run, model: T5Config, source: int, target: int, dry: bool)
 
 def device_memory() -> int:
     """Return the bytes of memory for a device's programs; the devices of a CPU share its memory."""
-    device = jax.local_devices()[0]
-    if found := (device.memory_stats() or {}).get("bytes_limit"):
+    if found := device_bytes():
         return found
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()
 

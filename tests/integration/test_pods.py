@@ -1,23 +1,18 @@
 """Scores, weights, skip data and predictions are the same from any number of processes."""
 
-import os
 import random
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from shared.processes import ROOT, ended, run_in
 
 from asesjax.cli.main import main
 from asesjax.core.files import read_json, read_jsonl
 from asesjax.core.link import EXIT_LOST
 
-ROOT = Path(__file__).resolve().parents[2]
-RUN = ["run", "--config", str(ROOT / "configs/smoke.py")]
+RUN = ["--config", str(ROOT / "configs/smoke.py")]
 FEW = ["--config.methods=direct,usm", "--config.decode.sampler=sample", "--config.decode.samples=2",
        "--config.data.n_test=13"]  # fmt: skip
 MANY = ["--config.methods=direct,usm,kpod,cwt,skip_thinking", "--config.kpod.weight_epochs=1.0",
@@ -35,7 +30,7 @@ def trained(tmp_path_factory):
     def run(fields):
         if str(fields) not in done:
             workdir = tmp_path_factory.mktemp("pods") / "run"
-            assert main([*RUN, "--workdir", str(workdir), *fields]) == 0
+            assert main(["run", *RUN, "--workdir", str(workdir), *fields]) == 0
             done[str(fields)] = workdir
         return done[str(fields)]
 
@@ -54,30 +49,7 @@ def without_passes(source, workdir):
 
 
 def start(workdir, n, *fields):
-    """Start n processes that have eight devices in all."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"].replace(
-        "device_count=8", f"device_count={8 // n}")}  # fmt: skip
-    several = ["--coordinator", f"localhost:{port}", "--processes", str(n), "--process"]
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "asesjax.cli.main", *RUN, "--workdir", str(workdir), *fields,
-             *([*several, str(i)] if n > 1 else [])],
-            env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for i in range(n)
-    ]  # fmt: skip
-
-
-def ended(processes):
-    try:
-        said = [process.communicate(timeout=400)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [process.returncode for process in processes], said
+    return run_in(n, *RUN, "--workdir", workdir, *fields)
 
 
 def made(workdir):

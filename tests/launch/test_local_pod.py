@@ -1,22 +1,16 @@
 """Several processes on this machine run the command that launch/ starts on every worker."""
 
-import os
 import re
 import signal
-import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
-from shared.environment import xla_flags
+from shared.processes import free_port, spawn
 
 from asesjax.core.files import read_json
 from asesjax.core.metric_log import read_metrics
 from asesjax.training.checkpoint_files import steps
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS = 60
 
 
@@ -36,27 +30,6 @@ try:
 except UserError as error:
     sys.exit(f"error: {error}")
 """
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return free.getsockname()[1]
-
-
-def spawn(commands, **environment):
-    """Start processes with one device each; a list in ``environment`` has a value for each."""
-    return [
-        subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, env={
-                **os.environ, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "1",
-                "XLA_FLAGS": xla_flags(1),
-                **{k: v[i] if isinstance(v, list) else v for k, v in environment.items()},
-            },
-        )
-        for i, command in enumerate(commands)
-    ]  # fmt: skip
 
 
 def start(workdir, n, *more):

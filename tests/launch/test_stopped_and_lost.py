@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from shared.environment import xla_flags
+from shared.processes import free_port
 
 TOY = Path(__file__).with_name("toy_run.py")
 STAGES = ("first", "train", "measure", "last")
@@ -23,9 +23,7 @@ class Toys:
     """Processes of a toy run, whose output goes to files."""
 
     def __init__(self, folder, n, stage="", seconds=600):
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self.folder, self.outputs = folder, [folder / f"said-{i}" for i in range(n)]
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "1",
                        "XLA_FLAGS": xla_flags(1)}  # fmt: skip

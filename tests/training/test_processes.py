@@ -1,9 +1,7 @@
 """Several processes train like one, resume each other's checkpoints, and stop together."""
 
-import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,34 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shared.environment import xla_flags
+from shared.processes import ROOT, ended, free_port, spawn
 
 from asesjax.core.files import read_json
 from asesjax.sharding.mesh import make_mesh
 from asesjax.training import checkpoint
 
 SCRIPT = Path(__file__).with_name("tiny.py")
-ROOT = SCRIPT.parents[2]
 STEPS = 40
 FIELDS = {"steps": STEPS, "save_every_steps": 7}
 
 
 def start(command, n, *fields):
     """Start n processes that share 8 devices; ``command`` takes the number of each and a port."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    environment = {
-        **os.environ, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "1",
-        "XLA_FLAGS": xla_flags(8 // n),
-    }  # fmt: skip
-    return [
-        subprocess.Popen(
-            [sys.executable, *command(i, port), *fields], env=environment, cwd=ROOT,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for i in range(n)
-    ]  # fmt: skip
+    port = free_port()
+    return spawn([[*command(i, port), *fields] for i in range(n)], 8 // n)
 
 
 def tiny_role(work, n, **fields):
@@ -51,13 +36,9 @@ def tiny_role(work, n, **fields):
 
 def finish(processes, status=0):
     """Wait for all; return what they said."""
-    try:
-        output = [process.communicate(timeout=300)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, text in zip(processes, output, strict=True):
-        assert process.returncode == status, "\n-----\n".join(output)
+    statuses, output = ended(processes)
+    for one, text in zip(statuses, output, strict=True):
+        assert one == status, "\n-----\n".join(output)
         assert status or "Traceback" not in text, text
     return output
 
