@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv and runs the tests. Arguments go to pytest:
 #   bash tests/run.sh                    everything but what is marked slow or gpu
+#   bash tests/run.sh --quick            ruff, mypy, and the tests that neither train nor start a process
 #   bash tests/run.sh --all              everything: what is slow, and all of the below
 #   bash tests/run.sh tests/decode -k beam
 #   TEST_PARITY=1 bash tests/run.sh      also installs torch and transformers, which the tests in
@@ -15,7 +16,11 @@ source "$root/launch/environment.sh"
 marks=(-m "not slow and not gpu")
 arguments=()
 for argument in "$@"; do
-  if [ "$argument" = --all ]; then
+  if [ "$argument" = --quick ]; then
+    for folder in aot cli decode integration launch methods models parity sharding tasks training; do
+      arguments+=("--ignore=tests/$folder")
+    done
+  elif [ "$argument" = --all ]; then
     marks=()
     TEST_PARITY=1
     TEST_DATA=1

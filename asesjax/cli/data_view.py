@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from asesjax.core.errors import UserError, harmless
-from asesjax.core.files import read_json, write_json, write_text
+from asesjax.core.files import check_output, read_json, write_json, write_text
 from asesjax.core.types import LABELS, Example
 from asesjax.data.batching import token_counts
 from asesjax.data.corpus import EncodedRecord, read_corpus
@@ -93,14 +93,19 @@ def _read(run: Run, annotations: Sequence[str] = ()) -> list[EncodedRecord]:
 
 
 def _there(run: Run, names: Sequence[str]) -> list[str]:
-    """The files of annotations, such as ``weights/{split}.npy``, that the run has for training."""
-    return [name for name in names if (run / name.format(split="train")).is_file()]
+    """The files of annotations, such as ``weights/{split}.npy``, that the run has for training.
+    Raises UserError where a stage wrote one that is not there any more.
+    """
+    paths = {name: run / name.format(split="train") for name in names}
+    for path in paths.values():
+        check_output(path)
+    return [name for name, path in paths.items() if path.is_file()]
 
 
 def _segments(run: Run, records: list[EncodedRecord]) -> tuple[str, Sequence[SegmentedRecord]]:
     """Return the strategy and the labelled pieces of every training chain."""
     strategy = run.config.segment.strategy
-    if (run / "segments/train.jsonl").is_file():
+    if _there(run, ["segments/{split}.jsonl"]):
         rows = read_segments(run / "segments/train.jsonl")[1]
         return rows[0].strategy, rows
     if SCORES.get(strategy).needs_model:

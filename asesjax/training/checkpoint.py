@@ -78,6 +78,11 @@ class Checkpoints:
             preservation_policy=policies.AnyPreservationPolicy(keep),
             async_options=ocp.AsyncOptions(post_finalization_callback=self._complete),
         )
+        if jax.process_index() == 0:
+            # Orbax's note of when it wrote a checkpoint; one that is damaged would end the run.
+            for note in self.folder.glob(f"{PREFIX}_*/_CHECKPOINT_METADATA"):
+                with contextlib.suppress(OSError):
+                    note.unlink()
         try:
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         except OSError as error:

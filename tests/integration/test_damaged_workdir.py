@@ -211,7 +211,7 @@ def seen_of_half(workdir, capfd, patch):
         seen = capture
         metrics = workdir / "roles/direct/main/metrics.jsonl"
         seen["metrics"] = metrics.read_bytes()
-    except UserError as error:
+    except (UserError, OSError) as error:  # of both cli/main.py makes a line
         return {"told": len(str(error)) < 3000}
     if "warning" in capfd.readouterr().err:
         return {"told": True}
@@ -255,7 +255,8 @@ def test_a_sample_of_damages(which, request, tmp_path, capfd):
     source = request.getfixturevalue(which)
     everything = [(name, kind) for name in names_of(source) for kind in DAMAGE]
     chosen = random.Random(29).sample(everything, 100)
-    assert silent_changes(source, which, chosen, tmp_path, capfd) == []
+    wrong = silent_changes(source, which, chosen, tmp_path, capfd)
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.slow
@@ -264,4 +265,5 @@ def test_a_sample_of_damages(which, request, tmp_path, capfd):
 def test_every_damage_to_every_file(which, request, tmp_path, capfd):
     source = request.getfixturevalue(which)
     everything = [(name, kind) for name in names_of(source) for kind in DAMAGE]
-    assert silent_changes(source, which, everything, tmp_path, capfd) == []
+    wrong = silent_changes(source, which, everything, tmp_path, capfd)
+    assert not wrong, "\n".join(wrong)
