@@ -158,6 +158,7 @@ def seen_of_finished(workdir, capfd, patch):
             status = main([verb, "--workdir", str(workdir)])
         except Goes as stage:
             seen[verb] = f"would run {stage}"
+            capfd.readouterr()
             continue
         out, error = capfd.readouterr()
         told = status == 2 and error.startswith("asesjax: ") and len(error) < 3000
