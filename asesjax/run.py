@@ -286,7 +286,7 @@ def describe_devices(run: Run) -> str:
         f"parameters over {split}; decoding: {run.config.decode.batch_size} questions at once"
     )
     if own.size < mesh.size:
-        return f"{line}, each process its {n}th part with its {own.size} devices"
+        return f"{line}, shared by the processes, each with its {own.size} devices"
     return line + (", all processes together" if n > 1 else "")
 
 

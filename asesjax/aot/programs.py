@@ -4,7 +4,6 @@ are the functions of ``training.loop`` and ``decode.predict``, with shapes in th
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from asesjax.decode.options import CHOSEN
 from asesjax.decode.predict import make_slots
 from asesjax.decode.spec import make_input
 from asesjax.evals.runner import decode_spec, make_decoder
-from asesjax.jobs.memory import batch_shapes
+from asesjax.jobs.memory import batch_shapes, size_on_device
 from asesjax.methods.method import make_method
 from asesjax.models.layers import quantize
 from asesjax.models.presets import configured
@@ -78,12 +77,12 @@ def train_program(config: Config, on: Slice, vocab_rows: int) -> Program:
         return step.lower(target, batch, key)
 
     of_source, of_target = token_flops(model, source, decoder)
-    weights = _held(params)
+    weights = size_on_device(params)
     parts = f" in {train.microbatches} microbatches" if train.microbatches > 1 else ""
     flops = 3 * b * (source * of_source + decoder * of_target) / mesh.size
     return Program(
         "train", f"batch {b} x ({source} + {decoder}){parts}", mesh, lower, flops,
-        tokens=b * (source + decoder), weights=weights, state=_held(target),
+        tokens=b * (source + decoder), weights=weights, state=size_on_device(target),
         # The parameters that every role starts from stay the run's own (train_method).
         held=weights if config.model.init_from else 0,
         recomputed=4 / 3 if train.remat == "full" else 1.0,
@@ -114,10 +113,10 @@ def decode_program(config: Config, on: Slice, vocab_rows: int) -> Program:
     spec = dataclasses.replace(spec, vocab_limit=vocab_rows)
     params, held = decoding_shapes(run, model, mesh), 0
     if config.decode.int8:
-        held = len(method.roles) * _held(params)  # who asks keeps what is rounded
+        held = len(method.roles) * size_on_device(params)  # who asks keeps what is rounded
         params = _outputs(quantize, mesh, params)
-    weights = len(spec.roles) * _held(params)
-    held += len(method.roles) * _held(params) - weights
+    weights = len(spec.roles) * size_on_device(params)
+    held += len(method.roles) * size_on_device(params) - weights
     decoder = make_decoder(config, parts=machines)
     rows = divisible(decoder.batch_size, mesh)
     no_ids = functools.partial(np.zeros, dtype=np.int32)
@@ -196,11 +195,3 @@ def _outputs(jitted: Any, mesh: Mesh, *args: Any, **static: Any) -> Any:
         ),
         traced.out_info, places,
     )  # fmt: skip
-
-
-def _held(tree: Any) -> int:
-    """Bytes of described arrays on a device."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(tree)
-    )

@@ -275,17 +275,18 @@ def part() -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def apart(really: bool = True) -> Iterator[None]:
+def apart() -> Iterator[None]:
     """Let each process do its ``part`` of some work by itself: a signal stops all of them wherever
     they look for one, and what was not gathered is lost.
     """
-    with signals.held(False) if really and part()[1] > 1 else contextlib.nullcontext():
+    with signals.held(False) if part()[1] > 1 else contextlib.nullcontext():
         yield
 
 
-def all_gather(data: bytes, seconds: float = 0.0) -> list[bytes]:
-    """Return what each process of ``part`` has given, in every process. All call this. Those that
-    come late are waited for, for START_TIMEOUT and ``seconds``; then one that hangs ends the run.
+def all_gather(data: bytes, seconds: float) -> list[bytes]:
+    """Return what each process of ``part`` has given, in every process. All call this, with the
+    ``seconds`` that their own part took. Those that come late are waited for as long again and
+    START_TIMEOUT more; then one that hangs ends the run.
     """
     if part()[1] == 1:
         return [data]

@@ -5,8 +5,10 @@ the parts. Where the mesh goes over all processes, they do everything together, 
 give another anything. What comes out does not depend on it, but for last bits.
 """
 
+import contextlib
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -32,15 +34,21 @@ def in_parts(
     """Do ``work`` on ``items``, each process on every P-th of them; return the results, JSON values
     in the order of ``items``, in every process.
     """
-    count = n_parts(mesh)
+    count, began = n_parts(mesh), time.monotonic()
     if count == 1:
         return work(items)
     with apart():
         own = work(items[part()[0] :: count])
     out: list[Any] = [None] * len(items)
-    for i, found in enumerate(all_gather(json.dumps(own).encode())):
+    data = json.dumps(own).encode()
+    for i, found in enumerate(all_gather(data, time.monotonic() - began)):
         out[i::count] = json.loads(found)
     return out
+
+
+def by_itself(mesh: Mesh | None) -> contextlib.AbstractContextManager[None]:
+    """Return the block of what each process does ``apart``, unless all do it together."""
+    return apart() if n_parts(mesh) > 1 else contextlib.nullcontext()
 
 
 def stop_check(mesh: Mesh | None) -> Callable[[], None]:
@@ -65,8 +73,8 @@ def map_batches(
         first = index * (rows // processes) if mesh.is_multi_process else 0
     check = stop_check(mesh)
     found: dict[int, list[np.ndarray]] = {}
-    tree = None
-    with apart(n > 1):
+    tree, began = None, time.monotonic()
+    with by_itself(mesh):
         for batch in eval_batches(examples, rows, source_buckets, target_buckets, *parts):
             check()
             placed: Any = batch if mesh is None else put_batch(mesh, batch)
@@ -75,7 +83,8 @@ def map_batches(
                 if number >= 0:
                     found[number] = [leaf[first + row] for leaf in leaves]
     if parts[1] > 1:
-        found = dict(pair for own in all_gather(_packed(found)) for pair in _unpacked(own))
+        gathered = all_gather(_packed(found), time.monotonic() - began)
+        found = dict(pair for own in gathered for pair in _unpacked(own))
     return [jax.tree.unflatten(tree, found[i]) for i in range(len(examples))]
 
 

@@ -141,5 +141,6 @@ def predict(
     rows = in_parts(order, answer, mesh)
     rows = [row for _, row in sorted(zip(order, rows, strict=True), key=lambda pair: pair[0])]
     if n_parts(mesh) > 1:
-        work = [own for one in all_gather(json.dumps(work).encode()) for own in json.loads(one)]
+        told = all_gather(json.dumps(work).encode(), 0.0)
+        work = [own for one in told for own in json.loads(one)]
     return rows, work

@@ -11,7 +11,7 @@ from jax.sharding import Sharding
 from asesjax.core.errors import UserError
 from asesjax.models.t5_config import T5Config
 from asesjax.run import Run, device_bytes, placed_shapes, run_mesh
-from asesjax.sharding.place import batch_sharding, on_mesh
+from asesjax.sharding.place import divisible, on_mesh
 from asesjax.training.objective import as_objective
 from asesjax.training.optim import make_optimizer, without_frozen
 from asesjax.training.state import state_target
@@ -52,14 +52,14 @@ def check_memory(run: Run, model: T5Config, source: int, target: int, dry: bool)
     shapes = placed_shapes(run, model, mesh)
     places = jax.tree.map(lambda leaf: leaf.sharding, shapes)
     optimizer = make_optimizer(train, 1)
-    params = _size(shapes)
+    params = size_on_device(shapes)
     # Gradients, and the parameters that all roles start from, beside the state.
-    fixed = _size(state_target(optimizer, shapes, places, mesh)) + params * (
+    fixed = size_on_device(state_target(optimizer, shapes, places, mesh)) + params * (
         1 + bool(run.config.model.init_from))  # fmt: skip
     limit = device_memory()
     if not dry and fixed < limit / 100:
         return ""
-    shards = mesh.size // batch_sharding(mesh).shard_shape((mesh.size,))[0]
+    shards = divisible(1, mesh)
     batch = batch_shapes(
         train.batch_size // train.microbatches, source, target, bool(train.packed_length)
     )
@@ -110,7 +110,7 @@ def _kept(model: T5Config, train: Any, params: Any, batch: Any) -> int:
     return sum(sizes)
 
 
-def _size(tree: Any) -> int:
+def size_on_device(tree: Any) -> int:
     """Return the bytes of described arrays on a device."""
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
                for leaf in jax.tree.leaves(tree))  # fmt: skip

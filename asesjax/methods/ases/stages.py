@@ -13,7 +13,7 @@ import numpy as np
 from asesjax.core.errors import UserError, unknown
 from asesjax.core.files import read_json, write_json, write_jsonl
 from asesjax.core.options import Config, fingerprint, reads
-from asesjax.core.processes import apart, is_first
+from asesjax.core.processes import is_first
 from asesjax.core.ragged import Ragged, write_annotations
 from asesjax.core.stages import Stage
 from asesjax.core.types import LABELS, Example
@@ -21,6 +21,7 @@ from asesjax.data.batching import holding, token_counts
 from asesjax.data.corpus import read_corpus
 from asesjax.data.sources import read_records
 from asesjax.data.vocab import Vocabulary, load_saved
+from asesjax.decode.passes import by_itself
 from asesjax.decode.score import score_examples
 from asesjax.methods.ases.scoring import (
     ScoredRecord,
@@ -136,7 +137,7 @@ def score_pieces(run: Run, scorers: Sequence[Method] = (), at: Labelling = PLAIN
         if scorers:
             score, own = load_scorer(run, scorers[i], vocab)
             facts.append(own)
-        with apart(not own_mesh(run).is_multi_process):
+        with by_itself(own_mesh(run)):
             rows["train"][i::n] = score_records(train[i::n], config, vocab, score)
             if i == 0:
                 rows["validation"] = score_records(held_out, config, vocab, score)
