@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
-from asesjax.evals.answers import answer_number, is_correct, marker_of, parse_answer
+from asesjax.evals.answers import answer_number, is_correct, judge, marker_of, parse_answer
 from asesjax.evals.numbers import last_number
 
 quick = settings(deadline=None, max_examples=300)
@@ -287,10 +288,12 @@ def test_other_metrics_and_references_without_a_number_are_refused():
         ("choice", "", "(B) 230", "The answer is b.", "The answer is a B."),
         ("choice", "", "B. 230", "It is the bridge, so (b).", "A dog. It is (a)."),
         ("choice", "", "b", "Hence option B", "Hence 230"),
+        ("choice", "", "B", "Not (a), so (b).", "Not (b), so (a)."),
         ("choice", "答案是{answer}。", "B", "答案是选项B。", "答案是A。"),
         ("yes_no", "", "yes", "The answer is True, not no.", "The answer is not true."),
         ("yes_no", "", "no", "No, since yes means more.", "Yes, they know."),
         ("yes_no", "", "false", "It is not so. So, no.", "It is not so."),
+        ("yes_no", "", "yes", "It is not true? Then yes.", "Is it true? Then no."),
         ("yes_no", "答案是{answer}。", "否", "是的。答案是不是。", "不是。答案是对。"),
         ("math", "", "0.75", r"The answer is \frac{3}{4}.", "The answer is 3."),
         ("math", "", "(x+1)^2", r"So \boxed{x^2+2x+1}.", r"So \boxed{x^2+1}."),
@@ -308,6 +311,13 @@ def test_answers_behind_a_templates_words(metric, template, reference, right, wr
     # An answer that stands in a chain alone is the same one.
     assert is_correct(right, "", metric, marker, reference_chain=right)
     assert parse_answer(right, metric, marker)
+
+
+def test_a_chain_without_the_templates_words_is_judged_by_the_usual_ones():
+    is_right = judge(finish(base_config(), {"data.answer_template": "#### {answer}"}))
+    assert is_right("The answer is 4. It was 7.", "4")
+    assert is_right("The answer is 7.\n#### 4", "4")
+    assert not is_right("The answer is 4.\n#### 7", "4")
 
 
 def test_math_without_its_package_names_the_extra(monkeypatch):

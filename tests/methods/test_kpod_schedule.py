@@ -228,7 +228,7 @@ def test_steps_begin_with_their_stage():
             given_steps = np.array([1] * t + [0] * (6 - t))
             start = begins(given_steps, 1, 1.0)[0]
             first = next(step for step in range(n_steps) if not start > step / n_steps)
-            assert first == math.ceil((t - 1) * n_steps / 5)
+            assert first == math.ceil((t - 1) * n_steps / 5) and float(start) <= (t - 1) / 5
 
 
 @pytest.mark.parametrize(

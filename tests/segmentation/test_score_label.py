@@ -190,6 +190,11 @@ def test_gold_labels_and_counts_by_brute_force(parts, data):
         ]
 
 
+def test_a_piece_of_as_many_characters_of_both_labels_is_es():
+    gold = [Segment("a ", AS), Segment("b", ES), Segment("c", AS)]
+    assert gold_labels([Piece(0, 3)], gold) == [ES] and gold_labels([Piece(0, 4)], gold) == [AS]
+
+
 def test_gold_without_pieces_or_text():
     assert gold_labels([], []) == []
     assert gold_labels([Piece(0, 3)], []) == [None]
