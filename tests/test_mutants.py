@@ -16,7 +16,7 @@ def test_every_mutant_can_be_made(name, file, tests, changes):
     text = (ROOT / "asesjax" / file).read_text()
     for old, new in changes:
         compile(mutants.mutate(text, old, new), file, "exec")
-    assert all((ROOT / place).exists() for place in tests.split())
+    assert all((ROOT / place.split("::")[0]).exists() for place in tests.split())
 
 
 def test_a_text_that_is_not_there_once_is_refused():

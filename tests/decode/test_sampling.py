@@ -13,7 +13,13 @@ from scipy import stats
 
 from asesjax.config import base_config, finish
 from asesjax.core.errors import UserError
-from asesjax.decode.sampling import SAMPLERS, RandomSampler, greedy, log_probability
+from asesjax.decode.sampling import (
+    SAMPLERS,
+    RandomSampler,
+    _first_above,
+    greedy,
+    log_probability,
+)
 from asesjax.decode.spec import FinishReason, Limits, row_keys
 
 _spec = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("toy.py"))
@@ -44,12 +50,22 @@ def test_the_greedy_sampler_takes_the_most_probable():
     np.testing.assert_allclose(np.exp(log_probability(logits, ids)), [0.5, 0.4], rtol=1e-5)
 
 
+def test_where_rounding_leaves_no_sum_above_it_is_the_last_possible_id():
+    place, _ = _first_above(jnp.array([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0]]), jnp.array([0.3, 1.0]))
+    assert place.tolist() == [0, 1]
+
+
 def test_samplers_are_registered_and_hashable():
     assert list(SAMPLERS)[:2] == ["greedy", "sample"]
     options = base_config().decode
     assert SAMPLERS.get("greedy")(options) is greedy
     assert SAMPLERS.get("sample")(options) == RandomSampler()
     assert hash(RandomSampler(0.5)) == hash(RandomSampler(0.5)) != hash(RandomSampler(0.6))
+
+
+def test_every_row_sample_and_seed_draws_for_itself():
+    keys = [row_keys(seed, np.arange(3), sample) for seed in (0, 1) for sample in (0, 1)]
+    assert len(np.unique(np.concatenate(keys), axis=0)) == 12
 
 
 @pytest.mark.parametrize("temperature", [0.6, 0.8, 1.3])

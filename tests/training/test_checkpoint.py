@@ -257,6 +257,18 @@ def test_other_shapes_are_listed_and_nothing_is_renamed(tiny, copy, target):
     assert checkpoint.steps(copy) == [2, 8, 10]
 
 
+def test_parameters_that_the_model_lacks_are_listed(tiny, copy):
+    shapes = {"token_embedder": jax.ShapeDtypeStruct((1,), np.float32)}
+    with pytest.raises(UserError, match=r"decoder_norm/scale: expected absent, found \(16,\)"):
+        checkpoint.restore_params(copy, shapes)
+
+
+def test_a_checkpoint_under_the_number_of_another_is_refused(copy, target):
+    (copy / "step_10").rename(copy / "step_12")
+    with pytest.raises(UserError, match="step_12 is whole but .* its cursor says step 10"):
+        checkpoint.restore_newest(copy, target)
+
+
 def test_a_whole_checkpoint_of_another_optimizer_is_refused_and_not_renamed(tiny, copy, target):
     other = target_on(tiny, make_mesh(devices=jax.devices()[:1]), optimizer="adafactor")
     with pytest.raises(UserError, match="whole but cannot be restored"):

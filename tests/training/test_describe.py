@@ -1,5 +1,6 @@
 """What checkpoints and folders of Hugging Face say of themselves, and what a run makes of it."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -25,6 +26,8 @@ from asesjax.training.checkpoint import restore_params, save_params
 from asesjax.training.describe import SHAPE, Description, describe_start, fill
 
 VOCAB = train_vocabulary(["Amy has 5 apples"] * 3, 60, extra_ids=8)
+_pieces = train_vocabulary(["Ben had 6"] * 3, 20)
+OTHER = SentencePieceVocabulary(_pieces.model, VOCAB.size - _pieces.n_pieces)
 MODEL = T5Config(128, d_model=16, d_ff=24, n_heads=2, d_kv=4, n_encoder_layers=1,
                  n_decoder_layers=1, dropout=0.1)  # fmt: skip
 
@@ -154,12 +157,10 @@ def test_a_preset_of_the_same_shape_is_kept(tmp_path):
 
 
 def test_another_vocabulary_of_the_same_size_is_refused(checkpoint, tmp_path):
-    pieces = train_vocabulary(["Ben had 6"] * 3, 20)
-    other = SentencePieceVocabulary(pieces.model, VOCAB.size - pieces.n_pieces)
-    assert other.size == VOCAB.size
+    assert OTHER.size == VOCAB.size
     with pytest.raises(UserError, match="has another vocabulary") as error:
-        load_start(run_from(checkpoint, tmp_path / "new", other), MODEL)
-    for vocab in (VOCAB, other):
+        load_start(run_from(checkpoint, tmp_path / "new", OTHER), MODEL)
+    for vocab in (VOCAB, OTHER):
         assert f"{vocab.size} ids, sha256 {vocab.fingerprint[:12]}" in str(error.value)
 
 
@@ -176,12 +177,19 @@ def test_another_number_of_rows_or_shape_is_refused(checkpoint, hugging_face, tm
         )  # which a run may change
 
 
+def test_every_id_needs_a_row():
+    for rows, fits in ((VOCAB.size, True), (VOCAB.size - 1, False)):
+        start = Description(dataclasses.replace(MODEL, vocab_size=rows), VOCAB)
+        with contextlib.nullcontext() if fits else pytest.raises(UserError, match="add rows with"):
+            start.check_rows()
+
+
 def test_variants_are_filled_from_their_own_weights(checkpoint, tmp_path):
     """Each with its shape; all with one vocabulary, whoever names it first."""
     small, other = tmp_path / "small", tmp_path / "other"
     model = dataclasses.replace(MODEL, d_ff=8, vocab_size=VOCAB.size)
     save_params(small, draw(model), Description(model, VOCAB))
-    save_params(other, draw(MODEL), Description(MODEL, train_vocabulary(["Ben had 6"] * 3, 40)))
+    save_params(other, draw(MODEL), Description(MODEL, OTHER))
     (tmp_path / "c.py").write_text("from asesjax.config import base_config as get\n"
                                    "get_config = lambda arg='': get()\n")  # fmt: skip
     config = functools.partial(load_config, str(tmp_path / "c.py"))

@@ -272,6 +272,7 @@ def test_init_params_are_where_training_starts(tiny, whole, tmp_path):
     [
         ({"n_steps": 30}, "optimizer steps was 24 and is now 30"),
         ({"seed": 4}, "seed was 3 and is now 4"),
+        ({"items": 49}, "training examples was 50 and is now 49"),
         ({"train_config": {"learning_rate": 0.5}}, "train.learning_rate was 0.01 and is now 0.5"),
         ({"train_config": {"optimizer": "adafactor"}}, "train.optimizer was 'adamw'"),
         ({"train_config": {"source_buckets": (16,)}}, "train.source_buckets"),
@@ -280,6 +281,8 @@ def test_init_params_are_where_training_starts(tiny, whole, tmp_path):
 def test_a_folder_of_another_run_is_refused_and_left_alone(tiny, whole, change, message):
     if "train_config" in change:
         change = {"train_config": tiny.config(**change["train_config"])}
+    if "items" in change:
+        change = {"items": tiny.examples(change["items"])}
     before = checkpoint.steps(whole[0] / "checkpoints")
     with pytest.raises(UserError, match=re.escape(message)):
         tiny.run(whole[0], **change)
