@@ -42,6 +42,11 @@ EXTRAS = {
         "jinja2>=3.1",  # report.html, with every text escaped
     ],
     "wandb": ["wandb>=0.31"],  # log.trackers=wandb; 0.31 takes protobuf 7
+    "buckets": [  # workdirs and inputs at gs:// and s3://; all fsspec's, of one version
+        "fsspec>=2025.7",
+        "gcsfs>=2025.7",
+        "s3fs>=2025.7",
+    ],
     "parquet": ["pyarrow>=18"],  # Parquet, Arrow, folders of Hugging Face's datasets
     "tpu": ["jax[tpu]>=0.10.2,<0.12"],
     "cuda": ["jax[cuda13]>=0.10.2,<0.12"],
@@ -50,6 +55,7 @@ EXTRAS = {
         "pytest-xdist>=3.6",  # both cores
         "pytest-timeout>=2.3",
         "hypothesis>=6.100",
+        "moto[server]>=5.1",  # a real server of S3 on this machine
         "rouge-score>=0.1.2",  # an independent ROUGE to compare ours with
         "nbclient>=0.10",  # runs the notebooks
         "nbformat>=5.10",

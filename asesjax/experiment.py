@@ -33,8 +33,8 @@ from asesjax.config import (
     saved_fields,
     whole_config,
 )
+from asesjax.core import buckets
 from asesjax.core.errors import UserError, unknown
-from asesjax.core.files import locked
 from asesjax.core.options import Config, flatten, reads
 from asesjax.core.processes import check_same, follow, is_first, leading
 from asesjax.core.programs import drop_programs
@@ -68,17 +68,12 @@ def open_run(
     overrides: Mapping[str, Any] | None = None,
 ) -> Run:  # fmt: skip
     """Open a run by a config file (``file.py`` or ``file.py:arg``), by the configuration that such
-    a file makes, or by what its workdir holds. Raises UserError for missing files, wrong fields,
-    and an address or another format as workdir.
+    a file makes, or by what its workdir holds, a folder or the address of one in a bucket. Raises
+    UserError for missing files, wrong fields, and another format as workdir.
     """
-    if "://" in str(workdir):
-        raise UserError(
-            f"--workdir {workdir} is an address and no folder; mount the bucket and name the "
-            "folder (launch/tpu does that, see launch/README.md)"
-        )
     if not str(workdir).strip():
         raise UserError("--workdir is empty; name a folder, or . for the one you are in")
-    workdir = Path(workdir)
+    workdir = buckets.workdir(workdir)
     if spec is None or spec == "":
         return Run(read_workdir(workdir, overrides), workdir)
     if (workdir / "config.json").is_file():
@@ -191,7 +186,7 @@ def _run_stages(run: Run, stages: Sequence[Stage], redo: bool, wait: bool) -> li
     if not is_first():
         follow([stage.run for stage in stages])
         return []
-    with leading() as together, locked(run.workdir, wait):
+    with leading() as together, buckets.owned(run.workdir, wait):
         stages = [
             dataclasses.replace(stage, run=together(i, stage.run)) if stage.together else stage
             for i, stage in enumerate(stages)
@@ -225,7 +220,7 @@ def same_run(run: Run, **more: object) -> None:
     UserError in every process, naming those that differ and in what.
     """
     fields = {f"config.{name}": value for name, value in flatten(run.config).items()}
-    check_same(fields | {"workdir": str(run.workdir), "format": WORKDIR_FORMAT} | more)
+    check_same(fields | {"workdir": buckets.address(run.workdir), "format": WORKDIR_FORMAT} | more)
 
 
 def make_stages(run: Run) -> list[Stage]:

@@ -13,6 +13,7 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 
+from asesjax.core.buckets import workdir
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_record
 from asesjax.core.options import Config, fingerprint, flatten, from_fields, reads
@@ -89,7 +90,8 @@ def student_run(run: Run) -> Run | None:
         made_by |= method.reads(kind)
     for stage in method.stages(dataclasses.replace(run, config=config)):
         made_by |= stage.reads
-    shared = Path(config.students) if config.students else (run.shared or run.workdir) / "students"
+    beside = (run.shared or run.workdir) / "students"
+    shared = workdir(config.students) if config.students else beside
     return Run(config, shared / f"{name}-{fingerprint(made_by)}", run.say)
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from asesjax.config import save_fields, saved_fields, swept
+from asesjax.core.buckets import owned
 from asesjax.core.errors import UserError
-from asesjax.core.files import locked, read_json, read_jsonl, write_json, write_text
+from asesjax.core.files import read_json, read_jsonl, write_json, write_text
 from asesjax.core.options import fingerprint
 from asesjax.core.processes import from_first, is_first
 from asesjax.evals.paired import Outcomes, compare
@@ -36,7 +37,7 @@ def execute_seeds(run: Run, redo: bool = False) -> None:
     if (run / "stages").exists():
         raise UserError(f"{run.workdir} holds a run of one seed; give another --workdir")
     with contextlib.ExitStack() as stack:
-        from_first(lambda: stack.enter_context(locked(run.workdir)))
+        from_first(lambda: stack.enter_context(owned(run.workdir)))
         there = (run / "config.json").exists()
         before = saved_fields(run.workdir).get("seeds", ()) if there else ()
         if lost := [seed for seed in before if seed not in seeds]:

@@ -19,8 +19,9 @@ import jax
 
 from asesjax.config import save_fields, saved_fields, swept
 from asesjax.core import processes
+from asesjax.core.buckets import owned
 from asesjax.core.errors import UserError
-from asesjax.core.files import locked, read_json, write_json, write_text
+from asesjax.core.files import read_json, write_json, write_text
 from asesjax.core.options import (
     NOTHING,
     all_fields,
@@ -62,7 +63,7 @@ def execute_sweep(
         open_run(spec, workdir, overrides)  # loads plug-ins, which may have fields of their own
     wanted = {_name(point): point for point in _grid(sweep, overrides)}
     with contextlib.ExitStack() as stack:
-        processes.from_first(lambda: stack.enter_context(locked(workdir)))
+        processes.from_first(lambda: stack.enter_context(owned(workdir)))
         points = processes.from_first(lambda: _points(workdir, wanted))
         runs: dict[str, Run] = {}
         for name, point in points.items():

@@ -29,7 +29,7 @@ for argument in "$@"; do
     arguments+=("$argument")
   fi
 done
-make_environment eval,viz,wandb,parquet,dev
+make_environment eval,viz,wandb,parquet,buckets,dev
 if [ "${TEST_PARITY:-}" = 1 ]; then add_parity_packages; fi
 cd "$root"
 if [ "${TEST_DATA:-}" = 1 ]; then

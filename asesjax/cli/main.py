@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from asesjax.core import processes, signals
+from asesjax.core import buckets, processes, signals
 from asesjax.core.errors import (
     EXIT_PREEMPTED,
     EXIT_STOPPED,
@@ -38,6 +38,8 @@ VERBS = {
     "completion": "a script that completes all this in bash, zsh or tcsh",
 }
 _MODULES = {"train": "run", "score": "run"}
+# Options that may be addresses of buckets.
+_INPUTS = "workdir", "input", "predictions", "checkpoint", "from_hf"
 _EXIT_HELP = (
     f"Exit status: 0; {EXIT_USER_ERROR} for a mistake that the message explains; "
     f"{EXIT_PREEMPTED} when stopped by SIGTERM, and\n{EXIT_STOPPED} by Ctrl-C (a second one stops "
@@ -125,7 +127,27 @@ def _dispatch(argv: list[str]) -> int:
         raise UserError(f"asesjax {verb} takes no --config.field=value")
     if hasattr(args, "coordinator"):
         processes.start(args.coordinator, args.processes, args.process, args.start_timeout)
+    _fetch_inputs(args)
     return module.main(args) or 0
+
+
+def _fetch_inputs(args: argparse.Namespace) -> None:
+    """Replace addresses in buckets by what lies here instead. Raises UserError for outputs."""
+    for name, value in vars(args).items():
+        if name == "overrides" or not any(map(buckets.is_address, _items(value))):
+            continue
+        if name not in _INPUTS:
+            raise UserError(
+                f"--{name.replace('_', '-')} {value}: only a workdir and inputs may lie in a "
+                "bucket; write into a folder, and copy that"
+            )
+        fetch = buckets.workdir if name == "workdir" else buckets.local
+        found = [str(fetch(one)) for one in _items(value)]
+        setattr(args, name, found if isinstance(value, list) else found[0])
+
+
+def _items(value: object) -> list[str]:
+    return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
 
 
 def module_of(verb: str) -> str:

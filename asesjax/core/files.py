@@ -87,11 +87,11 @@ def remove_leftovers(folder: Path, name: str = "") -> None:
 
 
 @contextlib.contextmanager
-def holding(path: Path, how: int = 0) -> Iterator[None]:
-    """Hold a file or folder that exists by a lock."""
+def holding(path: Path, how: int = 0, shared: bool = False) -> Iterator[None]:
+    """Hold a file or folder that exists by a lock, perhaps shared with others that do so."""
     file = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | how)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | how)
         yield
     finally:
         os.close(file)

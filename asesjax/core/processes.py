@@ -15,11 +15,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from asesjax.core import signals
+from asesjax.core import buckets, signals
 from asesjax.core.errors import EXIT_PREEMPTED, EXIT_STOPPED, UserError, harmless
 from asesjax.core.link import Link, relay
 from asesjax.core.rendezvous import Peers, meet
@@ -237,18 +238,27 @@ def _being(alone: bool) -> Iterator[None]:
 
 def from_first(work: Callable[[], Any]) -> Any:
     """Do ``work`` in process 0 alone, and return its JSON value in every process. The others wait,
-    however long; they stop with process 0. Raises UserError in them if that fails.
+    however long; they stop with process 0. Then all see what that has written, also where the
+    workdir is in a bucket. Raises UserError in them if that fails.
     """
     link = _links.get("open")
     if link is None or _alone[-1]:
         return work()
     if not is_first():
-        return _value(link, math.inf)
+        value, changed = _value(link, math.inf)
+        buckets.take(changed)
+        return value
     with signals.held(False), _being(alone=True):
         signals.check_stop()
-        value = work()
-    link.tell(value)
+        value, changed = work(), buckets.changes()
+    link.tell([value, changed])
     return value
+
+
+def share_files(folder: str | Path) -> None:
+    """Let all processes see what process 0 has written into a folder. All call this."""
+    if buckets.mirrored(folder):
+        from_first(lambda: None)
 
 
 def _value(link: Link, seconds: float) -> Any:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from asesjax.core import buckets
 from asesjax.core.errors import UserError
 from asesjax.core.files import changed_files, checksum, read_record, write_record
 from asesjax.core.options import fingerprint
@@ -111,17 +112,20 @@ def run_stages(
         if stage.name in aside:
             record = None
             _set_aside(stage, aside[stage.name], workdir, say)
+            buckets.publish()
         elif record and record["finished"] and (stage.name not in read or stage.whole()):
             say(f"[{stage.name}] finished before ({record['seconds']:.0f} s); kept")
             continue
         elif shared and not record:
             if other := _taken(stage, wanted[stage.name], workdir, shared):
+                buckets.publish()
                 say(f"[{stage.name}] taken from {other}")
                 continue
         path = workdir / _record(stage)
         spent = record["seconds"] if record else 0.0
         entry = wanted[stage.name] | {"finished": False, "seconds": spent}
         write_record(path, entry)
+        buckets.publish()
         say(f"[{stage.name}] {'resumes' if record else 'starts'}")
         start = time.perf_counter()
         try:
@@ -129,7 +133,9 @@ def run_stages(
         finally:
             entry["seconds"] = spent + time.perf_counter() - start
             write_record(path, entry)
+        buckets.publish()  # all that the record names, before it
         write_record(path, entry | {"finished": True, "files": _files(stage, workdir)})
+        buckets.publish()
         say(f"[{stage.name}] done in {entry['seconds']:.1f} s")
         ran.append(stage.name)
     return ran

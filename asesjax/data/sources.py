@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from asesjax.core.buckets import is_address, local
 from asesjax.core.errors import UserError, unknown
 from asesjax.core.files import read_jsonl, write_jsonl
 from asesjax.core.signals import check_stop
@@ -64,6 +65,8 @@ def load_records(
         return source(settings, split, limit, seed), []
     if settings.only_right_chains and is_right is None:
         raise ValueError("data.only_right_chains needs is_right")
+    if is_address(settings.path):
+        settings = dataclasses.replace(settings, path=str(local(settings.path)))
     files = source.files(settings)
     part = next((name for name in (split, "train") if name in files), "")
     own_file = split == part != "train"

@@ -1,8 +1,8 @@
 """Records of every split, the vocabulary, and the records in ids."""
 
 from collections import Counter
-from pathlib import Path
 
+from asesjax.core.buckets import local
 from asesjax.core.errors import UserError
 from asesjax.core.files import write_json
 from asesjax.core.signals import check_stop
@@ -111,12 +111,13 @@ def _vocabulary(options: VocabOptions, texts: list[str]) -> Vocabulary:
         corpus = [*texts, ALPHABET] if options.symbols else texts
         settings = options.split_digits, options.extra_ids, options.byte_fallback
         vocab = train_vocabulary(corpus, options.size, *settings)
-    elif options.kind == "tokenizer" and Path(options.path).is_dir():
-        vocab = read_hf_vocabulary(Path(options.path))
+    elif options.kind == "tokenizer" and local(options.path).is_dir():
+        vocab = read_hf_vocabulary(local(options.path))
         if vocab is None:
             raise UserError(f"vocab.path: {options.path} holds no tokenizer of transformers")
     else:
-        vocab = load_vocabulary(options.kind, options.path, options.extra_ids)
+        path = str(local(options.path)) if options.path else ""
+        vocab = load_vocabulary(options.kind, path, options.extra_ids)
     return with_symbols(vocab) if options.symbols else vocab
 
 

@@ -23,9 +23,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from asesjax.core.buckets import mirrored
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json
 from asesjax.core.types import Params
+from asesjax.sharding.place import fetch
 from asesjax.training.checkpoint_files import (
     PREFIX,
     find_checkpoint,
@@ -69,14 +71,22 @@ class Checkpoints:
             raise UserError(f"train.keep_last must be at least 1, got {keep_last}")
         self.folder = Path(folder).absolute()
         self.description = description
+        # Where the processes of a run have no folder in common, process 0 writes all of it.
+        self._gathers = mirrored(folder) and jax.process_count() > 1
+        self._writes = not self._gathers or jax.process_index() == 0
+        self._unraisable = sys.unraisablehook
+        if not self._writes:
+            return
         self._saving = 0
         self._failed = False
         keep = [policies.LatestN(keep_last), policies.CustomSteps(list(keep_steps))]
         options = ocp.CheckpointManagerOptions(
             step_prefix=PREFIX,
+            create=not self._gathers,  # which Orbax refuses there
             cleanup_tmp_directories=True,
             preservation_policy=policies.AnyPreservationPolicy(keep),
             async_options=ocp.AsyncOptions(post_finalization_callback=self._complete),
+            **({"multiprocessing_options": _by_process_0()} if self._gathers else {}),
         )
         if jax.process_index() == 0:
             # Orbax's note of when it wrote a checkpoint; one that is damaged would end the run.
@@ -84,10 +94,11 @@ class Checkpoints:
                 with contextlib.suppress(OSError):
                     note.unlink()
         try:
+            if self._gathers:
+                self.folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
-        self._unraisable = sys.unraisablehook
         sys.unraisablehook = self._drop_echoes
 
     def save(self, state: TrainState, cursor: dict[str, Any]) -> None:
@@ -96,6 +107,9 @@ class Checkpoints:
         it.
         """
         self.wait()
+        state = _gathered(state) if self._gathers else state
+        if not self._writes:
+            return
         self._saving = step = cursor["step"]
         self._check_room(state)
         # It is written later, while training continues and changes what the cursor is made of.
@@ -110,11 +124,15 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Wait until the last save is on disk; its failure is a UserError."""
+        if not self._writes:
+            return
         with self._writing():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Wait and release the background threads; a failure is raised only once."""
+        if not self._writes:
+            return
         raised = self._failed
         try:
             with self._writing():
@@ -161,6 +179,17 @@ class Checkpoints:
                 _describe(place, self.description)
 
 
+def _gathered(tree: Any) -> Any:
+    # Leaf by leaf, because all of them at once may not fit a device.
+    return jax.tree.map(lambda leaf: fetch(leaf, leaf.sharding.mesh), tree)
+
+
+def _by_process_0() -> ocp.options.MultiprocessingOptions:
+    return ocp.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
+    )
+
+
 def _describe(place: Path, description: Description | None) -> None:
     """Add what Orbax does not write."""
     if description is not None:
@@ -171,18 +200,29 @@ def _describe(place: Path, description: Description | None) -> None:
 def save_params(folder: str | Path, params: Params, description: Description | None = None) -> Path:
     """Save parameters alone as ``step_0``, which must not exist, and return its folder."""
     place = step_folder(folder, 0).absolute()
+    gathers = mirrored(folder) and jax.process_count() > 1
+    if gathers:
+        params = _gathered(params)
+        if jax.process_index():
+            return place
     # Arrays go to disk one after the other and in pieces; Orbax would buffer all of them at once.
     pieces = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=2**24), params)
     largest = max(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
-    frugal = ocp.StandardCheckpointHandler(save_concurrent_gb=max(1.1 * largest, 2**27) / 1e9)
+    alone = {"multiprocessing_options": _by_process_0()} if gathers else {}
+    frugal = ocp.StandardCheckpointHandler(
+        save_concurrent_gb=max(1.1 * largest, 2**27) / 1e9, **alone
+    )
     args = ocp.args.Composite(
         params=ocp.args.StandardSave(params, save_args=pieces),
         cursor=ocp.args.JsonSave({"step": 0}),
     )
-    handler = ocp.CompositeCheckpointHandler(params=frugal, cursor=ocp.JsonCheckpointHandler())
+    handler = ocp.CompositeCheckpointHandler(
+        params=frugal, cursor=ocp.JsonCheckpointHandler(**alone),
+        composite_options=ocp.CompositeOptions(**alone),
+    )  # fmt: skip
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with ocp.Checkpointer(handler) as writer:
+        with ocp.Checkpointer(handler, **alone) as writer:
             writer.save(place, args=args)
         if jax.process_index() == 0:
             _describe(place, description)

@@ -9,6 +9,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from asesjax.core.buckets import address, is_address, local
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, write_json
 from asesjax.data.hf_tokenizer import copy_tokenizer, read_hf_vocabulary
@@ -113,7 +114,7 @@ def describe_start(path: str | Path) -> Description:
     """Describe what ``model.init_from`` names: what ``find_checkpoint`` takes, or a folder of
     Hugging Face. Raises a UserError for anything else.
     """
-    path = Path(path)
+    path = local(path)
     if (path / "roles").is_dir():
         roles = sorted(str(role.parent) for role in path.glob("roles/*/*/checkpoints"))
         raise UserError(f"{path} is the folder of a run; give one of its roles: {', '.join(roles)}")
@@ -151,8 +152,8 @@ def fill_starts(fields: dict[str, Any], explicit: set[str]) -> dict[str, Any]:
     for name in [name for name in fields if f".{name}".endswith(".model.init_from")]:
         if not fields[name]:
             continue
-        # Absolute, so that the workdir finds it from any folder.
-        fields = fields | {name: str(Path(fields[name]).resolve())}
+        if not is_address(fields[name]):  # absolute, so that the workdir finds it from any folder
+            fields = fields | {name: str(Path(fields[name]).resolve())}
         start = describe_start(fields[name])
         start.check_rows()
         fields = fill(fields, explicit, start, name.removesuffix("model.init_from"), known)
@@ -199,13 +200,13 @@ def fill(
         found |= {"vocab.kind": vocab.kind, "vocab.extra_ids": vocab.extra_ids}
         if not ("vocab.symbols" in explicit and got["vocab.symbols"]):
             found["vocab.symbols"] = vocab.symbols
-        path = Path(got["vocab.path"])
+        path = local(got["vocab.path"])
         same = "vocab.path" in explicit and path.is_file() and path.read_bytes() == vocab.model
         if vocab.model and not same:
             place = description.vocab_folder
             assert place is not None  # what is read lies somewhere
             is_made = description.is_hf and vocab.kind == "tokenizer"  # of several files
-            found["vocab.path"] = str(place if is_made else place / vocab.file)
+            found["vocab.path"] = address(place if is_made else place / vocab.file)
     wrong = [
         f"{name} is {got[name]!r} here and {value!r} there"
         for name, value in (shape | found).items()

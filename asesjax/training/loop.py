@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from asesjax.core.errors import UserError
 from asesjax.core.metric_log import MetricLog
-from asesjax.core.processes import all_stop, is_first
+from asesjax.core.processes import all_stop, is_first, share_files
 from asesjax.core.progress import Progress
 from asesjax.core.signals import stopped
 from asesjax.core.types import Example, Params
@@ -251,6 +251,7 @@ def train(
             with clock.paused():
                 profile.after(step, metrics)
         saves.wait()
+        share_files(workdir)
         result = _result(state.params, cursor, kept, train_config, len(examples))
         if step < last:
             progress.say(

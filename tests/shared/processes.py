@@ -34,13 +34,13 @@ def spawn(commands, devices=1, **environment):
     ]  # fmt: skip
 
 
-def run_in(n, *arguments):
-    """Start ``asesjax run`` in n processes, which have eight devices in all."""
+def run_in(n, *arguments, devices=8):
+    """Start ``asesjax run`` in n processes, which have so many devices in all."""
     command = ["-m", "asesjax.cli.main", "run", *map(str, arguments)]
     if n == 1:
-        return spawn([command], 8)
+        return spawn([command], devices)
     several = ["--coordinator", f"localhost:{free_port()}", "--processes", str(n), "--process"]
-    return spawn([[*command, *several, str(i)] for i in range(n)], 8 // n)
+    return spawn([[*command, *several, str(i)] for i in range(n)], devices // n)
 
 
 def ended(processes, seconds=400):

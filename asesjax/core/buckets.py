@@ -1,0 +1,106 @@
+"""Workdirs and inputs in buckets: ``gs://``, ``s3://`` and whatever else fsspec opens.
+
+A run works in a folder of this machine, its mirror (``core.mirror``), which is fetched from the
+bucket first and published to it as the run goes on, so that everything else here deals with plain
+files. Each process of a run has a mirror of its own: process 0 publishes, and the others take what
+it has published where they go on together (``core.processes``).
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from asesjax.core.errors import UserError
+from asesjax.core.files import locked
+from asesjax.core.mirror import Mirror
+
+_open: dict[str, Mirror] = {}  # by address
+
+
+def is_address(path: str | Path) -> bool:
+    """Tell whether a path is that of an object or folder in a bucket."""
+    return "://" in str(path)
+
+
+def workdir(path: str | Path) -> Path:
+    """Return the folder of a workdir; of one in a bucket it is a mirror, brought up to date unless
+    a run on this machine is at work in it. Raises UserError where the bucket cannot be read.
+    """
+    return _mirror(str(path)).fetched() if is_address(path) else Path(path)
+
+
+def local(path: str | Path) -> Path:
+    """Return where an input file or folder lies; what lies in a bucket is fetched first."""
+    if not is_address(path):
+        return Path(path)
+    start, varies, end = str(path).partition("{split}")
+    if varies:
+        place, _, name = start.rpartition("/")
+        return local(place) / f"{name}{varies}{end}"
+    mirror = _mirror(str(path))
+    folder = mirror.fetched()
+    if not any(folder.iterdir()):
+        raise UserError(f"{path} does not exist")
+    return folder / mirror.store.alone
+
+
+def address(path: str | Path) -> str:
+    """Return the address of what a mirror holds at a path, which others stay."""
+    mirror = _around(Path(path))
+    if mirror is None:
+        return str(path)
+    below = Path(path).relative_to(mirror.folder).as_posix()
+    url = mirror.store.url
+    return url if below == "." or mirror.store.alone else f"{url}/{below}"
+
+
+@contextlib.contextmanager
+def owned(folder: str | Path, wait: bool = False) -> Iterator[None]:
+    """Hold a folder for this process alone (``files.locked``), in its bucket too where it is part
+    of a mirror. What the block writes is published while it runs, and at its end.
+    """
+    with locked(folder, wait):
+        mirror = _around(Path(folder))
+        if mirror is None:
+            yield
+            return
+        with mirror.owning(Path(folder).relative_to(mirror.folder).as_posix(), wait):
+            yield
+
+
+def publish() -> None:
+    """Bring what this process has written to its buckets. Called by the main thread where a stage
+    begins or ends. Raises UserError where a bucket cannot be written, or is held by another run.
+    """
+    for mirror in _open.values():
+        mirror.publish()
+
+
+def changes() -> dict[str, list[str]]:
+    """Publish; return, by address, the names of what has changed since the last call."""
+    publish()
+    return {url: mirror.told() for url, mirror in _open.items() if mirror.scopes}
+
+
+def take(changed: dict[str, list[str]]) -> None:
+    """Fetch what another process has published (``changes``)."""
+    for url, names in changed.items():
+        _mirror(url).take(names)
+
+
+def mirrored(folder: str | Path) -> bool:
+    """Tell whether a folder is that of a mirror, which other processes of the run do not see."""
+    return _around(Path(folder)) is not None
+
+
+def _around(path: Path) -> Mirror | None:
+    path = Path(os.path.abspath(path))
+    return next((m for m in _open.values() if path.is_relative_to(m.folder)), None)
+
+
+def _mirror(url: str) -> Mirror:
+    url = url.rstrip("/")
+    if url not in _open:
+        _open[url] = Mirror(url)
+    return _open[url]
