@@ -180,7 +180,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --config, --workdir, --redo and the options that start several processes."""
     parser.add_argument("--config", metavar="FILE.py[:ARG]", help="config file, "
                         "or a name that asesjax configs lists; for a new run")  # fmt: skip
-    parser.add_argument("--workdir", required=True, help="folder of the run, made when absent")
+    parser.add_argument("--workdir", required=True, help="folder of the run, made when absent; "
+                        "or its address in a bucket, such as gs://BUCKET/NAME")  # fmt: skip
     parser.add_argument("--redo", action="store_true", help="where the configuration changed, move "
                         "old outputs to WORKDIR/superseded and redo")  # fmt: skip
     group = parser.add_argument_group(

@@ -19,6 +19,7 @@ import os
 import re
 import secrets
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -217,12 +218,16 @@ class Mirror:
         return names
 
     def _publish_beside(self) -> None:
-        pause = BEAT
+        pause, failed = BEAT, False
         while not self._ending.wait(pause):
             began = time.monotonic()
-            # What fails now is tried again, at the latest where the main thread publishes.
-            with contextlib.suppress(Exception):
+            try:
                 self.publish(FIRST, records=False)
+                failed = False
+            except Exception as error:  # tried again, at the latest by the main thread
+                if not failed:
+                    print(f"warning: {error}; it is tried again", file=sys.stderr, flush=True)
+                failed = True
             pause = max(BEAT, (time.monotonic() - began) * (1 / _SHARE - 1))
 
     def _save(self) -> None:

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -123,6 +125,9 @@ class Store:
                         f"{self.url} does not answer as it should ({why}){tried}; look at the "
                         "address, the access to it and the network, and run the same command again"
                     ) from None
+            if pause == 0.5 and threading.current_thread() is threading.main_thread():
+                print(f"{self.url} does not answer as it should ({why}); it is tried again for "
+                      f"{patience:.0f} s", file=sys.stderr, flush=True)  # fmt: skip
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 

@@ -106,12 +106,26 @@ def asked(*arguments):
     return status, said
 
 
-def test_a_run_in_a_bucket_writes_what_one_in_a_folder_does(store, quick, whole, tmp_path):
-    statuses, said = ended(run_in(1, *RUN, "--workdir", "s3://runs/whole", *FEW, quick,
-                                   devices=1))
+def killed(store, folder, options, n_kills, seconds, rng, processes=(1,)):
+    """Kill a run so many times at random moments, each time on this machine or another."""
+    arguments = [*RUN, "--workdir", f"s3://runs/{folder}", *options]
+    run = lambda n: run_in(n, *arguments, devices=max(processes))  # noqa: E731
+    for _ in range(n_kills):
+        own = run(n := rng.choice(processes))
+        time.sleep(rng.uniform(*seconds))
+        own[rng.randrange(n)].send_signal(signal.SIGKILL)
+        statuses, said = ended(own)
+        assert set(statuses) <= {0, -signal.SIGKILL, EXIT_LOST}, "".join(said)
+        if rng.random() < 0.5:
+            elsewhere()
+    statuses, said = ended(run(1))
     assert statuses == [0], said[0]
+    return in_bucket(store, folder)
+
+
+def test_a_killed_run_in_a_bucket_writes_what_one_in_a_folder_does(store, quick, whole, tmp_path):
+    found = killed(store, "whole", [*FEW, quick], 3, (4, 20), random.Random(2))
     assert len(chains(whole)) == 2 and len(whole) > 40
-    found = in_bucket(store, "whole")
     assert found.keys() >= {name for name in whole if "/d/" not in name}
     assert chains(found) == chains(whole)
     assert not store.exists("runs/whole/.lock")
@@ -132,28 +146,6 @@ def test_a_run_in_a_bucket_writes_what_one_in_a_folder_does(store, quick, whole,
     status, said = asked("generate", "--workdir", "s3://runs/next", "--method", "direct",
                          "--input", "s3://runs/whole/data/test.jsonl", "--output", "s3://runs/x")
     assert status == 2 and "--output s3://runs/x: only a workdir and inputs may" in said
-
-
-def killed(store, folder, options, n_kills, seconds, rng, processes=(1,)):
-    """Kill a run so many times at random moments, each time on this machine or another."""
-    arguments = [*RUN, "--workdir", f"s3://runs/{folder}", *options]
-    run = lambda n: run_in(n, *arguments, devices=max(processes))  # noqa: E731
-    for _ in range(n_kills):
-        own = run(n := rng.choice(processes))
-        time.sleep(rng.uniform(*seconds))
-        own[rng.randrange(n)].send_signal(signal.SIGKILL)
-        statuses, said = ended(own)
-        assert set(statuses) <= {0, -signal.SIGKILL, EXIT_LOST}, "".join(said)
-        if rng.random() < 0.5:
-            elsewhere()
-    statuses, said = ended(run(1))
-    assert statuses == [0], said[0]
-    return in_bucket(store, folder)
-
-
-def test_kills_change_nothing(store, quick, whole):
-    found = killed(store, "killed", [*FEW, quick], 3, (4, 20), random.Random(2))
-    assert chains(found) == chains(whole)
 
 
 @pytest.mark.slow
