@@ -72,9 +72,11 @@ class Mirror:
     def fetched(self) -> Path:
         """Make the mirror like the bucket, once, unless a run holds it here; return its folder."""
         if not self._fetched:
-            busy = self._place / "busy"
-            busy.touch()
-            with contextlib.suppress(BlockingIOError), holding(busy, fcntl.LOCK_NB):
+            with (
+                holding(self._file("fetching")),  # for others here that only read
+                contextlib.suppress(BlockingIOError),
+                holding(self._file("busy"), fcntl.LOCK_NB),
+            ):
                 self._pull(".", [scope for scope in self._tokens if self._is_own(scope)], FIRST)
             self._fetched = True
         return self.folder
@@ -83,26 +85,32 @@ class Mirror:
         """Make a folder of the mirror like that of the bucket, but for those ``kept``: a process of
         this mirror was killed that held them, and what it wrote last is here alone.
         """
-        there = {name: tag for name, tag in self.store.find(scope, patience).items()
-                 if not _NOT_KEPT.search(name)}  # fmt: skip
-        whole = {os.path.dirname(name) for name in there if _MARK.search(name)}
-        half = {name for name in there
-                if (part := _CHECKPOINT.match(name)) and part[1] not in whole}  # fmt: skip
-        here, wanted = self._scan(scope), []
-        for name, tag in there.items():
-            if any(_inside(name, own) for own in kept):
-                self._index.setdefault(name, [tag, -1, -1])
-            elif name in half:
-                self._index[name] = [tag, -1, -1]  # so that who holds the folder removes it
-            elif self._index.get(name) != [tag, *here.get(name, ())]:
-                wanted.append(name)
-        each(lambda name: self._get(name, there[name], patience), wanted)
-        for name in here.keys() - (there.keys() - half):
-            if not any(_inside(name, own) for own in kept):
-                self._drop(name)
-        for name in [n for n in self._index if _inside(n, scope) and n not in there]:
-            del self._index[name]
-        self._save()
+        with self._guard:
+            there = {name: tag for name, tag in self.store.find(scope, patience).items()
+                     if not _NOT_KEPT.search(name)}  # fmt: skip
+            whole = {os.path.dirname(name) for name in there if _MARK.search(name)}
+            half = {name for name in there
+                    if (part := _CHECKPOINT.match(name)) and part[1] not in whole}  # fmt: skip
+            here, wanted = self._scan(scope), []
+            for name, tag in there.items():
+                if any(_inside(name, own) for own in kept):
+                    self._index.setdefault(name, [tag, -1, -1])
+                elif name in half:
+                    self._index[name] = [tag, -1, -1]  # so that who holds the folder removes it
+                elif self._index.get(name) != [tag, *here.get(name, ())]:
+                    wanted.append(name)
+            each(lambda name: self._get(name, there[name], patience), wanted)
+            for name in here.keys() - (there.keys() - half):
+                if not any(_inside(name, own) for own in kept):
+                    self._drop(name)
+            for name in [n for n in self._index if _inside(n, scope) and n not in there]:
+                del self._index[name]
+            self._save()
+
+    def _file(self, name: str) -> Path:
+        path = self._place / name
+        path.touch()
+        return path
 
     def _scan(self, scope: str) -> dict[str, list[int]]:
         """Return size and time of each file of a folder of the mirror."""
@@ -142,9 +150,7 @@ class Mirror:
     @contextlib.contextmanager
     def owning(self, scope: str, wait: bool) -> Iterator[None]:
         """Hold a folder of the bucket, and publish what is written into it here."""
-        busy = self._place / "busy"
-        busy.touch()
-        with holding(busy, shared=True):
+        with holding(self._file("busy"), shared=True):
             self.publish()  # of a folder around this one
             if not self.scopes:
                 print(f"{self.store.url} is mirrored in {self.folder}", flush=True)
@@ -201,10 +207,17 @@ class Mirror:
                 self._save()
 
     def _put(self, name: str, patience: float) -> None:
-        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-            facts = _stat(self.folder / name)
-            self._index[name] = [self.store.put(name, self.folder / name, patience), *facts]
+        path = self.folder / name
+        try:
+            facts = _stat(path)
+            self._index[name] = [self.store.put(name, path, patience), *facts]
             self._changed.add(name)
+        except FileNotFoundError as error:
+            if path.exists():  # and was not removed meanwhile
+                raise UserError(
+                    f"{self.store.url} cannot be written: {error}; is there still a bucket of this "
+                    "name?"
+                ) from None
 
     def _remove(self, name: str, patience: float) -> None:
         self.store.remove(name, patience)

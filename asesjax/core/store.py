@@ -56,7 +56,10 @@ class Store:
         if list(found) == [self._root]:
             self.alone = self._root.rpartition("/")[2]
             return {self.alone: _tag(found[self._root])}
-        return {path[len(self._root) + 1 :]: _tag(facts) for path, facts in found.items()}
+        named = {path[len(self._root) + 1 :]: _tag(facts) for path, facts in found.items()}
+        # Other names are those of folders, or lead out of them.
+        return {name: tag for name, tag in named.items() if os.path.normpath(name) == name
+                and name.split("/")[0] != ".."}  # fmt: skip
 
     def get(self, name: str, target: Path, patience: float) -> None:
         """Fetch an object into a file. Raises FileNotFoundError."""
