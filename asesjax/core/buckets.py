@@ -1,9 +1,9 @@
 """Workdirs and inputs in buckets: ``gs://``, ``s3://`` and whatever else fsspec opens.
 
 A run works in a folder of this machine, its mirror (``core.mirror``), which is fetched from the
-bucket first and published to it as the run goes on, so that everything else here deals with plain
+bucket first and published to it while the run works, so that everything else here deals with plain
 files. Each process of a run has a mirror of its own: process 0 publishes, and the others take what
-it has published where they go on together (``core.processes``).
+it has published where they continue together (``core.processes``).
 """
 
 import contextlib
