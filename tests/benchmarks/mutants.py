@@ -81,25 +81,30 @@ MUTANTS = (
         ("while t == 0 and chosen:", "while False:"),
         ('np.argsort(losses, kind="stable")', 'np.argsort(-losses, kind="stable")'),
     )),
-    ("advance and judge", "decode/segment.py", "tests/decode/test_iterative.py "
-     "tests/decode/test_turns.py tests/decode/test_continuous.py", (
+    ("advance and judge", "decode/segment.py", "tests/decode/test_iterative.py", (
         ("(ids < spec.vocab_limit)", "(ids <= spec.vocab_limit)"),
         ("s.step + 1 >= s.bound", "s.step >= s.bound"),
         ("return where_rows(s.over, s, new)", "return new"),
         ("inputs.limits.max_chain_tokens - rows.output.length", "inputs.limits.max_chain_tokens"),
+    )),
+    ("advance and judge", "decode/segment.py", "tests/decode/test_judge.py", (
         ("(place >= 0) & (place < n_ids[:, None])", "(place < n_ids[:, None])"),
         ("| (is_last & ~cut)", "| is_last"),
+        ("rows.turn >= spec.n_turns - 1", "rows.turn >= spec.n_turns"),
         ("previous=segment.ids", "previous=rows.previous"),
         ("again &= rows.rounds > 0", "again &= rows.rounds >= 0"),
-        ("(same | (n_ids == 0)) & ~end & ~segment.looping",
-         "(same | (n_ids == 0)) & ~end"),
+        ("(same | (n_ids == 0)) & ~end & ~segment.looping", "(same | (n_ids == 0)) & ~end"),
         ("(same | (n_ids == 0)) & ~end & ~segment.looping",
          "(same | (n_ids == 0)) & ~segment.looping"),
         ("length >= inputs.limits.max_chain_tokens", "length > inputs.limits.max_chain_tokens"),
         ("rounds >= inputs.limits.max_rounds", "rounds > inputs.limits.max_rounds"),
         ("segment.end == turn.mark, number, next_turn", "segment.end == turn.mark, 0, next_turn"),
+        ("(segment.end == PAD) & ~segment.looping", "(segment.end == PAD)"),
+    )),
+    ("advance and judge", "decode/segment.py", "tests/decode/test_turns.py", (
         ("jnp.where(is_forced, 0.0, log_p)", "log_p"),
         ("output.n_segments[:, None] - 2", "output.n_segments[:, None] - 1"),
+        ("(s.step < n_forced) & (wanted != PAD)", "wanted != PAD"),
     )),
     ("sampling", "decode/sampling.py", "tests/decode/test_sampling.py", (
         ("logits / jax.lax", "logits * jax.lax"),
