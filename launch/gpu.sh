@@ -22,7 +22,9 @@ show nvidia-smi --list-gpus || {
   echo "error: nvidia-smi finds no GPU here; install the NVIDIA driver, nothing else is needed" >&2
   exit 1
 }
-show make_environment cuda,eval,viz
+extras=cuda,eval,viz
+if [[ "${run[*]-}" = *://* ]]; then extras+=,buckets; fi
+show make_environment "$extras"
 cd "$root"
 show .venv/bin/python -c '
 import sys, jax

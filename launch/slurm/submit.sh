@@ -2,9 +2,9 @@
 # Makes the environment and submits a run to Slurm:
 #   bash launch/slurm/submit.sh --nodes 2 --gpus 8 [--time 24:00:00] [--partition NAME]
 #     [--account NAME] [--qos NAME] [--dry-run] -- --config FILE --workdir DIR ...
-# Arguments after -- go to `asesjax run`. The workdir has to be on a file system that
-# all nodes see. `squeue --me` shows the job, `scancel --signal=TERM JOB` lets it save and requeues
-# it, `scancel JOB` ends it. The same command resumes.
+# Arguments after -- go to `asesjax run`. The workdir has to be on a file system that all nodes see,
+# or in a bucket (gs://, s3://). `squeue --me` shows the job, `scancel --signal=TERM JOB` lets it
+# save and requeues it, `scancel JOB` ends it. The same command resumes.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 nodes="" gpus="" dry="" options=()
@@ -45,7 +45,7 @@ if ! [[ "$nodes" =~ ^[1-9][0-9]*$ && "$gpus" =~ ^[1-9][0-9]*$ ]]; then
 fi
 case " ${run[*]-} " in
   *" --workdir "* | *" --workdir="*) ;;
-  *) refuse "--workdir DIR is missing after --; it has to be on a file system that all nodes see" ;;
+  *) refuse "--workdir DIR is missing after --; on a file system that all nodes see, or gs:// or s3://" ;;
 esac
 command=(sbatch --nodes="$nodes" --ntasks-per-node="$gpus" --gpus-per-node="$gpus"
   ${options[@]+"${options[@]}"} launch/slurm/train.sbatch "${run[@]}")
@@ -53,7 +53,9 @@ cd "$root"
 if [ -z "$dry" ]; then
   # shellcheck source=launch/environment.sh
   source launch/environment.sh
-  make_environment cuda,eval,viz
+  extras=cuda,eval,viz
+  if [[ "${run[*]}" = *://* ]]; then extras+=,buckets; fi
+  make_environment "$extras"
 fi
 printf '$'
 printf ' %q' "${command[@]}"

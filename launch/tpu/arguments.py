@@ -1,6 +1,7 @@
 """Command lines of these scripts: their own options, and the arguments of ``asesjax run``."""
 
 import argparse
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from slices import UserError
 
 ZONE = "--zone --project --dry-run"
 SLICE_KIND = "--topology --spot --reserved --at-once"
+_WORKDIR = re.compile(r"gs://([a-z0-9][-_.a-z0-9]{1,61}[a-z0-9])/.+")
 _OPTIONS = {
     "--name": {"required": True, "help": "of the slice, or of the run on a cluster"},
     "--cluster": {"required": True},
@@ -22,7 +24,6 @@ _OPTIONS = {
                   "help": "now or not at all, instead of waiting in the queue"},
     "--slices": {"type": int, "default": 1, "help": "set mesh.slices to the same"},
     "--image": {"required": True, "help": "REGISTRY/NAME:TAG"},
-    "--bucket": {"required": True, "help": "of the workdir and data, without gs://"},
     "--poll": {"type": float, "default": 30.0, "metavar": "SECONDS",
                "help": "between checks, and the first pause after a failure"},
     "--tries": {"type": int, "default": 10, "metavar": "N",
@@ -71,22 +72,27 @@ def _add_options(parser: argparse.ArgumentParser, names: str) -> None:
         group.add_argument(name, **_OPTIONS[name])
 
 
-def check_run_arguments(arguments: Sequence[str], bucket: str) -> None:
-    """Check the arguments of ``asesjax run``.
+def check_run_arguments(arguments: Sequence[str]) -> str:
+    """Check the arguments of ``asesjax run``; returns the name of the workdir's bucket.
 
     Raises:
-      UserError: no workdir in the bucket, or an option that these scripts add themselves.
+      UserError: no workdir in a bucket, or an option that these scripts add themselves.
     """
     workdirs = [b for a, b in zip(arguments, arguments[1:], strict=False) if a == "--workdir"]
     workdirs += [a.partition("=")[2] for a in arguments if a.startswith("--workdir=")]
-    if len(workdirs) != 1 or not re.match(rf"gs://{re.escape(bucket)}/.", workdirs[0]):
+    found = _WORKDIR.fullmatch(workdirs[0]) if len(workdirs) == 1 else None
+    if found is None:
         raise UserError(
-            f"after -- there has to be --workdir gs://{bucket}/FOLDER, which outlives the slice; "
+            "after -- there has to be one --workdir gs://BUCKET/FOLDER, which outlives the slice; "
             f"got {shlex.join(arguments) or 'nothing'}"
         )
     for argument in arguments:
         if argument.split("=")[0] in ("--coordinator", "--processes", "--process"):
             raise UserError(f"{argument}: these scripts add --coordinator auto themselves")
-        for other in re.findall(r"gs://([^/]+)", argument):
-            if other != bucket:
-                raise UserError(f"{argument}: only gs://{bucket} is mounted on the workers")
+    return found[1]
+
+
+def cache_setting() -> str:
+    """Return what stands before a command so that it has the ASESJAX_CACHE of this one, if any."""
+    cache = os.environ.get("ASESJAX_CACHE", "")
+    return shlex.join(["env", f"ASESJAX_CACHE={cache}"]) + " " if cache else ""

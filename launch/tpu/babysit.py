@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 r"""Keep one run going on a Cloud TPU slice until it has finished, then delete the slice.
 
-  python3 launch/tpu/babysit.py --name NAME --zone ZONE --topology v5e:4x4 --bucket BUCKET --spot \
+  python3 launch/tpu/babysit.py --name NAME --zone ZONE --topology v5e:4x4 --spot \
       -- --config configs/tpu.py:t5-base --workdir gs://BUCKET/runs/NAME
 
 Makes the slice, sets it up, starts `asesjax run ARGUMENTS` on all its machines and watches. A slice
@@ -32,7 +32,7 @@ from steps import ABSENT, LOST, READY, STOPPING, UNKNOWN
 
 FINISHED, GAVE_UP, USER_ERROR, LEFT_BEHIND = 0, 1, 2, 3
 RUN_USER_ERROR, RUN_PREEMPTED = 2, 42  # of asesjax itself
-OPTIONS = f"--name {ZONE} {SLICE_KIND} --bucket --poll --tries"
+OPTIONS = f"--name {ZONE} {SLICE_KIND} --poll --tries"
 _STEADY = 600.0  # seconds of running after which earlier failures are forgotten
 _PAUSE_WITH_SLICE, _PAUSE_WITHOUT_SLICE = 300.0, 3600.0  # the longest, in seconds
 _SECOND_LOOK = 10.0  # seconds until a second check that the slice is absent
@@ -160,9 +160,9 @@ class Babysitter:
 
     def _start(self) -> None:
         shell, pod, args = self.shell, self.pod, self.args
-        result = steps.setup(shell, pod, self.bundle, args.bucket)
+        result = steps.setup(shell, pod, self.bundle)
         if result.ok:
-            result = steps.start(shell, pod, self.run, args.bucket, args.arguments)
+            result = steps.start(shell, pod, self.run, args.arguments)
         if result.ok:
             self._failed_setups = 0
             return
@@ -241,8 +241,8 @@ def show_plan(sitter: Babysitter) -> None:
     shell, pod, args = sitter.shell, sitter.pod, sitter.args
     shell.call(gcloud.create(pod, sitter.kind, args.spot, args.reserved), steps.CREATE)
     steps.slice_state(shell, pod)
-    steps.setup(shell, pod, sitter.bundle, args.bucket)
-    steps.start(shell, pod, sitter.run, args.bucket, args.arguments)
+    steps.setup(shell, pod, sitter.bundle)
+    steps.start(shell, pod, sitter.run, args.arguments)
     steps.run_status(shell, pod, sitter.run)
     steps.delete(shell, pod)
 
@@ -256,9 +256,9 @@ def main(argv: Sequence[str], shell: Shell | None = None) -> int:
             raise UserError("--poll must be above 0, and --tries 0 or more")
         kind = find(args.topology)
         pod = Pod(args.name, args.zone, args.project, queued=not args.at_once)
-        check_run_arguments(args.arguments, args.bucket)
+        bucket = check_run_arguments(args.arguments)
         pod = steps.with_project(shell, pod)
-        steps.check_bucket(shell, pod, args.bucket)
+        steps.check_bucket(shell, pod, bucket)
         bundle = steps.pack(shell)
     except UserError as error:
         shell.say(f"error: {error}")

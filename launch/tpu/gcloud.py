@@ -7,7 +7,6 @@ import shlex
 from slices import SliceKind, UserError
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
-_BUCKET = re.compile(r"[a-z0-9][-_.a-z0-9]{1,61}[a-z0-9]")
 CODE = "asesjax"  # folder of the code on every worker, below the home folder
 BUNDLE = "asesjax.bundle"
 
@@ -67,11 +66,9 @@ def default_project() -> list[str]:
 
 
 def describe_bucket(pod: Pod, bucket: str) -> list[str]:
-    """Print True where folders of a bucket can be renamed atomically."""
-    if not _BUCKET.fullmatch(bucket):
-        raise UserError(f"--bucket {bucket!r}: expected the name of a bucket, without gs://")
-    return ["gcloud", "storage", "buckets", "describe", f"gs://{bucket}",
-            "--format=value(hierarchical_namespace.enabled)", *pod.where[1:]]  # fmt: skip
+    """Print the name of a bucket that exists."""
+    return ["gcloud", "storage", "buckets", "describe", f"gs://{bucket}", "--format=value(name)",
+            *pod.where[1:]]  # fmt: skip
 
 
 def copy(pod: Pod, path: str, target: str) -> list[str]:

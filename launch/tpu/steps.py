@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import gcloud
+from arguments import cache_setting
 from gcloud import Pod
 from shell import NO_SUCH_COMMAND, Result, Shell, temporary_folder
 from slices import UserError
@@ -109,18 +110,16 @@ def with_project(shell: Shell, pod: Pod) -> Pod:
 
 
 def check_bucket(shell: Shell, pod: Pod, bucket: str) -> None:
-    """Check that a bucket can hold a workdir, before anything is paid for.
+    """Check that the bucket of a workdir exists, before anything is paid for.
 
     Raises:
-      UserError: it does not exist, or renames folders file by file.
+      UserError: it does not, or gcloud may not see it.
     """
-    found = require(shell.call(gcloud.describe_bucket(pod, bucket), LOOK), f"bucket gs://{bucket}")
-    if found.out != "True" and not shell.dry_run:
+    found = shell.call(gcloud.describe_bucket(pod, bucket), LOOK)
+    if not found.ok:
         raise UserError(
-            f"bucket gs://{bucket} has no hierarchical namespace, so a checkpoint could be left "
-            "half renamed; make one in the slice's region: gcloud storage buckets create "
-            "gs://NAME --location=REGION --uniform-bucket-level-access "
-            "--enable-hierarchical-namespace"
+            f"bucket gs://{bucket} of --workdir cannot be used: {reason(found)}; if there is none, "
+            "make it in the slice's region, as launch/README.md shows"
         )
 
 
@@ -150,8 +149,8 @@ def pack(shell: Shell) -> bytes:
         return b"" if shell.dry_run else path.read_bytes()
 
 
-def setup(shell: Shell, pod: Pod, bundle: bytes, bucket: str) -> Result:
-    """Install code, environment and bucket on all workers; quick where that is done already."""
+def setup(shell: Shell, pod: Pod, bundle: bytes) -> Result:
+    """Install code and environment on all workers; quick where that is done already."""
     with temporary_folder() as folder:
         path = Path(folder) / gcloud.BUNDLE
         path.write_bytes(bundle)
@@ -159,14 +158,14 @@ def setup(shell: Shell, pod: Pod, bundle: bytes, bucket: str) -> Result:
     if result.ok:
         result = shell.call(gcloud.on_workers(pod, gcloud.unpack()), START)
     if result.ok:
-        command = gcloud.worker("setup", bucket)
-        result = shell.call(gcloud.on_workers(pod, command), SETUP, stream=not shell.dry_run)
+        command = gcloud.on_workers(pod, gcloud.worker("setup"))
+        result = shell.call(command, SETUP, stream=not shell.dry_run)
     return result
 
 
-def start(shell: Shell, pod: Pod, run: str, bucket: str, arguments: Sequence[str]) -> Result:
+def start(shell: Shell, pod: Pod, run: str, arguments: Sequence[str]) -> Result:
     """Start a run on all workers; any earlier run there is stopped."""
-    command = gcloud.worker("start", run, bucket, *arguments)
+    command = cache_setting() + gcloud.worker("start", run, *arguments)
     return shell.call(gcloud.on_workers(pod, command), START)
 
 

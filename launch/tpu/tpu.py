@@ -4,8 +4,8 @@
   python3 launch/tpu/tpu.py VERB --name NAME --zone ZONE [--project PROJECT] [--dry-run] ...
 
   create --topology v5e:4x4 [--spot | --reserved] [--at-once]
-  setup  --bucket BUCKET                code, environment and bucket on every machine
-  run    --bucket BUCKET -- --config FILE --workdir gs://BUCKET/FOLDER ...
+  setup                                 code and environment on every machine
+  run    -- --config FILE --workdir gs://BUCKET/FOLDER ...
                                         `asesjax run` with what follows --, on every machine
   status                                the slice, and the run on every machine
   logs   [--follow] [--worker N] [--lines N]
@@ -31,8 +31,8 @@ from slices import UserError, find
 RUN = "by-hand"  # name on the workers of the runs that this script starts
 VERBS = {
     "create": ("request a slice", f"--name {SLICE_KIND}"),
-    "setup": ("install code, environment and bucket on all workers", "--name --bucket"),
-    "run": ("start a run on all workers, in the background", "--name --bucket"),
+    "setup": ("install code and environment on all workers", "--name"),
+    "run": ("start a run on all workers, in the background", "--name"),
     "status": ("print the state of the slice, and of the run on each machine", "--name"),
     "logs": ("print a worker's output, or follow it", "--name --follow --worker --lines"),
     "stop": ("ask the run to save and end", "--name"),
@@ -62,13 +62,12 @@ def _create(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
 
 
 def _setup(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
-    steps.check_bucket(shell, pod, args.bucket)
-    return _report(shell, steps.setup(shell, pod, steps.pack(shell), args.bucket))
+    return _report(shell, steps.setup(shell, pod, steps.pack(shell)))
 
 
 def _run(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:
-    check_run_arguments(args.arguments, args.bucket)
-    return _report(shell, steps.start(shell, pod, RUN, args.bucket, args.arguments))
+    steps.check_bucket(shell, pod, check_run_arguments(args.arguments))
+    return _report(shell, steps.start(shell, pod, RUN, args.arguments))
 
 
 def _status(shell: Shell, pod: Pod, args: argparse.Namespace) -> int:

@@ -1,16 +1,14 @@
 #!/usr/bin/env bash
 # Runs on every worker of a slice, called through gcloud by launch/tpu/*.py:
-#   worker.sh setup BUCKET              environment, and the bucket mounted at ~/asesjax-bucket
-#   worker.sh start ID BUCKET ARGS...   stops any run, starts `asesjax run ARGS --coordinator auto`
-#   worker.sh status ID                 one line: none, running or exited STATUS
-#   worker.sh log LINES [follow]        the end of its output
-#   worker.sh stop                      asks the run to save and end; kills it after two minutes
-# gs://BUCKET/... in ARGS becomes a path in the mounted bucket.
+#   worker.sh setup                makes the environment
+#   worker.sh start ID ARGS...     stops any run, starts `asesjax run ARGS --coordinator auto`
+#   worker.sh status ID            one line: none, running or exited STATUS
+#   worker.sh log LINES [follow]   the end of its output
+#   worker.sh stop                 asks the run to save and end; kills it after two minutes
+# At the end of a run its output is copied to logs/ in the bucket of its workdir.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
-mounted="$HOME/asesjax-bucket"
 state="$HOME/asesjax-state"
-gcsfuse_version=3.11.2
 patience="${ASESJAX_STOP_SECONDS:-120}"
 
 setup() {
@@ -23,31 +21,19 @@ setup() {
   export PYTHON="${PYTHON:-python3.12}"
   # shellcheck source=launch/environment.sh
   source "$root/launch/environment.sh"
-  make_environment tpu,eval,viz
-  if ! command -v gcsfuse > /dev/null; then
-    local package="$HOME/gcsfuse.deb"
-    curl --fail --silent --show-error --location --output "$package" \
-      "https://github.com/GoogleCloudPlatform/gcsfuse/releases/download/v$gcsfuse_version/gcsfuse_${gcsfuse_version}_amd64.deb"
-    # New machines hold the lock while they update themselves.
-    sudo apt-get install --yes --quiet -o DPkg::Lock::Timeout=600 "$package"
-  fi
-  mkdir -p "$mounted"
-  if ! mountpoint -q "$mounted"; then
-    # Workers read files that others wrote a moment ago, so metadata is not cached. fsync must
-    # upload a file, which streaming writes do not. A folder that cannot be renamed atomically (in
-    # a bucket without hierarchical namespace) is an error, not a slow copy.
-    gcsfuse --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0 \
-      --enable-streaming-writes=false --rename-dir-limit=0 "$1" "$mounted"
-  fi
+  make_environment tpu,buckets,eval,viz
   echo "ready: $(hostname), $(git -C "$root" rev-parse --short HEAD)"
 }
 
 # Identifies this boot of the machine: state of an earlier boot does not count.
 boot() { cat /proc/sys/kernel/random/boot_id; }
 
+# A run ends where its exit status is recorded, after its log is copied; of one that starts before,
+# that status would be taken for its own. `kill` succeeds where one of the two processes lives.
 is_running() {
-  [ -f "$state/pid" ] && [ "$(cat "$state/boot" 2> /dev/null)" = "$(boot)" ] &&
-    kill -0 "$(cat "$state/pid")" 2> /dev/null
+  [ -f "$state/pid" ] && [ ! -f "$state/exit" ] &&
+    [ "$(cat "$state/boot" 2> /dev/null)" = "$(boot)" ] &&
+    kill -0 "$(cat "$state/pid")" "$(cat "$state/waiter")" 2> /dev/null
 }
 
 stop() {
@@ -64,15 +50,14 @@ stop() {
 }
 
 start() {
-  local id="$1" bucket="$2" arguments=() argument
-  shift 2
+  local id="$1"
+  shift
   stop
   rm -rf "$state"
   mkdir -p "$state"
-  for argument in "$@"; do arguments+=("${argument//gs:\/\/$bucket\//$mounted/}"); done
   boot > "$state/boot"
   echo "$id" > "$state/id"
-  setsid nohup bash "$root/launch/tpu/worker.sh" _run "${arguments[@]}" \
+  setsid nohup bash "$root/launch/tpu/worker.sh" _run "$@" \
     > "$state/log" 2>&1 < /dev/null &
   # Return only once `status` has something to report.
   while [ ! -f "$state/pid" ] && [ ! -f "$state/exit" ]; do sleep 0.1; done
@@ -81,7 +66,7 @@ start() {
 
 # Waits for the run and records its exit status, detached from the connection that started it.
 run() {
-  local code=0 log
+  local code=0 copy
   cd "$root"
   # shellcheck source=launch/environment.sh
   source launch/environment.sh
@@ -89,9 +74,12 @@ run() {
   .venv/bin/asesjax run "$@" --coordinator auto &
   echo "$!" > "$state/pid.new" && mv "$state/pid.new" "$state/pid"
   wait "$!" || code=$?
-  log="$mounted/logs/$(hostname)-$(date -u +%Y%m%dT%H%M%S).log"
-  timeout 60 mkdir -p "$mounted/logs" && timeout 60 cp "$state/log" "$log" ||
-    echo "could not copy the log to $log"
+  if [[ " $*" =~ " --workdir"[=\ ](gs://[^/]+)/ ]]; then
+    copy="${BASH_REMATCH[1]}/logs/$(hostname)-$(date -u +%Y%m%dT%H%M%S).log"
+    # `stop` waits for this as well.
+    timeout "$((patience / 2))" gcloud storage cp "$state/log" "$copy" --quiet ||
+      echo "could not copy the log to $copy"
+  fi
   echo "$code" > "$state/exit.new" && mv "$state/exit.new" "$state/exit"
 }
 
@@ -108,7 +96,7 @@ status() {
 }
 
 case "${1:-}" in
-  setup) setup "$2" ;;
+  setup) setup ;;
   start) shift && start "$@" ;;
   _run) shift && run "$@" ;;
   status) status "$2" ;;

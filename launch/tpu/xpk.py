@@ -4,8 +4,7 @@
   python3 launch/tpu/xpk.py VERB --cluster CLUSTER --zone ZONE [--project PROJECT] [--dry-run] ...
 
   image  --image IMAGE                    build the committed code into a container, and push it
-  attach --bucket BUCKET                  once for each cluster: mount the bucket in it
-  submit --name NAME --topology v5e:4x4 [--slices N] --image IMAGE --bucket BUCKET
+  submit --name NAME --topology v5e:4x4 [--slices N] --image IMAGE
          -- --config FILE --workdir gs://BUCKET/FOLDER ...
                                           `asesjax run` with what follows --, on every machine
   list
@@ -22,24 +21,17 @@ import sys
 from collections.abc import Sequence
 
 import steps
-from arguments import ZONE, check_run_arguments, parse
+from arguments import ZONE, cache_setting, check_run_arguments, parse
 from gcloud import Pod
 from shell import Shell
 from slices import UserError, find
 
-MOUNT, STORAGE = "/bucket", "asesjax-bucket"
 RESTARTS = 100
 NAME_LIMIT = 40  # of xpk, whose names of Kubernetes objects are longer
 GRACE_SECONDS = 300  # for saving, when a machine is preempted
-# The same options, for the same reasons, as in worker.sh.
-MOUNT_OPTIONS = (
-    "metadata-cache:ttl-secs:0", "metadata-cache:negative-ttl-secs:0",
-    "write:enable-streaming-writes:false", "file-system:rename-dir-limit:0",
-)  # fmt: skip
 VERBS = {
     "image": ("build a container of the committed code and push it", "--image"),
-    "attach": ("mount the bucket in the cluster, once", "--bucket"),
-    "submit": ("start a run", "--name --topology --slices --image --bucket"),
+    "submit": ("start a run", "--name --topology --slices --image"),
     "list": ("show the runs", ""),
     "delete": ("end a run and remove it from the list", "--name"),
 }
@@ -61,28 +53,23 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
         # Only the commit is sent: no data, no environment, nothing uncommitted.
         build = (
             f"git -C {root} archive HEAD | docker build --file launch/Containerfile --build-arg "
-            f'EXTRAS=tpu,eval,viz --build-arg COMMIT="$(git -C {root} rev-parse HEAD)" '
+            f'EXTRAS=tpu,buckets,eval,viz --build-arg COMMIT="$(git -C {root} rev-parse HEAD)" '
             f"--tag {shlex.quote(args.image)} -"
         )
         return [["bash", "-c", f"set -o pipefail; {build}"], ["docker", "push", args.image]]
-    if args.verb == "attach":
-        return [["xpk", "storage", "attach", STORAGE, "--type=gcsfuse", f"--bucket={args.bucket}",
-                 f"--mount-point={MOUNT}", "--readonly=false", "--auto-mount=false", "--size=1",
-                 f"--mount-options={','.join(MOUNT_OPTIONS)}", *where]]  # fmt: skip
     if args.verb == "list":
         return [["xpk", "workload", "list", *where]]
     if args.verb == "delete":
         return [["xpk", "workload", "delete", f"--workload={args.name}", "--force", *where]]
     kind = find(args.topology)
-    check_run_arguments(args.arguments, args.bucket)
     if args.slices < 1:
         raise UserError(f"--slices must be 1 or more, got {args.slices}")
-    arguments = [a.replace(f"gs://{args.bucket}/", f"{MOUNT}/") for a in args.arguments]
     # exec, so that xpk's signal reaches the run itself.
-    run = shlex.join(["exec", "asesjax", "run", *arguments, "--coordinator", "auto"])
+    run = shlex.join(["asesjax", "run", *args.arguments, "--coordinator", "auto"])
+    run = f"exec {cache_setting()}{run}"
     return [["xpk", "workload", "create", f"--workload={args.name}",
              f"--tpu-type={kind.accelerator_type}", f"--num-slices={args.slices}",
-             f"--docker-image={args.image}", f"--storage={STORAGE}", f"--max-restarts={RESTARTS}",
+             f"--docker-image={args.image}", f"--max-restarts={RESTARTS}",
              f"--termination-grace-period-seconds={GRACE_SECONDS}", f"--command={run}",
              *where]]  # fmt: skip
 
@@ -93,9 +80,9 @@ def main(argv: Sequence[str], shell: Shell | None = None) -> int:
     shell = Shell(args.dry_run) if shell is None else shell
     try:
         pod = Pod(getattr(args, "name", "any"), args.zone, args.project)  # checks --name
-        if args.verb == "attach":
-            steps.check_bucket(shell, pod, args.bucket)
         todo = commands(args)
+        if args.verb == "submit":
+            steps.check_bucket(shell, pod, check_run_arguments(args.arguments))
     except UserError as error:
         shell.say(f"error: {error}")
         return 2

@@ -34,8 +34,8 @@ def new_world(**script):
     """Return a cloud with nothing in it."""
     world = {
         "creates": [], "lives": [], "setups": [], "runs": [], "looks": [], "deletes": [],
-        "signal": None, "switch": None, "project": "mine", "bucket": "True", "late": {}, "seen": 0,
-        "calls": [], "bad": [],
+        "signal": None, "switch": None, "project": "mine", "bucket": "my-bucket", "late": {},
+        "seen": 0, "calls": [], "bad": [],
         "slices": {}, "made": 0, "started": 0, "homes": None, **script,
     }  # fmt: skip
     return json.loads(json.dumps(world))
@@ -208,10 +208,10 @@ def do_config_getvalue(world, rest, flags):
 
 
 def do_storage_buckets_describe(world, rest, flags):
-    if not rest[0].startswith("gs://") or not flags["format"].startswith("value(hierarchical"):
+    if not rest[0].startswith("gs://"):
         raise Usage(f"what is {rest[0]}?")
-    if world["bucket"] is None:
-        return error("NOT_FOUND", f"{rest[0]} not found: 404.")
+    if rest[0] != f"gs://{world['bucket']}":
+        return 1, "", f"ERROR: (gcloud.storage.buckets.describe) {rest[0]} not found: 404."
     return 0, world["bucket"], ""
 
 
@@ -284,7 +284,20 @@ def run_there(folders, flags):
             "".join(one.stderr for one in done))  # fmt: skip
 
 
+def copy_object(argv):
+    """Copy a worker's file into the bucket of its home folder; that may come at any moment, so it
+    leaves the world alone.
+    """
+    _, (source, target), _ = parse(argv)
+    copied = Path(os.environ["HOME"], "bucket", target.removeprefix("gs://my-bucket/"))
+    copied.parent.mkdir(parents=True, exist_ok=True)
+    copied.write_bytes(Path(source).read_bytes())
+    return 0
+
+
 def main(argv):
+    if argv[:2] == ["storage", "cp"]:
+        return copy_object(argv)
     path = Path(os.environ["FAKE_CLOUD"])
     world = json.loads(path.read_text())
     hangs = False

@@ -40,17 +40,10 @@ def xpk(argv):
         this.add_argument("--num-slices", type=int, default=1)
         this.add_argument("--max-restarts", type=int, default=0)
         this.add_argument("--termination-grace-period-seconds", type=int, default=30)
-        this.add_argument("--storage", action="append", default=[])
         this.add_argument("--priority", choices=["low", "medium", "high"])
     elif verbs == ("workload", "delete"):
         this.add_argument("--workload")
         this.add_argument("--force", action="store_true")
-    elif verbs == ("storage", "attach"):
-        this.add_argument("name")
-        for flag in ("--auto-mount", "--mount-point", "--readonly", "--type"):
-            this.add_argument(flag, required=True)
-        for flag in ("--size", "--bucket", "--mount-options"):
-            this.add_argument(flag)
     elif verbs != ("workload", "list"):
         this.error(f"invalid choice: {verbs}")
     args = this.parse_args(argv[2:])

@@ -40,6 +40,7 @@ COMMANDS = {
     "compute tpus tpu-vm scp": (2, ZONE, {"worker": str, "recurse": None}, []),
     "config get-value": (1, {}, {}, []),
     "storage buckets describe": (1, {}, {}, []),
+    "storage cp": (2, {}, {"recursive": None, "no-clobber": None}, []),
 }  # fmt: skip
 
 

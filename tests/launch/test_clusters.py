@@ -19,8 +19,7 @@ from shell import Result
 
 HERE = Path(__file__).parent
 WHERE = ["--cluster", "c-1", "--zone", "us-west4-a"]
-SUBMIT = ["submit", *WHERE, "--name", "run-1", "--topology", "v5e:4x4", "--bucket", "my-bucket",
-          "--image", "r/asesjax:1"]  # fmt: skip
+SUBMIT = ["submit", *WHERE, "--name", "run-1", "--topology", "v5e:4x4", "--image", "r/asesjax:1"]
 RUN = ["--", "--config", "c.py", "--workdir", "gs://my-bucket/runs/x y"]
 
 
@@ -80,14 +79,17 @@ class BoxShell(FakeShell):
         return Result(done.returncode, done.stdout, done.stderr)
 
 
-def test_a_run_is_submitted_to_gke(box):
+@pytest.mark.parametrize("cache", ["", "/dev/shm/asesjax"])
+def test_a_run_is_submitted_to_gke(box, cache, monkeypatch):
+    monkeypatch.setenv("ASESJAX_CACHE", cache)
     assert xpk.main([*SUBMIT, "--slices", "2", *RUN], BoxShell(box)) == 0
     (call,) = box.calls
     assert call[:3] == ["xpk", "workload", "create"]
     assert {"--tpu-type=v5litepod-16", "--num-slices=2", "--workload=run-1"} <= set(call)
     command = next(word for word in call if word.startswith("--command="))
     assert command == (
-        "--command=exec asesjax run --config c.py --workdir '/bucket/runs/x y' --coordinator auto"
+        f"--command=exec {f'env ASESJAX_CACHE={cache} ' * bool(cache)}asesjax run --config c.py "
+        "--workdir 'gs://my-bucket/runs/x y' --coordinator auto"
     )
 
 
@@ -100,25 +102,14 @@ def test_xpk_knows_the_type_of_every_generation(box, topology):
 @pytest.mark.parametrize("change, message", [
     (("v5e:4x4", "v5e:5x5"), "there is no slice"), (("run-1", "Run"), "--name 'Run'"),
     (("run-1", "r" * 41), "xpk takes 40 characters, got 41"),
-    (("my-bucket", "other"), "--workdir gs://other/FOLDER"),
+    ((RUN[-1], "runs/x"), "one --workdir gs://BUCKET/FOLDER"),
+    ((RUN[-1], "gs://other/x"), "bucket gs://other of --workdir"),
 ])  # fmt: skip
 def test_mistakes_are_reported_before_anything_is_submitted(box, change, message):
     shell = BoxShell(box)
-    assert xpk.main([change[1] if w == change[0] else w for w in SUBMIT] + RUN, shell) == 2
+    words = [change[1] if word == change[0] else word for word in [*SUBMIT, *RUN]]
+    assert xpk.main(words, shell) == 2
     assert message in "\n".join(shell.said) and not box.calls
-
-
-def test_attach_uses_the_mount_options_of_worker_sh(box):
-    shell = BoxShell(box)
-    assert xpk.main(["attach", *WHERE, "--bucket", "my-bucket"], shell) == 0
-    (call,) = box.calls
-    assert "--readonly=false" in call and "--mount-point=/bucket" in call
-    options = next(w for w in call if w.startswith("--mount-options=")).partition("=")[2]
-    script = (LAUNCH / "tpu/worker.sh").read_text()
-    for option in options.split(","):
-        name, value = re.fullmatch(r"[a-z-]+:([a-z-]+):(\w+)", option).groups()
-        assert re.search(rf"--(metadata-cache-)?{name}={value}\b", script), option
-    assert xpk.main(["attach", *WHERE, "--bucket", "my-bucket"], BoxShell(box, bucket="False")) == 2
 
 
 def test_runs_are_listed_and_deleted(box):
@@ -135,7 +126,8 @@ def test_the_image_is_built_from_the_commit(box, monkeypatch):
     assert xpk.main(["image", *WHERE, "--image", "r/asesjax:1"], BoxShell(box)) == 0
     build, push = box.calls
     assert push == ["docker", "push", "r/asesjax:1"]
-    assert re.search(r"COMMIT=[0-9a-f]{40}\b", " ".join(build)) and "EXTRAS=tpu,eval,viz" in build
+    assert re.search(r"COMMIT=[0-9a-f]{40}\b", " ".join(build))
+    assert "EXTRAS=tpu,buckets,eval,viz" in build
 
 
 def test_a_failing_step_ends_the_verb(box, monkeypatch):
@@ -145,8 +137,8 @@ def test_a_failing_step_ends_the_verb(box, monkeypatch):
     assert "ended with status 3" in shell.said[-1] and len(shell.said) == 2
 
 
-@pytest.mark.parametrize("verb", [["image", "--image", "i"], ["attach", "--bucket", "bbb"],
-                                  ["list"], ["delete", "--name", "n"]])  # fmt: skip
+@pytest.mark.parametrize("verb", [["image", "--image", "i"], ["list"], ["delete", "--name", "n"],
+                                  [*SUBMIT[:1], *SUBMIT[5:], *RUN]])  # fmt: skip
 def test_dry_runs_of_xpk_run_nothing(box, verb):
     done = subprocess.run(
         [sys.executable, str(LAUNCH / "tpu/xpk.py"), verb[0], *WHERE, *verb[1:], "--dry-run"],
@@ -158,12 +150,16 @@ def test_dry_runs_of_xpk_run_nothing(box, verb):
 SLURM = ["launch/slurm/submit.sh", "--nodes", "2", "--gpus", "4"]
 
 
-def test_a_run_on_slurm(box):
+@pytest.mark.parametrize("workdir, extras", [
+    ("runs/x", "cuda,eval,viz"), ("gs://b/x", "cuda,eval,viz,buckets"),
+    ("s3://b/x", "cuda,eval,viz,buckets"),
+])  # fmt: skip
+def test_a_run_on_slurm(box, workdir, extras):
     box.fake_in_venv("asesjax", 'echo "asesjax $*"')
-    done = box.run(*SLURM, "--time", "1:00:00", "--", "--config", "c.py", "--workdir", "runs/x")
+    done = box.run(*SLURM, "--time", "1:00:00", "--", "--config", "c.py", "--workdir", workdir)
     assert done.returncode == 0, done.stderr
-    assert "environment cuda,eval,viz" in done.stdout and "ended with status 0" in done.stdout
-    assert "asesjax run --config c.py --workdir runs/x --coordinator auto" in done.stdout
+    assert f"environment {extras}\n" in done.stdout and "ended with status 0" in done.stdout
+    assert f"asesjax run --config c.py --workdir {workdir} --coordinator auto" in done.stdout
     submitted, task = box.calls
     assert {"--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4"} <= set(submitted)
     assert task[:2] == ["srun", "--kill-on-bad-exit=1"]
@@ -228,15 +224,18 @@ def test_submit_dry_run_submits_nothing(box, own, rest):
     assert "--time=1:00:00" in done.stdout and "--dry-run" not in done.stdout
 
 
-def test_gpu_sh_runs_on_one_machine(box):
+@pytest.mark.parametrize("data, extras", [
+    ("d", "cuda,eval,viz"), ("gs://b/d", "cuda,eval,viz,buckets"),
+])  # fmt: skip
+def test_gpu_sh_runs_on_one_machine(box, data, extras):
     box.fake("nvidia-smi", 'echo "GPU 0: Great"')
     box.fake_in_venv("python", 'echo "2 x Great"')
     box.fake_in_venv("asesjax", 'echo "asesjax $*"; exit 42')
-    done = box.run("launch/gpu.sh", "--config", "a b.py", "--workdir", "w", cwd="/")
+    done = box.run("launch/gpu.sh", "--config", "a b.py", f"--config.data.path={data}", cwd="/")
     assert done.returncode == 42, done.stderr
     said = [line for line in done.stdout.split("\n") if line and not line.startswith("$")]
-    assert said == ["GPU 0: Great", "environment cuda,eval,viz", "2 x Great",
-                    "asesjax run --config a b.py --workdir w"]  # fmt: skip
+    assert said == ["GPU 0: Great", f"environment {extras}", "2 x Great",
+                    f"asesjax run --config a b.py --config.data.path={data}"]  # fmt: skip
 
 
 def test_gpu_sh_without_a_gpu(box):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -18,7 +17,7 @@ from programs import commit, copy_launch, write_program
 
 HERE = Path(__file__).parent
 SLICE = ["--name", "pod", "--zone", "us-west4-a"]
-KIND = ["--topology", "v5e:4x4", "--bucket", "my-bucket"]
+KIND = ["--topology", "v5e:4x4"]
 RUN = ["--", "--config", "c.py", "--workdir", "gs://my-bucket/runs/x"]
 STUB = {
     # What the real environment.sh would install: here an asesjax that waits for a file or SIGTERM.
@@ -30,17 +29,12 @@ STUB = {
 }
 """,
     "asesjax.sh": """#!/usr/bin/env bash
-echo "asesjax $*" | tee -a "$HOME/asesjax-bucket/ran"
+echo "asesjax $*" | tee -a "$HOME/ran"
 trap 'echo saved; exit 42' TERM
-while [ ! -f "$HOME/asesjax-bucket/end" ]; do sleep 0.05; done
-exit "$(cat "$HOME/asesjax-bucket/end")"
+while [ ! -f "$HOME/end" ]; do sleep 0.05; done
+exit "$(cat "$HOME/end")"
 """,
 }
-TOOLS = {
-    "gcsfuse": 'echo "gcsfuse $*" >> "$HOME/mounts"; touch "${@: -1}/mounted"',
-    "mountpoint": '[ -f "$2/mounted" ]',
-    "python3.12": 'exit 1',
-}  # fmt: skip
 
 
 class Cloud:
@@ -55,14 +49,13 @@ sys.path.insert(0, {str(HERE)!r})
 import fake_cloud
 sys.exit(fake_cloud.main(sys.argv[1:]))"""
         write_program(tools, "gcloud", program, f"#!{sys.executable} -IS")
-        for name, body in TOOLS.items():
-            write_program(tools, name, body)
+        write_program(tools, "python3.12", "exit 1")
         copy_launch(self.root)
         for name, text in STUB.items():
             (self.root / name).write_text(text)
         self.environment = {
             **os.environ, "FAKE_CLOUD": str(self.file), "PATH": f"{tools}:{os.environ['PATH']}",
-            "GIT_CONFIG_GLOBAL": os.devnull, "ASESJAX_STOP_SECONDS": "5",
+            "GIT_CONFIG_GLOBAL": os.devnull, "ASESJAX_STOP_SECONDS": "60",
         }  # fmt: skip
         commit(self.root, self.environment)
 
@@ -91,8 +84,8 @@ sys.exit(fake_cloud.main(sys.argv[1:]))"""
 def cloud(tmp_path):
     """Make a cloud; the runs on its workers end with the test."""
     yield lambda **script: Cloud(tmp_path, **script)
-    for bucket in tmp_path.glob("homes/*/*/asesjax-bucket"):
-        (bucket / "end").write_text("1")
+    for home in tmp_path.glob("homes/*/*"):
+        (home / "end").write_text("1")
 
 
 def check_nothing_left(one, said):
@@ -213,39 +206,33 @@ def test_step_by_step_on_four_machines(cloud, tmp_path):
     one = cloud(homes=str(homes), lives=[["ACTIVE"]])
     step = lambda verb, *more: one.run("tpu", verb, *SLICE, *more)  # noqa: E731
     assert step("create", "--topology", "v5e:4x4", "--spot")[0] == 0
-    status, said = step("setup", "--bucket", "my-bucket")
+    status, said = step("setup")
     assert status == 0 and said.count("\nready: ") == 4, said
-    assert said.count("environment tpu,eval,viz with python3.12") == 4
+    assert said.count("environment tpu,buckets,eval,viz with python3.12") == 4
     workers = [homes / "pod-1" / str(i) for i in range(4)]
-    mounts = {(worker / "mounts").read_text() for worker in workers}
-    assert len(mounts) == 4  # one each, by its home folder
-    for text in mounts:
-        flags = r"(--[a-z-]+=(0|false) ){4}"
-        assert re.fullmatch(rf"gcsfuse {flags}my-bucket \S+/asesjax-bucket\n", text)
     assert step("status")[1].count(" none") == 4
 
     arguments = ["--", "--config", "c d.py", "--workdir=gs://my-bucket/runs/x"]
-    status, said = step("run", "--bucket", "my-bucket", *arguments)
+    status, said = step("run", *arguments)
     assert status == 0 and said.count(" running") == 4, said
     for worker in workers:
-        bucket = worker / "asesjax-bucket"
-        wait_for(lambda bucket=bucket: (bucket / "ran").exists())
-        ran = f"asesjax run --config c d.py --workdir={bucket}/runs/x --coordinator auto\n"
-        assert (bucket / "ran").read_text() == ran
+        wait_for(lambda worker=worker: (worker / "ran").exists())
+        ran = "asesjax run --config c d.py --workdir=gs://my-bucket/runs/x --coordinator auto\n"
+        assert (worker / "ran").read_text() == ran
     assert step("status")[1].count(" running") == 4
     assert "asesjax run" in step("logs", "--worker", "1")[1]
 
     # Setting up again changes nothing; a second start ends the first.
-    assert step("setup", "--bucket", "my-bucket")[0] == 0
-    assert {(worker / "mounts").read_text() for worker in workers} == mounts
-    assert step("run", "--bucket", "my-bucket", *arguments)[0] == 0
-    wait_for(lambda: len((workers[3] / "asesjax-bucket/ran").read_text().split("\n")) == 3)
+    assert step("setup")[0] == 0
+    assert step("run", *arguments)[0] == 0
+    wait_for(lambda: len((workers[3] / "ran").read_text().split("\n")) == 3)
 
     status, said = step("stop")
     assert status == 0 and said.count("stopped: ") == 4 and "tpu.py delete ends that" in said
     wait_for(lambda: step("status")[1].count(" exited 42") == 4)
-    (log,) = [path for path in (workers[0] / "asesjax-bucket/logs").iterdir()][-1:]
-    assert "saved" in log.read_text()
+    for worker in workers:
+        logs = [path.read_text() for path in (worker / "bucket/logs").iterdir()]
+        assert len(logs) == 2 and all("asesjax run" in log and "saved" in log for log in logs)
 
     status, said = one.run("tpu", "list", *SLICE[2:])
     assert status == 0 and said.count("\npod\n") == 2
@@ -259,9 +246,9 @@ def test_babysit_with_real_workers(cloud, tmp_path):
     one = cloud(homes=str(tmp_path / "homes"), lives=[["ACTIVE"] * 3 + ["SUSPENDED"], ["ACTIVE"]])
     second = tmp_path / "homes/pod-2"
     process = one.start("babysit", *SLICE, *KIND, *RUN)
-    wait_for(lambda: (second / "3/asesjax-bucket/ran").exists())
+    wait_for(lambda: (second / "3/ran").exists())
     for i in range(4):
-        (second / str(i) / "asesjax-bucket/end").write_text("0")
+        (second / str(i) / "end").write_text("0")
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 0, said
     assert check_nothing_left(one, said)["made"] == 2
@@ -272,23 +259,29 @@ def test_a_rebooted_machine_reports_no_run(cloud, tmp_path):
     step = lambda verb, *more: one.run("tpu", verb, *SLICE, *more)  # noqa: E731
     step("create", "--topology", "v5e:2x4")
     home = tmp_path / "homes/pod-1/0"
-    assert step("setup", "--bucket", "my-bucket")[0] == 0
-    (home / "asesjax-bucket/end").write_text("2")
-    step("run", "--bucket", "my-bucket", *RUN)
+    assert step("setup")[0] == 0
+    (home / "end").write_text("2")
+    step("run", *RUN)
     wait_for(lambda: " exited 2" in step("status")[1])
     (home / "asesjax-state/boot").write_text("another\n")
     assert " none" in step("status")[1]
 
 
+def test_a_run_by_hand_needs_its_bucket(cloud):
+    one = cloud(bucket=None)
+    status, said = one.run("tpu", "run", *SLICE, *RUN)
+    assert status == 2 and "bucket gs://my-bucket of --workdir cannot be used" in said
+    assert len(one.world["calls"]) == 1
+
+
 @pytest.mark.parametrize("verb, more", [
     ("create", ["--topology", "v6e:2x4", "--at-once", "--reserved"]),
-    ("setup", ["--bucket", "b-1"]),
-    ("run", ["--bucket", "b-1", "--", "--workdir", "gs://b-1/x"]),
-    ("status", []), ("logs", ["--follow"]), ("stop", []), ("delete", []),
+    ("setup", []), ("run", RUN), ("status", []), ("logs", ["--follow"]), ("stop", []),
+    ("delete", []),
 ])  # fmt: skip
 def test_dry_runs_of_tpu_print_valid_commands_and_run_none(cloud, verb, more):
     one = cloud()
-    status, said = one.run("tpu", verb, *SLICE, *more[:2], "--dry-run", *more[2:])
+    status, said = one.run("tpu", verb, *SLICE, "--dry-run", *more)
     assert status == 0 and "$ gcloud" in said and not one.world["calls"], said
     for line in said.split("\n"):
         if line.startswith("$ gcloud"):
@@ -299,7 +292,7 @@ def test_dry_run_of_babysit_prints_all_steps(cloud):
     one = cloud()
     status, said = one.run("babysit", *SLICE, *KIND, "--dry-run", *RUN)
     words = ["buckets describe", "bundle create", "resources create", "resources describe", "scp",
-             "worker.sh setup my-bucket", "worker.sh start", "worker.sh status",
+             "worker.sh setup", "worker.sh start", "worker.sh status",
              "resources delete"]  # fmt: skip
     places = [said.index(word) for word in words]
     assert status == 0 and places == sorted(places) and not one.world["calls"]

@@ -2,11 +2,13 @@
 
 import doctest
 import importlib
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import gcloud_reference
@@ -73,17 +75,8 @@ def machine(tmp_path):
     for name in ("bash", "cat", "mkdir", "touch", "hostname", "git", "dirname", "env", "chmod",
                  "sed"):  # fmt: skip
         (tools / name).symlink_to(shutil.which(name))
-    note = 'echo "${0##*/} $*" >> "$HOME/calls"'
-    fakes = {
-        "python3": f"""{note}
-            case "$*" in *"python find"*) echo "$HOME/uv/python3.12";; esac""",
-        "curl": f"""{note}; while [ "$1" != --output ]; do shift; done; touch "$2" """,
-        "sudo": f"""{note}; printf '#!/usr/bin/env bash\\n{note.replace("$", "$")}; touch """
-                """"${@: -1}/mounted"\\n' > "${0%/*}/gcsfuse"; chmod +x "${0%/*}/gcsfuse" """,
-        "mountpoint": '[ -f "$2/mounted" ]',
-    }  # fmt: skip
-    for name, body in fakes.items():
-        write_program(tools, name, body)
+    write_program(tools, "python3", """echo "${0##*/} $*" >> "$HOME/calls"
+        case "$*" in *"python find"*) echo "$HOME/uv/python3.12";; esac""")  # fmt: skip
     root = tmp_path / "asesjax"
     copy_launch(root)
     environment = {"PATH": str(tools), "HOME": str(tmp_path)}
@@ -95,35 +88,75 @@ def machine(tmp_path):
             text=True, env=environment, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
-    worker.home = tmp_path
+    worker.home, worker.environment = tmp_path, environment
     return worker
 
 
-def test_setup_installs_what_is_missing_once(machine):
-    done = machine("setup", "my-bucket")
+def test_setup_installs_python_and_the_environment(machine):
+    done = machine("setup")
     assert done.returncode == 0, done.stderr
-    assert f"environment tpu,eval,viz with {machine.home}/uv/python3.12" in done.stdout
+    assert f"environment tpu,buckets,eval,viz with {machine.home}/uv/python3.12" in done.stdout
     assert re.search(r"^ready: \S+, [0-9a-f]{7,}$", done.stdout, re.M)
     calls = (machine.home / "calls").read_text()
-    for pattern in (r"^python3 -m pip install .*uv$", r"^python3 -m uv python install .*3\.12$",
-                    r"^curl .*/gcsfuse_([\d.]+)_amd64\.deb$", r"^sudo apt-get install .*gcsfuse",
-                    r"^gcsfuse .*my-bucket \S+/asesjax-bucket$"):  # fmt: skip
+    for pattern in (r"^python3 -m pip install .*uv$", r"^python3 -m uv python install .*3\.12$"):
         assert len(re.findall(pattern, calls, re.M)) == 1, (pattern, calls)
-    assert machine("setup", "my-bucket").returncode == 0
-    again = (machine.home / "calls").read_text().removeprefix(calls)
-    assert "curl" not in again and "gcsfuse" not in again
 
 
-@pytest.mark.parametrize("tool", ["python3", "curl", "sudo"])
-def test_a_failing_step_of_setup_fails_it(machine, tool):
-    write_program(machine.home / "bin", tool, f"echo broken {tool} >&2; exit 7")
-    done = machine("setup", "my-bucket")
-    assert done.returncode != 0 and f"broken {tool}" in done.stderr and "ready" not in done.stdout
+@pytest.mark.parametrize("step", ["python3", "make_environment"])
+def test_a_failing_step_of_setup_fails_it(machine, step):
+    broken = f"echo broken {step} >&2"
+    write_program(machine.home / "bin", "python3", f"{broken}; exit 7")
+    if step == "make_environment":
+        write_program(machine.home / "bin", "python3.12", "")
+        stub = machine.home / "asesjax/launch/environment.sh"
+        stub.write_text(f"make_environment() {{ {broken}; return 7; }}")
+    done = machine("setup")
+    assert done.returncode != 0 and f"broken {step}" in done.stderr and "ready" not in done.stdout
+
+
+def start(machine, run):
+    return machine("start", run, "--workdir", "gs://my-bucket/runs/x").stdout.split()[-1:]
+
+
+def start_first(machine, run, gcloud, seconds="60"):
+    """Start a run on a machine that has all tools; given are its lines, and those of gcloud."""
+    write_program(machine.home / "asesjax/.venv/bin", "asesjax", f"echo output of a run; {run}")
+    write_program(machine.home / "bin", "gcloud", f'echo "gcloud $*" >> "$HOME/calls"; {gcloud}')
+    machine.environment |= {"ASESJAX_STOP_SECONDS": seconds, "PATH":
+                            f"{machine.home}/bin:{os.environ['PATH']}"}  # fmt: skip
+    assert start(machine, "first")
+
+
+@pytest.mark.parametrize("gcloud, copied", [
+    ("", True), ("exit 7", False), ("exec sleep 600", False),  # which is cut off
+], ids=["copied", "refused", "hangs"])  # fmt: skip
+def test_the_log_goes_to_the_bucket_if_it_can(machine, gcloud, copied):
+    start_first(machine, "exit 3", gcloud, seconds="4")
+    end = time.monotonic() + 60
+    while "exited 3" not in machine("status", "first").stdout:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    (call,) = (machine.home / "calls").read_text().splitlines()
+    source, target = gcloud_reference.parse(call.split()[1:])[1]
+    assert source == str(machine.home / "asesjax-state/log")
+    assert re.fullmatch(r"gs://my-bucket/logs/\S+-\d{8}T\d{6}\.log", target)
+    said = machine("log", "9").stdout
+    assert "output of a run" in said and ("could not copy the log to gs://" in said) != copied
+
+
+def test_a_run_starts_after_the_log_of_the_last_is_copied(machine):
+    """Whose exit status would else be taken for that of the new run."""
+    run = "trap 'exit 42' TERM; while true; do sleep 0.05; done"
+    start_first(machine, run, 'sleep 1; cp "$3" "$HOME/copied"')
+    assert start(machine, "second") == ["running"]
+    copied = (machine.home / "copied").exists()
+    assert machine("stop").returncode == 0 and copied
+    assert machine("status", "second").stdout.endswith(" exited 42\n")
 
 
 def test_an_unknown_verb_prints_the_verbs(machine):
     done = machine("fly")
-    assert done.returncode == 2 and "worker.sh setup BUCKET" in done.stderr
+    assert done.returncode == 2 and "worker.sh setup " in done.stderr
 
 
 def test_files_and_extras_of_the_containerfile_exist():
