@@ -14,10 +14,13 @@ question alone (data.question_field). What else they may have:
 The output grows in the order of the input. Stopped at any moment, the same command resumes, and
 the finished file is the same to the byte; OUTPUT.run.json says what it is made from. What is drawn
 (decode.sampler=sample) depends on decode.seed, the row's place and the number of the sample alone.
+Several processes (--coordinator) share the questions of a file; process 0 writes.
 """
 
 import argparse
 import sys
+
+from asesjax.cli.main import add_process_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "log probability of each token in the output's segments")  # fmt: skip
     parser.add_argument("--interactive", action="store_true", help="read questions from standard "
                         "input, a line each; on a terminal also if neither is given")  # fmt: skip
+    add_process_arguments(parser)
     parser.epilog = (
         "--config.decode.field=value changes how it is decoded: sampler=sample, temperature, "
         "top_k, top_p, samples=N to let N chains vote, beams, max_chain_tokens, ..."
@@ -43,6 +47,7 @@ def main(args: argparse.Namespace) -> None:
     """Decode and print or write."""
     from asesjax.api import row_run
     from asesjax.core.errors import UserError
+    from asesjax.core.processes import several
     from asesjax.experiment import open_run
 
     asked = (args.question is not None) + (args.input is not None) + args.interactive
@@ -54,6 +59,8 @@ def main(args: argparse.Namespace) -> None:
         raise UserError("--input needs --output, the file of answers to write")
     if args.input is None and (args.output or args.log_probabilities):
         raise UserError("--output and --log-probabilities go with --input, a file of questions")
+    if args.input is None and several():
+        raise UserError("several processes share the questions of --input; ask one in one process")
     for name in args.overrides:
         if not name.startswith("decode."):
             raise UserError(f"generate takes --config.decode.* only, got --config.{name}")

@@ -14,7 +14,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -25,15 +25,17 @@ from asesjax.cli.questions import doubts, read_questions
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json, write_json
 from asesjax.core.options import fingerprint, reads
+from asesjax.core.processes import from_first, is_first
 from asesjax.core.progress import Progress
+from asesjax.core.signals import check_stop
 from asesjax.data.vocab import load_saved
+from asesjax.decode.passes import in_parts, n_parts
+from asesjax.decode.predict import Generated
 from asesjax.evals.predictions import prediction_row
-from asesjax.evals.runner import (
-    make_decoder,
-    stream_answers,
-)
+from asesjax.evals.runner import make_decoder, stream_answers
+from asesjax.experiment import same_run
 from asesjax.methods.method import Method, Request, make_method
-from asesjax.run import Run, load_method, role_folder, run_mesh, with_lengths
+from asesjax.run import Run, load_method, own_mesh, role_folder, with_lengths
 from asesjax.training.checkpoint_files import find_whole
 
 # Chains in a chunk, and how many times those that are written at once they are at least: at the
@@ -58,6 +60,12 @@ def generate_file(
     request, sha256 = read_questions(source, method.config, method, vocab)
     assert request.records is not None
     texts = [record.question for record in request.records]
+    card = _card(run, method, request, sha256, log_probabilities)
+    same_run(run, output=output, card=card)
+    if not is_first():
+        for _ in _rows(run, name, request, log_probabilities, from_first(int)):
+            check_stop()
+        return
     for doubt in doubts(run, vocab, texts, request.questions):
         print(f"warning: {source}: {doubt}", file=sys.stderr)
     card_path = path.with_name(f"{path.name}.run.json")
@@ -71,11 +79,11 @@ def generate_file(
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"another process is writing {path}; wait for it") from None
-        card = _card(run, method, request, sha256, log_probabilities)
         card = _checked_card(path, card_path, card)
         lines = _rows_there(file, path, request)
         reasons = [json.loads(line)["finish_reason"] for line in lines]
         n = len(request.rows)
+        from_first(lambda: len(lines))  # the others begin
         if len(lines) == n:
             print(f"{path} is complete: {_summary(reasons)}")
         else:
@@ -113,18 +121,29 @@ def _rows(
         # The engine pads a call's questions to one bucket: one shape for the whole file.
         longest = max(map(len, request.questions))
         buckets = (min(bucket for bucket in buckets if bucket >= longest),)
-    decoder = make_decoder(config, buckets)
-    for start, end in chunks(len(request.rows), config.decode.samples, decoder.batch_size):
+    mesh, batch_size = own_mesh(run), config.decode.batch_size
+    decoder = make_decoder(config, buckets, parts=n_parts(mesh))
+
+    def row(place: int, chains: tuple[Generated, ...]) -> dict[str, Any]:
+        assert request.records is not None
+        record = request.records[place]
+        return prediction_row(record, chains, trained.method, trained.vocab, log_probabilities)
+
+    def rows_of(places: Sequence[int]) -> list[dict[str, Any]]:
+        found = dict(stream_answers(trained, request.part(places), decoder, mesh))
+        return [row(place, found[i]) for i, place in enumerate(places)]
+
+    for start, end in chunks(len(request.rows), config.decode.samples, batch_size):
         if end <= there:
             continue
-        assert request.records is not None
-        waiting, following, part = {}, start, request.part(start, end)
-        for i, chains in stream_answers(trained, part, decoder, run_mesh(run)):
+        if n_parts(mesh) > 1:
+            yield from enumerate(in_parts(range(start, end), rows_of, mesh), start)
+            continue
+        waiting, following = {}, start
+        for i, chains in stream_answers(trained, request.part(range(start, end)), decoder, mesh):
             waiting[start + i] = chains
             while following in waiting:  # all before it are there
-                record, own = request.records[following], waiting.pop(following)
-                parts = (record, own, trained.method, trained.vocab, log_probabilities)
-                yield following, prediction_row(*parts)
+                yield following, row(following, waiting.pop(following))
                 following += 1
 
 

@@ -184,6 +184,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
                         "or its address in a bucket, such as gs://BUCKET/NAME")  # fmt: skip
     parser.add_argument("--redo", action="store_true", help="where the configuration changed, move "
                         "old outputs to WORKDIR/superseded and redo")  # fmt: skip
+    add_process_arguments(parser)
+    parser.epilog = "--config.section.field=value changes one field of the configuration."
+
+
+def add_process_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that start several processes."""
     group = parser.add_argument_group(
         "several processes, one command each; all see the same workdir"
     )
@@ -195,7 +201,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--start-timeout", type=float, default=processes.START_TIMEOUT, metavar="SECONDS",
         help="how long processes wait for each other before they name the missing ones and stop",
     )  # fmt: skip
-    parser.epilog = "--config.section.field=value changes one field of the configuration."
 
 
 if __name__ == "__main__":

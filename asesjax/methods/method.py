@@ -181,11 +181,13 @@ class Request(NamedTuple):
     # what is known of each, for methods that are given a part of it (an oracle)
     records: Sequence[Record] | None = None
 
-    def part(self, start: int, end: int) -> "Request":
-        """Some questions that follow each other."""
+    def part(self, places: Sequence[int]) -> "Request":
+        """Some of the questions."""
 
         def cut(values):
-            return None if values is None else values[start:end]
+            if isinstance(values, np.ndarray):
+                return values[np.asarray(places, np.int64)]
+            return None if values is None else [values[i] for i in places]
 
         limits = self.limits and Limits(*map(cut, self.limits))
         return Request._make(limits if name == "limits" else cut(value)

@@ -73,6 +73,24 @@ def test_two_processes_write_the_same_bytes(trained, tmp_path):
     assert [own["questions"] for own in two["processes"]] == [7, 6]
 
 
+def test_two_processes_answer_a_file_with_the_same_bytes(trained, tmp_path):
+    workdir = trained(FEW)
+    asked = ["--workdir", workdir, "--method", "usm", "--log-probabilities",
+             "--input", workdir / "data/test.jsonl", "--output"]  # fmt: skip
+    assert main(["generate", *map(str, asked), str(tmp_path / "one.jsonl")]) == 0
+    whole = (tmp_path / "one.jsonl").read_bytes()
+    begun = tmp_path / "two.jsonl"
+    begun.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
+    shutil.copy(tmp_path / "one.jsonl.run.json", tmp_path / "two.jsonl.run.json")
+    statuses, (first, second) = ended(run_in(2, *asked, begun, verb="generate"))
+    assert statuses == [0, 0], first + second
+    assert begun.read_bytes() == whole
+    assert "resumes behind 3 of 13 answers" in first and "13 answers" in first
+    assert "jsonl" not in second
+    statuses, said = ended(run_in(2, *asked[:4], "--question", "?", verb="generate"))
+    assert statuses == [2, 2] and all("share the questions of --input" in one for one in said)
+
+
 @pytest.mark.slow
 def test_four_processes_write_the_same_bytes(trained, tmp_path):
     whole = trained(MANY)

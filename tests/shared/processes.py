@@ -34,9 +34,9 @@ def spawn(commands, devices=1, **environment):
     ]  # fmt: skip
 
 
-def run_in(n, *arguments, devices=8):
+def run_in(n, *arguments, devices=8, verb="run"):
     """Start ``asesjax run`` in n processes, which have so many devices in all."""
-    command = ["-m", "asesjax.cli.main", "run", *map(str, arguments)]
+    command = ["-m", "asesjax.cli.main", verb, *map(str, arguments)]
     if n == 1:
         return spawn([command], devices)
     several = ["--coordinator", f"localhost:{free_port()}", "--processes", str(n), "--process"]
