@@ -401,7 +401,7 @@ def test_one_device_writes_what_eight_do(workdir, tmp_path, monkeypatch):
     chains = []
     for name in ("eight", "one"):
         if name == "one":
-            monkeypatch.setattr(generate_file, "run_mesh", lambda run: None)
+            monkeypatch.setattr(generate_file, "own_mesh", lambda run: None)
         target = tmp_path / f"{name}.jsonl"
         assert generate(workdir, "--input", source, "--output", target, *SAMPLE) == 0
         chains.append([row["chain"] for row in read(target)])
