@@ -137,9 +137,12 @@ def _summary(measured: "Measured", chip: Chip) -> str:
     if measured.estimate:
         bound, seconds = _bound(measured)
         each = ", ".join(f"{k} {_seconds(v)}" for k, v in measured.estimate.items())
-        what = "positions" if p.name == "train" else "tokens"
-        say("ESTIMATE", f"{step} takes at least {_seconds(seconds)} ({each}); at most "
-            f"{_si(p.tokens / seconds)} {what}/s by data sheets; bound by {bound}")  # fmt: skip
+        rate = p.tokens / seconds
+        most = f"{_si(rate)} positions/s"
+        if p.name != "train":
+            most = f"{_si(rate)} tokens/s, {_si(rate / 100)} questions/s of 100 tokens,"
+        say("ESTIMATE", f"{step} takes at least {_seconds(seconds)} ({each}); at most {most} by "
+            f"data sheets; bound by {bound}")  # fmt: skip
     return "\n".join(lines)
 
 

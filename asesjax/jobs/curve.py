@@ -78,7 +78,10 @@ def decode_curve(run: Run, method: Method, evaluations: Sequence[Sequence[int]])
             write_json(there, sums)
     if missing:
         n = len(missing)
-        run.say(f"  {n} evaluations of {len(records)} questions decoded in {spent:.1f} s")
+        results = [role_folder(run, method.name, role) / "result.json" for role in method.roles]
+        trained_for = sum(read_json(path)["seconds"] for path in results if path.is_file())
+        share = f", {spent / trained_for:.0%} of the time of training" if trained_for else ""
+        run.say(f"  {n} evaluations of {len(records)} questions decoded in {spent:.1f} s{share}")
     return list(names)
 
 

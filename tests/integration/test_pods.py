@@ -9,7 +9,7 @@ import pytest
 from shared.processes import ROOT, ended, run_in
 
 from asesjax.cli.main import main
-from asesjax.core.files import read_json, read_jsonl
+from asesjax.core.files import read_json, read_jsonl, read_record
 from asesjax.core.link import EXIT_LOST
 
 RUN = ["--config", str(ROOT / "configs/smoke.py")]
@@ -135,6 +135,55 @@ def test_kills_of_any_process_change_nothing(trained, tmp_path):
     statuses, said = ended(start(workdir, 2, *MANY))
     assert statuses == [0, 0], "".join(said)
     assert made(workdir) == made(whole)
+
+
+STAGES = ("data", "train-direct", "score", "segment", "train-usm", "kpod-weights",
+          "kpod-difficulty", "train-cwt", "skip-data", "decode-usm", "report")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("stage", STAGES)
+def test_kills_in_a_stage_change_nothing(stage, trained, tmp_path):
+    """Twenty times, a process of 1, 2 or 4 at a random moment of the stage."""
+    whole, rng = trained(MANY), random.Random(STAGES.index(stage))
+    records = sorted((whole / "stages").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    later = [path.stem for path in records]
+    later = later[later.index(stage) :]
+    seconds = read_record(whole / f"stages/{stage}.json")["seconds"]
+    workdir, hit = tmp_path / "run", 0
+    while hit < 20:
+        if not workdir.exists() or finished(workdir, stage):
+            shutil.rmtree(workdir, ignore_errors=True)
+            shutil.copytree(whole, workdir)
+            for name in later:
+                drop(workdir, name)
+        processes = start(workdir, n := rng.choice([1, 2, 4]), *MANY)
+        said = iter(processes[0].stdout.readline, "")
+        if any(line.startswith((f"[{stage}] starts", f"[{stage}] resumes")) for line in said):
+            time.sleep(rng.uniform(0, 1.5 * seconds))
+            hit += not finished(workdir, stage)
+        processes[rng.randrange(n)].send_signal(signal.SIGKILL)
+        statuses, said = ended(processes)
+        assert set(statuses) <= {0, -signal.SIGKILL, EXIT_LOST}, "".join(said)
+    statuses, said = ended(start(workdir, 2, *MANY))
+    assert statuses == [0, 0], "".join(said)
+    assert made(workdir) == made(whole)
+
+
+def finished(workdir, stage):
+    path = workdir / f"stages/{stage}.json"
+    return path.exists() and read_record(path)["finished"]
+
+
+def drop(workdir, stage):
+    """Remove what a stage wrote, and its record."""
+    path = workdir / f"stages/{stage}.json"
+    for name in read_record(path)["files"]:
+        (workdir / name).unlink(missing_ok=True)
+    if stage.startswith("train-"):
+        shutil.rmtree(workdir / f"roles/{stage.removeprefix('train-')}")
+    path.unlink()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGSTOP], ids=["stopped", "hangs"])
