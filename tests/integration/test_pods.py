@@ -145,20 +145,25 @@ STAGES = ("data", "train-direct", "score", "segment", "train-usm", "kpod-weights
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("stage", STAGES)
 def test_kills_in_a_stage_change_nothing(stage, trained, tmp_path):
-    """Twenty times, a process of 1, 2 or 4 at a random moment of the stage."""
+    """Twenty times, at a random moment of the stage; a process of 1, 2 or 4 in what is the same to
+    the bit from any number, which training is not.
+    """
     whole, rng = trained(MANY), random.Random(STAGES.index(stage))
     records = sorted((whole / "stages").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     later = [path.stem for path in records]
     later = later[later.index(stage) :]
     seconds = read_record(whole / f"stages/{stage}.json")["seconds"]
+    numbers = [1, 2, 4] if stage.startswith(PASSES) else [1]
     workdir, hit = tmp_path / "run", 0
-    while hit < 20:
+    while True:
         if not workdir.exists() or finished(workdir, stage):
             shutil.rmtree(workdir, ignore_errors=True)
             shutil.copytree(whole, workdir)
             for name in later:
                 drop(workdir, name)
-        processes = start(workdir, n := rng.choice([1, 2, 4]), *MANY)
+        if hit == 20:
+            break
+        processes = start(workdir, n := rng.choice(numbers), *MANY)
         said = iter(processes[0].stdout.readline, "")
         if any(line.startswith((f"[{stage}] starts", f"[{stage}] resumes")) for line in said):
             time.sleep(rng.uniform(0, 1.5 * seconds))
@@ -166,8 +171,8 @@ def test_kills_in_a_stage_change_nothing(stage, trained, tmp_path):
         processes[rng.randrange(n)].send_signal(signal.SIGKILL)
         statuses, said = ended(processes)
         assert set(statuses) <= {0, -signal.SIGKILL, EXIT_LOST}, "".join(said)
-    statuses, said = ended(start(workdir, 2, *MANY))
-    assert statuses == [0, 0], "".join(said)
+    statuses, said = ended(start(workdir, 1, *MANY))
+    assert statuses == [0], said[0]
     assert made(workdir) == made(whole)
 
 
@@ -181,8 +186,8 @@ def drop(workdir, stage):
     path = workdir / f"stages/{stage}.json"
     for name in read_record(path)["files"]:
         (workdir / name).unlink(missing_ok=True)
-    if stage.startswith("train-"):
-        shutil.rmtree(workdir / f"roles/{stage.removeprefix('train-')}")
+        if name.startswith("roles/"):  # its checkpoints
+            shutil.rmtree((workdir / name).parent, ignore_errors=True)
     path.unlink()
 
 
