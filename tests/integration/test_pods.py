@@ -173,7 +173,9 @@ def test_kills_in_a_stage_change_nothing(stage, trained, tmp_path):
         assert set(statuses) <= {0, -signal.SIGKILL, EXIT_LOST}, "".join(said)
     statuses, said = ended(start(workdir, 1, *MANY))
     assert statuses == [0], said[0]
-    assert made(workdir) == made(whole)
+    found, wanted = ({name: content for name, content in made(folder).items()
+                      if not name.endswith("curve.json")} for folder in (workdir, whole))  # fmt: skip
+    assert found == wanted  # but for the seconds of training
 
 
 def finished(workdir, stage):
