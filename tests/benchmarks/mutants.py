@@ -104,6 +104,9 @@ MUTANTS = (
     ("advance and judge", "decode/segment.py", "tests/decode/test_turns.py", (
         ("jnp.where(is_forced, 0.0, log_p)", "log_p"),
         ("output.n_segments[:, None] - 2", "output.n_segments[:, None] - 1"),
+    )),
+    ("advance and judge", "decode/segment.py",
+     "tests/decode/test_continuous.py::TestModes::test_forced_prefixes", (
         ("(s.step < n_forced) & (wanted != PAD)", "wanted != PAD"),
     )),
     ("sampling", "decode/sampling.py", "tests/decode/test_sampling.py", (
