@@ -57,6 +57,7 @@ from asesjax.run import (
     keep_programs,
     one_seed,
     student_run,
+    with_lengths,
 )
 from asesjax.training.duration import length
 from asesjax.training.optim import check
@@ -291,7 +292,6 @@ def _data_stage(run: Run) -> Stage:
 
 
 def _train_stage(run: Run, method: Method) -> Stage:
-    own = dataclasses.replace(run, config=method.config)
     work = method.train or (lambda run: train_method(run, method))
     before = (f"train-{method.start_from}",) if method.start_from else ()
     fields = reads(method.config, "seed", "model", "train") | method.reads("train")
@@ -299,7 +299,11 @@ def _train_stage(run: Run, method: Method) -> Stage:
     if method.config.train.keep_best in DECODED:
         fields |= _decode_fields(method) | measure_reads(method.config)
         outputs += (FOLDER.format(row=method.name),)
-    return Stage(f"train-{method.name}", lambda: work(own), fields,
+    def train() -> None:
+        chosen = method if method.config.train.microbatches else with_lengths(run, method)
+        work(dataclasses.replace(run, config=chosen.config))
+
+    return Stage(f"train-{method.name}", train, fields,
                  ("data", *method.needs, *before), outputs, together=True,
                  whole=lambda: whole_roles(run, method.name, method.roles))  # fmt: skip
 

@@ -33,7 +33,8 @@ from asesjax.sharding.place import param_shardings, rules
 from asesjax.training.checkpoint import restore_params
 from asesjax.training.describe import Description, describe_start
 
-LENGTHS = "lengths.json"  # bounds of decoding that were chosen from the data, by row
+# Bounds of decoding that were chosen from the data, and parts of a step by the memory, by row.
+LENGTHS, PARTS = "lengths.json", "microbatches"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,17 +188,19 @@ def has_lengths(method: Method) -> bool:
 
 
 def with_lengths(run: Run, method: Method) -> Method:
-    """Return a row with the bounds of decoding that its configuration leaves to the data."""
-    if has_lengths(method):
+    """Return a row with what its configuration leaves to the data and the memory."""
+    if has_lengths(method) and method.config.train.microbatches:
         return method
     chosen = read_record(run / LENGTHS).get(method.name, {})
     return with_bounds(method, chosen)
 
 
 def with_bounds(method: Method, chosen: Mapping[str, Any]) -> Method:
-    """Return a row with fields of the decode section in place of those that are 0 or ()."""
-    absent = {f"decode.{name}": value for name, value in chosen.items()
-              if not getattr(method.config.decode, name)}  # fmt: skip
+    """Return a row with such fields in place of those that are 0 or ()."""
+    full = {f"train.{name}" if name == PARTS else f"decode.{name}": value
+            for name, value in chosen.items()}  # fmt: skip
+    there = flatten(method.config)
+    absent = {name: value for name, value in full.items() if not there[name]}
     own = copy.copy(method)
     own.config = method.config.changed(absent)
     return own

@@ -53,7 +53,7 @@ def _microbatches(config: Config, n_devices: int, mesh: Change) -> Iterator[Chan
     sizes = (mesh.get(f"mesh.{name}", getattr(config.mesh, name)) for name in _AXES)
     data, fsdp, tensor = map(int, sizes)
     row_shards = data * fsdp if tensor == -1 else n_devices // tensor
-    n = 2 * config.train.microbatches
+    n = 2 * config.train.parts
     while config.train.batch_size % (n * row_shards) == 0:
         yield {"train.microbatches": str(n)}
         n *= 2

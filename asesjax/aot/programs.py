@@ -78,7 +78,7 @@ def train_program(config: Config, on: Slice, vocab_rows: int) -> Program:
 
     of_source, of_target = token_flops(model, source, decoder)
     weights = size_on_device(params)
-    parts = f" in {train.microbatches} microbatches" if train.microbatches > 1 else ""
+    parts = f" in {train.parts} microbatches" if train.parts > 1 else ""
     flops = 3 * b * (source * of_source + decoder * of_target) / mesh.size
     return Program(
         "train", f"batch {b} x ({source} + {decoder}){parts}", mesh, lower, flops,

@@ -3,7 +3,8 @@ how long what it writes may become.
 
 Bounds of decoding that the configuration leaves at 0 or () are chosen here, from train and
 validation (of test questions the lengths alone), and kept in ``lengths.json``; whatever loads
-a row takes them from there (``run.with_lengths``).
+a row takes them from there (``run.with_lengths``). So are the parts of a step, where
+``train.microbatches`` is 0.
 """
 
 import dataclasses
@@ -30,6 +31,7 @@ from asesjax.jobs.training import role_records, role_steps
 from asesjax.methods.method import Method
 from asesjax.run import (
     LENGTHS,
+    PARTS,
     Run,
     model_config,
     run_mesh,
@@ -70,7 +72,10 @@ def check_rows(run: Run, rows: Sequence[Method], dry: bool = False) -> None:
             seen = {split: _ways(own, row, split, vocab) for split in ("train", "validation")}
             chosen[row.name] = bounds = choose_bounds(own, row, vocab, seen)
             row = with_bounds(row, bounds)
-            lines = _check_training(own, row, vocab, seen, dry) + _check_decoding(own, row, vocab)
+            lines, parts = _check_training(own, row, vocab, seen, dry)
+            if not row.config.train.microbatches:
+                bounds[PARTS] = parts
+            lines += _check_decoding(own, row, vocab)
         except UserError as error:
             raise UserError(f"row {row.name}: {error}") from None
         for line in lines:
@@ -120,19 +125,22 @@ def _ways(run: Run, row: Method, split: str, vocab: Vocabulary) -> Ways:
 
 def _check_training(
     run: Run, row: Method, vocab: Vocabulary, seen: dict[str, Ways], dry: bool
-) -> list[str]:
-    """Refuse what training would, and describe the batches of each role; ``dry`` its memory too."""
+) -> tuple[list[str], int]:
+    """Refuse what training would, and describe the batches of each role; ``dry`` its memory too.
+    Return also in how many parts a step is computed.
+    """
     train, model = row.config.train, model_config(run, vocab)
     if (place := start_place(run)) and row.config.model.init_from and not row.start_from:
         describe_start(place).check_start(model, vocab)
     if row.train is None or seen["train"]:
         check_batch_size(train, batch_sharding(run_mesh(run)))
     if not seen["train"]:
-        return [] if row.train else [f"{row.name}: its examples are known in training alone"]
+        unknown = [f"{row.name}: its examples are known in training alone"]
+        return [] if row.train else unknown, train.parts
     check_early_stopping(train, sum(map(len, seen["validation"][0].values()), 0)
                          if seen["validation"] else 0)  # fmt: skip
     sides = train.source_buckets, train.target_buckets
-    lines = []
+    lines, parts = [], train.parts
     for role in dict.fromkeys(role for way in seen["train"] for role in way):
         packed = train.packed_length if role in row.roles else 0
         shapes: tuple = ()
@@ -158,9 +166,11 @@ def _check_training(
                 token_counts(way[role]).max(0) for way in seen["train"] if way.get(role)
             ]  # fmt: skip
             source, target = (packed or int(n) for n in np.max(np.asarray(found), axis=0))
-            if line := check_memory(run, model, source, target, dry):
+            line, needed = check_memory(run, model, source, target, dry)
+            parts = max(parts, needed)
+            if line:
                 lines.append(f"  {line}")
-    return lines
+    return lines, parts
 
 
 def _role_line(

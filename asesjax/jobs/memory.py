@@ -43,10 +43,13 @@ def batch_shapes(
     return batch
 
 
-def check_memory(run: Run, model: T5Config, source: int, target: int, dry: bool) -> str:
-    """Return in words what a step of the longest batch takes of a device and what there is. Raises
+def check_memory(
+    run: Run, model: T5Config, source: int, target: int, dry: bool
+) -> tuple[str, int]:
+    """Return in words what a step of the longest batch takes of a device and what there is, and in
+    how many parts it is computed: as many as fit, where ``train.microbatches`` is 0. Raises
     UserError where it cannot fit, with the ``train.microbatches`` that would. Unless ``dry``, small
-    models are not looked at: empty.
+    models are not looked at: nothing is said.
     """
     train, mesh = run.config.train, run_mesh(run)
     shapes = placed_shapes(run, model, mesh)
@@ -58,32 +61,34 @@ def check_memory(run: Run, model: T5Config, source: int, target: int, dry: bool)
         1 + bool(run.config.model.init_from))  # fmt: skip
     limit = device_memory()
     if not dry and fixed < limit / 100:
-        return ""
+        return "", train.parts
     shards = divisible(1, mesh)
     batch = batch_shapes(
-        train.batch_size // train.microbatches, source, target, bool(train.packed_length)
+        train.batch_size // train.parts, source, target, bool(train.packed_length)
     )
-    kept = on_mesh(mesh, _kept)(model, train, shapes, batch) * train.microbatches / shards
+    kept = on_mesh(mesh, _kept)(model, train, shapes, batch) * train.parts / shards
 
     def needed(parts: int) -> float:
         return fixed + kept / parts + params * (parts > 1)  # parts are added up
 
-    parts = train.microbatches
+    parts = train.parts
     while needed(parts) > limit and train.batch_size % (2 * parts * shards) == 0:
         parts *= 2
+    taken = parts if not train.microbatches and needed(parts) <= limit else train.parts
     said = (
-        f"training takes about {_words(needed(train.microbatches))} of a device's {_words(limit)}, "
-        f"{_words(kept / train.microbatches)} of it for batches of {source} x {target}, the rest "
-        "for parameters, optimizer and gradients"
+        f"training takes about {_words(needed(taken))} of a device's {_words(limit)}, "
+        f"{_words(kept / taken)} of it for batches of {source} x {target}, the rest for "
+        "parameters, optimizer and gradients"
     )
-    if parts == train.microbatches and needed(parts) <= limit:
-        return said
+    if parts == taken and needed(parts) <= limit:
+        how = f"; a step is computed in {parts} parts" if parts > train.parts else ""
+        return said + how, taken
     advice = "take a smaller model, train.remat=full or more devices"
     if needed(parts) <= limit:
         advice = f"train.microbatches={parts} computes the same step in as many parts"
-    if needed(train.microbatches) > _SURE * limit:
+    if needed(taken) > _SURE * limit:
         raise UserError(f"{said}; it does not fit: {advice}")
-    return f"{said}; that may not fit: {advice}"
+    return f"{said}; that may not fit: {advice}", taken
 
 
 def device_memory() -> int:

@@ -15,7 +15,7 @@ from asesjax.models.layers import path_name
 
 def check(train: Any) -> None:
     """Refuse ``train.microbatches`` that do not divide the batch, and bad rate factors."""
-    if train.batch_size % train.microbatches:
+    if train.batch_size % train.parts:
         raise UserError(
             f"train.batch_size {train.batch_size} must be divisible by train.microbatches "
             f"{train.microbatches}"

@@ -12,7 +12,9 @@ class TrainOptions:
 
     batch_size: int = option(32, "rows (examples) of an optimizer step, all devices together",
                              least=1, most=2**20)  # fmt: skip
-    microbatches: int = option(1, "gradient accumulation inside a step", least=1, most=2**20)
+    microbatches: int = option(1, "gradient accumulation inside a step; 0: in as few parts as the "
+                               "memory of a device asks, known before training", least=0,
+                               most=2**20)  # fmt: skip
     steps: int = option(
         0, "length of training in optimizer steps of a method, shared by its roles; exactly one of "
         "steps, examples, epochs and tokens is not 0", least=0,
@@ -93,3 +95,8 @@ class TrainOptions:
         (0, 0), "first and last step of a profile in the role's folder; (0, 0): none",
         changes=NOTHING,
     )  # fmt: skip
+
+    @property
+    def parts(self) -> int:
+        """Return into how many parts a batch is cut; 1 where that is not chosen yet."""
+        return self.microbatches or 1

@@ -64,13 +64,13 @@ def check_batch_size(train: Any, batches_on: NamedSharding) -> None:
     """Refuse microbatches whose rows the devices cannot share evenly."""
     size = batches_on.mesh.size
     shards = size // batches_on.shard_shape((size,))[0]
-    rows = train.batch_size // train.microbatches
+    rows = train.batch_size // train.parts
     if rows % shards:
         raise UserError(
-            f"train.batch_size {train.batch_size} in {train.microbatches} "
+            f"train.batch_size {train.batch_size} in {train.parts} "
             f"microbatches gives {rows} rows, which {shards} devices (mesh axes data and fsdp) "
             f"cannot share evenly; make train.batch_size a multiple of "
-            f"{shards * train.microbatches}, or change mesh.data and mesh.fsdp"
+            f"{shards * train.parts}, or change mesh.data and mesh.fsdp"
         )
 
 
@@ -87,7 +87,7 @@ def loss_and_gradients(
     and gradients are added and divided once, so the result does not depend on the cut. ``split``
     places a [M, B/M, ...] array on the mesh; ``key`` is None for a loss without random numbers.
     """
-    n_parts = train.microbatches
+    n_parts = train.parts
     objective = as_objective(model)
 
     def part_loss(p, part, key):

@@ -22,9 +22,11 @@ from asesjax.experiment import all_rows, check_run, execute, make_stages
 from asesjax.jobs import memory
 from asesjax.jobs.lengths import check_rows
 from asesjax.jobs.training import role_examples
+from asesjax.methods.method import make_method
 from asesjax.models import t5
 from asesjax.models.presets import configured
-from asesjax.run import Run, student_run, with_lengths
+from asesjax.run import Run, role_folder, student_run, with_lengths
+from asesjax.training.checkpoint_files import steps
 
 CONFIG = """
 from asesjax.config import base_config
@@ -169,6 +171,25 @@ def test_what_cannot_fit_a_device_is_refused_with_the_parts_that_would(make, mon
         else:
             check_run(make("methods=direct", "train.batch_size=64", said=said))
         assert ("fit: " in " ".join(told)) is bool(advice) and (advice or "") in " ".join(told)
+
+
+def test_a_step_is_computed_in_the_parts_that_fit(make, monkeypatch):
+    monkeypatch.setattr(memory, "device_memory", lambda: 2**40)
+    said = []
+    few = ["methods=direct", "train.batch_size=64", "train.microbatches=0"]
+    check_run(make(*few, said=said))
+    assert "parts" not in " ".join(said)
+    (whole,) = [float(found[1]) for line in said
+                if (found := re.search("takes about ([0-9.]+) MiB of", line))]  # fmt: skip
+    monkeypatch.setattr(memory, "device_memory", lambda: whole * 2**20 / 1.2)
+    said.clear()
+    run = make(*few, said=said)
+    execute(run, ("train-direct",))
+    assert "a step is computed in 2 parts" in " ".join(said)
+    (row,) = make_method("direct", run.config).roles
+    monkeypatch.setattr(memory, "device_memory", lambda: 1)  # chosen once
+    assert with_lengths(run, make_method("direct", run.config)).config.train.microbatches == 2
+    assert steps(role_folder(run, "direct", row) / "checkpoints")
 
 
 def test_memory_told_is_near_what_the_compiler_takes(make):

@@ -124,7 +124,7 @@ def test_norms_and_position_tables_do_not_decay(tiny):
         ({"label_smoothing": 1.0}, "label_smoothing"),
         ({"z_loss": -1.0}, "z_loss"),
         ({"batch_size": 0}, "batch_size"),
-        ({"microbatches": 0}, "microbatches"),
+        ({"microbatches": -1}, "microbatches"),
         ({"microbatches": 3}, "must be divisible by train.microbatches 3"),
         ({"log_every_steps": 0}, "log_every_steps"),
         ({"ema_decay": 1.0}, "ema_decay"),
