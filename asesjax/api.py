@@ -39,7 +39,15 @@ from asesjax.evals.runner import (
 from asesjax.experiment import execute, open_run
 from asesjax.methods.ases.scoring import score_records, segment_scored
 from asesjax.methods.method import Request, TrainedMethod, make_method
-from asesjax.run import Run, keep_programs, load_method, one_seed, own_mesh, trained
+from asesjax.run import (
+    Run,
+    keep_programs,
+    load_method,
+    one_seed,
+    own_mesh,
+    role_folder,
+    trained,
+)
 from asesjax.seeds import execute_seeds
 from asesjax.segmentation.label import merge_segments
 from asesjax.segmentation.score import BEST_WITHOUT_MODEL
@@ -267,7 +275,12 @@ def row_run(run: Run, row: str, changes: Mapping[str, Any]) -> Run:
            for name in config.variants.get(row, ()) if name in changes}  # fmt: skip
     if own:
         config = config.changed(own)
-    run = dataclasses.replace(run, config=make_method(row, config).config)
+    method = make_method(row, config)
+    if not all((role_folder(run, row, role) / "checkpoints").is_dir() for role in method.roles):
+        raise UserError(
+            f"{row} is not trained yet in {run.workdir}: asesjax run --workdir {run.workdir} does"
+        )
+    run = dataclasses.replace(run, config=method.config)
     if os.access(run / "compiled", os.W_OK):
         keep_programs(run)  # the next start has the same programs, and sooner
     return run

@@ -52,6 +52,11 @@ def main(args: argparse.Namespace) -> None:
             raise UserError(
                 f"{args.predictions}:{line}: field 'gold' must be a list of [text, label]"
             )
+        if not row["reference_answer"].strip() and args.metric != "exact":
+            raise UserError(
+                f"{args.predictions}:{line}: field 'reference_answer' is empty; give every "
+                "question of the input its answer and generate again, or leave such rows out"
+            )
         rows.append(row)
     if not rows:
         raise UserError(f"{args.predictions} holds no predictions")

@@ -40,6 +40,7 @@ VERBS = {
 _MODULES = {"train": "run", "score": "run"}
 # Options that may be addresses of buckets.
 _INPUTS = "workdir", "input", "predictions", "checkpoint", "from_hf"
+_OUTPUTS = "output", "out", "to_hf", "html", "json"
 _EXIT_HELP = (
     f"Exit status: 0; {EXIT_USER_ERROR} for a mistake that the message explains; "
     f"{EXIT_PREEMPTED} when stopped by SIGTERM, and\n{EXIT_STOPPED} by Ctrl-C (a second one stops "
@@ -93,7 +94,7 @@ def _status(argv: list[str]) -> int:
             "the sizes of the configuration, such as train.batch_size, decode.batch_size, lengths "
             "or the model's"
         )  # fmt: skip
-    print(f"asesjax: {harmless(text)}", file=sys.stderr)
+    print(f"asesjax: {harmless(buckets.named(text))}", file=sys.stderr)
     return status
 
 
@@ -133,10 +134,11 @@ def _dispatch(argv: list[str]) -> int:
 
 def _fetch_inputs(args: argparse.Namespace) -> None:
     """Replace addresses in buckets by what lies here instead. Raises UserError for outputs."""
-    for name, value in vars(args).items():
-        if name == "overrides" or not any(map(buckets.is_address, _items(value))):
+    for name in (*_INPUTS, *_OUTPUTS):
+        value = getattr(args, name, None)
+        if not any(map(buckets.is_address, _items(value))):
             continue
-        if name not in _INPUTS:
+        if name in _OUTPUTS:
             raise UserError(
                 f"--{name.replace('_', '-')} {value}: only a workdir and inputs may lie in a "
                 "bucket; write into a folder, and copy that"

@@ -107,13 +107,20 @@ def _question(row: Row, name: str, file: Path, number: int, data: Config) -> Rec
     if isinstance(source, Reader) and source.parse is not parse_fields:
         with contextlib.suppress(BadRow):
             return unclosed(source.parse(data, row, file, number)[0], data.answer_template)
-    row, answer = with_usual_names(row), ""
+    row, answer = _as_named(with_usual_names(row), data), ""
     with contextlib.suppress(Missing):
         answer = given_answer(data, row)
     name = optional_text(row, data.id_field) or name
     rationale = optional_text(row, data.rationale_field)
     record = Record(name, question_text(data, row), rationale, answer)
     return unclosed(record, data.answer_template)
+
+
+def _as_named(row: Row, data: Config) -> Row:
+    """Give the fields of a row that a run has written the names of the configuration."""
+    names = {getattr(data, f"{name}_field"): name for name in ("question", "rationale", "answer")}
+    return row | {theirs: row[ours] for theirs, ours in names.items()
+                  if theirs and theirs not in row and ours in row}  # fmt: skip
 
 
 def _budget(row: dict, name: str, where: str, config: Config) -> int | list[int] | None:

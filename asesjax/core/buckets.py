@@ -8,6 +8,7 @@ it has published where they continue together (``core.processes``).
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +19,17 @@ from asesjax.core.mirror import Mirror
 _open: dict[str, Mirror] = {}  # by address
 
 
+_ONE_SLASH = re.compile(r"(gs|gcs|s3|s3a|abfs|az|hdfs|memory):/(?!/)")
+
+
 def is_address(path: str | Path) -> bool:
-    """Tell whether a path is that of an object or folder in a bucket."""
+    """Tell whether a path is that of an object or folder in a bucket. Raises UserError for one that
+    has lost a slash, which would be a folder here.
+    """
+    if lost := _ONE_SLASH.match(str(path)):
+        scheme = lost[1]
+        right = f"{scheme}:/{str(path).removeprefix(f'{scheme}:')}"
+        raise UserError(f"{path} is no address; did you mean {right}?")
     return "://" in str(path)
 
 
@@ -27,7 +37,12 @@ def workdir(path: str | Path) -> Path:
     """Return the folder of a workdir; of one in a bucket it is a mirror, brought up to date unless
     a run on this machine is at work in it. Raises UserError where the bucket cannot be read.
     """
-    return _mirror(str(path)).fetched() if is_address(path) else Path(path)
+    if not is_address(path):
+        return Path(path)
+    if "/" not in str(path).partition("://")[2].strip("/"):
+        raise UserError(f"--workdir {path} names no folder in a bucket; give one, such as "
+                        f"{str(path).rstrip('/')}/NAME")  # fmt: skip
+    return _mirror(str(path)).fetched()
 
 
 def local(path: str | Path) -> Path:
@@ -87,6 +102,13 @@ def take(changed: dict[str, list[str]]) -> None:
     """Fetch what another process has published (``changes``)."""
     for url, names in changed.items():
         _mirror(url).take(names)
+
+
+def named(text: str) -> str:
+    """Write the addresses of mirrors instead of their folders here."""
+    for url, mirror in _open.items():
+        text = text.replace(str(mirror.folder), url)
+    return text
 
 
 def mirrored(folder: str | Path) -> bool:

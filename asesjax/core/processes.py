@@ -197,7 +197,7 @@ def is_first() -> bool:
 def say(line: str) -> None:
     """Print a line, in process 0 alone."""
     if is_first():
-        print(harmless(line), flush=True)
+        print(harmless(buckets.named(line)), flush=True)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from asesjax.data.examples import without_answer_sentence
 from asesjax.data.registry import SOURCES, SPLITS, Reader
 from asesjax.data.rows import (
     BadRow,
+    Missing,
     Row,
     are_pairs,
     place,
@@ -189,8 +190,12 @@ def _read_rows(
             good.append((where, record, chain))
         except BadRow as error:
             if not settings.max_skipped_share:
-                raise UserError(f"{where}: {error}; fix the row, or set data.max_skipped_share to "
-                                "leave out bad rows") from None  # fmt: skip
+                others = ("name the fields by data.question_field, data.rationale_field and "
+                          "data.answer_field, " if isinstance(error, Missing) else "")  # fmt: skip
+                raise UserError(
+                    f"{where}: {error}; {others}fix the row, or set data.max_skipped_share to "
+                    "leave out bad rows"
+                ) from None
             skipped.append((where, str(error)))
     total = len(good) + len(skipped)
     if len(skipped) > settings.max_skipped_share * total:

@@ -45,8 +45,9 @@ def find_checkpoint(path: str | Path, step: int | None = None) -> Path:
                 f"{folder} has no checkpoint of step {step}; it has those of steps "
                 f"{', '.join(map(str, there))}"
             )
+    where = f"{path}" if path.exists() else f"{path}, which does not exist"
     raise UserError(
-        f"no checkpoint in {path}; expected a role's folder with checkpoints/{PREFIX}_<n>, or "
+        f"no checkpoint in {where}; expected a role's folder with checkpoints/{PREFIX}_<n>, or "
         f"one folder {PREFIX}_<n>; model.init_from also takes a folder of Hugging Face "
         "(config.json and safetensors)"
     )

@@ -1,7 +1,7 @@
 """When training ends: its steps, its evaluations and early stopping."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from asesjax.core.errors import UserError
@@ -87,14 +87,15 @@ def check_early_stopping(train: Any, n_validation: int) -> None:
 
 def best_step(evaluations: Sequence[dict[str, Any]], metric: str) -> int:
     """Return the step of the best evaluation by a measure of ``train.keep_best`` (of
-    "validation_loss" less is better), the first of equals; NaN is the worst. Where no evaluation
-    wrote anything right, that says nothing of them, and the last has learned most.
+    "validation_loss" less is better); NaN is the worst. Of equals it is the last one by what was
+    decoded: few questions tell little, and it has learned most.
     """
-    if metric in DECODED and not any(row[metric] for row in evaluations):
-        return evaluations[-1]["step"]
+    return min(evaluations[:: -1 if metric in DECODED else 1], key=_cost(metric))["step"]
+
+
+def _cost(metric: str) -> Callable[[dict[str, Any]], float]:
     sign = 1.0 if metric == "validation_loss" else -1.0
-    cost = lambda row: math.inf if math.isnan(row[metric]) else sign * row[metric]  # noqa: E731
-    return min(evaluations, key=cost)["step"]
+    return lambda row: math.inf if math.isnan(row[metric]) else sign * row[metric]
 
 
 def gave_up(evaluations: Sequence[dict[str, Any]], train: Any) -> bool:
@@ -103,5 +104,7 @@ def gave_up(evaluations: Sequence[dict[str, Any]], train: Any) -> bool:
     """
     if not train.patience or not evaluations or train.keep_best not in evaluations[-1]:
         return False
-    best = best_step(evaluations, train.keep_best)
+    if train.keep_best in DECODED and not any(row[train.keep_best] for row in evaluations):
+        return False  # nothing right yet says nothing of them
+    best = min(evaluations, key=_cost(train.keep_best))["step"]
     return sum(row["step"] > best for row in evaluations) >= train.patience

@@ -1,6 +1,7 @@
 """Workdirs in buckets: what a machine finds there after another was stopped at any moment."""
 
 import random
+import re
 import shutil
 import time
 
@@ -298,3 +299,22 @@ def test_several_processes_take_what_the_first_writes(on):
             changed = {URL: one.told()}
         buckets.take(changed)
         assert (other / "c.txt").read_text() == "2" and not (other / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("s3:/runs/x", "s3:/runs/x is no address; did you mean s3://runs/x"),
+        ("gs:/x", "did you mean gs://x"),
+        ("s3://", "names no folder in a bucket"),
+        ("s3://runs/", "s3://runs/ names no folder in a bucket; give one, such as s3://runs/NAME"),
+    ],
+)
+def test_addresses_that_are_none_are_refused(address, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        buckets.workdir(address)
+
+
+def test_messages_have_the_address(on):
+    folder = buckets.workdir(URL)
+    assert buckets.named(f"look at {folder}/report.md") == f"look at {URL}/report.md"

@@ -390,14 +390,21 @@ def test_impossible_early_stopping_is_refused(tiny, fields, n_validation, messag
         duration.check_early_stopping(tiny.config(**fields), n_validation)
 
 
-def test_the_best_evaluation_is_the_first_of_equals_and_never_nan():
+def test_the_best_evaluation_is_never_nan_and_of_equal_chains_the_last():
     rows = [{"step": i, "validation_loss": x, "validation_accuracy": y}
             for i, x, y in [(1, np.nan, np.nan), (2, 2.0, 0.5), (3, 2.0, 0.5)]]  # fmt: skip
     assert duration.best_step(rows, "validation_loss") == 2
     assert duration.best_step(rows, "validation_accuracy") == 2
     decoded = [{"step": i, "bleu": x} for i, x in enumerate([0.0, 30.0, 30.0])]
-    assert duration.best_step(decoded, "bleu") == 1
+    assert duration.best_step(decoded, "bleu") == 2
     assert duration.best_step([row | {"bleu": 0.0} for row in decoded], "bleu") == 2
+
+
+def test_equal_chains_are_no_gain_and_none_right_says_nothing(tiny):
+    train = tiny.config(keep_best="bleu", patience=1)
+    rows = [{"step": i, "bleu": x} for i, x in enumerate([0.0, 30.0, 30.0])]
+    assert not duration.gave_up(rows[:2], train) and duration.gave_up(rows, train)
+    assert not duration.gave_up([row | {"bleu": 0.0} for row in rows], train)
 
 
 def test_keep_last_checkpoints_are_kept(tiny, tmp_path):
