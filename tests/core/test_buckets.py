@@ -306,6 +306,7 @@ def test_several_processes_take_what_the_first_writes(on):
     [
         ("s3:/runs/x", "s3:/runs/x is no address; did you mean s3://runs/x"),
         ("gs:/x", "did you mean gs://x"),
+        ("https://host/x", "is no address of a bucket"),
         ("s3://", "names no folder in a bucket"),
         ("s3://runs/", "s3://runs/ names no folder in a bucket; give one, such as s3://runs/NAME"),
     ],
