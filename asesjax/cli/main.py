@@ -40,7 +40,7 @@ VERBS = {
 _MODULES = {"train": "run", "score": "run"}
 # Options that may be addresses of buckets.
 _INPUTS = "workdir", "input", "predictions", "checkpoint", "from_hf"
-_OUTPUTS = "output", "out", "to_hf", "html", "json"
+_OUTPUTS = "output", "out", "to_hf", "html"
 _EXIT_HELP = (
     f"Exit status: 0; {EXIT_USER_ERROR} for a mistake that the message explains; "
     f"{EXIT_PREEMPTED} when stopped by SIGTERM, and\n{EXIT_STOPPED} by Ctrl-C (a second one stops "
