@@ -192,17 +192,18 @@ class Mirror:
                     and any(_inside(name, scope) for scope in self.scopes)]  # fmt: skip
             put = functools.partial(self._put, patience=patience)
             remove = functools.partial(self._remove, patience=patience)
-            kinds = _kinds(new), _kinds(gone)
-            each(put, kinds[0]["checkpoint"])
-            for name in (*kinds[0]["other"], *kinds[0]["mark"]):
+            written, removed = _kinds(new), _kinds(gone)
+            each(put, written["checkpoint"])
+            for name in (*written["other"], *written["mark"]):
                 put(name)
-            for name in kinds[1]["mark"]:
+            for name in removed["mark"]:
                 remove(name)
-            each(remove, (*kinds[1]["checkpoint"], *kinds[1]["other"]))
-            for name in kinds[0]["record"] if records else ():
-                put(name)
-            for name in kinds[1]["record"] if records else ():
-                remove(name)
+            each(remove, (*removed["checkpoint"], *removed["other"]))
+            if records:
+                for name in written["record"]:
+                    put(name)
+                for name in removed["record"]:
+                    remove(name)
             if new or gone:
                 self._save()
 

@@ -26,7 +26,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def on(tmp_path, monkeypatch):
-    """Return a function that goes on as another process, on a machine of some name."""
+    """Return a function that continues as another process, on a machine of some name."""
     fsspec.filesystem("memory").store.clear()
     monkeypatch.setattr(mirror, "BEAT", 0.02)
     monkeypatch.setattr(mirror, "_DEAD", 0.05)

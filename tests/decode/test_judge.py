@@ -1,4 +1,4 @@
-"""How a chain goes on or ends behind a finished segment: case by case, without a model."""
+"""How a chain continues or ends behind a finished segment: case by case, without a model."""
 
 import dataclasses
 
@@ -39,8 +39,8 @@ def judged(ids, end, chain=(), previous=None, rounds=None, turn=0, flags=(), **f
 
 
 CASES = {
-    "goes on": (((5, 6), EOS), RUNNING, (5, 6)),
-    "cut, goes on": (((5, 6, 9, 9), CUT), RUNNING, (5, 6, 9, 9)),
+    "continues": (((5, 6), EOS), RUNNING, (5, 6)),
+    "cut, continues": (((5, 6, 9, 9), CUT), RUNNING, (5, 6, 9, 9)),
     "sentinel": (((5, 6), SENTINEL), END, (5, 6)),
     "sentinel alone": (((), SENTINEL, (5,)), END, (5,)),
     "sentinel behind the segment before again": (((5, 6), SENTINEL, (5, 6)), END, (5, 6, 5, 6)),

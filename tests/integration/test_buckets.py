@@ -66,7 +66,7 @@ def quick(tmp_path):
 
 
 def elsewhere():
-    """Go on as if on another machine."""
+    """Continue as if on another machine."""
     shutil.rmtree(os.environ["ASESJAX_CACHE"], ignore_errors=True)
 
 
