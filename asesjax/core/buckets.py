@@ -37,10 +37,12 @@ def workdir(path: str | Path) -> Path:
     """Return the folder of a workdir; of one in a bucket it is a mirror, brought up to date unless
     a run on this machine is at work in it. Raises UserError where the bucket cannot be read.
     """
-    if not is_address(path) and "://" not in str(path):
-        return Path(path)
     if not is_address(path):
-        raise UserError(f"--workdir {path} is no address of a bucket (gs://, s3://) and no folder")
+        if "://" in str(path):
+            raise UserError(
+                f"--workdir {path} is no address of a bucket (gs://, s3://) and no folder"
+            )
+        return Path(path)
     if "/" not in str(path).partition("://")[2].strip("/"):
         raise UserError(f"--workdir {path} names no folder in a bucket; give one, such as "
                         f"{str(path).rstrip('/')}/NAME")  # fmt: skip

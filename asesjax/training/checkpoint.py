@@ -71,8 +71,7 @@ class Checkpoints:
             raise UserError(f"train.keep_last must be at least 1, got {keep_last}")
         self.folder = Path(folder).absolute()
         self.description = description
-        # Where the processes of a run have no folder in common, process 0 writes all of it.
-        self._gathers = mirrored(folder) and jax.process_count() > 1
+        self._gathers = _apart(folder)
         self._writes = not self._gathers or jax.process_index() == 0
         self._unraisable = sys.unraisablehook
         if not self._writes:
@@ -179,6 +178,13 @@ class Checkpoints:
                 _describe(place, self.description)
 
 
+def _apart(folder: str | Path) -> bool:
+    """Tell whether the processes of the run have no such folder in common, so that process 0 writes
+    all of a checkpoint.
+    """
+    return mirrored(folder) and jax.process_count() > 1
+
+
 def _gathered(tree: Any) -> Any:
     # Leaf by leaf, because all of them at once may not fit a device.
     return jax.tree.map(lambda leaf: fetch(leaf, leaf.sharding.mesh), tree)
@@ -200,7 +206,7 @@ def _describe(place: Path, description: Description | None) -> None:
 def save_params(folder: str | Path, params: Params, description: Description | None = None) -> Path:
     """Save parameters alone as ``step_0``, which must not exist, and return its folder."""
     place = step_folder(folder, 0).absolute()
-    gathers = mirrored(folder) and jax.process_count() > 1
+    gathers = _apart(folder)
     if gathers:
         params = _gathered(params)
         if jax.process_index():
