@@ -7,9 +7,10 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
+Made = TypeVar("Made")
 TIMED_OUT, NO_SUCH_COMMAND = 124, 127
 _PAUSING = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 # Signals that no handler gets, that do nothing by themselves, or that report a crash of Python.
@@ -39,11 +40,13 @@ class Stop(BaseException):
         self.number = number
 
 
-def temporary_folder() -> tempfile.TemporaryDirectory:
-    """Make a folder that lasts for a block, elsewhere when the place of the last one is gone."""
-    if not os.path.isdir(tempfile.gettempdir()):
+def temporary(make: Callable[[], Made]) -> Made:
+    """Call one of tempfile's classes, elsewhere when the place of its last file is gone."""
+    try:
+        return make()
+    except FileNotFoundError:
         tempfile.tempdir = None  # to be looked for anew
-    return tempfile.TemporaryDirectory()
+        return make()
 
 
 class Shell:
@@ -84,10 +87,8 @@ class Shell:
         if self.dry_run:
             return Result(0, "", "")
         # Files, not pipes: a surviving child of a killed command would keep a pipe open.
-        with (
-            temporary_folder() as folder,
-            open(f"{folder}/out", "w+b") as out, open(f"{folder}/err", "w+b") as err,
-        ):  # fmt: skip
+        file = tempfile.TemporaryFile
+        with temporary(file) as out, temporary(file) as err:
             to = {} if stream else {"stdout": out, "stderr": err}
             try:
                 # In its own session, so that Ctrl-C on the terminal reaches this script alone.

@@ -4,11 +4,12 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import gcloud
 from arguments import cache_setting
 from gcloud import Pod
-from shell import NO_SUCH_COMMAND, Result, Shell, temporary_folder
+from shell import NO_SUCH_COMMAND, Result, Shell, temporary
 from slices import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,7 +143,7 @@ def pack(shell: Shell) -> bytes:
                 "or stash them (git stash)"
             )
         shell.say(f"workers get commit {commit.out[:12]}")
-    with temporary_folder() as folder:
+    with temporary(TemporaryDirectory) as folder:
         path = Path(folder) / gcloud.BUNDLE
         bundle = [*git, "bundle", "create", "--quiet", str(path), "HEAD"]
         require(shell.call(bundle, LOOK), "packing")
@@ -151,7 +152,7 @@ def pack(shell: Shell) -> bytes:
 
 def setup(shell: Shell, pod: Pod, bundle: bytes) -> Result:
     """Install code and environment on all workers; quick where that is done already."""
-    with temporary_folder() as folder:
+    with temporary(TemporaryDirectory) as folder:
         path = Path(folder) / gcloud.BUNDLE
         path.write_bytes(bundle)
         result = shell.call(gcloud.copy(pod, str(path), gcloud.BUNDLE), START)

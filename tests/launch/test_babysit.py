@@ -20,8 +20,8 @@ LONG = ["running"] * 25  # steady at 30 seconds between checks
 def bundle(tmp_path, monkeypatch):
     """The file to copy, which packing would make."""
     (tmp_path / "asesjax.bundle").touch()
-    folder = lambda: contextlib.nullcontext(str(tmp_path))  # noqa: E731
-    monkeypatch.setattr(babysit.steps, "temporary_folder", folder)
+    folder = lambda make: contextlib.nullcontext(str(tmp_path))  # noqa: E731
+    monkeypatch.setattr(babysit.steps, "temporary", folder)
 
 
 def play(*flags, signal_at=(), number=signal.SIGTERM, run=RUN, **script):
