@@ -9,15 +9,16 @@ from collections.abc import Sequence
 
 from asesjax.core import buckets, processes, signals
 from asesjax.core.errors import (
+    EXIT_LOST,
     EXIT_PREEMPTED,
     EXIT_STOPPED,
     EXIT_USER_ERROR,
+    Lost,
     Preempted,
     UserError,
     harmless,
     unknown,
 )
-from asesjax.core.link import EXIT_LOST
 from asesjax.core.options import check_text
 
 # Verb -> what it does. Each is a module here with add_arguments(parser) and main(args), unless
@@ -70,7 +71,7 @@ def _status(argv: list[str]) -> int:
     try:
         return _dispatch(argv)
     except UserError as error:
-        status, text = EXIT_USER_ERROR, str(error)
+        status, text = EXIT_LOST if isinstance(error, Lost) else EXIT_USER_ERROR, str(error)
     except Preempted as stop:
         status, text = EXIT_PREEMPTED, str(stop)
     except KeyboardInterrupt:

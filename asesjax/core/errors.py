@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 
 EXIT_USER_ERROR = 2
+EXIT_LOST = 3  # another process of the run was lost
 EXIT_PREEMPTED = 42  # stopped by SIGTERM; the same command resumes
 EXIT_STOPPED = 130  # the same by Ctrl-C
 
@@ -15,6 +16,10 @@ class UserError(Exception):
     The command line prints the message alone and exits with status 2; every other exception is a
     bug and keeps its traceback.
     """
+
+
+class Lost(UserError):
+    """Another process of the run was lost, or never came; the command line exits with status 3."""
 
 
 class Preempted(BaseException):

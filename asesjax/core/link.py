@@ -8,6 +8,7 @@ How all stop at the same place: each process counts the places where it could st
 came to one, process 0 asks all for their counts, and all stop at the place after the largest.
 """
 
+import contextlib
 import math
 import os
 import selectors
@@ -16,12 +17,13 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 from asesjax.core import signals
+from asesjax.core.errors import EXIT_LOST
 from asesjax.core.rendezvous import Line, Peers, selecting, send
 
-EXIT_LOST = 3  # another process of the run was lost
 _POLL_SECONDS = 0.2
 # For this process to come to its own end when another has failed: they often fail alike.
 _OWN_END_SECONDS = 20.0
@@ -185,10 +187,39 @@ class Link:
         """End this process at once, and have process 0 tell the others why."""
         if self.peers.process == 0:
             send(self.peers.lines, {"lost": text})
-        line = f"asesjax: {text}; this process ends too, the same command resumes\n"
-        os.write(2, line.encode())
-        sys.stdout.flush()
-        os._exit(EXIT_LOST)
+        _end(text)
+
+
+def _end(text: str) -> None:
+    line = f"asesjax: {text}; this process ends too, the same command resumes\n"
+    os.write(2, line.encode())
+    sys.stdout.flush()
+    os._exit(EXIT_LOST)
+
+
+@contextlib.contextmanager
+def watched(peers: Peers) -> Iterator[None]:
+    """End this process at once where another is lost in the block, before there is a Link."""
+    over = threading.Event()
+
+    def watch() -> None:
+        with selecting(peers.lines) as selector:
+            while not over.is_set():
+                for key, _ in selector.select(_POLL_SECONDS):
+                    assert isinstance(key.fileobj, Line)
+                    if over.is_set() or key.fileobj.open():
+                        selector.unregister(key.fileobj)  # it has sent what is read after the block
+                    else:
+                        number = 0 if peers.process else peers.lines.index(key.fileobj) + 1
+                        _end(f"{peers.names([number])} was lost")
+
+    thread = threading.Thread(target=watch, name="watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def relay(address: str) -> str:

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from asesjax.core import buckets, signals
-from asesjax.core.errors import EXIT_PREEMPTED, EXIT_STOPPED, UserError, harmless
-from asesjax.core.link import Link, relay
+from asesjax.core.errors import EXIT_PREEMPTED, EXIT_STOPPED, Lost, UserError, harmless
+from asesjax.core.link import Link, relay, watched
 from asesjax.core.rendezvous import Peers, meet
 
 START_TIMEOUT = 300.0  # seconds for all processes to connect
@@ -42,8 +42,8 @@ def start(
 
     ``coordinator`` is ``host:port`` of process 0; "auto" on TPU pods, SLURM and Open MPI, where jax
     finds it and both numbers; "" for a single process. Waits up to ``timeout`` seconds and prints
-    who is missing. Raises UserError for arguments that do not fit together, missing processes, or
-    processes with different commits or packages.
+    who is missing. Raises UserError for arguments that do not fit together or processes with
+    different commits or packages, and Lost for missing ones.
     """
     numbers = processes is not None, process is not None
     if not coordinator and not any(numbers):
@@ -80,17 +80,18 @@ def start(
             jax.config.update("jax_enable_preemption_service", False)
             # All are there, so only a handshake is left.
             at = relay(coordinator) if process else coordinator
-            jax.distributed.initialize(
-                at, processes, process, initialization_timeout=120,
-                cluster_detection_method="deactivate" if _has_devices(auto) else None,
-            )  # fmt: skip
+            with watched(peers):
+                jax.distributed.initialize(
+                    at, processes, process, initialization_timeout=120,
+                    cluster_detection_method="deactivate" if _has_devices(auto) else None,
+                )  # fmt: skip
         except BaseException:
             _hang_up()
             raise
         # Runs before jax's own exit handler, which waits for the others: they must learn of it.
         atexit.register(_hang_up)
     except (RuntimeError, ValueError) as error:
-        raise UserError(
+        raise Lost(
             f"the processes of --coordinator {coordinator} did not find each other: "
             f"{str(error).splitlines()[0]}"
         ) from error
@@ -157,11 +158,18 @@ def leave(status: int) -> None:
     if link := _links.get("open"):
         link.leave(status)
         if status := status or link.end():
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
+            _exit(status)
     else:
         _hang_up()
+        if status and several():
+            _exit(status)
+
+
+def _exit(status: int) -> None:
+    """End this process at once."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def linked() -> bool:
@@ -182,9 +190,7 @@ def _hang_up() -> None:
 
 def several() -> bool:
     """Tell whether the run was started in several processes."""
-    import jax
-
-    return jax.distributed.is_initialized()
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
 
 
 def is_first() -> bool:

@@ -20,11 +20,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from asesjax.core import signals
-from asesjax.core.errors import UserError
+from asesjax.core.errors import Lost, UserError
 
 _SAY_SECONDS = 10.0  # between messages about a wait
 _POLL_SECONDS = 1.0
 _RETRY_SECONDS = 0.5  # between attempts to connect to process 0
+_LAST_SECONDS = 2.0  # for the others to read what was sent last
+_HAS_STOPPED = "has stopped; what it printed says why"
 _LONGEST_LINE = 1 << 24
 _LONGEST_HELLO = 1 << 12
 # Of a host that has vanished without closing its connections: asked after so many seconds, again
@@ -50,14 +52,15 @@ class Line:
                 connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     def receive(self) -> Iterator[dict]:
-        """Read once, and yield the objects that have come whole. Raises ConnectionError with the
-        reason where the connection is closed or carries anything else.
+        """Read once, and return the objects that have come whole and were not taken. Raises
+        ConnectionError with the reason where there are none and the connection is closed, or where
+        it carries anything else.
         """
         data = b""
         with contextlib.suppress(OSError):
             data = self.connection.recv(1 << 16)
-        if not data:
-            raise ConnectionError("has stopped; what it printed says why")
+        if not data and not self._whole:
+            raise ConnectionError("was lost")
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         try:
             if max(map(len, (*lines, self._buffer))) > self.longest:
@@ -65,7 +68,13 @@ class Line:
             self._whole.extend(dict(json.loads(line)) for line in lines)
         except (ValueError, TypeError, RecursionError):
             raise ConnectionError("is not a run of ours") from None
-        yield from self.whole()
+        return self.whole()
+
+    def open(self) -> bool:
+        """Tell whether there is something to read, waiting for it, before the other side's end."""
+        with contextlib.suppress(OSError):
+            return bool(self.connection.recv(1, socket.MSG_PEEK))
+        return False
 
     def whole(self) -> Iterator[dict]:
         """Yield the objects that were received, and that nobody has taken."""
@@ -123,7 +132,8 @@ class Peers:
     ) -> None:
         """Compare JSON facts with those of the other processes, all of which call this. ``say``
         gets a line when there is a wait. Raises UserError in all processes, naming processes and
-        facts that differ, or a process that stopped or did not call this within ``seconds``.
+        facts that differ, or a process that stopped; Lost where one was lost or did not call this
+        within ``seconds``.
         """
         wait = _Wait(seconds, say)
         if self.process:
@@ -131,8 +141,7 @@ class Peers:
             try:
                 return _follow(self.lines[0], wait, say)
             except ConnectionError as why:
-                text = f"process 0 at {self.hosts[0]} did not confirm: it {why}"
-                raise UserError(text) from None
+                raise Lost(f"process 0 at {self.hosts[0]} did not confirm: it {why}") from None
         told: dict[int, Mapping[str, Any]] = {}
         numbers = {line: number for number, line in enumerate(self.lines, 1)}
         with selecting(self.lines) as selector:
@@ -142,17 +151,20 @@ class Peers:
                     f"process 0 ({self.hosts[0]}) waits for the settings of {self.names(absent)}"
                 )
                 if wait.over():
-                    raise self._stop(f"{late}; {seconds:.0f} s have passed")
+                    raise self._stop(f"{late}; {seconds:.0f} s have passed", Lost)
                 wait.tell(late, self.lines)
                 for line in wait.ready(selector):
+                    name = self.names([numbers[line]])
                     try:
                         for message in line.receive():
                             _stop_too(message)
+                            if "ends" in message:
+                                raise self._stop(f"{name} {_HAS_STOPPED}")
                             told[numbers[line]] = message["facts"]
                             selector.unregister(line)
                             break
                     except ConnectionError as why:
-                        raise self._stop(f"{self.names([numbers[line]])} {why}") from None
+                        raise self._stop(f"{name} {why}", Lost) from None
         rows = [json.loads(json.dumps(dict(facts))), *(told[i] for i in sorted(told))]
         if lines := differences(rows, self.hosts):
             shown = lines[:20] + [f"and {len(lines) - 20} more"] * (len(lines) > 20)
@@ -163,26 +175,28 @@ class Peers:
         send(self.lines, {"go": True})
 
     def close(self) -> None:
-        """Close the connections; where a signal stops this process, it stops the others too."""
+        """Say goodbye and close the connections; a signal that stops this process stops the others
+        too.
+        """
         _pass_on(self.lines)
-        for line in self.lines:
-            line.close()
+        send(self.lines, {"ends": True})
+        _close(self.lines)
 
     def names(self, numbers: Sequence[int]) -> str:
         """Name some processes and their hosts."""
         return " and ".join(f"process {i} ({self.hosts[i]})" for i in numbers)
 
-    def _stop(self, message: str) -> UserError:
-        send(self.lines, {"stop": message})
-        return UserError(message)
+    def _stop(self, message: str, kind: type[UserError] = UserError) -> UserError:
+        send(self.lines, {"stop": message, "lost": kind is Lost})
+        return kind(message)
 
 
 def meet(
     address: str, processes: int, process: int, seconds: float, say: Callable[[str], None] = warn
 ) -> Peers:
     """Wait until all processes of a run have connected at ``address``, ``host:port`` of process 0.
-    ``say`` gets a line when there is a wait. Raises the same UserError in all that have connected
-    if a process is missing after ``seconds``, or there twice.
+    ``say`` gets a line when there is a wait. Raises the same error in all that have connected: Lost
+    if a process is missing after ``seconds``, UserError if one is there twice.
     """
     host, _, port = address.rpartition(":")
     hello: dict[str, Any] = {"process": process, "of": processes, "host": socket.gethostname()}
@@ -224,12 +238,11 @@ def _gather(address: str, mine: dict, seconds: float, say: Callable) -> Peers:
             f"{mine['of']}" + (f"; of the others, {there} came" if there else "")
         )
 
-    def stop(message: str) -> UserError:
+    def stop(message: str, kind: type[UserError] = UserError) -> UserError:
         lines = [*unnamed, *(line for line, _ in came.values())]
-        send(lines, {"stop": message})
-        for line in lines:
-            line.close()
-        return UserError(message)
+        send(lines, {"stop": message, "lost": kind is Lost})
+        _close(lines)
+        return kind(message)
 
     with contextlib.closing(_listen(address)) as server, selecting([server]) as selector:
         while len(came) < mine["of"] - 1:
@@ -237,8 +250,8 @@ def _gather(address: str, mine: dict, seconds: float, say: Callable) -> Peers:
             if wait.over():
                 raise stop(
                     f"process 0 ({mine['host']}) waited {seconds:.0f} s {missing()}. Look at what "
-                    "the missing ones printed; --start-timeout waits longer"
-                )
+                    "the missing ones printed; --start-timeout waits longer", Lost
+                )  # fmt: skip
             wait.tell(f"process 0 ({mine['host']}) waits {missing()}", lines)
             try:
                 came_now = wait.ready(selector)
@@ -303,7 +316,7 @@ def _answer(host: str, port: int, hello: dict, seconds: float, say: Callable) ->
             except OSError as error:
                 why = error.strerror or str(error)
         time.sleep(_RETRY_SECONDS)
-    raise UserError(
+    raise Lost(
         f"{me} waited {seconds:.0f} s for process 0 at {host}:{port} ({why}). Look at what process "
         "0 printed, whether this host reaches that one, and whether --coordinator is the same for "
         "all; --start-timeout waits longer"
@@ -314,16 +327,20 @@ def _follow(line: Line, wait: _Wait, say: Callable) -> None:
     """Read until process 0 says go. Raises ConnectionError with the reason if it does not."""
     why = "is silent"
     with selecting([line]) as selector:
+        messages = line.whole()
         while not wait.over(slack=2.0):  # process 0's own message at the end comes first
-            for message in line.receive() if wait.ready(selector) else ():
+            for message in messages:
                 _stop_too(message)
                 if "go" in message:
                     return
                 if "stop" in message:
-                    raise UserError(message["stop"])
+                    raise (Lost if message["lost"] else UserError)(message["stop"])
+                if "ends" in message:
+                    raise UserError(f"process 0 did not confirm: it {_HAS_STOPPED}")
                 if "waits" in message:
                     say(message["waits"])
                     why = f"says: {message['waits']}"
+            messages = line.receive() if wait.ready(selector) else iter(())
     raise ConnectionError(why)
 
 
@@ -370,6 +387,22 @@ def _listen(address: str) -> socket.socket:
             f"{getattr(error, 'strerror', error)}; another run may be using it: stop that, or give "
             "another port to all processes"
         ) from None
+
+
+def _close(lines: Sequence[Line]) -> None:
+    """Close connections, once the other side has: what was sent would be lost with one that closes
+    on messages that it has not read.
+    """
+    end = time.monotonic() + _LAST_SECONDS
+    for line in lines:
+        with contextlib.suppress(OSError):
+            line.connection.shutdown(socket.SHUT_WR)
+    for line in lines:
+        with contextlib.suppress(OSError):
+            line.connection.settimeout(max(end - time.monotonic(), 0.01))
+            while line.connection.recv(1 << 16) and time.monotonic() < end:
+                pass
+        line.close()
 
 
 def send(lines: Sequence[Line], message: dict) -> None:

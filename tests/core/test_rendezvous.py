@@ -7,7 +7,7 @@ import time
 import pytest
 
 from asesjax.core import rendezvous
-from asesjax.core.errors import UserError
+from asesjax.core.errors import Lost, UserError
 
 
 @pytest.fixture
@@ -24,6 +24,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(rendezvous, "_POLL_SECONDS", 0.05)
     monkeypatch.setattr(rendezvous, "_RETRY_SECONDS", 0.02)
     yield
+    monkeypatch.setattr(rendezvous, "_LAST_SECONDS", 0.0)
     while Process.all:
         if (process := Process.all.pop()).peers is not None:
             process.peers.close()
@@ -34,12 +35,12 @@ class Process(threading.Thread):
 
     all = []
 
-    def __init__(self, address, of, number, *facts, seconds=60.0, delay=0.0, leave=False):
+    def __init__(self, address, of, number, *facts, seconds=60.0, delay=0.0, leave=""):
         super().__init__(daemon=True)
         self.arguments, self.facts, self.delay, self.leave = (
             (address, of, number, seconds), facts, delay, leave,
         )  # fmt: skip
-        self.said, self.error, self.peers = [], None, None
+        self.said, self.error, self.lost, self.peers = [], None, None, None
         self.all.append(self)
         self.start()
 
@@ -49,10 +50,13 @@ class Process(threading.Thread):
             self.peers = rendezvous.meet(*self.arguments, say=self.said.append)
             for fact in self.facts:
                 self.peers.compare(fact, 60.0, say=self.said.append)
-            if self.leave:
+            if self.leave == "stops":
                 self.peers.close()
+            if self.leave == "lost":
+                for line in self.peers.lines:
+                    line.close()
         except UserError as error:
-            self.error = str(error)
+            self.error, self.lost = str(error), isinstance(error, Lost)
 
     def end(self):
         self.join(60)
@@ -65,8 +69,11 @@ def test_processes_connect_in_any_order_and_agree_twice(address):
             for i in range(4)]  # fmt: skip
     assert [process.end() for process in some] == [None] * 4
     assert some[0].peers.hosts == (socket.gethostname(),) * 4
-    for process in some:
-        process.peers.close()
+    ends = [threading.Thread(target=process.peers.close) for process in some]
+    for end in ends:
+        end.start()
+    for end in ends:
+        end.join()
     # The port is free again at once, though connections were on it.
     socket.create_server(("", int(address.rpartition(":")[2]))).close()
 
@@ -80,7 +87,7 @@ def test_missing_processes_are_named_in_all_that_connected(address):
     zero = Process(address, 5, 0, seconds=2.0)
     two = Process(address, 5, 2)
     errors = {process.end() for process in (zero, two)}
-    assert len(errors) == 1
+    assert len(errors) == 1 and zero.lost and two.lost
     assert "process 0 (" in (error := errors.pop())
     assert f"waited 2 s at {address} for processes 1, 3-4 of 5" in error
     assert "of the others, 2 (" in error and "--start-timeout" in error
@@ -180,18 +187,25 @@ def test_something_else_on_the_port_of_process_0(address):
 
 
 @pytest.mark.parametrize("leaves", [0, 1])
-def test_a_process_that_stops_before_comparing_is_named(address, leaves):
-    """A mistake that one process alone makes, such as a file that only its host lacks."""
+@pytest.mark.parametrize("how", ["stops", "lost"])
+def test_a_process_that_ends_before_comparing_is_named(address, leaves, how):
+    """A mistake that one process alone makes, such as a file that only its host lacks; a host that
+    is gone.
+    """
     some = [
-        Process(address, 3, i, {}, *([] if i == leaves else [{}]), leave=i == leaves)
+        Process(address, 3, i, {}, *([] if i == leaves else [{}]), leave=how if i == leaves else "")
         for i in range(3)
     ]
     errors = [process.end() for process in some]
     assert errors.pop(leaves) is None
-    if leaves:
+    assert {process.lost for i, process in enumerate(some) if i != leaves} == {how == "lost"}
+    if how == "lost":
+        name = "process 1 (" if leaves else "process 0 at localhost did not confirm: it "
+        assert all(name in text and "was lost" in text for text in errors)
+    elif leaves:
         assert all("process 1 (" in text and "has stopped" in text for text in errors)
     else:
-        want = "process 0 at localhost did not confirm: it has stopped"
+        want = "process 0 did not confirm: it has stopped; what it printed says why"
         assert all(want in text for text in errors)
 
 

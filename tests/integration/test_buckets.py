@@ -11,8 +11,8 @@ import time
 import pytest
 from shared.processes import ROOT, ended, free_port, run_in, spawn
 
+from asesjax.core.errors import EXIT_LOST
 from asesjax.core.files import read_record
-from asesjax.core.link import EXIT_LOST
 
 pytest.importorskip("moto")
 s3fs = pytest.importorskip("s3fs")

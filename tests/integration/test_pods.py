@@ -9,8 +9,8 @@ import pytest
 from shared.processes import ROOT, ended, run_in
 
 from asesjax.cli.main import main
+from asesjax.core.errors import EXIT_LOST
 from asesjax.core.files import read_json, read_jsonl, read_record
-from asesjax.core.link import EXIT_LOST
 
 RUN = ["--config", str(ROOT / "configs/smoke.py")]
 FEW = ["--config.methods=direct,usm", "--config.decode.sampler=sample", "--config.decode.samples=2",

@@ -16,19 +16,24 @@ STEPS = 60
 
 # How a verb starts, with a configuration of one field.
 JOIN = """
-import sys
+import os, signal, sys
 from asesjax.core import processes
-from asesjax.core.errors import UserError
+from asesjax.core.errors import EXIT_LOST, EXIT_USER_ERROR, Lost, UserError
 how, n, i, seed = sys.argv[1:]
 try:
     processes.start(how, *([] if how == "auto" else [int(n), int(i)]), timeout=60)
     if seed == "none":
         raise UserError("my own mistake")
+    if seed == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     processes.check_same({"config.seed": int(seed), "workdir": "w"})
     import jax
     print("process", jax.process_index(), "of", jax.process_count())
 except UserError as error:
-    sys.exit(f"error: {error}")
+    print(f"error: {error}")
+    status = EXIT_LOST if isinstance(error, Lost) else EXIT_USER_ERROR
+    processes.leave(status)
+    sys.exit(status)
 """
 
 
@@ -110,14 +115,19 @@ def test_processes_find_each_other_under_slurm():
 @pytest.mark.parametrize("seeds, message", [
     ((7, 8), r"config.seed is 7 in process 0 \(.+\) and 8 in process 1"),
     ((7, "none"), r"process 1 \(.+\) has stopped; what it printed says why"),
-    (("none", 7), r"process 0 at localhost did not confirm: it has stopped"),
+    (("none", 7), r"process 0 did not confirm: it has stopped"),
+    ((7, "killed"), r"process 1 \(.+\) was lost"),
+    (("killed", 7), r"process 0 .*was lost"),
 ])  # fmt: skip
 def test_processes_that_differ_stop_with_a_message(seeds, message):
     """At once, where jax would wait for minutes and end with a trace."""
+    began = time.monotonic()
     statuses, said = join(f"localhost:{free_port()}", *seeds)
-    assert statuses == [1, 1]
-    for seed, text in zip(seeds, said, strict=True):
-        expected = "error: my own mistake" if seed == "none" else message
+    assert time.monotonic() - began < 60  # jax would find out after 100 seconds
+    lost = 3 if "killed" in seeds else 2
+    for seed, status, text in zip(seeds, statuses, said, strict=True):
+        assert status == (-signal.SIGKILL if seed == "killed" else lost)
+        expected = {"none": "error: my own mistake", "killed": "^$"}.get(seed, message)
         assert re.search(expected, text), text
 
 
