@@ -3,6 +3,7 @@
 import random
 import re
 import shutil
+import threading
 import time
 
 import fsspec
@@ -199,6 +200,38 @@ def test_a_store_that_fails_often_loses_nothing(on, monkeypatch):
     monkeypatch.setattr(store.Store, "_patiently", _PATIENTLY)
     job()
     assert results()["report.md"] == b"a"
+
+
+def test_a_slow_store_changes_nothing_and_its_owner_is_seen_to_live(on, monkeypatch):
+    """Each call takes longer than there are between signs of life; another process tries."""
+    monkeypatch.setattr(mirror.Mirror, "_beat", _BEAT)
+    monkeypatch.setattr(mirror.Mirror, "_publish_beside", _PUBLISH_BESIDE)
+    monkeypatch.setattr(mirror, "_DEAD", 2.0)
+    job()
+    wanted = results()
+    fsspec.filesystem("memory").store.clear()
+    on("slow")
+    rng, refused = random.Random(7), []
+
+    def slowly(self, do, patience=0.0):
+        time.sleep(rng.uniform(0.0, 3 * mirror.BEAT))
+        return _PATIENTLY(self, do, patience)
+
+    def another():
+        try:
+            with mirror.Mirror(URL).owning(".", False):
+                pass
+        except UserError as error:
+            refused.append(str(error))
+
+    monkeypatch.setattr(store.Store, "_patiently", slowly)
+    other, workdir = threading.Thread(target=another), buckets.workdir(URL)
+    with buckets.owned(workdir):
+        other.start()
+        run_stages(stages(workdir, "a"), workdir, say=lambda line: None)
+        other.join()
+    assert results() == wanted
+    assert len(refused) == 1 and "another run is using workdir memory:" in refused[0]
 
 
 def test_a_store_that_stays_away_is_named_and_what_was_done_is_kept(on, monkeypatch):
