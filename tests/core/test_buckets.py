@@ -210,6 +210,8 @@ def test_a_slow_store_changes_nothing_and_its_owner_is_seen_to_live(on, monkeypa
     job()
     wanted = results()
     fsspec.filesystem("memory").store.clear()
+    on("another")
+    rival = mirror.Mirror(URL)
     on("slow")
     rng, refused = random.Random(7), []
 
@@ -219,7 +221,7 @@ def test_a_slow_store_changes_nothing_and_its_owner_is_seen_to_live(on, monkeypa
 
     def another():
         try:
-            with mirror.Mirror(URL).owning(".", False):
+            with rival.owning(".", False):
                 pass
         except UserError as error:
             refused.append(str(error))
