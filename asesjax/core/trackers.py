@@ -14,12 +14,14 @@ It has the folder ``place.folder`` / its name to itself. What it needs installed
 ``packages``, which is asked before training. Whatever it raises costs the run that tracker alone.
 """
 
+import contextlib
 import json
 import os
 import secrets
 import socket
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -108,8 +110,10 @@ class TensorBoard:
     """
 
     def __init__(self, place: Place):
-        from tensorboardX.proto import event_pb2, summary_pb2  # slow to import, only needed here
-        from tensorboardX.record_writer import RecordWriter
+        # Which it would import, in seconds, for what is not asked of it here.
+        with _without("torch", "boto3", "google.cloud"):
+            from tensorboardX.proto import event_pb2, summary_pb2
+            from tensorboardX.record_writer import RecordWriter
 
         self._event, self._summary = event_pb2.Event, summary_pb2.Summary
         self._fields, folder = place.fields, place.folder / "tensorboard"
@@ -181,6 +185,18 @@ class Wandb:
     def close(self) -> None:
         """End the run here; W&B sends what is left."""
         self._run.finish()
+
+
+@contextlib.contextmanager
+def _without(*packages: str) -> Iterator[None]:
+    """Let imports in the block find none of the packages, but those that were imported before."""
+    hidden = {name: None for name in packages if name not in sys.modules}
+    sys.modules.update(hidden)  # type: ignore[arg-type]  # None, as the import system has it
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def _numbers(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:

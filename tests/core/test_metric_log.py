@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -177,3 +180,21 @@ def test_a_tracker_without_its_package_is_refused(monkeypatch):
         check_trackers(["jsonl", "wandb"])
     with pytest.raises(UserError, match="unknown log.trackers 'tensorbord'; did you mean"):
         finish(base_config(), {"log.trackers": "tensorbord"})
+
+
+def test_tensorboard_needs_no_torch(tmp_path):
+    """tensorboardX imports it where it is installed, which takes seconds."""
+    for name in ("torch", "boto3"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('was imported')")
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from asesjax.core.trackers import TRACKERS, Place\n"
+        f"log = TRACKERS.get('tensorboard')(Place(Path({str(tmp_path)!r})))\n"
+        "log.write('test', 1, {'accuracy': 1.0, 'chain': 'a'})\n"
+        "log.close()\n"
+        "print(sorted({'torch', 'boto3', 'google.cloud.storage'} & set(sys.modules)))\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(tmp_path)})  # fmt: skip
+    assert said.stdout == "[]\n", said
