@@ -21,15 +21,15 @@ toy = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(toy)
 
 
+@pytest.mark.parametrize("n", [2000, pytest.param(10_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("n_roles", [1, 2], ids=["USM", "DSM"])
-def test_ten_thousand_questions_through_32_slots(n_roles):
+def test_thousands_of_questions_through_32_slots(n_roles, n):
     trees = tuple(toy.weights(seed, eos=1.5) for seed in (0, 10)[:n_roles])
     params, spec = toy.with_roles(trees, toy.SPEC)
     kinds = toy.make_questions(0, rows=60)
     wants = [toy.reference.decode(toy.MODEL, params, q, toy.WIDE, spec) for q in kinds]
     clear = [i for i, want in enumerate(wants) if want.smallest_margin > 1e-3]
     assert len(clear) > 50
-    n = 10_000
     which = np.random.default_rng(0).choice(clear, n)
     decoder = Decoder(32, (toy.Q,), context_lengths=(24,))
     counts = {}

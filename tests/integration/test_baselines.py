@@ -12,6 +12,7 @@ from asesjax.data.sources import read_records
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_gsm8k_goes_through_every_stage(tmp_path, data_folder, annotations):
     workdir = tmp_path / "gsm8k"

@@ -205,20 +205,11 @@ def until_killed(workdir, stage, log):
     running.stdout.close()
 
 
-@pytest.mark.parametrize(
-    "stages",
-    [
-        pytest.param(("train-kpod-weights",), id="weights"),
-        pytest.param(
-            ("train-kpod-weights", "kpod-weights", "kpod-difficulty", "schedule-kpod",
-             "train-kpod", "decode-kpod", "report"),
-            marks=pytest.mark.slow, id="every",
-        ),
-    ],
-)  # fmt: skip
-def test_a_run_killed_in_a_stage_resumes_to_the_same_bits(finished, tmp_path, stages):
+@pytest.mark.slow
+def test_a_run_killed_in_every_stage_resumes_to_the_same_bits(finished, tmp_path):
     log = []
-    for stage in stages:
+    for stage in ("train-kpod-weights", "kpod-weights", "kpod-difficulty", "schedule-kpod",
+                  "train-kpod", "decode-kpod", "report"):  # fmt: skip
         until_killed(tmp_path, stage, log)
     running = process(command(tmp_path))
     output = running.communicate(timeout=1200)[0]
@@ -262,6 +253,7 @@ def test_mistakes_are_explained(tmp_path, capsys):
         assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_gsm8k_goes_through_every_stage(tmp_path, data_folder, annotations):
     small = {

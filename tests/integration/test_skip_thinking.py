@@ -307,18 +307,18 @@ def test_cuts_move_by_the_loss_of_the_items(finished):
     for sample, before, after in zip(samples, found.before, found.after, strict=True):
         own = [item for item in items if item.id.split("/")[0] == sample.record.id][:-1]
         assert len(own) == len(before) == len(after)
-        for item, cost in zip(own, before, strict=True):
-            params = student.params["main"]
-            ((nll, _),) = score_examples(student.model, params, [item], (112,), (80,))
+        scores = score_examples(student.model, student.params["main"], own, (112,), (80,))
+        for item, cost, (nll, _) in zip(own, before, scores, strict=True):
             assert cost.nll == pytest.approx(float(nll.sum()), rel=1e-5)
             assert cost.tokens == len(item.targets)
         assert objective(after, "total") <= objective(before, "total") + 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("argument, source, folder", [
     ("svamp", "palm_svamp", "palm_rationales/svamp"),
-    pytest.param("letters", "last_letter_concatenation", "symbolic", marks=pytest.mark.slow),
+    ("letters", "last_letter_concatenation", "symbolic"),
 ])  # fmt: skip
 def test_real_data_goes_through_every_stage(tmp_path, data_folder, argument, source, folder):
     fields = dict(

@@ -25,6 +25,7 @@ MODEL = t5.T5Config(
 )
 LOSS = WeightLoss(alpha=0.5, alone=False, mask_id=23, answer_length=4)
 EOS = 1
+forward = jax.jit(t5.forward, static_argnums=0)
 
 
 def example(i=0, n_question=3, n_rationale=5, n_answer=2, random=None):
@@ -54,6 +55,21 @@ def settings(**changes):
     return finish(c).train
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def train_sums(objective, params, batch, key):
+    return objective.loss(params, batch, key, settings())
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def eval_sums(objective, params, batch):
+    return objective.evaluate(params, batch, settings())
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def gradients(objective, params, batch):
+    return loss_and_gradients(objective, settings(), params, batch, jax.random.key(0))
+
+
 @pytest.fixture(scope="module")
 def params():
     return keypoint.init(MODEL, jax.random.key(0))
@@ -65,6 +81,12 @@ def with_bias(params, bias):
     return params | {"weighting": weighting}
 
 
+@jax.jit
+def log_probabilities(predictor, inputs):
+    hidden = t5.forward(MODEL, predictor, inputs)
+    return jax.nn.log_softmax(t5.logits(MODEL, predictor, hidden))
+
+
 def one_nll(predictor, table, source, mask, answer):
     """Negative log-likelihood of an answer, where masked source tokens have another embedding."""
     rows = np.where(mask[:, None], table[23], table[source])
@@ -73,7 +95,7 @@ def one_nll(predictor, table, source, mask, answer):
         "encoder_embeddings": jnp.asarray(rows)[None],
         "decoder_input_tokens": np.concatenate([[0], answer[:-1]])[None].astype(np.int32),
     }
-    log_p = jax.nn.log_softmax(t5.logits(MODEL, predictor, t5.forward(MODEL, predictor, inputs)))
+    log_p = log_probabilities(predictor, inputs)
     return -float(log_p[0, np.arange(len(answer)), answer].sum())
 
 
@@ -89,10 +111,10 @@ def test_the_encoder_takes_embeddings_instead_of_tokens(params):
     predictor = params["predictor"]
     tokens = batch["encoder_input_tokens"]
     rows = jnp.take(predictor["token_embedder"]["embedding"], tokens, axis=0)
-    want = t5.forward(MODEL, predictor, batch)
+    want = forward(MODEL, predictor, batch)
     other = batch | {"encoder_embeddings": rows, "encoder_input_tokens": (tokens != 0) * 7}
-    np.testing.assert_array_equal(want, t5.forward(MODEL, predictor, other))
-    twice = t5.forward(MODEL, predictor, other | {"encoder_embeddings": rows + 1})
+    np.testing.assert_array_equal(want, forward(MODEL, predictor, other))
+    twice = forward(MODEL, predictor, other | {"encoder_embeddings": rows + 1})
     assert np.abs(want - twice).max() > 1e-3
 
 
@@ -270,8 +292,7 @@ def test_gumbel_gradients_of_weights_are_those_of_the_estimator(params):
             "encoder_input_tokens": source[None], "encoder_embeddings": rows[None],
             "decoder_input_tokens": np.concatenate([[0], answer[:-1]])[None].astype(np.int32),
         }  # fmt: skip
-        hidden = t5.forward(MODEL, params["predictor"], inputs)
-        log_p = jax.nn.log_softmax(t5.logits(MODEL, params["predictor"], hidden))
+        log_p = log_probabilities(params["predictor"], inputs)
         return -log_p[0, np.arange(len(answer)), answer].sum()
 
     slope = jax.jit(jax.grad(nll))
@@ -357,7 +378,7 @@ def test_exported_weights_are_1_on_the_answer_and_0_on_padding(params):
 def test_only_the_embedding_has_no_gradient(params):
     objective = weights_objective(MODEL, LOSS)
     batch = make_batch(examples())
-    _, _, grads = loss_and_gradients(objective, settings(), params, batch, jax.random.key(0))
+    _, _, grads = gradients(objective, params, batch)
     for path, leaf in jax.tree.leaves_with_path(grads):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         assert np.isfinite(leaf).all()
@@ -366,18 +387,18 @@ def test_only_the_embedding_has_no_gradient(params):
 
 def test_a_predictor_trained_alone_has_the_only_gradients(params):
     alone, together = (weights_objective(MODEL, LOSS._replace(alone=x)) for x in (True, False))
-    batch, fields = make_batch(examples()), settings()
-    sums, _, grads = loss_and_gradients(alone, fields, params, batch, jax.random.key(0))
+    batch = make_batch(examples())
+    sums, _, grads = gradients(alone, params, batch)
     for path, leaf in jax.tree.leaves_with_path(grads):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         assert np.any(leaf) == name.startswith("predictor/"), name
     # Nothing is asked for what the masks keep, and nothing depends on the weights.
     for bias in (-60.0, 60.0):
-        other = alone.loss(with_bias(params, bias), batch, jax.random.key(0), fields)
+        other = train_sums(alone, with_bias(params, bias), batch, jax.random.key(0))
         assert float(other.loss_sum) == float(other.nll_sum)
         np.testing.assert_allclose(other.nll_sum, sums.nll_sum, rtol=1e-5)
     # Validation measures the weights all the same.
-    said = [float(own.evaluate(params, batch, fields).nll_sum) for own in (alone, together)]
+    said = [float(eval_sums(own, params, batch).nll_sum) for own in (alone, together)]
     assert said[0] == said[1]
 
 
@@ -395,23 +416,19 @@ def test_a_predictor_trained_alone_sees_uniform_shares_and_long_prefixes():
 
 def test_sums_add_up_over_microbatches_and_ignore_padding_rows(params):
     """What an example draws depends on itself alone, and every sum counts examples."""
-    objective, train_fields = weights_objective(MODEL, LOSS), settings()
-    items = examples()
-    whole = objective.evaluate(params, make_batch(items), train_fields)
+    objective, items = weights_objective(MODEL, LOSS), examples()
+    whole = eval_sums(objective, params, make_batch(items))
     assert float(whole.weight_sum) == len(items)
     assert 0 <= float(whole.correct_sum) <= len(items)
-    padded = [
-        objective.evaluate(params, batch, train_fields)
-        for batch in eval_batches(items, 4, (8,), (14,))
-    ]
+    padded = [eval_sums(objective, params, b) for b in eval_batches(items, 4, (8,), (14,))]
     assert len(padded) == 2
     np.testing.assert_allclose(sum(p.nll_sum for p in padded), whole.nll_sum, rtol=1e-5)
     assert sum(float(p.weight_sum) for p in padded) == len(items)
-    again = objective.evaluate(params, make_batch(items), train_fields)
+    again = eval_sums(objective, params, make_batch(items))
     assert [float(x) for x in again] == [float(x) for x in whole]
     # Training tells the price of what is kept apart: loss - nll = alpha * kept share.
     biased = with_bias(params, 60.0)
-    sums = objective.loss(biased, make_batch(items), jax.random.key(1), train_fields)
+    sums = train_sums(objective, biased, make_batch(items), jax.random.key(1))
     np.testing.assert_allclose(sums.loss_sum - sums.nll_sum, LOSS.alpha * len(items), rtol=1e-5)
 
 

@@ -19,7 +19,7 @@ from asesjax.training import checkpoint
 
 SCRIPT = Path(__file__).with_name("tiny.py")
 # Saves most of the time, and logs in windows that saves cut.
-FIELDS = ("n_steps=160", "steps=160", "save_every_steps=2", "log_every_steps=3")
+FIELDS = ("n_steps=40", "steps=40", "save_every_steps=2", "log_every_steps=3")
 
 
 def start(workdir, out):
@@ -112,7 +112,7 @@ def test_sigterm_saves_and_stops_and_the_run_resumes(tiny, whole, tmp_path):
         time.sleep(0.005)
     process.send_signal(signal.SIGTERM)
     output = process.communicate(timeout=60)[0]
-    found = re.search(r"Preempted: role role stopped by SIGTERM after step (\d+) of 160", output)
+    found = re.search(r"Preempted: role role stopped by SIGTERM after step (\d+) of 40", output)
     assert found and not out.exists(), output
     assert checkpoint.steps(work / "checkpoints")[-1] == int(found[1]) >= 2
     same(tiny, work, finish(start(work, out), out), whole)
