@@ -8,8 +8,9 @@
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 project="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
-# pip_install PYTHON ARGUMENTS
-pip_install() { "$1" -m pip install --quiet --disable-pip-version-check "${@:2}"; }
+# pip_install PYTHON ARGUMENTS: without compiling all modules, of which few are ever imported; that
+# takes most of the time of installing.
+pip_install() { "$1" -m pip install --quiet --disable-pip-version-check --no-compile "${@:2}"; }
 
 # make_environment EXTRAS: .venv with the package and its extras. Extras only add up: those of an
 # earlier call stay installed.
