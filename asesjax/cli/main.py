@@ -45,8 +45,8 @@ _OUTPUTS = "output", "out", "to_hf", "html"
 _EXIT_HELP = (
     f"Exit status: 0; {EXIT_USER_ERROR} for a mistake that the message explains; "
     f"{EXIT_PREEMPTED} when stopped by SIGTERM, and\n{EXIT_STOPPED} by Ctrl-C (a second one stops "
-    f"at once), with everything saved; {EXIT_LOST} where another process of the\nrun was lost or never came. The "
-    "same command resumes."
+    f"at once), with everything saved; {EXIT_LOST} where another process of the\nrun was lost or "
+    "never came. The same command resumes."
 )
 # Failures of the disk and names that it cannot have, not faults of the program.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
