@@ -124,7 +124,7 @@ def killed(store, folder, options, n_kills, seconds, rng, processes=(1,)):
 
 
 def test_a_killed_run_in_a_bucket_writes_what_one_in_a_folder_does(store, quick, whole, tmp_path):
-    found = killed(store, "whole", [*FEW, quick], 3, (4, 20), random.Random(2))
+    found = killed(store, "whole", [*FEW, quick], 2, (4, 16), random.Random(2))
     assert len(chains(whole)) == 2 and len(whole) > 40
     assert found.keys() >= {name for name in whole if "/d/" not in name}
     assert chains(found) == chains(whole)
