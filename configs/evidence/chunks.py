@@ -1,12 +1,14 @@
-"""Whether chunk-wise training gains more over direct the more filler rationales hold.
+r"""Whether chunk-wise training gains more over direct the more filler rationales hold.
 
     asesjax run --config configs/evidence/chunks.py:0 --workdir runs/evidence/chunks_0
     asesjax run --config configs/evidence/chunks.py:2 --workdir runs/evidence/chunks_2
     asesjax run --config configs/evidence/chunks.py:6 --workdir runs/evidence/chunks_6
+    asesjax run --config configs/evidence/chunks.py:2 --config.methods=direct \
+        --config.train.epochs=240 --workdir runs/evidence/chunks_2_direct_4
 
 The argument is the number of filler sentences in each rationale; "tiny" beside it ("2,tiny") makes
 models too small to learn anything. Five seeds, 200 problems, 60 passes of every row over its own
-examples. cwt_mixed is the control, whose batches mix the stages: there the core tokens have the
+examples; the last command gives direct as many tokens as cwt has. cwt_mixed is the control, whose batches mix the stages: there the core tokens have the
 share of an update that they have in direct, so what cwt gains over it is due to batches of one
 stage. The student that all rows start from has read one filler sentence in each of its one-step
 rationales, so that their words are in its vocabulary; it is the same for all three runs.
