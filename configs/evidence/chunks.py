@@ -8,10 +8,11 @@ r"""Whether chunk-wise training gains more over direct the more filler rationale
 
 The argument is the number of filler sentences in each rationale; "tiny" beside it ("2,tiny") makes
 models too small to learn anything. Five seeds, 200 problems, 60 passes of every row over its own
-examples; the last command gives direct as many tokens as cwt has. cwt_mixed is the control, whose batches mix the stages: there the core tokens have the
-share of an update that they have in direct, so what cwt gains over it is due to batches of one
-stage. The student that all rows start from has read one filler sentence in each of its one-step
-rationales, so that their words are in its vocabulary; it is the same for all three runs.
+examples; the last command gives direct as many tokens as cwt has. cwt_mixed is the control, whose
+batches mix the stages: there the core tokens have the share of an update that they have in direct,
+so what cwt gains over it is due to batches of one stage. The student that all rows start from has
+read one filler sentence in each of its one-step rationales, so that their words are in its
+vocabulary; it is the same for all of these runs.
 """
 
 from pathlib import Path
