@@ -45,11 +45,12 @@ def write_report(
         *(line for part in parts for line in part.lines),
     ]
     drawn = [f"Figure: {path}" for path in report["figures"]]
-    text = "\n".join([*head, "", results_table(rows), "", *notes, *drawn]) + "\n"
+    page = "With the chains, as a page: report.html"
+    text = "\n".join([*head, "", results_table(rows), "", *notes, *drawn, page]) + "\n"
     write_text(workdir / "report.md", text)
     write_text(workdir / "report.html", report_page(report, head, notes, figures, chains))
     write_json(workdir / "report.json", report)
-    return f"{text}With the chains, as a page: {workdir / 'report.html'}"
+    return text
 
 
 def _before(rows: Sequence[dict[str, Any]]) -> list[str]:
