@@ -65,7 +65,8 @@ def test_report_holds_what_the_readme_promises(finished, capsys):
     assert [row["columns"] for row in report["rows"]] == [{}, {}, f1, f1]
     for figure in report["figures"]:
         assert (finished / figure).read_bytes().startswith(b"\x89PNG")
-    assert "| usm " in (finished / "report.md").read_text()
+    text = (finished / "report.md").read_text()
+    assert "| usm " in text and text.endswith("as a page: report.html\n")
     page = (finished / "report.html").read_text()
     assert page.count("<article>") == 16 and page.count("data:image/png") == len(report["figures"])
     assert "report.html" in read_json(finished / "stages/report.json")["files"]
