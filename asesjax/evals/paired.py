@@ -11,7 +11,6 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
 
 from asesjax.core.errors import UserError
 
@@ -34,6 +33,8 @@ def mean_interval(values: Sequence[float]) -> Mean:
     n, mean = len(values), statistics.fmean(values)
     if n == 1:
         return Mean(mean, None, None)
+    from scipy.special import stdtrit  # slow to import, and only needed here
+
     sd = statistics.stdev(values)
     half = float(stdtrit(n - 1, 0.975)) * sd / math.sqrt(n)
     return Mean(mean, sd, (mean - half, mean + half))
@@ -49,6 +50,8 @@ def paired_t(differences: Sequence[float]) -> float | None:
     mean, sd = statistics.fmean(differences), statistics.stdev(differences)
     if sd == 0:
         return float(mean == 0)
+    from scipy.special import stdtr
+
     return float(2 * stdtr(n - 1, -abs(mean) / sd * math.sqrt(n)))
 
 

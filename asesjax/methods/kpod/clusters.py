@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from scipy.cluster.vq import kmeans2
 
 from asesjax.core.errors import UserError
 from asesjax.core.signals import check_stop
@@ -28,6 +27,8 @@ _STARTS = 5  # of k-means; the best result is taken
 
 def cluster(vectors: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     """Divide vectors [N, D] by k-means++; returns the cluster of each, int32 [N]."""
+    from scipy.cluster.vq import kmeans2  # slow to import, and only needed here
+
     vectors = np.asarray(vectors, np.float64)
     n_clusters = min(n_clusters, len(np.unique(vectors, axis=0)))
     random = np.random.default_rng(seed)
