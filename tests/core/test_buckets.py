@@ -206,7 +206,7 @@ def test_a_slow_store_changes_nothing_and_its_owner_is_seen_to_live(on, monkeypa
     """Each call takes longer than there are between signs of life; another process tries."""
     monkeypatch.setattr(mirror.Mirror, "_beat", _BEAT)
     monkeypatch.setattr(mirror.Mirror, "_publish_beside", _PUBLISH_BESIDE)
-    monkeypatch.setattr(mirror, "_DEAD", 2.0)
+    monkeypatch.setattr(mirror, "_DEAD", 5.0)
     job()
     wanted = results()
     fsspec.filesystem("memory").store.clear()
