@@ -74,8 +74,8 @@ def _status(argv: list[str]) -> int:
         status, text = EXIT_LOST if isinstance(error, Lost) else EXIT_USER_ERROR, str(error)
     except Preempted as stop:
         status, text = EXIT_PREEMPTED, str(stop)
-    except KeyboardInterrupt:
-        status, text = EXIT_STOPPED, "interrupted; the same command resumes from the last save"
+    except KeyboardInterrupt as stop:
+        status, text = EXIT_STOPPED, str(stop) or "interrupted; the same command resumes"
     except BrokenPipeError:
         return 1
     except OSError as error:

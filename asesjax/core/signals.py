@@ -39,13 +39,12 @@ def _handle(number: int, frame: Any) -> None:
 
 def stopped(message: str = "") -> BaseException:
     """Return the exception of the signal that came: KeyboardInterrupt, or Preempted for SIGTERM,
-    with a message.
+    with a message, in which "{signal}" stands for its name.
     """
+    message = message or "stopped by {signal}; what is finished is kept, the same command resumes"
     if _came == signal.SIGINT:
-        return KeyboardInterrupt()
-    return Preempted(
-        message or "stopped by SIGTERM; finished stages are kept, the same command resumes"
-    )
+        return KeyboardInterrupt(message.replace("{signal}", "Ctrl-C"))
+    return Preempted(message.replace("{signal}", "SIGTERM"))
 
 
 def must_stop() -> bool:

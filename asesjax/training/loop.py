@@ -186,11 +186,11 @@ def train(
         )  # fmt: skip
 
         def on_compile(what: str) -> None:
-            progress.show(step, what)
+            progress.show(step, f"{what} for step {step + 1}")
             watch.waits(step + 1, time.perf_counter(), what)
 
         step_fn.on_compile = on_compile
-        eval_fn.on_compile = lambda what: progress.show(step, what)
+        eval_fn.on_compile = lambda what: progress.show(step, f"{what} for the evaluation")
 
         def evaluate() -> None:
             meter.flush()
@@ -233,7 +233,7 @@ def train(
                     save()
                 saves.wait()
                 raise stopped(
-                    f"role {role} stopped by SIGTERM after step {step} of {n_steps}; saved, the "
+                    f"role {role} stopped by {{signal}} after step {step} of {n_steps}; saved, the "
                     "same command resumes"
                 )
             watch.waits(step + 1, time.perf_counter())

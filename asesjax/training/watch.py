@@ -43,6 +43,8 @@ class StepTimes:
     def began(self, step: int, metrics: jax.Array, now: float) -> None:
         """Note that a step was dispatched; ``metrics`` is ready when it is done."""
         self._batch = None
+        if not self._running:  # what was reported is what came before the step
+            self._reported = 0.0
         self._running.append((step, metrics, now))
 
     def look(self, now: float) -> list[str]:
@@ -59,17 +61,19 @@ class StepTimes:
                 lines.append(f"step {ended[0][0]} is done, after {total:.0f} s{self._usual()}")
             self._seconds.extend([total / len(ended)] * len(ended))
             self._done, self._reported = now, 0.0
+        usual = self._usual()
         if self._running:
             step, _, start = self._running[0]
             what, seconds = f"step {step} has been running for", now - max(self._done, start)
         elif (batch := self._batch) is not None:  # the loop may reset it meanwhile
             step, start, what = batch
             what, seconds = f"step {step} has been {what} for", now - start
+            usual = "" if "compiling" in what else usual
         else:
             return lines
         if seconds > max(self._limit(), 2 * self._reported):
             self._reported = seconds
-            lines.append(f"{what} {seconds:.0f} s{self._usual()}")
+            lines.append(f"{what} {seconds:.0f} s{usual}")
         return lines
 
     def _limit(self) -> float:

@@ -56,7 +56,7 @@ def test_files_and_totals_of_a_run(tiny, whole):
 def test_the_progress_says_what_is_compiled(tiny, tmp_path, capsys):
     loop._programs.cache_clear()
     tiny.run(tmp_path, until=1)
-    assert re.search(r"step 0/24: compiling \d+ x \d+\n", capsys.readouterr().err)
+    assert re.search(r"step 0/24: compiling \d+ x \d+ for step 1\n", capsys.readouterr().err)
 
 
 def test_training_in_parts_equals_training_at_once(tiny, whole, tmp_path):
