@@ -56,7 +56,14 @@ def file_source(name: str, files: Files, form: str, rows: Rows | None = None) ->
 
 def in_folder(names: dict[str, str]) -> Files:
     """Return ``files`` of ``file_source``: those of such names in the folder ``data.path``."""
-    return lambda settings: {split: Path(settings.path) / name for split, name in names.items()}
+
+    def files(settings: Any) -> dict[str, Path]:
+        if not settings.path:
+            listed = " and ".join(dict.fromkeys(names.values()))
+            raise UserError(f"data.path is empty; set it to the folder that holds {listed}")
+        return {split: Path(settings.path) / name for split, name in names.items()}
+
+    return files
 
 
 def get_reader(source: str) -> Reader:

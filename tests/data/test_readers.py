@@ -333,3 +333,9 @@ def test_strategyqa_steps_of_the_files(data_folder):
         if record.steps is not None:
             texts = [text for _, text in record.steps]
             assert " ".join(texts) in (record.rationale, f"{record.rationale} {record.answer}")
+
+
+@pytest.mark.parametrize("source", ["file", "csv", "gsm8k", "palm_svamp", "svamp", "coin_flip"])
+def test_an_empty_path_is_told(source):
+    with pytest.raises(UserError, match=r"^data\.path is empty; set"):
+        load_records(settings_of(source, ""), "train", 0)
