@@ -100,6 +100,8 @@ def segment(
     ask; with one the defaults are those of its run, without one the strategy is "rouge".
     ``language`` is "en" or "zh".
     """
+    if scorer is not None and not isinstance(scorer, LoadedRow):
+        raise UserError(f"scorer is {scorer!r}; give what asesjax.load returns")
     config = scorer.run.config if scorer else finish(base_config())
     if scorer is None:
         fields = {"strategy": BEST_WITHOUT_MODEL} | fields

@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asesjax.aot.topology import GIB, Chip
@@ -63,6 +64,8 @@ def main(args: argparse.Namespace) -> int:
     ways = {"train": choices.train_changes, "decode": choices.decode_changes}
     names = [args.only] if args.only else list(makers)
     try:
+        if args.json:
+            Path(args.json).parent.mkdir(parents=True, exist_ok=True)
         json_file = open(args.json, "x") if args.json else contextlib.nullcontext()
     except FileExistsError:
         raise UserError(

@@ -44,8 +44,9 @@ def prediction_row(
     if len(chains) > 1:
         row |= {"samples": len(chains), "votes": elected.votes, "tied": elected.tied}
     row["reference_answer"] = record.answer
+    given = bool(record.rationale) or not method.writes_rationales
     record = method.reference(record)
-    row["reference_chain"] = chain_text(record, config.data.answer_template)
+    row["reference_chain"] = chain_text(record, config.data.answer_template) if given else ""
     if record.gold:
         closing = answer_sentence(record, config.data.answer_template)
         gold: list[list[Any]] = [[segment.text, segment.label] for segment in record.gold]

@@ -27,7 +27,7 @@ from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.decode.options import CHOSEN
 from asesjax.evals.runner import check_question, decode_spec, encode_prefix
 from asesjax.jobs.memory import check_memory
-from asesjax.jobs.training import role_records, role_steps
+from asesjax.jobs.training import check_weights, role_records, role_steps
 from asesjax.methods.method import Method
 from asesjax.run import (
     LENGTHS,
@@ -57,7 +57,7 @@ def check_rows(run: Run, rows: Sequence[Method], dry: bool = False) -> None:
     and writes nothing.
     """
     vocab, chosen = load_saved(run / "vocab"), {}
-    run.say(f"  {len(rows)} rows, before any training:")
+    run.say(f"  {len(rows)} row{'s' * (len(rows) > 1)}, by what the data asks for:")
     learned = [record for split in ("train", "validation")
                for record in read_records(run / f"data/{split}.jsonl")]  # fmt: skip
     bare = next((record for record in learned if not record.rationale), None)
@@ -119,6 +119,7 @@ def _ways(run: Run, row: Method, split: str, vocab: Vocabulary) -> Ways:
     for own in by_record:
         for i, way in enumerate(ways):
             for role, examples in own[min(i, len(own) - 1)].items():
+                check_weights(examples)
                 way.setdefault(role, []).extend(examples)
     return ways
 
@@ -141,7 +142,7 @@ def _check_training(
                          if seen["validation"] else 0)  # fmt: skip
     sides = train.source_buckets, train.target_buckets
     lines, parts = [], train.parts
-    for role in dict.fromkeys(role for way in seen["train"] for role in way):
+    for role in dict.fromkeys((*row.roles, *(role for way in seen["train"] for role in way))):
         packed = train.packed_length if role in row.roles else 0
         shapes: tuple = ()
         for ways in seen.values():
@@ -209,13 +210,16 @@ def _check_decoding(run: Run, row: Method, vocab: Vocabulary) -> list[str]:
             f"train.keep_best={row.config.train.keep_best} decodes validation questions, and there "
             "are none; look at data.n_validation, or set train.keep_best=''"
         )
-    for one in [*read_corpus(run.workdir, "test", template), *curve]:
+    test = read_corpus(run.workdir, "test", template)
+    for one in [*test, *curve]:
         check_question(one.question.ids, f"record {one.record.id}", row.config)
+    long = sum(_chain_length(one, row, vocab) > limits.max_chain_tokens for one in test)
+    note = f"; {long} of the {len(test)} test chains are longer" if long else ""
     rounds = "" if limits.max_rounds == 1 else (
         f" in {limits.max_rounds} segments of at most {limits.max_segment_tokens}"
     )  # fmt: skip
     return [f"{row.name} decodes questions of at most {max(decode.question_buckets)} tokens, "
-            f"chains of at most {limits.max_chain_tokens}{rounds}"]  # fmt: skip
+            f"chains of at most {limits.max_chain_tokens}{rounds}{note}"]  # fmt: skip
 
 
 def _chain_length(one: EncodedRecord, row: Method, vocab: Vocabulary) -> int:

@@ -192,9 +192,26 @@ def role_examples(
     out: dict[str, list[Example]] = {role: [] for role in method.roles}
     for record in role_records(run, method, split, files):
         check_stop()
-        for role, examples in method.examples(record, vocab).items():
+        made = method.examples(record, vocab)
+        if unknown := made.keys() - out.keys():
+            raise UserError(
+                f"row {method.name} makes examples for role {', '.join(map(str, unknown))}, and "
+                f"its roles are {', '.join(method.roles)}; correct one or the other"
+            )
+        for role, examples in made.items():
+            check_weights(examples)
             out[role] += examples
     return out
+
+
+def check_weights(examples: Sequence[Example]) -> None:
+    """Raise UserError for an example, such as of a plug-in, without a weight for each target."""
+    for one in examples:
+        if len(one.weights) != len(one.targets):
+            raise UserError(
+                f"example {one.id} has {len(one.weights)} weights for {len(one.targets)} targets; "
+                "each target has one, the end mark too"
+            )
 
 
 def role_records(

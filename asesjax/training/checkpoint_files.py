@@ -79,6 +79,11 @@ def _files(place: Path, items: Sequence[str] = _ITEMS) -> list[str]:
             if path.is_file() and path.name != "commit_success.txt"]  # fmt: skip
 
 
+_AGAIN = (
+    "asesjax run trains it again once the record of its training, stages/train-*.json, is removed"
+)
+
+
 def find_whole(
     path: str | Path, step: int | None = None, say: Callable[[str], None] = print
 ) -> Path:
@@ -96,11 +101,11 @@ def find_whole(
             other = step_folder(place.parent, earlier)
             if not find_damage(other, OF_WEIGHTS):
                 say(f"warning: checkpoint {place} is damaged ({damage}); {other.name} before it is "
-                    "used; asesjax run trains it again")  # fmt: skip
+                    f"used; {_AGAIN}")  # fmt: skip
                 return other
     raise UserError(
-        f"checkpoint {place} is damaged ({damage}); put back what was written, give an earlier "
-        "one, or let asesjax run train it again"
+        f"checkpoint {place} is damaged ({damage}); put back what was written, or give an earlier "
+        f"one; {_AGAIN}"
     )
 
 

@@ -15,6 +15,7 @@ from asesjax.cli.main import main
 from asesjax.config import load_config
 from asesjax.core.errors import UserError
 from asesjax.core.stages import run_stages
+from asesjax.core.types import Example
 from asesjax.data.corpus import read_corpus
 from asesjax.data.vocab import load_saved
 from asesjax.evals.runner import decode_spec
@@ -235,6 +236,8 @@ def test_bounds_of_decoding_hold_the_longest_of_the_data_and_more(make):
                for d in own.values())  # fmt: skip
     assert 1.5 * answer <= own["answer_only"].max_chain_tokens < 3 * answer
     assert own["plain"].max_chain_tokens == 33
+    n = sum(len(one.chain.ids) > 33 for one in records[25:])
+    assert f"chains of at most 33; {n} of the 5 test chains are longer" in "".join(said) and n
     for name in ("usm", "dsm"):
         assert 1.5 * chain <= own[name].max_chain_tokens < 1.5 * chain + 8
         assert own[name].max_segment_tokens < own[name].max_chain_tokens
@@ -275,3 +278,19 @@ def test_a_stage_that_failed_leaves_nothing_that_asks_for_redo(make, name):
     ran = []
     run_stages([stage(2, lambda: ran.append(name))], run.workdir)
     assert ran == [name] and not any((run / output).exists() for output in found.outputs)
+
+
+@pytest.mark.parametrize(
+    "roles, n_weights, told",
+    [(["mian"], 3, "nothing in the training rationales is for role main"),
+     (["main", "mian"], 3, "makes examples for role mian, and its roles are main"),
+     (["main"], 2, "example e has 2 weights for 3 targets")],
+)  # fmt: skip
+def test_examples_of_a_plug_in_are_checked(make, monkeypatch, roles, n_weights, told):
+    run = make("methods=direct")
+    ids = np.array([2, 3, 1], np.int32)
+    one = Example("e", ids, ids, np.ones(n_weights, np.float32))
+    direct = type(make_method("direct", run.config))
+    monkeypatch.setattr(direct, "examples", lambda self, record, vocab: dict.fromkeys(roles, [one]))
+    with pytest.raises(UserError, match=told):
+        execute(run, ("train-direct",))
