@@ -7,9 +7,12 @@ text is (evaluate.metric=exact); BLEU and ROUGE say how near it comes. About 5 m
 """
 
 from asesjax.config import base_config
+from asesjax.core.errors import UserError
 
 
 def get_config(arg: str = ""):
+    if arg:
+        raise UserError(f"configs/reports.py takes no argument, got {arg!r}")
     c = base_config()
     c.methods = ("direct", "dsm", "usm")
     c.data.source = "synthetic_reports"

@@ -4,12 +4,12 @@ asesjax run --config configs/smoke.py --workdir runs/smoke
 """
 
 from asesjax.config import base_config
-from asesjax.core.errors import unknown
+from asesjax.core.errors import UserError
 
 
 def get_config(arg: str = ""):
     if arg:
-        raise unknown("argument of configs/smoke.py", arg, ())
+        raise UserError(f"configs/smoke.py takes no argument, got {arg!r}")
     c = base_config()
     c.name = "smoke"
     d = c.data

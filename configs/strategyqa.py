@@ -6,9 +6,12 @@ DIR holds train.json and dev.json. A small model from scratch: it shows that eve
 """
 
 from asesjax.config import base_config
+from asesjax.core.errors import UserError
 
 
 def get_config(arg: str = ""):
+    if arg:
+        raise UserError(f"configs/strategyqa.py takes no argument, got {arg!r}")
     c = base_config()
     c.data.source = "strategyqa"
     c.data.n_train = c.data.n_validation = c.data.n_test = 0

@@ -17,6 +17,7 @@ VARIANTS = load_file(Path(__file__).parents[1] / "kpod.py").VARIANTS
 
 
 def get_config(arg: str = ""):
+    common.first_word(arg, ("",), __file__)  # nothing, or tiny
     c = common.student_config(arg)
     c.data.n_train, c.data.n_fillers = 400, 2
     c.pretrain.data.n_fillers = 1

@@ -15,6 +15,7 @@ common = load_file(Path(__file__).with_name("common.py"))
 
 
 def get_config(arg: str = ""):
+    common.first_word(arg, ("",), __file__)  # nothing, or tiny
     c = common.student_config(arg)
     c.methods = ("start", "direct", "usm", "dsm")
     c.data.n_train = 800

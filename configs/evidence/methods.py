@@ -17,6 +17,7 @@ METHODS = load_file(Path(__file__).parents[1] / "compare.py").METHODS
 
 
 def get_config(arg: str = ""):
+    common.first_word(arg, ("",), __file__)  # nothing, or tiny
     c = common.student_config(arg)
     c.methods = ("start", *METHODS)
     c.data.n_train, c.data.max_steps = 400, 3

@@ -16,7 +16,7 @@ CONFIGS = [path for path in sorted((ROOT / "configs").rglob("*.py")) if path.ste
 ARGUMENTS = {
     "answer_only": ["", "gsm8k"],
     "baselines": ["", "gsm8k"],
-    "chunks": ["0", "2", "6,tiny"],
+    "evidence/chunks": ["0", "2", "6,tiny"],
     "compare": ["", "tiny"],
     "gsm8k": ["", "tiny", "code", "tiny,code"],
     "kpod": ["", "start", "gsm8k", "ases"],
@@ -25,12 +25,13 @@ ARGUMENTS = {
     "tpu": ["", "t5-xl", "t5-xxl"],
     "quickstart": ["", "epochs"],
     "cpet": ["", "tiny"],
-    "data_efficiency": ["", "controls", "epochs", "tiny"],
-    "segmentation": ["", "beta", "gamma", "tiny"],
+    "evidence/data_efficiency": ["", "controls", "epochs", "tiny"],
+    "evidence/segmentation": ["", "beta", "gamma", "tiny"],
     "svamp": ["", "equations"],
     "symbolic": ["", "coin_flip", "date_understanding", "tracking_shuffled_objects"],
 }
-CASES = [(p, a) for p in CONFIGS for a in ARGUMENTS.get(p.stem, [""])]
+NAMES = {path: path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in CONFIGS}
+CASES = [(path, argument) for path in CONFIGS for argument in ARGUMENTS.get(NAMES[path], [""])]
 
 
 @pytest.mark.parametrize("path, argument", CASES, ids=lambda x: getattr(x, "stem", x))
@@ -38,13 +39,21 @@ def test_every_config_builds(path, argument, tmp_path):
     config = load_config(f"{path}:{argument}" if argument else str(path), {"seeds": ""})
     names = [stage.name for stage in make_stages(Run(config, tmp_path))]
     assert names[0] == "data" and names[-1] == "report"
-    own = path.relative_to(ROOT), path.relative_to(ROOT / "configs").with_suffix("")
+    own = path.relative_to(ROOT), NAMES[path]
     assert any(f"asesjax run --config {name}" in path.read_text() for name in own)
 
 
 def test_unknown_arguments_are_explained():
     with pytest.raises(UserError, match="did you mean 'tiny'"):
         load_config(f"{ROOT / 'configs/gsm8k.py'}:tinny")
+    with pytest.raises(UserError, match="^configs/smoke.py takes no argument, got 'foo'"):
+        load_config("smoke:foo")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=NAMES.get)
+def test_no_argument_is_dropped(path):
+    with pytest.raises(UserError, match="argument|data.source|checkpoint in .*foo"):
+        load_config(f"{path}:foo")
 
 
 def test_reports_go_through_every_stage(tmp_path):
