@@ -223,7 +223,8 @@ def varied_rows(groups: Sequence[Sequence[Path]]) -> tuple[list[str], list[dict[
         values = {name: own.get(name) for name in fields}
         first = {row["method"]: row for row in read_json(group[0] / "report.json")["rows"]}
         for row in compare_runs(group)["rows"]:
-            row["interval"] = row["interval"] or first[row["method"]]["accuracy_interval"]
+            if len(group) == 1:
+                row["interval"] = first[row["method"]]["accuracy_interval"]
             run = group[0] if len(group) == 1 else group[0].parent
             rows.append(values | row | {"run": str(run), "seeds": len(group)})
     return fields, rows

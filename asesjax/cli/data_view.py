@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from asesjax.core.errors import UserError, harmless
+from asesjax.core.errors import UserError, counted, harmless
 from asesjax.core.files import check_output, read_json, write_json, write_text
 from asesjax.core.types import LABELS, Example
 from asesjax.data.batching import token_counts
@@ -41,9 +41,9 @@ def show_data(run: Run, args: argparse.Namespace) -> None:
     counts, audit = read_json(run / "data/counts.json"), read_json(run / "data/audit.json", list)
     reasons = dict(Counter(counts["skipped"].values()).most_common())
     for split in SPLITS:
-        print(f"{split}: {counts['records'][split]} records")
+        print(f"{split}: {counted(counts['records'][split], 'record')}")
     for reason, n in reasons.items():
-        print(harmless(f"skipped {n} rows: {reason}"))
+        print(harmless(f"skipped {counted(n, 'row')}: {reason}"))
     vocab = load_saved(run / "vocab")
     print(f"vocabulary: {vocab.size} ids")
     for row in audit:

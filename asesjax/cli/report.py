@@ -6,6 +6,8 @@ folder of several seeds, or of a sweep, stands for all its runs.
 """
 
 import argparse
+from collections import Counter
+from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,13 +32,18 @@ def main(args: argparse.Namespace) -> None:
     if len(args.workdir) == 1:
         (workdir,) = args.workdir
         if args.output:
-            raise UserError("--output needs several workdirs; one has report.md in it")
+            several = one_by_one(args.workdir) != [Path(workdir)]
+            made = "sweep.md" if swept(workdir) else "compare.md" if several else "report.md"
+            raise UserError(f"--output needs several workdirs; the table of one is {made} in it")
         if swept(workdir):
             return execute_sweep(args.config, workdir, args.overrides, redo=args.redo)
         return execute_seeds(open_run(args.config, workdir, args.overrides), redo=args.redo)
     if args.overrides or args.config or args.redo:
         raise UserError("--config, --config.field=value and --redo need a single --workdir")
     workdirs = one_by_one(args.workdir)
+    for folder, n in Counter(folder.resolve() for folder in workdirs).items():
+        if n > 1:
+            raise UserError(f"--workdir names {folder} {n} times; name every run once")
     for folder in workdirs:
         if not (folder / "report.json").is_file():
             raise UserError(f"{folder} holds no report; finish it by asesjax run, or leave it out")

@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from asesjax.core.errors import UserError, harmless
+from asesjax.core.errors import UserError, counted, harmless
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +80,8 @@ def _segment_file(args: argparse.Namespace) -> Path:
     n_pieces = sum(len(row.pieces) for row in rows)
     labels = [row.labels for row in rows]
     share = balance(labels)["as_share"]
-    print(f"{args.output}: {len(rows)} rationales, {n_pieces} pieces, {share:.1%} of them AS")
+    print(f"{args.output}: {counted(len(rows), 'rationale')}, {counted(n_pieces, 'piece')}, "
+          f"{share:.1%} of them AS")  # fmt: skip
     if wrong := lopsided([row.scores or () for row in rows], labels, score.threshold):
         print(f"warning: {wrong}", file=sys.stderr)
     return Path(args.output)
@@ -99,6 +100,7 @@ def _show(path: Path, n: int, page: str | None) -> None:
         print(harmless(f"\n{name}"))
         print(segments_text(segments, sys.stdout.isatty()))
     if page:
-        title = f"{len(rows)} chains, labelled by {rows[0].strategy}" if rows else str(path)
+        n = counted(len(rows), "chain")
+        title = f"{n}, labelled by {rows[0].strategy}" if rows else str(path)
         write_text(page, segments_page(title, chains))
-        print(f"{page}: {len(rows)} chains")
+        print(f"{page}: {n}")

@@ -42,6 +42,15 @@ def harmless(text: str) -> str:
     return _HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def counted(n: int, what: str) -> str:
+    """Return a number of things, in the plural where it is not one.
+
+    >>> counted(1, "test question"), counted(0, "row")
+    ('1 test question', '0 rows')
+    """
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
 def nearest(got: str, names: Iterable[str]) -> str:
     """Ask whether a wrong name was meant to be one of the nearest; empty if none is near."""
     near = difflib.get_close_matches(got, names, n=3, cutoff=0.5)

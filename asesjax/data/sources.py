@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from asesjax.core.buckets import is_address, local
-from asesjax.core.errors import UserError, unknown
+from asesjax.core.errors import UserError, counted, unknown
 from asesjax.core.files import read_jsonl, write_jsonl
 from asesjax.core.signals import check_stop
 from asesjax.core.types import FILLER, LABELS, Record, Segment
@@ -78,7 +78,7 @@ def load_records(
     rows = [row for row in rows if _split_of(row[1], settings.split_by, shares, rest) == split]
     if not rows:
         raise UserError(
-            f"{files[part]} has no {split} records among its {n_rows} good rows; "
+            f"{files[part]} has no {split} records among its {counted(n_rows, 'good row')}; "
             + (f"raise data.{split}_share" if split in shares else "name another file: data.path")
         )
     records = [record for _, record, _ in rows]

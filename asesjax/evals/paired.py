@@ -16,11 +16,11 @@ from asesjax.core.errors import UserError
 
 
 class Mean(NamedTuple):
-    """A mean over seeds; the last two are None for a single value."""
+    """A mean over seeds; what says nothing is None."""
 
     mean: float
-    sd: float | None  # sample standard deviation
-    interval: tuple[float, float] | None  # 95 %, of the mean
+    sd: float | None  # sample standard deviation; None for a single value
+    interval: tuple[float, float] | None  # 95 %, of the mean; None where values do not differ
 
 
 def mean_interval(values: Sequence[float]) -> Mean:
@@ -33,9 +33,11 @@ def mean_interval(values: Sequence[float]) -> Mean:
     n, mean = len(values), statistics.fmean(values)
     if n == 1:
         return Mean(mean, None, None)
+    sd = statistics.stdev(values)
+    if sd == 0:
+        return Mean(mean, sd, None)
     from scipy.special import stdtrit  # slow to import, and only needed here
 
-    sd = statistics.stdev(values)
     half = float(stdtrit(n - 1, 0.975)) * sd / math.sqrt(n)
     return Mean(mean, sd, (mean - half, mean + half))
 
@@ -92,7 +94,7 @@ class Versus(NamedTuple):
     """One method against another."""
 
     difference: float  # of the accuracies, mean over seeds
-    interval: tuple[float, float] | None  # its 95 % interval over seeds; None for a single seed
+    interval: tuple[float, float] | None  # its 95 % interval over seeds, as in ``Mean``
     p_seeds: float | None  # of the paired t test over seeds; None for a single seed
     p_questions: float  # of the sign-flip test over questions
     better: int  # pairs of seed and question that only this method answers right

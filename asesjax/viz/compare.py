@@ -11,7 +11,7 @@ def comparison_text(group: dict[str, Any]) -> str:
     questions = sorted(set(group["questions"]))
     lines = [
         f"{group['name']}: seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}; "
-        f"{' or '.join(map(str, questions))} test questions each",
+        f"{' or '.join(map(str, questions))} test question{'s' * (questions != [1])} each",
         f"matched: {group['budget']}",
         "",
         _means(group),
@@ -21,9 +21,9 @@ def comparison_text(group: dict[str, Any]) -> str:
         remark = (
             "Accuracy is the mean over seeds; its 95 % interval is Student's t with "
             f"{len(seeds) - 1} degree{'s' * (len(seeds) > 2)} of freedom over them, and a seed "
-            "changes initialisation, batch order and generated data. Chain right, BLEU, steps and "
-            "training tokens (each method's own, and those trained on before it for what it needs) "
-            "are means, too."
+            "changes initialisation, batch order and, where data is generated, that. Chain right, "
+            "BLEU, steps and training tokens (each method's own, and those trained on before it "
+            "for what it needs) are means, too."
         )
     lines += ["", remark]
     if any(row["versus"] for row in group["rows"]):

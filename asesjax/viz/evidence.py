@@ -23,9 +23,11 @@ def table(results: Mapping[str, Any]) -> str:
     columns += ["against", "difference", "p over seeds", "Holm"] if compared else []
     lines = [columns, ["---"] * len(columns)]
     for row in results["rows"]:
-        # Of a t interval over seeds, which knows no ends of a share.
-        ends = [f"{min(max(100 * end, 0), 100):.1f}" for end in row["interval"] or ()]
-        line = [f"`{row['method']}`", f"{100 * row['mean']:.1f}", " to ".join(ends) or "one seed"]
+        low, high = row["interval"] or (0, 0)
+        # Of a t interval over seeds, which knows no ends of a share; without width it says nothing.
+        ends = [f"{min(max(100 * end, 0), 100):.1f}" for end in (low, high) if low < high]
+        none = "one seed" if row["sd"] is None else "-"
+        line = [f"`{row['method']}`", f"{100 * row['mean']:.1f}", " to ".join(ends) or none]
         of = [row.get("bleu"), row.get("rouge_l")] if texts else [row.get("chain_accuracy")]
         line += ["" if one is None else f"{one if texts else 100 * one:.1f}" for one in of]
         if compared and (versus := row["versus"]):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from asesjax.core.errors import counted
 from asesjax.core.files import write_json, write_text
 from asesjax.viz.curves import error_kinds, learning_curves, loss_curves
 from asesjax.viz.page import report_page
@@ -35,7 +36,7 @@ def write_report(
             row["columns"] = row.get("columns", {}) | part.columns.get(row["method"], {})
     report = report | {"figures": [str(path.relative_to(workdir)) for path in figures]}
     head = [
-        f"{report['name']}: {rows[0]['questions']} test questions, one run with seed "
+        f"{report['name']}: {counted(rows[0]['questions'], 'test question')}, one run with seed "
         f"{report['seed']}",
         f"matched: {report['budget']}",
     ]
@@ -65,6 +66,7 @@ def _before(rows: Sequence[dict[str, Any]]) -> list[str]:
         if parts:
             of_rows.setdefault(", ".join(parts), []).append(row["method"])
     return [
-        f"Besides its own training, {', '.join(names)} needed: {parts}."
+        f"Besides {'its' if len(names) == 1 else 'their'} own training, {' and '.join(names)} "
+        f"needed: {parts}."
         for parts, names in of_rows.items()
     ]

@@ -60,7 +60,7 @@ def varied_csv(fields: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
     writer = csv.DictWriter(out, [*fields, *_CSV], extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        low, high = row["interval"]
+        low, high = row["interval"] or ("", "")
         values = {name: _value(row[name]) for name in fields}
         writer.writerow(row | {"low": low, "high": high} | values)
     return out.getvalue()
@@ -97,7 +97,8 @@ def accuracy_against(
         lines.setdefault((row["method"], others), {})[x] = row
     drawn: dict[tuple, str] = {}
     for (method, others), points in lines.items():
-        means = tuple((x, points[x]["mean"], *points[x]["interval"]) for x in sorted(points))
+        means = tuple((x, mean := points[x]["mean"], *(points[x]["interval"] or (mean, mean)))
+                      for x in sorted(points))  # fmt: skip
         same = (method, means) in drawn
         drawn[method, means] = method if same or not others else f"{method}, {others}"
     of_line, ylabel = colours(drawn.values()), "accuracy, % (bar: 95 % interval)"

@@ -49,7 +49,7 @@ def test_data_of_a_configuration(command, tmp_path, capsys):
     # The wrong chain is left out, or asked about where the hash has put it into the test split.
     assert sum(counts.values()) + sum(summary["skipped"].values()) == 62
     assert f"train: {counts['train']} records" in out
-    assert "skipped 1 rows: field 'question' is missing; the row has 'id'" in out
+    assert "skipped 1 row: field 'question' is missing; the row has 'id'" in out
     assert "no scorer has been trained for entropy: segments by location" in out
     assert summary["strategy"] == "location"
     for role in ("direct/main", "dsm/es", "dsm/as", "usm/main"):

@@ -205,7 +205,7 @@ def test_palm_bad_rows(tmp_path):
     with pytest.raises(UserError, match=":1: the teacher's chain is an answer without reasoning"):
         load_records(data, "train", 0)
     palm(tmp_path, "svamp", [{"input": "q", "label": "6"}], ["So 6.", "So 7."])
-    with pytest.raises(UserError, match=r"has 1 questions, and palm_train_CoT_\*.json beside it 2"):
+    with pytest.raises(UserError, match=r"has 1 question, and palm_train_CoT_\*.json beside it 2"):
         load_records(data, "train", 0)
 
 

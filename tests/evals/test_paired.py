@@ -32,7 +32,7 @@ def test_intervals_are_scipys(values):
         theirs = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
         assert found.interval == pytest.approx(theirs, abs=1e-9)
     else:
-        assert found.interval == (found.mean, found.mean)
+        assert found.interval is None
 
 
 def test_a_single_seed_claims_nothing():

@@ -66,7 +66,8 @@ def test_comparison_is_of_the_predictions(finished):
     for name, row in rows.items():
         rights = [predictions(finished, seed, name) for seed in (0, 1)]
         assert row["accuracies"] == [np.mean(own) for own in rights]
-        assert (row["mean"], row["sd"], tuple(row["interval"])) == mean_interval(row["accuracies"])
+        interval = row["interval"] and tuple(row["interval"])
+        assert (row["mean"], row["sd"], interval) == mean_interval(row["accuracies"])
         files = [finished / f"seed-{seed}/roles/{name}/main/result.json" for seed in (0, 1)]
         assert row["train_tokens"] == np.mean([read_json(path)["tokens"] for path in files])
         if name != "direct":
@@ -160,6 +161,8 @@ def test_report_groups_runs_by_their_seed(finished, capsys, tmp_path):
     ]  # fmt: skip
     assert main(["report", "--workdir", str(finished)]) == 0
     assert text in capsys.readouterr().out
+    assert main(["report", "--workdir", str(finished), "--output", str(tmp_path)]) == 2
+    assert "several workdirs; the table of one is compare.md in it" in capsys.readouterr().err
 
 
 def test_seeds_may_be_added(finished, tmp_path):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from asesjax.core.errors import UserError
+from asesjax.core.errors import UserError, counted
 from asesjax.core.types import Record
 from asesjax.data.readers.arithmetic import number_text, work_out
 from asesjax.data.registry import file_source, in_folder
@@ -110,8 +110,8 @@ def _palm_rows(settings, file: Path, split: str) -> Iterator[tuple[int, Row | Ba
     rows = list(read_rows(file, "jsonl"))
     if len(rows) != len(chains):
         raise UserError(
-            f"{file} has {len(rows)} questions, and palm_{split}_CoT_*.json beside it "
-            f"{len(chains)} chains; as many are needed"
+            f"{file} has {counted(len(rows), 'question')}, and palm_{split}_CoT_*.json beside it "
+            f"{counted(len(chains), 'chain')}; as many are needed"
         )
     for (number, row), chain in zip(rows, chains, strict=True):
         yield number, row if isinstance(row, BadRow) else {**row, "chain": chain}
