@@ -51,6 +51,7 @@ from asesjax.run import (
 from asesjax.seeds import execute_seeds
 from asesjax.segmentation.label import merge_segments
 from asesjax.segmentation.score import BEST_WITHOUT_MODEL
+from asesjax.training.checkpoint_files import steps
 
 
 def train(
@@ -278,7 +279,7 @@ def row_run(run: Run, row: str, changes: Mapping[str, Any]) -> Run:
     if own:
         config = config.changed(own)
     method = make_method(row, config)
-    if not all((role_folder(run, row, role) / "checkpoints").is_dir() for role in method.roles):
+    if not all(steps(role_folder(run, row, role) / "checkpoints") for role in method.roles):
         raise UserError(
             f"{row} is not trained yet in {run.workdir}: asesjax run --workdir {run.workdir} does"
         )

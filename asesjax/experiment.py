@@ -43,7 +43,7 @@ from asesjax.core.stages import Stage, builds_on, check_stages, in_order, run_st
 from asesjax.core.trackers import check_trackers
 from asesjax.evals.runner import check_decode
 from asesjax.jobs.curve import FOLDER, check_selection, measure_reads
-from asesjax.jobs.data import prepare_data
+from asesjax.jobs.data import content_read, prepare_data
 from asesjax.jobs.decoding import decode_method, make_report
 from asesjax.jobs.lengths import check_rows
 from asesjax.jobs.training import train_method, whole_roles
@@ -283,7 +283,7 @@ def _pretraining(run: Run, row: Method) -> list[Stage]:
 
 
 def _data_stage(run: Run) -> Stage:
-    fields = reads(run.config, "seed", "data", "vocab")
+    fields = reads(run.config, "seed", "data", "vocab") | content_read(run)
     if (student := student_run(run)) is not None:  # whose vocabulary it takes
         fields["pretrain"] = student.workdir.name
     if run.config.data.only_right_chains:

@@ -26,8 +26,7 @@ def converse(run: Run, name: str, question: str | None = None) -> None:
         vocab = row.trained.vocab
         for doubt in doubts(run, vocab, [question], [vocab.encode(question)]):
             print(f"warning: {harmless(doubt)}", file=sys.stderr)
-        if found.segments:
-            print(segments_text(found.segments, sys.stdout.isatty()))
+        print(segments_text(found.segments, sys.stdout.isatty()) or "(nothing)")
         remarks = [] if found.finish_reason == "end" else [f"ended by {found.finish_reason}"]
         samples = run.config.decode.samples
         if samples > 1:

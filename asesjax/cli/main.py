@@ -111,7 +111,8 @@ def _dispatch(argv: list[str]) -> int:
         print(__version__)
         return 0
     for i, argument in enumerate(argv):
-        check_text(argument, f"argument {i + 1}, {argument[:40]!r},")
+        name = f" of {argv[i - 1]}" if argv[i - 1].startswith("--") else ""
+        check_text(argument, f"argument {i + 1}{name}, {argument[:40]!r},")
     verb = argv[0]
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)

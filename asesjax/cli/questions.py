@@ -52,6 +52,7 @@ def read_questions(
     """
     sha256 = hashlib.sha256()
     records, lines, budgets, prefixes = [], [], [], []
+    places: dict[str, str] = {}  # of the rows, by id
     for file, number, row in _rows_of(Path(path), sha256):
         where = place(file, number)
         try:
@@ -61,6 +62,11 @@ def read_questions(
             records.append(_question(row, name, file, number, config.data))
         except BadRow as error:
             raise UserError(f"{where}: {error}") from None
+        if (other := places.setdefault(records[-1].id, where)) != where:
+            raise UserError(
+                f"{where}: its id {records[-1].id!r} is that of {other}, where a row without an id "
+                "is called by its line; give each an id of its own, or none"
+            )
         lines.append(where)
         budgets.append({name: _budget(row, name, where, config) for name in BUDGETS})
         prefixes.append(_prefix(row, where, config))

@@ -272,6 +272,8 @@ def locked(folder: str | Path, wait: bool = False) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / ".lock", "a+")
+    except FileExistsError:
+        raise UserError(f"workdir {folder} is a file; give a folder") from None
     except OSError as error:
         raise UserError(f"cannot write to workdir {folder}: {error.strerror}") from None
     with file:

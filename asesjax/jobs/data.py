@@ -1,16 +1,21 @@
 """Records of every split, the vocabulary, and the records in ids."""
 
+import contextlib
+import hashlib
 from collections import Counter
+from pathlib import Path
 
-from asesjax.core.buckets import local
+from asesjax.core.buckets import is_address, local
 from asesjax.core.errors import UserError
-from asesjax.core.files import write_json
+from asesjax.core.files import read_record, write_json
 from asesjax.core.signals import check_stop
 from asesjax.core.types import Record
 from asesjax.data.corpus import encode_record, write_corpus
 from asesjax.data.examples import chain_text
+from asesjax.data.folders import folder_files
 from asesjax.data.hf_tokenizer import read_hf_vocabulary
-from asesjax.data.options import VocabOptions
+from asesjax.data.options import DataOptions, VocabOptions
+from asesjax.data.registry import SOURCES, Reader
 from asesjax.data.sources import SPLITS, load_records, write_records
 from asesjax.data.summary import audit, unknown_share
 from asesjax.data.symbols import ALPHABET
@@ -60,6 +65,44 @@ def prepare_data(run: Run) -> None:
     vocab.save(run / "vocab")
 
 
+def content_read(run: Run) -> dict[str, str]:
+    """Return a field of the data stage that changes with the files at ``data.path``. Without them,
+    or where none is newer than what was read, it is that of the stage's record.
+    """
+    name, record, read_at = "content of data.path", {}, 0
+    with contextlib.suppress(UserError, FileNotFoundError):
+        path = run / "stages/data.json"
+        record, read_at = read_record(path)["fields"], path.stat().st_mtime_ns
+    known = {key: value for key, value in record.items() if key == name}
+    files = _files_read(run.config.data)
+    if not files or record and not known:  # made by a version that did not look
+        return known
+    facts = [(file, file.stat()) for file in files]
+    size = f"{sum(found.st_size for _, found in facts):,} bytes, "
+    if known.get(name, "").startswith(size) and all(f.st_mtime_ns <= read_at for _, f in facts):
+        return known
+    total = hashlib.sha256()
+    for file in files:
+        check_stop()
+        with file.open("rb") as opened:
+            total.update(hashlib.file_digest(opened, "sha256").digest())
+    return {name: f"{size}SHA-256 {total.hexdigest()[:16]}"}
+
+
+def _files_read(data: DataOptions) -> list[Path]:
+    """Return the files of this machine that a data set is read from, in order."""
+    reader, path = SOURCES.get(data.source), data.path
+    if not isinstance(reader, Reader) or is_address(path) or not path:
+        return []
+    with contextlib.suppress(UserError, OSError):
+        if "{split}" in path or Path(path).exists():
+            places = set(reader.files(data).values())
+            return sorted(file for place in places for file in (
+                sum(folder_files(place).values(), []) if place.is_dir() else [place]
+            ) if file.is_file())  # fmt: skip
+    return []
+
+
 def _load(run: Run) -> dict[str, list[Record]]:
     config, out = run.config, {}
     skipped: dict[str, str] = {}  # place -> reason; splits of one file report the same rows
@@ -88,7 +131,12 @@ def _check_answers(run: Run, records: list[Record]) -> None:
     for record in records:
         check_stop()
         chain = chain_text(record, data.answer_template)
-        if not is_correct(chain, record.answer, *how, chain):
+        try:
+            right = is_correct(chain, record.answer, *how, chain)
+        except UserError as error:
+            where = f"record {record.id} ({record.question[:60]!r})"
+            raise UserError(f"{where}: {error}") from None
+        if not right:
             misread.append((record, chain))
     if not misread:
         return

@@ -70,7 +70,8 @@ def test_bash_completes_verbs_fields_and_choices(capsys):
         (["run", "--workdir", "w" * 300], "File name too long"),
         (["run", "--workdir", "w", "--config", "c" * 300 + ".py"], "File name too long"),
         (["evaluate", "--predictions", "p" * 300], "File name too long"),
-        (["generate", "--workdir", "w", "--method", "m\udcff"], "argument 5, 'm\\udcff', is not"),
+        (["generate", "--workdir", "w", "--method", "m\udcff"],
+         "argument 5 of --method, 'm\\udcff', is not"),
         (["r" * 5000], "unknown verb"),
     ],
 )

@@ -1,11 +1,14 @@
 """Questions of files: their bounds, pipes, and what is unlike the training questions."""
 
+import json
 import os
 
 import numpy as np
+import pytest
 
 from asesjax.cli.questions import doubts, read_questions
 from asesjax.config import base_config, finish
+from asesjax.core.errors import UserError
 from asesjax.core.files import write_array
 from asesjax.data.vocab import ByteVocabulary
 from asesjax.data.vocab_training import train_vocabulary
@@ -55,3 +58,11 @@ def test_questions_unlike_those_of_training_are_warned_of(tmp_path):
     (_, longer) = doubts(run, vocab, texts, ids)
     n = len(ids[2])
     assert f"1 of 3 questions are longer than any trained on, up to {n} tokens instead" in longer
+
+
+@pytest.mark.parametrize("rows", [[{"id": "a"}, {"id": "a"}], [{"id": "2"}, {}]])
+def test_questions_of_one_id_are_refused(tmp_path, rows):
+    path = tmp_path / "q.jsonl"
+    path.write_text("".join(json.dumps(row | {"question": "1 2"}) + "\n" for row in rows))
+    with pytest.raises(UserError, match=f"{path}:2: its id .* is that of {path}:1"):
+        read_questions(path, CONFIG, make_method("direct", CONFIG), ByteVocabulary(4))

@@ -98,3 +98,20 @@ def test_chinese_reports_go_through_every_stage(data_folder, tmp_path):
             for text in (record.question, record.rationale):
                 assert vocab.decode(vocab.encode(text)) == " ".join(text.split())
     assert all(row["unknown"] == 0 for row in read_json(tmp_path / "data/audit.json", list))
+
+
+def test_a_data_file_that_has_changed_is_told(tmp_path):
+    fields = write(tmp_path, str)
+    path, config = tmp_path / "rows.json", str(ROOT / "configs/smoke.py")
+    run = Run(load_config(config, fields), tmp_path / "run", lambda line: None)
+    execute(run, ("data",))
+    content = path.read_text()
+    path.write_text(content)  # the same again
+    execute(run, ("data",))
+    path.write_text(content.replace("dogs", "cats"))
+    with pytest.raises(UserError, match=r"stage data: content of data.path: .*SHA-256"):
+        execute(run, ("data",))
+    execute(run, ("data",), redo=True)
+    assert "cats" in (run / "data/train.jsonl").read_text()
+    path.unlink()  # what was read is kept
+    execute(run, ("data",))
