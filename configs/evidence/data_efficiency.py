@@ -1,6 +1,8 @@
-"""Accuracy against the number of training problems: AS-ES beside direct, from one student.
+r"""Accuracy against the number of training problems: AS-ES beside direct, from one student.
 
     asesjax run --config configs/evidence/data_efficiency.py --workdir runs/evidence/data_efficiency
+    asesjax run --config configs/evidence/data_efficiency.py --config.methods=dsm_800 \
+        --config.train.tokens=4000000 --workdir runs/evidence/dsm_4m
 
 Five seeds, each with a student, problems and test questions of its own, and every row from the same
 student. Arguments, each a run of its own:
