@@ -301,7 +301,7 @@ def _text(text: str, what: str) -> str:
     try:
         return checked_text(text, what)
     except BadRow as error:
-        raise UserError(f"{what} is no plain text: {error}") from None
+        raise UserError(str(error).replace(f"field {what!r}", what)) from None
 
 
 def _records(questions: str | Sequence[str | Record]) -> list[Record]:
@@ -319,7 +319,7 @@ def _segments(chain: str | Sequence[str | Segment], number: int) -> tuple[Segmen
     parts = [chain] if isinstance(chain, str | Segment) else chain
     out = tuple(part if isinstance(part, Segment) else Segment(part) for part in parts)
     for part in out:
-        _text(part.text, f"chain {number}, or a segment of it,")
+        _text(part.text, f"chain {number}")
     if not out:
         raise UserError(f"chain {number} has no segments")
     return out

@@ -22,7 +22,7 @@ from typing import IO, Any
 import jax
 
 from asesjax.cli.questions import doubts, read_questions
-from asesjax.core.errors import UserError
+from asesjax.core.errors import UserError, counted
 from asesjax.core.files import read_json, write_json
 from asesjax.core.options import fingerprint, reads
 from asesjax.core.processes import from_first, is_first
@@ -266,7 +266,7 @@ def _changes(name: str, old: Any, new: Any) -> str:
 def _summary(reasons: list[str]) -> str:
     count = Counter(reasons)
     cut = ", ".join(f"{n} {reason}" for reason, n in count.items() if reason != "end")
-    text = f"{len(reasons)} answers, {count['end']} of them brought to an end"
+    text = f"{counted(len(reasons), 'answer')}, {count['end']} of them brought to an end"
     text += f" (others: {cut})" if cut else ""
     if "nonfinite" in count:
         text += ("; where the reason is nonfinite, the model's output was not finite: its "

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import sys
 import threading
@@ -35,6 +36,9 @@ class Store:
                 f"{url} cannot be opened: {str(error).strip() or type(error).__name__}; gs:// and "
                 "s3:// need pip install 'asesjax[buckets]'"
             ) from None
+        # What it logs, tracebacks included, is said in one line here.
+        package = type(self._fs).__module__.partition(".")[0]
+        logging.getLogger(package).setLevel(logging.CRITICAL)
         self.url, self._root = url, root.rstrip("/")
         self.alone = ""  # the name of the object where the address is that of one alone
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from asesjax.core.errors import UserError
+from asesjax.core.errors import UserError, counted
 from asesjax.core.files import checksum, read_json, read_jsonl, write_json, write_jsonl
 from asesjax.core.options import Config
 from asesjax.core.processes import all_gather, from_first, is_first
@@ -80,8 +80,8 @@ def decode_curve(run: Run, method: Method, evaluations: Sequence[Sequence[int]])
         n = len(missing)
         results = [role_folder(run, method.name, role) / "result.json" for role in method.roles]
         trained_for = sum(read_json(path)["seconds"] for path in results if path.is_file())
-        run.say(f"  {n} evaluations of {len(records)} questions decoded in {spent:.1f} s, "
-                f"compiling included; training took {trained_for:.1f} s without")
+        run.say(f"  {counted(n, 'evaluation')} of {counted(len(records), 'question')} decoded in "
+                f"{spent:.1f} s, compiling included; training took {trained_for:.1f} s without")
     return list(names)
 
 
