@@ -165,3 +165,14 @@ def test_a_result_builds_on_what_its_own_way_there_needs():
     assert found["other"] == ["data", "start", "score", "gold"]
     assert found["both"] == ["data", "start", "scorer", "score", "gold", "entropy"]
     assert found["data"] == []
+
+
+def test_a_redo_that_was_stopped_is_told(tmp_path):
+    log = []
+    go(tmp_path, log)
+    with pytest.raises(RuntimeError):
+        go(tmp_path, log, CHANGED, redo=True, late=("b",))
+    with pytest.raises(UserError, match="(?s)stage c: .*; stage b is not finished: repeat --redo"):
+        go(tmp_path, log, CHANGED)
+    go(tmp_path, log, CHANGED, redo=True)
+    assert log == ["a", "b", "c", "b", "b", "c"]
