@@ -247,12 +247,6 @@ def _checked(values: dict[str, Any], overrides: Mapping[str, Any], origin: str) 
             f"methods names {twice[0]} twice; leave one out, or make the other a row of its own: "
             f"variants.NAME.method={twice[0]}, and NAME in methods"
         )
-    for name in overrides:
-        if (row := re.fullmatch(r"variants\.(.+)\.method", name)) and row[1] not in config.methods:
-            raise UserError(
-                f"{name} makes the row {row[1]}, which methods {','.join(config.methods)} do not "
-                "name; add it to methods"
-            )
     if config.pretrain and config.pretrain.get("method") not in METHODS:
         raise unknown("pretrain.method", config.pretrain.get("method"), METHODS)
     return config

@@ -424,7 +424,7 @@ def test_a_conversation(workdir, monkeypatch, capsys):
     captured = capsys.readouterr()
     assert n_compilations() == before + 1
     assert captured.err.count("the question is empty") == 2
-    assert "25 tokens" in captured.err and "no plain text" in captured.err
+    assert "25 tokens" in captured.err and "which is no text" in captured.err
     first, other, again, end = re.split("(?<=chains).*\n", captured.out)
     assert first == again != other and end == ""
     assert first.startswith("ES | ") and "answer: " in first and "votes of 3 chains" in first
