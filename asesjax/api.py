@@ -301,7 +301,7 @@ def _text(text: str, what: str) -> str:
     try:
         return checked_text(text, what)
     except BadRow as error:
-        raise UserError(str(error).replace(f"field {what!r}", what)) from None
+        raise UserError(str(error)) from None
 
 
 def _records(questions: str | Sequence[str | Record]) -> list[Record]:

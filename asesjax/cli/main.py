@@ -3,6 +3,7 @@
 import argparse
 import errno
 import importlib
+import itertools
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,7 +14,6 @@ from asesjax.core.errors import (
     EXIT_PREEMPTED,
     EXIT_STOPPED,
     EXIT_USER_ERROR,
-    Lost,
     Preempted,
     UserError,
     harmless,
@@ -71,7 +71,7 @@ def _status(argv: list[str]) -> int:
     try:
         return _dispatch(argv)
     except UserError as error:
-        status, text = EXIT_LOST if isinstance(error, Lost) else EXIT_USER_ERROR, str(error)
+        status, text = error.status, str(error)
     except Preempted as stop:
         status, text = EXIT_PREEMPTED, str(stop)
     except KeyboardInterrupt as stop:
@@ -110,9 +110,9 @@ def _dispatch(argv: list[str]) -> int:
 
         print(__version__)
         return 0
-    for i, argument in enumerate(argv):
-        name = f" of {argv[i - 1]}" if argv[i - 1].startswith("--") else ""
-        check_text(argument, f"argument {i + 1}{name}, {argument[:40]!r},")
+    for i, (before, argument) in enumerate(itertools.pairwise(("", *argv)), 1):
+        name = f" of {before}" if before.startswith("--") else ""
+        check_text(argument, f"argument {i}{name}, {argument[:40]!r},")
     verb = argv[0]
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)

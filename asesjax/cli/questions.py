@@ -174,7 +174,7 @@ def _prefix(row: dict, where: str, config: Config) -> str:
     if not isinstance(prefix, str):
         raise UserError(f"{where}: field 'prefix' must be a text, got {prefix!r}")
     try:
-        checked_text(prefix, "prefix")
+        checked_text(prefix, "field 'prefix'")
     except BadRow as error:
         raise UserError(f"{where}: {error}") from None
     if prefix and config.decode.beams > 1:

@@ -13,13 +13,17 @@ EXIT_STOPPED = 130  # the same by Ctrl-C
 class UserError(Exception):
     """A mistake in input, configuration or files; the message says what to change.
 
-    The command line prints the message alone and exits with status 2; every other exception is a
+    The command line prints the message alone and exits with its status; every other exception is a
     bug and keeps its traceback.
     """
 
+    status = EXIT_USER_ERROR
+
 
 class Lost(UserError):
-    """Another process of the run was lost, or never came; the command line exits with status 3."""
+    """Another process of the run was lost, or never came."""
+
+    status = EXIT_LOST
 
 
 class Preempted(BaseException):

@@ -187,10 +187,10 @@ class Link:
         """End this process at once, and have process 0 tell the others why."""
         if self.peers.process == 0:
             send(self.peers.lines, {"lost": text})
-        _end(text)
+        _exit_lost(text)
 
 
-def _end(text: str) -> None:
+def _exit_lost(text: str) -> None:
     line = f"asesjax: {text}; this process ends too, the same command resumes\n"
     os.write(2, line.encode())
     sys.stdout.flush()
@@ -211,7 +211,7 @@ def watched(peers: Peers) -> Iterator[None]:
                         selector.unregister(key.fileobj)  # it has sent what is read after the block
                     else:
                         number = 0 if peers.process else peers.lines.index(key.fileobj) + 1
-                        _end(f"{peers.names([number])} was lost")
+                        _exit_lost(f"{peers.names([number])} was lost")
 
     thread = threading.Thread(target=watch, name="watch", daemon=True)
     thread.start()

@@ -151,7 +151,7 @@ class Peers:
                     f"process 0 ({self.hosts[0]}) waits for the settings of {self.names(absent)}"
                 )
                 if wait.over():
-                    raise self._stop(f"{late}; {seconds:.0f} s have passed", Lost)
+                    raise _stop(self.lines, f"{late}; {seconds:.0f} s have passed", Lost)
                 wait.tell(late, self.lines)
                 for line in wait.ready(selector):
                     name = self.names([numbers[line]])
@@ -159,18 +159,19 @@ class Peers:
                         for message in line.receive():
                             _stop_too(message)
                             if "ends" in message:
-                                raise self._stop(f"{name} {_HAS_STOPPED}")
+                                raise _stop(self.lines, f"{name} {_HAS_STOPPED}")
                             told[numbers[line]] = message["facts"]
                             selector.unregister(line)
                             break
                     except ConnectionError as why:
-                        raise self._stop(f"{name} {why}", Lost) from None
+                        raise _stop(self.lines, f"{name} {why}", Lost) from None
         rows = [json.loads(json.dumps(dict(facts))), *(told[i] for i in sorted(told))]
         if lines := differences(rows, self.hosts):
             shown = lines[:20] + [f"and {len(lines) - 20} more"] * (len(lines) > 20)
-            raise self._stop(
-                "the processes of this run differ:\n  " + "\n  ".join(shown) + "\nbring "
-                "every host to the same commit, packages and command, then start again"
+            raise _stop(
+                self.lines,
+                "the processes of this run differ:\n  " + "\n  ".join(shown) + "\nbring every host "
+                "to the same commit, packages and command, then start again",
             )
         send(self.lines, {"go": True})
 
@@ -185,10 +186,6 @@ class Peers:
     def names(self, numbers: Sequence[int]) -> str:
         """Name some processes and their hosts."""
         return " and ".join(f"process {i} ({self.hosts[i]})" for i in numbers)
-
-    def _stop(self, message: str, kind: type[UserError] = UserError) -> UserError:
-        send(self.lines, {"stop": message, "lost": kind is Lost})
-        return kind(message)
 
 
 def meet(
@@ -240,9 +237,9 @@ def _gather(address: str, mine: dict, seconds: float, say: Callable) -> Peers:
 
     def stop(message: str, kind: type[UserError] = UserError) -> UserError:
         lines = [*unnamed, *(line for line, _ in came.values())]
-        send(lines, {"stop": message, "lost": kind is Lost})
+        error = _stop(lines, message, kind)
         _close(lines)
-        return kind(message)
+        return error
 
     with contextlib.closing(_listen(address)) as server, selecting([server]) as selector:
         while len(came) < mine["of"] - 1:
@@ -342,6 +339,12 @@ def _follow(line: Line, wait: _Wait, say: Callable) -> None:
                     why = f"says: {message['waits']}"
             messages = line.receive() if wait.ready(selector) else iter(())
     raise ConnectionError(why)
+
+
+def _stop(lines: Sequence[Line], message: str, kind: type[UserError] = UserError) -> UserError:
+    """Have the others raise an error, and return it."""
+    send(lines, {"stop": message, "lost": kind is Lost})
+    return kind(message)
 
 
 def _pass_on(lines: Sequence[Line]) -> None:

@@ -185,8 +185,8 @@ def _compare(
     if stale and not redo:
         changed = "".join(f"  stage {name}: {changes}\n" for name, changes in stale.items())
         what = "results of another configuration" if stale.keys() - damaged else "changed files"
-        left = [name for name in records.keys() - stale.keys()
-                if (record := records[name]) and not record["finished"]]  # fmt: skip
+        left = [name for name, record in records.items()
+                if record and not record["finished"] and name not in stale]  # fmt: skip
         hint = f"; stage {left[0]} is not finished: repeat --redo if that began it" if left else ""
         raise UserError(
             f"workdir {workdir} holds {what}:\n{changed}give another "

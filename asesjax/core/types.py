@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from asesjax.core.errors import UserError
+
 ES = "ES"  # extractive segment: restates what the context already says
 AS = "AS"  # abstractive segment: infers something new
 LABELS = (ES, AS)
@@ -97,3 +99,11 @@ class Example:
             return self.inputs, self.targets, weights
         inputs = np.concatenate([self.inputs[:-1], self.targets[:given], self.inputs[-1:]])
         return inputs, self.targets[given:], self.weights[given:]
+
+    def __post_init__(self) -> None:
+        """Raise UserError unless there is a weight for each target: plug-ins make examples, too."""
+        if len(self.weights) != len(self.targets):
+            raise UserError(
+                f"example {self.id} has {len(self.weights)} weights for {len(self.targets)} "
+                "targets; each target has one, the end mark too"
+            )

@@ -151,7 +151,7 @@ def text_field(row: Row, name: str, empty: bool = False) -> str:
         raise kind(f"field {name!r} must be text, got {said or type(value).__name__}{hint}")
     if not value.strip() and not empty:
         raise BadRow(f"field {name!r} is empty")
-    return checked_text(value, name)
+    return checked_text(value, f"field {name!r}")
 
 
 def optional_text(row: Row, name: str) -> str:
@@ -205,15 +205,17 @@ def answer_text(row: Row, name: str) -> str:
     return text_field(row, name, empty=True)
 
 
-def checked_text(value: str, name: str) -> str:
-    """Return the text of a field; BadRow where it is not what it says once it is in ids."""
+def checked_text(value: str, what: str) -> str:
+    """Return a text; BadRow, which calls it ``what``, where it is another once it is in ids."""
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise BadRow(f"field {name!r} holds half a surrogate pair, which is no text") from None
+        raise BadRow(f"{what} holds half a surrogate pair, which is no text") from None
     if found := _MARK.search(value):
-        raise BadRow(f"field {name!r} holds {found[0]}, which models take for a mark and not for "
-                     "text; write it otherwise")  # fmt: skip
+        raise BadRow(
+            f"{what} holds {found[0]}, which models take for a mark and not for text; write it "
+            "otherwise"
+        )
     return value
 
 
@@ -229,7 +231,8 @@ def text_list(row: Row, name: str) -> list[str]:
     values = row.get(name)
     if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
         raise BadRow(f"field {name!r} must be a list of texts")
-    values = [" ".join(checked_text(v, name).split()) for v in values if v.strip()]
+    what = f"field {name!r}"
+    values = [" ".join(checked_text(v, what).split()) for v in values if v.strip()]
     if not values:
         raise BadRow(f"field {name!r} is empty")
     return values
@@ -240,7 +243,7 @@ def step_pairs(value: Any) -> tuple[tuple[str, str], ...] | None:
     if value is not None and not are_pairs(value):
         raise BadRow("steps must be a list of [subquestion, text]")
     for text in itertools.chain(*value or ()):
-        checked_text(text, "steps")
+        checked_text(text, "field 'steps'")
     return None if value is None else tuple(map(tuple, value))
 
 

@@ -80,8 +80,10 @@ def decode_curve(run: Run, method: Method, evaluations: Sequence[Sequence[int]])
         n = len(missing)
         results = [role_folder(run, method.name, role) / "result.json" for role in method.roles]
         trained_for = sum(read_json(path)["seconds"] for path in results if path.is_file())
+        share = f"{spent / trained_for:.0%}" if trained_for else "all"
         run.say(f"  {counted(n, 'evaluation')} of {counted(len(records), 'question')} decoded in "
-                f"{spent:.1f} s, compiling included; training took {trained_for:.1f} s without")
+                f"{spent:.1f} s with compiling, {share} of the {trained_for:.1f} s that training "
+                "took without")
     return list(names)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from asesjax.core.errors import UserError
+from asesjax.core.errors import UserError, counted
 from asesjax.core.files import write_record
 from asesjax.core.processes import is_first
 from asesjax.core.signals import check_stop
@@ -27,7 +27,7 @@ from asesjax.data.vocab import Vocabulary, load_saved
 from asesjax.decode.options import CHOSEN
 from asesjax.evals.runner import check_question, decode_spec, encode_prefix
 from asesjax.jobs.memory import check_memory
-from asesjax.jobs.training import check_weights, role_records, role_steps
+from asesjax.jobs.training import role_records, role_steps
 from asesjax.methods.method import Method
 from asesjax.run import (
     LENGTHS,
@@ -57,7 +57,7 @@ def check_rows(run: Run, rows: Sequence[Method], dry: bool = False) -> None:
     and writes nothing.
     """
     vocab, chosen = load_saved(run / "vocab"), {}
-    run.say(f"  {len(rows)} row{'s' * (len(rows) > 1)}, by what the data asks for:")
+    run.say(f"  {counted(len(rows), 'row')}, by what the data asks for:")
     learned = [record for split in ("train", "validation")
                for record in read_records(run / f"data/{split}.jsonl")]  # fmt: skip
     bare = next((record for record in learned if not record.rationale), None)
@@ -119,7 +119,6 @@ def _ways(run: Run, row: Method, split: str, vocab: Vocabulary) -> Ways:
     for own in by_record:
         for i, way in enumerate(ways):
             for role, examples in own[min(i, len(own) - 1)].items():
-                check_weights(examples)
                 way.setdefault(role, []).extend(examples)
     return ways
 

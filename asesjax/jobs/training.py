@@ -199,19 +199,8 @@ def role_examples(
                 f"its roles are {', '.join(method.roles)}; correct one or the other"
             )
         for role, examples in made.items():
-            check_weights(examples)
             out[role] += examples
     return out
-
-
-def check_weights(examples: Sequence[Example]) -> None:
-    """Raise UserError for an example, such as of a plug-in, without a weight for each target."""
-    for one in examples:
-        if len(one.weights) != len(one.targets):
-            raise UserError(
-                f"example {one.id} has {len(one.weights)} weights for {len(one.targets)} targets; "
-                "each target has one, the end mark too"
-            )
 
 
 def role_records(

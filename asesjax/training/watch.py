@@ -20,6 +20,7 @@ _MIN_STEPS = 5  # that a median needs
 _LEAST_SECONDS = 5.0  # a faster step is never slow
 _FIRST_SECONDS = 300.0  # for a step or a batch while there is no median
 _POLL_SECONDS = 0.1
+_WAITING = "waiting for its batch"
 
 
 class StepTimes:
@@ -36,7 +37,7 @@ class StepTimes:
         self._batch: tuple[int, float, str] | None = None
         self._reported = 0.0  # seconds of the step or batch that was last reported
 
-    def waits(self, step: int, now: float, what: str = "waiting for its batch") -> None:
+    def waits(self, step: int, now: float, what: str = _WAITING) -> None:
         """Note what happens before a step, which counts from 1, can be dispatched."""
         self._batch = step, now, what
 
@@ -67,8 +68,8 @@ class StepTimes:
             what, seconds = f"step {step} has been running for", now - max(self._done, start)
         elif (batch := self._batch) is not None:  # the loop may reset it meanwhile
             step, start, what = batch
+            usual = usual if what == _WAITING else ""  # nothing else is as long as a step
             what, seconds = f"step {step} has been {what} for", now - start
-            usual = "" if "compiling" in what else usual
         else:
             return lines
         if seconds > max(self._limit(), 2 * self._reported):

@@ -1,10 +1,8 @@
-"""The generate verb: files that resume after any interruption, one question, a conversation."""
+"""``generate --input``: files that resume after any interruption."""
 
-import io
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -16,40 +14,17 @@ import jax
 import jax.numpy as jnp
 import pytest
 from shared.environment import xla_flags
+from shared.random_run import VOCAB, generate
 
 from asesjax.cli import generate_file
-from asesjax.cli.main import main
-from asesjax.config import base_config, finish, save_fields
 from asesjax.core.files import read_json, read_jsonl, write_json
-from asesjax.data.vocab import ByteVocabulary
 from asesjax.evals.runner import n_compilations
 from asesjax.experiment import open_run
 from asesjax.models import t5
 from asesjax.run import model_config
 from asesjax.training.checkpoint import save_params
 
-FIELDS = {
-    "methods": "direct,dsm,usm", "vocab.kind": "byte", "vocab.extra_ids": "4",
-    "model.d_model": "16", "model.d_ff": "32", "model.n_heads": "2", "model.d_kv": "8",
-    "model.n_encoder_layers": "1", "model.n_decoder_layers": "1", "model.tied": "false",
-    "decode.batch_size": "4", "decode.max_rounds": "3", "decode.max_segment_tokens": "6",
-    "decode.max_chain_tokens": "12", "decode.question_buckets": "(16, 24)",
-}  # fmt: skip
 SAMPLE = ["--config.decode.sampler=sample"]
-VOCAB = ByteVocabulary(4)
-
-
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    """A run whose roles hold random parameters."""
-    workdir = tmp_path_factory.mktemp("generate") / "run"
-    save_fields(workdir, finish(base_config(), FIELDS))
-    VOCAB.save(workdir / "vocab")
-    config = model_config(open_run(None, workdir), VOCAB)
-    for seed, role in enumerate(("usm/main", "dsm/es", "dsm/as")):
-        params = jax.tree.map(lambda x: 2.5 * x, t5.init(config, jax.random.key(seed)))
-        save_params(workdir / f"roles/{role}/checkpoints", params)
-    return workdir
 
 
 @pytest.fixture(autouse=True)
@@ -73,10 +48,6 @@ def questions(n=30, own=True):
 def write(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
-
-
-def generate(workdir, *more, method="usm"):
-    return main(["generate", "--workdir", str(workdir), "--method", method, *map(str, more)])
 
 
 def read(path):
@@ -406,68 +377,6 @@ def test_one_device_writes_what_eight_do(workdir, tmp_path, monkeypatch):
         assert generate(workdir, "--input", source, "--output", target, *SAMPLE) == 0
         chains.append([row["chain"] for row in read(target)])
     assert chains[0] == chains[1]
-
-
-def talk(monkeypatch, content):
-    stdin = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8")
-    monkeypatch.setattr(sys, "stdin", stdin)
-
-
-# Drawn from one token only, it is greedy.
-VOTES = [*SAMPLE, "--config.decode.samples=3", "--config.decode.top_k=1"]
-
-
-def test_a_conversation(workdir, monkeypatch, capsys):
-    talk(monkeypatch, b"ab?\n\n  \n" + b"a" * 25 + b"\n\xff\xfe\ncab b?\nab?")
-    before = n_compilations()
-    assert generate(workdir, "--interactive", *VOTES, method="dsm") == 0
-    captured = capsys.readouterr()
-    assert n_compilations() == before + 1
-    assert captured.err.count("the question is empty") == 2
-    assert "25 tokens" in captured.err and "which is no text" in captured.err
-    first, other, again, end = re.split("(?<=chains).*\n", captured.out)
-    assert first == again != other and end == ""
-    assert first.startswith("ES | ") and "answer: " in first and "votes of 3 chains" in first
-
-    # Request by itself, the question has the same answer.
-    assert generate(workdir, "--question", "ab?", *VOTES, method="dsm") == 0
-    assert capsys.readouterr().out.startswith(first)
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_on_a_terminal_it_asks(workdir, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "stdin", Terminal("ab?\n"))
-    assert generate(workdir, *VOTES, method="dsm") == 0
-    out = capsys.readouterr().out
-    assert out.count("question> ") == 2 and out.count("answer: ") == 1 and out.endswith("\n")
-
-
-@pytest.mark.parametrize(
-    "more, words",
-    [
-        (["--question", "a <extra_id_0>"], "holds <extra_id_0>, which models take for a mark"),
-        ([], "give either --question or --input, or --interactive"),
-        (["--question", "x", "--interactive"], "give either"),
-        (["--question", "x", "--input", "y", "--output", "z"], "give either"),
-        (["--input", "x"], "--input needs --output"),
-        (["--question", "x", "--output", "y"], "go with --input"),
-        (["--question", ""], "the question is empty"),
-        (["--question", "a" * 25], "has 25 tokens"),
-        (["--question", "x", "--config.decode.sampler=smaple"], "did you mean 'sample'"),
-        (["--question", "x", "--config.decode.temperature=0.5"], "set decode.sampler=sample"),
-        (["--question", "x", "--config.decode.samples=3"], "set decode.sampler=sample"),
-        (["--question", "x", "--config.decode.max_rounds=-1"], "decode.max_rounds must be at"),
-        (["--question", "x", "--config.decode.prefix=<extra_id_0>"], "cannot write the prefix"),
-    ],
-)
-def test_mistakes_are_explained(workdir, capsys, more, words):
-    assert generate(workdir, *more) == 2
-    error = capsys.readouterr().err
-    assert words in error and "Traceback" not in error
 
 
 @pytest.mark.slow

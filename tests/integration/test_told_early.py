@@ -289,8 +289,8 @@ def test_a_stage_that_failed_leaves_nothing_that_asks_for_redo(make, name):
 def test_examples_of_a_plug_in_are_checked(make, monkeypatch, roles, n_weights, told):
     run = make("methods=direct")
     ids = np.array([2, 3, 1], np.int32)
-    one = Example("e", ids, ids, np.ones(n_weights, np.float32))
-    direct = type(make_method("direct", run.config))
-    monkeypatch.setattr(direct, "examples", lambda self, record, vocab: dict.fromkeys(roles, [one]))
+    make_one = lambda: Example("e", ids, ids, np.ones(n_weights, np.float32))  # noqa: E731
+    monkeypatch.setattr(type(make_method("direct", run.config)), "examples",
+                        lambda self, record, vocab: {role: [make_one()] for role in roles})
     with pytest.raises(UserError, match=told):
         execute(run, ("train-direct",))
