@@ -72,6 +72,7 @@ def test_bash_completes_verbs_fields_and_choices(capsys):
         (["evaluate", "--predictions", "p" * 300], "File name too long"),
         (["generate", "--workdir", "w", "--method", "m\udcff"],
          "argument 5 of --method, 'm\\udcff', is not"),
+        (["m\udcff", "--help"], "argument 1, 'm\\udcff', is not"),
         (["r" * 5000], "unknown verb"),
     ],
 )

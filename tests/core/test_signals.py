@@ -36,6 +36,15 @@ def test_a_signal_in_a_callback_of_the_garbage_collector_is_not_lost():
         signals.check_stop()
 
 
+@pytest.mark.parametrize(
+    "number, name", [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")]
+)
+def test_what_stopped_is_named(number, name):
+    send(number)
+    assert str(signals.stopped("{signal} at step 3")) == f"{name} at step 3"
+    assert f"stopped by {name}; what is finished is kept" in str(signals.stopped())
+
+
 def test_a_signal_while_a_vocabulary_is_trained():
     def texts():
         for number in range(2000):

@@ -18,7 +18,7 @@ STEPS = 60
 JOIN = """
 import os, signal, sys
 from asesjax.core import processes
-from asesjax.core.errors import EXIT_LOST, EXIT_USER_ERROR, Lost, UserError
+from asesjax.core.errors import UserError
 how, n, i, seed = sys.argv[1:]
 try:
     processes.start(how, *([] if how == "auto" else [int(n), int(i)]), timeout=60)
@@ -31,9 +31,8 @@ try:
     print("process", jax.process_index(), "of", jax.process_count())
 except UserError as error:
     print(f"error: {error}")
-    status = EXIT_LOST if isinstance(error, Lost) else EXIT_USER_ERROR
-    processes.leave(status)
-    sys.exit(status)
+    processes.leave(error.status)
+    sys.exit(error.status)
 """
 
 
