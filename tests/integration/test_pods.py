@@ -24,15 +24,19 @@ MADE = ("scores", "segments", "predictions", "curves", "skip", "kpod/weights", "
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Return a function of fields: a whole run of one process with eight devices."""
+    """Return a function of fields: a whole run of n processes that share eight devices."""
     done = {}
 
-    def run(fields):
-        if str(fields) not in done:
+    def run(fields, n=1):
+        if (key := (*fields, n)) not in done:
             workdir = tmp_path_factory.mktemp("pods") / "run"
-            assert main(["run", *RUN, "--workdir", str(workdir), *fields]) == 0
-            done[str(fields)] = workdir
-        return done[str(fields)]
+            if n == 1:
+                assert main(["run", *RUN, "--workdir", str(workdir), *fields]) == 0
+            else:
+                statuses, said = ended(start(workdir, n, *fields))
+                assert statuses == [0] * n, "".join(said)
+            done[key] = workdir
+        return done[key]
 
     return run
 
@@ -145,15 +149,15 @@ STAGES = ("data", "train-direct", "score", "segment", "train-usm", "kpod-weights
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("stage", STAGES)
 def test_kills_in_a_stage_change_nothing(stage, trained, tmp_path):
-    """Twenty times, at a random moment of the stage; a process of 1, 2 or 4 in what is the same to
-    the bit from any number, which training is not.
+    """Twenty times, at a random moment of the stage: any process of 1, 2 or 4 in what is the same
+    to the bit from any number; any of two in training, and before it, which is not.
     """
-    whole, rng = trained(MANY), random.Random(STAGES.index(stage))
+    numbers = [1, 2, 4] if stage.startswith(PASSES) else [2]
+    whole, rng = trained(MANY, numbers[0]), random.Random(STAGES.index(stage))
     records = sorted((whole / "stages").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     later = [path.stem for path in records]
     later = later[later.index(stage) :]
     seconds = read_record(whole / f"stages/{stage}.json")["seconds"]
-    numbers = [1, 2, 4] if stage.startswith(PASSES) else [1]
     workdir, hit = tmp_path / "run", 0
     while True:
         if not workdir.exists() or finished(workdir, stage):
@@ -171,8 +175,8 @@ def test_kills_in_a_stage_change_nothing(stage, trained, tmp_path):
         processes[rng.randrange(n)].send_signal(signal.SIGKILL)
         statuses, said = ended(processes)
         assert set(statuses) <= {0, -signal.SIGKILL, EXIT_LOST}, "".join(said)
-    statuses, said = ended(start(workdir, 1, *MANY))
-    assert statuses == [0], said[0]
+    statuses, said = ended(start(workdir, numbers[0], *MANY))
+    assert statuses == [0] * numbers[0], "".join(said)
     found, wanted = ({name: content for name, content in made(folder).items()
                       if "curve.json" not in name} for folder in (workdir, whole))  # fmt: skip
     assert found == wanted  # but for the seconds of training
