@@ -1,5 +1,7 @@
 """The feature converter: weights kept to the bit, nothing lost, nothing trimmed."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -79,7 +81,8 @@ def test_longer_examples_are_errors(pack):
 
 def test_weights_and_targets_must_have_one_length():
     one = np.ones(1, np.int32)
-    uneven = [Example("uneven", one, np.ones(3, np.int32), np.ones(2, np.float32))]
+    # No Example: that one would refuse them.
+    uneven = [SimpleNamespace(inputs=one, targets=np.ones(3, np.int32), weights=np.float32([1, 1]))]
     converter = WeightedEncDecFeatureConverter(pack=False)
     with pytest.raises(tf.errors.InvalidArgumentError, match="must be as many as targets"):
         list(converter(dataset(uneven), LENGTHS).as_numpy_iterator())
