@@ -17,6 +17,8 @@ class DataOptions:
     module: str = option("", "tfds and seqio: module, or Python file, that registers the data set "
                          "or the task")  # fmt: skip
     task: str = option("", "seqio: name of a task or mixture")
+    n_drawn: int = option(0, "seqio: training rows drawn from the task, at the rates of a mixture, "
+                          "again and again; 0: every row once", least=0, most=10**7)  # fmt: skip
     n_train: int = option(700, "training records kept, 0 for all", least=0, most=10**7)
     n_validation: int = option(100, "validation records kept, 0 for all", least=0, most=10**7)
     n_test: int = option(500, "test records kept, 0 for all", least=0, most=10**7)
@@ -85,8 +87,9 @@ class VocabOptions:
 
     kind: str = option(
         "train", "train a SentencePiece model on the training texts, load one or a tokenizer of "
-        "transformers, or use bytes with the sentinels of seqio (byte) or transformers (byt5)",
-        choices=("train", "sentencepiece", "tokenizer", "byte", "byt5"),
+        "transformers, take that of data.task (task), or use bytes with the sentinels of seqio "
+        "(byte) or transformers (byt5)",
+        choices=("train", "sentencepiece", "tokenizer", "task", "byte", "byt5"),
     )  # fmt: skip
     path: str = option("", "spiece.model to load (kind sentencepiece); tokenizer.json, or folder "
                        "of transformers (kind tokenizer)")  # fmt: skip

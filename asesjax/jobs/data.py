@@ -8,13 +8,15 @@ from pathlib import Path
 from asesjax.core.buckets import is_address, local
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_record, write_json
+from asesjax.core.options import Config
 from asesjax.core.signals import check_stop
 from asesjax.core.types import Record
 from asesjax.data.corpus import encode_record, write_corpus
 from asesjax.data.examples import chain_text
 from asesjax.data.folders import folder_files
 from asesjax.data.hf_tokenizer import read_hf_vocabulary
-from asesjax.data.options import DataOptions, VocabOptions
+from asesjax.data.options import DataOptions
+from asesjax.data.readers.named import task_vocabulary
 from asesjax.data.registry import SOURCES, Reader
 from asesjax.data.sources import SPLITS, load_records, write_records
 from asesjax.data.summary import audit, unknown_share
@@ -42,7 +44,7 @@ def prepare_data(run: Run) -> None:
     further = _further(train, texts)
     student = student_run(run)
     if student is None:
-        vocab = _vocabulary(run.config.vocab, [*texts, *further])
+        vocab = _vocabulary(run.config, [*texts, *further])
         if run.config.vocab.path:
             run.say(f"  the vocabulary is that of {run.config.vocab.path}; none is trained")
     else:
@@ -154,7 +156,8 @@ def _check_answers(run: Run, records: list[Record]) -> None:
     run.say(f"  {text}")
 
 
-def _vocabulary(options: VocabOptions, texts: list[str]) -> Vocabulary:
+def _vocabulary(config: Config, texts: list[str]) -> Vocabulary:
+    options = config.vocab
     if options.kind == "train":
         corpus = [*texts, ALPHABET] if options.symbols else texts
         settings = options.split_digits, options.extra_ids, options.byte_fallback
@@ -163,6 +166,8 @@ def _vocabulary(options: VocabOptions, texts: list[str]) -> Vocabulary:
         vocab = read_hf_vocabulary(local(options.path))
         if vocab is None:
             raise UserError(f"vocab.path: {options.path} holds no tokenizer of transformers")
+    elif options.kind == "task":
+        vocab = task_vocabulary(config.data)
     else:
         path = str(local(options.path)) if options.path else ""
         vocab = load_vocabulary(options.kind, path, options.extra_ids)

@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+from collections import Counter
 
 import pytest
 import sentencepiece
@@ -16,6 +17,7 @@ from asesjax.data.corpus import read_corpus  # noqa: E402
 from asesjax.data.sources import load_records, read_records  # noqa: E402
 from asesjax.experiment import execute, open_run  # noqa: E402
 from asesjax.tasks.load import examples_from_task  # noqa: E402
+from asesjax.tasks.records import task_vocabulary  # noqa: E402
 
 TASK = """
 import seqio, tensorflow as tf
@@ -36,8 +38,18 @@ for name, kept in (("my_texts", True), ("my_ids", False)):
         preprocessors=[seqio.preprocessors.tokenize, drop, seqio.preprocessors.append_eos],
         output_features={"inputs": feature, "targets": feature},
     )
-seqio.MixtureRegistry.remove("my_mix")
-seqio.MixtureRegistry.add("my_mix", [("my_texts", 1.0)])
+def few(split, shuffle_files=False, seed=None):
+    return rows(split).take(10).map(lambda row: row | {"inputs": "1" + row["inputs"]})
+
+seqio.TaskRegistry.remove("my_few")
+seqio.TaskRegistry.add(
+    "my_few", seqio.FunctionDataSource(few, ["train", "test"]),
+    preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
+    output_features={"inputs": feature, "targets": feature},
+)
+for name, rates in (("my_mix", {"my_texts": 1.0}), ("my_rates", {"my_texts": 3.0, "my_few": 1.0})):
+    seqio.MixtureRegistry.remove(name)
+    seqio.MixtureRegistry.add(name, list(rates.items()))
 """
 
 BUILDER = """
@@ -87,6 +99,9 @@ def test_a_task_of_seqio(tmp_path, task):
     assert {(r.question, r.rationale, r.answer) for r in found["test"]} == {
         (f"What is {i}+1?", f"It is {i}+1={i + 1}. The answer is {i + 1}.", "") for i in range(100)
     }
+    drawn = everything(changed(data, {"n_drawn": 200}))
+    assert len(drawn["train"]) + len(drawn["validation"]) == 200
+    assert drawn["test"] == found["test"]
     data.split = "test"
     assert sum(map(len, everything(data).values())) == 100
     with pytest.raises(UserError, match="unknown task or mixture 'my_txt'; did you mean"):
@@ -140,16 +155,33 @@ def test_with_the_vocabulary_of_the_task_a_run_learns_its_ids(tmp_path):
     )  # fmt: skip
     (tmp_path / "my.model").write_bytes(model.getvalue())
     own = f"SentencePieceVocabulary({str(tmp_path / 'my.model')!r}, 10)"
-    (tmp_path / "my_tasks.py").write_text(TASK.replace("ByteVocabulary()", own))
+    tasks = TASK.replace("ByteVocabulary()", own)
+    (tmp_path / "my_tasks.py").write_text(tasks)
+    fields = {"data.module": str(tmp_path / "my_tasks.py"), "vocab.kind": "task"}
+
+    def ours(task, **more):
+        """Data of a run from one split; a task's examples all come into one of its three."""
+        execute(open_run("finetune:seqio", tmp_path / task, fields | {"data.task": task} | more),
+                ("data",))  # fmt: skip
+        return Counter(((*one.question.ids.tolist(), 1), (*one.chain.ids.tolist(), 1))
+                       for split in ("train", "validation", "test")
+                       for one in read_corpus(tmp_path / task, split, "The answer is {answer}."))
+
+    def theirs(task, n=0):
+        return Counter((tuple(one.inputs.tolist()), tuple(one.targets.tolist()))
+                       for one in examples_from_task(task, "train", n))  # fmt: skip
+
     for task in ("my_texts", "my_ids"):
-        run = tmp_path / task
-        fields = {"data.module": str(tmp_path / "my_tasks.py"), "data.task": task,
-                  "data.split": "train", "vocab.kind": "sentencepiece", "vocab.extra_ids": 10,
-                  "vocab.path": str(tmp_path / "my.model")}  # fmt: skip
-        execute(open_run("finetune:seqio", run, fields), ("data",))
-        ours = {(*one.question.ids.tolist(), 1): (*one.chain.ids.tolist(), 1)
-                for split in ("train", "validation", "test")
-                for one in read_corpus(run, split, "The answer is {answer}.")}  # fmt: skip
-        theirs = {tuple(example.inputs.tolist()): tuple(example.targets.tolist())
-                  for example in examples_from_task(task, "train")}  # fmt: skip
-        assert ours == theirs and len(ours) == 40
+        found = ours(task, **{"data.split": "train"})
+        assert found == theirs(task) and len(found) == 40
+    found = ours("my_rates", **{"data.split": "train", "data.n_drawn": 400})
+    assert found == theirs("my_rates", 400)
+    questions = [record.question for split in ("train", "validation", "test")
+                 for record in read_records(tmp_path / f"my_rates/data/{split}.jsonl")]  # fmt: skip
+    assert len(questions) == 400 and 80 <= sum(text[0] == "1" for text in questions) <= 120
+    own = own.replace("10)", "10, reverse_extra_ids=False)")
+    (tmp_path / "others.py").write_text(TASK.replace("ByteVocabulary()", own))
+    with pytest.raises(UserError, match="an order of sentinels that T5 has not"):
+        ours("my_mix", **{"data.module": str(tmp_path / "others.py")})
+    with pytest.raises(UserError, match="vocab.kind=task .* data.task, which is empty"):
+        task_vocabulary(settings_of("tfds"))

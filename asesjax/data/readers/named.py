@@ -16,6 +16,7 @@ from asesjax.data.folders import folder_files
 from asesjax.data.readers.plain import named_splits, parse_fields, split_rows
 from asesjax.data.registry import file_source
 from asesjax.data.rows import Row
+from asesjax.data.vocab import Vocabulary
 
 
 def _hub_files(settings) -> dict[str, Path]:
@@ -36,20 +37,25 @@ def _hub_files(settings) -> dict[str, Path]:
     return named_splits(settings, folder, folder_files(folder))
 
 
-def _tensorflow(source: str, settings) -> Any:
-    """Return what reads such a data set: its ``splits`` and its ``rows(split)``."""
-    return getattr(importlib.import_module("asesjax.tasks.records"), f"read_{source}")(settings)
+def task_vocabulary(settings) -> Vocabulary:
+    """Return the vocabulary of ``data.task``."""
+    return _tensorflow("task_vocabulary", settings)
+
+
+def _tensorflow(name: str, settings) -> Any:
+    """Call what imports TensorFlow. Readers return their ``splits`` and their ``rows(split)``."""
+    return getattr(importlib.import_module("asesjax.tasks.records"), name)(settings)
 
 
 def _files(source: str, field: str, settings) -> dict[str, Path]:
     name = getattr(settings, field)
     if not name:
         raise UserError(f"data.{field} is empty; set it to the name of what data.source reads")
-    return named_splits(settings, Path(name), _tensorflow(source, settings).splits)
+    return named_splits(settings, Path(name), _tensorflow(f"read_{source}", settings).splits)
 
 
 def _rows(source: str, settings, file: Path, split: str) -> Iterator[tuple[int, Row]]:
-    yield from enumerate(_tensorflow(source, settings).rows(split or settings.split), 1)
+    yield from enumerate(_tensorflow(f"read_{source}", settings).rows(split or settings.split), 1)
 
 
 def parse_named(settings, row: Row, file: Path, number: int) -> tuple[Record, str]:
