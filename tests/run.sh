@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Makes .venv and runs the tests. Arguments go to pytest:
-#   bash tests/run.sh                    everything but what is marked slow or gpu
+#   bash tests/run.sh                    everything but what is marked long, slow or gpu: ten minutes
 #   bash tests/run.sh --quick            ruff, mypy, and the tests that neither train nor start a process
 #   bash tests/run.sh --all              everything: what is slow, and all of the below
-#   bash tests/run.sh tests/decode -k beam
+#   bash tests/run.sh tests/decode -k beam     these, with what is marked long among them
+#   TEST_LONG=1 bash tests/run.sh        also what is marked long: whole runs, kills, several processes
 #   TEST_PARITY=1 bash tests/run.sh      also installs torch and transformers, which the tests in
 #                                        tests/parity compare with and otherwise skip without
 #   TEST_DATA=1 bash tests/run.sh        first runs tests/tasks with TensorFlow and seqio, in an
@@ -13,7 +14,6 @@
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$root/launch/environment.sh"
-marks=(-m "not slow and not gpu")
 arguments=()
 for argument in "$@"; do
   if [ "$argument" = --quick ]; then
@@ -21,14 +21,18 @@ for argument in "$@"; do
       arguments+=("--ignore=tests/$folder")
     done
   elif [ "$argument" = --all ]; then
-    marks=()
+    everything=1
     TEST_PARITY=1
     TEST_DATA=1
     if [ "$(uname -sm)" = "Linux x86_64" ]; then TEST_TPU=1; fi  # the one that libtpu is for
   else
+    if [ -e "${argument%%::*}" ]; then TEST_LONG=1; fi  # a file or folder that somebody names
     arguments+=("$argument")
   fi
 done
+marks=(-m "not long and not slow and not gpu")
+if [ "${TEST_LONG:-}" = 1 ]; then marks=(-m "not slow and not gpu"); fi
+if [ "${everything:-}" = 1 ]; then marks=(); fi
 make_environment eval,viz,wandb,parquet,buckets,dev
 if [ "${TEST_PARITY:-}" = 1 ]; then add_parity_packages; fi
 cd "$root"

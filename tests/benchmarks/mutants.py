@@ -197,14 +197,15 @@ def mutate(text: str, old: str, new: str) -> str:
 
 def run_tests(folder: Path, tests: str) -> str | None:
     """Return the first test that fails in a copy of the project, None where all pass."""
-    command = [sys.executable, "-m", "pytest", "-x", "-rfE", "--tb=no", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-x", "-rfE", "--tb=no", "-p", "no:cacheprovider",
+               "-m", "not long and not slow and not gpu"]  # fmt: skip
     environment = os.environ | {
         "PYTHONPATH": str(folder), "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         # What a file was compiled to is known by its size and second of change.
         "PYTHONDONTWRITEBYTECODE": "1",
     }  # fmt: skip
-    done = subprocess.run([*command, "-m", "not slow and not gpu", *tests.split()], cwd=folder,
-                          env=environment, capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run([*command, *tests.split()], cwd=folder, env=environment,
+                          capture_output=True, text=True)  # fmt: skip
     failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", done.stdout, re.MULTILINE)
     if not failed and done.returncode:
         raise SystemExit(f"pytest {tests}: exit status {done.returncode}\n{done.stdout[-2000:]}")

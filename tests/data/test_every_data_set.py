@@ -56,6 +56,7 @@ ROWS = {"gsm8k": 8792, "gsm8k_socratic": 8792, "svamp": 1000, "strategyqa": 2290
         "csv": 10500}  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("source", CASES)
 def test_from_records_to_batches(data_folder, source):
     path, metric, sizes, reasons, changed, n_segments = CASES[source]

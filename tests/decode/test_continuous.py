@@ -21,6 +21,7 @@ toy = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(toy)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n", [2000, pytest.param(10_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("n_roles", [1, 2], ids=["USM", "DSM"])
 def test_thousands_of_questions_through_32_slots(n_roles, n):

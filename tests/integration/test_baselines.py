@@ -9,6 +9,8 @@ from asesjax.cli.main import main
 from asesjax.core.files import read_json
 from asesjax.data.sources import read_records
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -14,6 +14,8 @@ from shared.processes import ROOT, ended, free_port, run_in, spawn
 from asesjax.core.errors import EXIT_LOST
 from asesjax.core.files import read_record
 
+pytestmark = pytest.mark.long
+
 pytest.importorskip("moto")
 s3fs = pytest.importorskip("s3fs")
 RUN = ["--config", str(ROOT / "configs/smoke.py")]

@@ -56,6 +56,7 @@ def test_no_argument_is_dropped(path):
         load_config(f"{path}:foo")
 
 
+@pytest.mark.long
 def test_reports_go_through_every_stage(tmp_path):
     small = {
         "data.n_train": 40, "data.n_validation": 8, "data.n_test": 8, "train.tokens": 0,

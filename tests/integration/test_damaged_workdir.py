@@ -23,6 +23,8 @@ from asesjax.experiment import execute, open_run
 from asesjax.run import load_method
 from asesjax.training import checkpoint, loop
 
+pytestmark = pytest.mark.long
+
 SMOKE = os.path.join(os.path.dirname(__file__), "../../configs/smoke.py")
 SMALL = ["--config.data.n_train=16", "--config.data.n_test=4", "--config.methods=direct,usm",
          "--config.train.save_every_steps=2"]  # fmt: skip

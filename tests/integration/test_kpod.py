@@ -26,6 +26,8 @@ from asesjax.methods.kpod.stages import WEIGHTS, predictor_shape
 from asesjax.methods.kpod.steps import step_ends
 from asesjax.run import Run, load_method, model_config
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs/kpod.py")
 SMALL = {

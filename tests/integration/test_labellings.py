@@ -26,6 +26,8 @@ from asesjax.run import Run, role_folder
 from asesjax.segmentation.records import read_segments
 from asesjax.training.checkpoint import read_cursor
 
+pytestmark = pytest.mark.long
+
 SMOKE = str(Path(__file__).resolve().parents[2] / "configs/smoke.py")
 STRATEGIES = ("location", "entropy", "loss", "bleu", "rouge")
 

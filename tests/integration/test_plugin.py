@@ -196,6 +196,7 @@ def test_one_file_adds_a_method_a_score_a_source_a_sampler_and_options(finished,
     assert fields["decode.sampler"] == "second"
 
 
+@pytest.mark.long
 def test_later_processes_find_what_a_run_registered(finished, tmp_path):
     ask = ["generate", "--workdir", str(finished), "--method", "heavy", "--question", "After 7?"]
     answers = []

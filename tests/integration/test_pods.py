@@ -12,6 +12,8 @@ from asesjax.cli.main import main
 from asesjax.core.errors import EXIT_LOST
 from asesjax.core.files import read_json, read_jsonl, read_record
 
+pytestmark = pytest.mark.long
+
 RUN = ["--config", str(ROOT / "configs/smoke.py")]
 FEW = ["--config.methods=direct,usm", "--config.decode.sampler=sample", "--config.decode.samples=2",
        "--config.data.n_test=13"]  # fmt: skip

@@ -250,6 +250,7 @@ def final_params(workdir):
     return jax.tree.leaves(jax.tree.map(np.asarray, params))
 
 
+@pytest.mark.long
 def test_a_run_killed_in_training_resumes_to_the_same_bits(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(command(whole), check=True, env=environment(), stdout=subprocess.DEVNULL)
@@ -279,6 +280,7 @@ def test_a_run_killed_in_training_resumes_to_the_same_bits(tmp_path):
     assert chains[0] == chains[1]
 
 
+@pytest.mark.long
 @pytest.mark.data
 @pytest.mark.parametrize(
     "variant", ["tiny,paper", pytest.param("tiny,code", marks=pytest.mark.slow)]

@@ -22,6 +22,8 @@ from asesjax.experiment import open_run
 from asesjax.run import load_method
 from asesjax.seeds import one_by_one, same_but_for_seed
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 COMPARE = f"{ROOT / 'configs/compare.py'}:tiny"
 METHODS = ("answer_only", "direct")

@@ -19,6 +19,8 @@ from asesjax.run import load_role
 from asesjax.training import loop
 from asesjax.training.checkpoint import read_cursor
 
+pytestmark = pytest.mark.long
+
 SMOKE = str(Path(__file__).resolve().parents[2] / "configs/smoke.py")
 EPOCHS, BATCH = 1.5, 8
 FIELDS = {

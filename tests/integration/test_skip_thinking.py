@@ -25,6 +25,8 @@ from asesjax.models.t5_config import T5Config
 from asesjax.run import Run, load_method, load_role, with_lengths
 from asesjax.training.watch import StepTimes
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs/skip_thinking.py")
 _spec = importlib.util.spec_from_file_location("reference", ROOT / "tests/decode/reference.py")

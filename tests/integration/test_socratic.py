@@ -12,6 +12,8 @@ from asesjax.core.files import read_json, read_jsonl
 from asesjax.experiment import make_stages
 from asesjax.run import Run
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE, CONFIG = str(ROOT / "configs/smoke.py"), str(ROOT / "configs/socratic.py")
 TINY = {

@@ -14,6 +14,8 @@ from asesjax.run import Run, load_role, student_run
 from asesjax.seeds import execute_seeds
 from asesjax.training.checkpoint_files import steps
 
+pytestmark = pytest.mark.long
+
 
 def config(**fields):
     c = base_config()

@@ -13,6 +13,8 @@ from asesjax.evals.report import is_right
 from asesjax.experiment import open_run
 from asesjax.seeds import execute_seeds, one_by_one
 
+pytestmark = pytest.mark.long
+
 POINTS = ("decode.max_chain_tokens=8", "decode.max_chain_tokens=16")
 
 

@@ -11,6 +11,8 @@ from asesjax.core.files import read_json
 from asesjax.core.metric_log import read_metrics
 from asesjax.training.checkpoint_files import steps
 
+pytestmark = pytest.mark.long
+
 STEPS = 60
 
 

@@ -15,6 +15,8 @@ import gcloud_reference
 import pytest
 from programs import commit, copy_launch, write_program
 
+pytestmark = pytest.mark.long
+
 HERE = Path(__file__).parent
 SLICE = ["--name", "pod", "--zone", "us-west4-a"]
 KIND = ["--topology", "v5e:4x4"]

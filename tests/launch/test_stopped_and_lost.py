@@ -12,6 +12,8 @@ import pytest
 from shared.environment import xla_flags
 from shared.processes import free_port
 
+pytestmark = pytest.mark.long
+
 TOY = Path(__file__).with_name("toy_run.py")
 STAGES = ("first", "train", "measure", "last")
 TOTAL = 3 * sum(range(101))

@@ -472,6 +472,7 @@ def trained(tmp_path_factory):
     return out
 
 
+@pytest.mark.long
 def test_the_kept_share_falls_as_alpha_rises(trained):
     kept = [weights.mean() for _, weights in trained.values()]
     assert kept[0] > kept[1] > kept[2]

@@ -17,6 +17,8 @@ from shared.environment import xla_flags
 from asesjax.core.metric_log import read_metrics
 from asesjax.training import checkpoint
 
+pytestmark = pytest.mark.long
+
 SCRIPT = Path(__file__).with_name("tiny.py")
 # Saves most of the time, and logs in windows that saves cut.
 FIELDS = ("n_steps=40", "steps=40", "save_every_steps=2", "log_every_steps=3")

@@ -15,6 +15,8 @@ from asesjax.core.files import read_json
 from asesjax.sharding.mesh import make_mesh
 from asesjax.training import checkpoint
 
+pytestmark = pytest.mark.long
+
 SCRIPT = Path(__file__).with_name("tiny.py")
 STEPS = 40
 FIELDS = {"steps": STEPS, "save_every_steps": 7}
