@@ -35,6 +35,7 @@ from asesjax.config import (
 )
 from asesjax.core import buckets
 from asesjax.core.errors import UserError, unknown
+from asesjax.core.files import check_writable
 from asesjax.core.options import Config, flatten, reads
 from asesjax.core.processes import check_same, follow, is_first, leading
 from asesjax.core.programs import drop_programs
@@ -139,6 +140,7 @@ def check_run(run: Run) -> None:
     the UserErrors of ``execute`` for what would be refused before or after training.
     """
     one_seed(run)
+    check_writable(run.workdir)
     _check_packages(run.config, all_rows(run), report=True)
     with tempfile.TemporaryDirectory() as folder:
         for own in _in_folder(run, Path(folder)):

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -261,6 +262,18 @@ def write_record(path: Path, facts: dict[str, Any]) -> None:
 
 def _sum(facts: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(facts, sort_keys=True, default=list).encode())
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UserError unless a run could make this folder, or write in it; keep nothing there."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    try:
+        with tempfile.TemporaryDirectory(dir=there):
+            pass
+    except NotADirectoryError:
+        raise UserError(f"workdir {folder}: {there} is a file; give a folder") from None
+    except OSError as error:
+        raise UserError(f"cannot write to workdir {folder}: {error.strerror}") from None
 
 
 @contextlib.contextmanager

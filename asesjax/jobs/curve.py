@@ -80,10 +80,10 @@ def decode_curve(run: Run, method: Method, evaluations: Sequence[Sequence[int]])
         n = len(missing)
         results = [role_folder(run, method.name, role) / "result.json" for role in method.roles]
         trained_for = sum(read_json(path)["seconds"] for path in results if path.is_file())
-        share = f"{spent / trained_for:.0%}" if trained_for else "all"
+        share = (f", {spent / trained_for:.0%} of the {trained_for:.1f} s of training without"
+                 if trained_for >= 0.1 else "")  # fmt: skip
         run.say(f"  {counted(n, 'evaluation')} of {counted(len(records), 'question')} decoded in "
-                f"{spent:.1f} s with compiling, {share} of the {trained_for:.1f} s that training "
-                "took without")
+                f"{spent:.1f} s with compiling{share}")  # fmt: skip
     return list(names)
 
 

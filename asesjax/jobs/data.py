@@ -167,7 +167,7 @@ def _vocabulary(config: Config, texts: list[str]) -> Vocabulary:
         if vocab is None:
             raise UserError(f"vocab.path: {options.path} holds no tokenizer of transformers")
     elif options.kind == "task":
-        vocab = task_vocabulary(config.data)
+        vocab = task_vocabulary(config.data, options.extra_ids)
     else:
         path = str(local(options.path)) if options.path else ""
         vocab = load_vocabulary(options.kind, path, options.extra_ids)

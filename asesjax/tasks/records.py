@@ -83,8 +83,10 @@ def read_seqio(settings: Any) -> Named:
                  rows)  # fmt: skip
 
 
-def task_vocabulary(settings: Any) -> Vocabulary:
-    """Return the vocabulary of both sides of ``data.task``; UserError for one that is not ours."""
+def task_vocabulary(settings: Any, extra_ids: int) -> Vocabulary:
+    """Return the vocabulary of both sides of ``data.task``, with ``extra_ids`` sentinels if it has
+    none; UserError for one that is not ours.
+    """
     if not settings.task:
         raise UserError("vocab.kind=task takes the vocabulary of data.task, which is empty; set it "
                         "or another vocab.kind")  # fmt: skip
@@ -96,14 +98,14 @@ def task_vocabulary(settings: Any) -> Vocabulary:
     own = sides[0] if sides else None
     if isinstance(own, seqio.SentencePieceVocabulary):
         file = str(local(own.sentencepiece_model_file))
-        vocab = load_vocabulary("sentencepiece", file, own.extra_ids)
+        vocab = load_vocabulary("sentencepiece", file, own.extra_ids or extra_ids)
     elif isinstance(own, seqio.ByteVocabulary):
-        vocab = load_vocabulary("byte", "", own.extra_ids)
+        vocab = load_vocabulary("byte", "", own.extra_ids or extra_ids)
     else:
         raise UserError(f"{settings.task} has the vocabulary {own}, which is neither SentencePiece "
                         "nor bytes; set vocab.kind to another")  # fmt: skip
     same = own.encode(_PROBE) == vocab.encode(_PROBE).tolist()
-    if vocab.kind == "sentencepiece" and vocab.extra_ids:
+    if vocab.kind == "sentencepiece" and own.extra_ids:
         same &= vocab.sentinel(0) in own.encode("<extra_id_0>")  # seqio may count them upwards
     if not same:
         raise UserError(f"{settings.task} has the vocabulary {own}, with normalisation or an "

@@ -151,6 +151,11 @@ def test_a_check_says_what_is_chosen_and_keeps_nothing(make, capsys, tmp_path):
     assert not (tmp_path / "run").exists()
     assert main([*command, *student, "--config.train.source_buckets=(8,)"]) == 2
     assert "row direct: example" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main([*command[:4], str(tmp_path / "file/run"), "--check"]) == 2
+    assert f"file/run: {tmp_path}/file is a file; give a folder" in capsys.readouterr().err
+    assert main([*command[:4], "/proc/run", "--check"]) == 2
+    assert "cannot write to workdir /proc/run: " in capsys.readouterr().err
     # Results of another configuration would be refused.
     execute(make(), ("data",))
     assert main([*command, "--config.data.n_train=21"]) == 2

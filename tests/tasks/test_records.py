@@ -184,4 +184,7 @@ def test_with_the_vocabulary_of_the_task_a_run_learns_its_ids(tmp_path):
     with pytest.raises(UserError, match="an order of sentinels that T5 has not"):
         ours("my_mix", **{"data.module": str(tmp_path / "others.py")})
     with pytest.raises(UserError, match="vocab.kind=task .* data.task, which is empty"):
-        task_vocabulary(settings_of("tfds"))
+        task_vocabulary(settings_of("tfds"), 10)
+    (tmp_path / "bytes.py").write_text(TASK)  # tasks without sentinels
+    vocab = task_vocabulary(settings_of("", task="my_ids", module=str(tmp_path / "bytes.py")), 10)
+    assert (vocab.kind, vocab.extra_ids) == ("byte", 10)

@@ -37,14 +37,14 @@ def _hub_files(settings) -> dict[str, Path]:
     return named_splits(settings, folder, folder_files(folder))
 
 
-def task_vocabulary(settings) -> Vocabulary:
-    """Return the vocabulary of ``data.task``."""
-    return _tensorflow("task_vocabulary", settings)
+def task_vocabulary(settings, extra_ids: int) -> Vocabulary:
+    """Return the vocabulary of ``data.task``, with ``extra_ids`` sentinels if it has none."""
+    return _tensorflow("task_vocabulary", settings, extra_ids)
 
 
-def _tensorflow(name: str, settings) -> Any:
+def _tensorflow(name: str, settings, *more) -> Any:
     """Call what imports TensorFlow. Readers return their ``splits`` and their ``rows(split)``."""
-    return getattr(importlib.import_module("asesjax.tasks.records"), name)(settings)
+    return getattr(importlib.import_module("asesjax.tasks.records"), name)(settings, *more)
 
 
 def _files(source: str, field: str, settings) -> dict[str, Path]:
