@@ -19,13 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asesjax.config import base_config, finish
 from asesjax.data.batching import batch_at, examples_per_row, make_plan, token_counts
-from asesjax.data.corpus import encode_record
-from asesjax.data.sources import load_records
-from asesjax.data.vocab import load_vocabulary
-from asesjax.methods.method import make_method
-from asesjax.segmentation.pieces import split_pieces
 
 SOURCE_BUCKETS = (64, 80, 96, 112, 128, 160, 192, 256, 448)
 TARGET_BUCKETS = (16, 24, 32, 48, 72)
@@ -33,6 +27,14 @@ TARGET_BUCKETS = (16, 24, 32, 48, 72)
 
 def gsm8k_examples(data: Path, n_records: int = 0) -> list:
     """AS-ES examples (USM) of GSM8K's training questions, all of them for 0."""
+    # Here, because machines without ml_collections and sentencepiece import this file.
+    from asesjax.config import base_config, finish
+    from asesjax.data.corpus import encode_record
+    from asesjax.data.sources import load_records
+    from asesjax.data.vocab import load_vocabulary
+    from asesjax.methods.method import make_method
+    from asesjax.segmentation.pieces import split_pieces
+
     fields = {"data.source": "gsm8k", "data.path": str(data / "gsm8k")}
     fields |= {"data.n_train": str(n_records), "data.validation_share": "0.0"}
     config = finish(base_config(), fields)
