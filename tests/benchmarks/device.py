@@ -87,7 +87,7 @@ def best_seconds(function: Callable, *arguments, n: int = 10) -> float:
 def copy_rate() -> float:
     """Bytes a second, read and written, of a pass over a large array."""
     x = jnp.ones(2**26 if jax.default_backend() == "cpu" else 2**29, jnp.float32)
-    return 2 * x.nbytes / best_seconds(lambda x: x + 1, x)
+    return 2 * x.nbytes / best_seconds(lambda x: x + 1, x, n=5)
 
 
 def product_seconds(product: Product, dtype: jnp.dtype, repeats: int = 8) -> float:
