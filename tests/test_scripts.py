@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = [*ROOT.glob("launch/**/*.sh"), ROOT / "tests/run.sh", ROOT / ".ci/run"]
+SCRIPTS = [*ROOT.glob("launch/**/*.sh"), *ROOT.glob("tests/**/*.sh"), ROOT / ".ci/run"]
 
 
 @pytest.fixture

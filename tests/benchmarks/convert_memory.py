@@ -1,6 +1,6 @@
 """Time and peak memory of converting an 800 MB checkpoint both ways.
 
-    python tests/benchmarks/convert_memory.py
+    python tests/benchmarks/convert_memory.py [--preset t5-v1_1-base] [--layers 9]
 
 Writes a random v1.1 model of about 200 M float32 numbers (no torch needed) into a temporary folder,
 converts it in and out, each in a process of its own, and prints one JSON line: seconds, peak
@@ -8,6 +8,7 @@ resident memory (``getrusage``), the size of the parameters and of the largest t
 process that only imports the package takes. Needs 3 GB of disk.
 """
 
+import argparse
 import json
 import resource
 import subprocess
@@ -24,8 +25,8 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB
 
 
-def make(folder: Path) -> None:
-    """Write the checkpoint, with t5-v1_1-base's shape and 9 layers a stack."""
+def make(folder: Path, name: str, layers: int) -> None:
+    """Write the checkpoint, with the shape of a preset and so many layers a stack."""
     import dataclasses
 
     import jax
@@ -35,7 +36,7 @@ def make(folder: Path) -> None:
     from asesjax.models.hf_io import save_hf
     from asesjax.models.presets import preset
 
-    config = dataclasses.replace(preset("t5-v1_1-base"), n_encoder_layers=9, n_decoder_layers=9)
+    config = dataclasses.replace(preset(name), n_encoder_layers=layers, n_decoder_layers=layers)
     shapes = jax.eval_shape(lambda key: t5.init(config, key), jax.random.key(0))
     rng = np.random.default_rng(0)
     draw = lambda leaf: rng.standard_normal(leaf.shape, np.float32)  # noqa: E731
@@ -84,9 +85,13 @@ def load(folder: str) -> None:
 
 def run() -> None:
     """Make the checkpoint, convert it both ways, print one line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="t5-v1_1-base")
+    parser.add_argument("--layers", default="9", help="of each stack")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         hf, checkpoint, back = (f"{folder}/{name}" for name in ("hf", "checkpoint", "back"))
-        result = step("make", hf)
+        result = step("make", hf, args.preset, args.layers)
         result["load"] = step("load", hf)
         result["from_hf"] = step("convert", "--from-hf", hf, "--out", checkpoint)
         result["to_hf"] = step("convert", "--to-hf", back, "--checkpoint", checkpoint)
@@ -102,11 +107,12 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        run()
-    elif sys.argv[1] == "make":
-        make(Path(sys.argv[2]))
-    elif sys.argv[1] == "load":
-        load(sys.argv[2])
+    step_of, arguments = sys.argv[1:2], sys.argv[2:]
+    if step_of == ["make"]:
+        make(Path(arguments[0]), arguments[1], int(arguments[2]))
+    elif step_of == ["load"]:
+        load(arguments[0])
+    elif step_of == ["convert"]:
+        timed(arguments)
     else:
-        timed(sys.argv[2:])
+        run()

@@ -101,11 +101,12 @@ def _run(part: Part, seconds: float, take: Callable[[dict], None], log: Path) ->
         )  # fmt: skip
 
         def read():
-            for line in process.stdout:
-                try:
-                    take({"part": part.name} | json.loads(line))
-                except (ValueError, TypeError):  # what libraries print
-                    errors.write(line)
+            with process.stdout as out:
+                for line in out:
+                    try:
+                        take({"part": part.name} | json.loads(line))
+                    except (ValueError, TypeError):  # what libraries print
+                        errors.write(line)
 
         reader = threading.Thread(target=read)
         reader.start()

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/pod_decode.py --workdir runs/quickstart --method usm
 
-Decodes a copy with 1, 2 and 4 processes, which have eight virtual devices in all and share this
+Decodes a copy with 1, 2 and 4 --processes, which have eight virtual devices in all and share this
 machine's cores, so that their times say little. Prints a JSON line for each: the questions and
 decoder steps of each process, and which share of its slots' steps wrote a token.
 """
@@ -45,10 +45,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workdir", type=Path, required=True, help="of a finished run of one seed")
     parser.add_argument("--method", default="usm")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         copy = shutil.copytree(args.workdir, Path(folder) / "run")
-        for n in (1, 2, 4):
+        for n in args.processes:
             found = decode(copy, args.method, n)
             each = found.get("processes", [found])
             print(json.dumps({

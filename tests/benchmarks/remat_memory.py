@@ -27,11 +27,11 @@ def main() -> None:
     import jax
     import numpy as np
 
-    from asesjax.config import base_config
     from asesjax.models import t5
     from asesjax.sharding.mesh import make_mesh
     from asesjax.sharding.place import batch_sharding, param_shardings, put_batch, replicated, rules
     from asesjax.training import optim, state, step
+    from asesjax.training.options import TrainOptions
 
     width, layers = args.width, args.layers
     model = t5.T5Config(
@@ -51,8 +51,7 @@ def main() -> None:
     batch = put_batch(mesh, batch)
     first = None
     for scanned, remat in itertools.product((False, True), ("none", "dots", "full")):
-        train = base_config().train
-        train.scan_layers, train.remat, train.optimizer = scanned, remat, args.optimizer
+        train = TrainOptions(scan_layers=scanned, remat=remat, optimizer=args.optimizer)
         optimizer = optim.make_optimizer(train, 10)
         target = state.state_target(optimizer, shapes, on, mesh)
         run = step.make_train_step(model, train, optimizer, target, batch_sharding(mesh))

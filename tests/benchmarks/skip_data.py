@@ -7,6 +7,7 @@ and the protected chunks; a JSON line per setting.
 
 import argparse
 import json
+import sys
 
 from asesjax.experiment import open_run
 from asesjax.methods.skip_thinking.report import left_out
@@ -26,9 +27,12 @@ def main() -> None:
     parser.add_argument("workdir")
     parser.add_argument("--records", type=int, default=500, help="training records to look at")
     args = parser.parse_args()
+    # Progress goes to standard error; standard output is JSON lines alone.
+    say = lambda line: print(line, file=sys.stderr)  # noqa: E731
     student = load_method(open_run(None, args.workdir), "cwt")
     for setting in SETTINGS:
         run = open_run(None, args.workdir, setting)
+        run = type(run)(run.config, run.workdir, say)
         samples = read_samples(run, "train")[: args.records]
         found = left_out(skip_rows(run, student, samples), [sample.record for sample in samples])
         print(json.dumps({"setting": setting} | found), flush=True)
