@@ -2,6 +2,7 @@
 whatever fails, without packages that a machine with a GPU may lack.
 """
 
+import functools
 import importlib.util
 import json
 import os
@@ -12,13 +13,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace as Namespace
 
+import jax
 import numpy as np
 import pytest
 
 from asesjax.config import base_config, finish
 from asesjax.data.sources import load_records
 from asesjax.data.vocab_training import train_vocabulary
+from asesjax.models import t5
 from asesjax.models.t5_config import T5Config, token_flops
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,7 +38,7 @@ def load(name):
     return module
 
 
-gpu, device, lengths = map(load, ("gpu", "device", "lengths"))
+gpu, device, random_work = map(load, ("gpu", "device", "random_work"))
 
 SMALL_MODEL = {
     "model.d_model": 16, "model.d_ff": 32, "model.n_heads": 2, "model.d_kv": 8,
@@ -71,7 +75,7 @@ TINY = {
                    "--curve-steps 0 --contestants bucketed packed --profile",
 }  # fmt: skip
 # gpu.sh runs below, and mutants.py runs tests itself.
-OTHERS = {"gpu", "lengths", "mutants"}
+OTHERS = {"gpu", "mutants", "random_work"}
 
 
 @pytest.fixture(scope="module")
@@ -249,8 +253,39 @@ def test_drawn_lengths_are_those_of_gsm8k(data_folder):
         "SEGMENTS": [len(own) for own in of_question.values()],
     }
     for name, found in tables.items():
-        np.testing.assert_allclose(getattr(lengths, name), np.quantile(found, lengths.SHARES), 0, 1)
-    drawn = lengths.examples(2000, 0)
-    for side in ("inputs", "targets"):
-        means = [np.mean([len(getattr(e, side)) for e in own]) for own in (drawn, examples)]
-        assert means[0] == pytest.approx(means[1], rel=0.06), side
+        table = getattr(random_work, name)
+        np.testing.assert_allclose(table, np.quantile(found, random_work.SHARES), 0, 1)
+    lengths = np.array([[len(e.inputs), len(e.targets)] for e in examples])
+    kept = (lengths <= random_work.LONGEST).all(1)
+    drawn = [[len(e.inputs), len(e.targets)] for e in random_work.examples(2000, 0)]
+    np.testing.assert_allclose(np.mean(drawn, 0), lengths[kept].mean(0), rtol=0.05)
+    assert kept.mean() == pytest.approx(0.76, abs=0.01)
+
+
+def test_drawn_parameters_have_the_deviations_of_new_ones():
+    config = T5Config(128, 64, 16, 96, 3, 1, 1, mlp="gated-gelu", tied=False)
+    drawn = random_work.params(config, 0)
+    new = jax.tree.map(np.asarray, t5.init(config, jax.random.key(0)))
+    assert jax.tree.structure(drawn) == jax.tree.structure(new)
+    for path, ours in jax.tree.leaves_with_path(drawn):
+        theirs = functools.reduce(lambda tree, key: tree[key.key], path, new)
+        assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
+        wanted = np.std(theirs) or np.mean(theirs)
+        assert (np.std(ours) or np.mean(ours)) == pytest.approx(wanted, rel=0.2), path
+
+
+def test_kernels_are_those_of_a_gpus_streams():
+    event = lambda name, us, **stats: Namespace(  # noqa: E731
+        name=name, duration_ns=1000 * us, stats=stats.items()
+    )
+    line = lambda name, *events: Namespace(name=name, events=events)  # noqa: E731
+    host = Namespace(name="/host:CPU", lines=[
+        line("pool", event("dot", 30, hlo_op="dot"), event("while.1", 90, hlo_op="while.1"),
+             event("wait", 5)),
+    ])  # fmt: skip
+    gpu = Namespace(name="/device:GPU:0", lines=[
+        line("XLA Ops", event("dot", 7)), line("Stream #13(Compute)", event("gemm", 4)),
+        line("Stream #14(MemcpyD2D)", event("gemm", 2), event("copy", 1)),
+    ])  # fmt: skip
+    assert device.kernels_of([host]) == {"dot": (0.03, 1)}
+    assert device.kernels_of(iter([host, gpu])) == {"gemm": (0.006, 2), "copy": (0.001, 1)}

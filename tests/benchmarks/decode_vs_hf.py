@@ -5,7 +5,7 @@
 DIR holds gsm8k/test.jsonl and t5_vocab/spiece.model. All contestants run the same random weights
 on the same questions of GSM8K and write, by force, as many segments of as many tokens as the
 question's own rationale has sentences, so the work is the same; what they write is compared.
-Without --data, questions are random ids and lengths are drawn from a table (``lengths.py``).
+Without --data, questions are random ids and lengths are drawn from a table (``random_work.py``).
 
   authors      one question at a time, a call of ``generate`` for each segment, text tokenised anew
                (the ids that go in are the joined ones, or lengths would differ; without --data
@@ -38,8 +38,8 @@ from pathlib import Path
 import device
 import jax
 import jax.numpy as jnp
-import lengths
 import numpy as np
+import random_work
 
 from asesjax.core.files import read_jsonl
 from asesjax.decode import continuous
@@ -77,13 +77,12 @@ def chaotic(config: T5Config, seed: int):
 
     def scale(path, x):
         name = jax.tree_util.keystr(path)
-        return x * (3.0 if "encoder_decoder_attention" in name else 1.0)
+        return x * np.float32(3.0 if "encoder_decoder_attention" in name else 1.0)
 
-    params = jax.tree_util.tree_map_with_path(scale, t5.init(config, jax.random.key(seed)))
-    head = params["decoder"]["logits_dense"]["kernel"]
+    params = jax.tree_util.tree_map_with_path(scale, random_work.params(config, seed))
     # The end mark is never the most probable, so that every length is the one asked for.
-    params["decoder"]["logits_dense"]["kernel"] = head.at[:, 1].set(0.0)
-    return params
+    params["decoder"]["logits_dense"]["kernel"][:, 1] = 0.0
+    return jax.device_put(params)
 
 
 def hugging_face(args, config, params, vocab, n_ids):
@@ -254,8 +253,8 @@ def main() -> None:
         vocab, questions, plans = load_work(args.data, args.questions, args.seed)
         n_ids = vocab.size
     else:
-        vocab, n_ids = None, lengths.IDS
-        questions, plans = lengths.draw(args.questions, args.seed)
+        vocab, n_ids = None, random_work.IDS
+        questions, plans = random_work.draw(args.questions, args.seed)
     # The shapes of T5 1.0 with a head of its own, which can be kept from ending segments.
     shape = TINY if args.size == "tiny" else preset(f"t5-{args.size}")
     config = dataclasses.replace(shape, tied=False, dtype=args.dtype, dropout=0.0)

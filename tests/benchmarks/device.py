@@ -166,30 +166,33 @@ def _jax_kernels(work):
             work()
             seconds = time.perf_counter() - start
         (file,) = Path(folder).rglob("*.xplane.pb")
-        planes = list(jax.profiler.ProfileData.from_file(str(file)).planes)
+        return seconds, kernels_of(jax.profiler.ProfileData.from_file(str(file)).planes)
+
+
+def kernels_of(planes) -> dict[str, tuple[float, int]]:
+    """Milliseconds and calls of each kernel in the planes of a profile."""
+    planes, found = list(planes), collections.defaultdict(lambda: (0.0, 0))
     on_device = [plane for plane in planes if plane.name.startswith("/device:")]
-    kernels = collections.defaultdict(lambda: [0.0, 0])
     for plane in on_device or planes:
         every = list(plane.lines)
         # The other lines of a GPU group what its streams have done.
         streams = [line for line in every if line.name.startswith("Stream")]
-        for line in streams or every:
-            for event in line.events:
-                # On a CPU, what else the host does, and loops, which hold other operations.
-                if not on_device and (
-                    "hlo_op" not in dict(event.stats)
-                    or event.name.startswith(("while", "call", "cond"))
-                ):
-                    continue
-                own = kernels[event.name]
-                own[0] += event.duration_ns / 1e6
-                own[1] += 1
-    return seconds, kernels
+        for event in (event for line in streams or every for event in line.events):
+            # On a CPU, what else the host does, and loops, which hold other operations.
+            if not on_device and (
+                "hlo_op" not in dict(event.stats)
+                or event.name.startswith(("while", "call", "cond"))
+            ):
+                continue
+            ms, calls = found[event.name]
+            found[event.name] = ms + event.duration_ns / 1e6, calls + 1
+    return found
 
 
 def _torch_kernels(work, torch):
     kinds = torch.profiler.ProfilerActivity
     cuda = torch.cuda.is_available()
+    where = torch.autograd.DeviceType.CUDA if cuda else torch.autograd.DeviceType.CPU
     with torch.profiler.profile(activities=[kinds.CUDA if cuda else kinds.CPU]) as profile:
         start = time.perf_counter()
         work()
@@ -197,7 +200,7 @@ def _torch_kernels(work, torch):
     kernels = {}
     for event in profile.key_averages():
         us = event.self_device_time_total if cuda else event.self_cpu_time_total
-        if us > 0:
+        if us > 0 and event.device_type == where:
             kernels[event.key] = us / 1e3, event.count
     return seconds, kernels
 

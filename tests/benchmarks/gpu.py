@@ -42,30 +42,32 @@ def all_parts(tiny: bool) -> list[Part]:
     train = ["train_vs_hf.py", "--dtype", "bfloat16", "--curve-steps", "0", "--profile"]
     decode = ["decode_vs_hf.py", "--dtype", "bfloat16", "--profile", "--buckets", "256"]
     if tiny:
-        sizes = {"tiny": (4, [])}
+        sizes, repeats = {"tiny": (4, [])}, "1"
         train += ["--records", "8", "--steps", "1", "--rounds", "2", "--packed-length", "256",
                   "--compile", "aot_eager"]  # fmt: skip
-        decode += ["--size", "tiny", "--batch", "2", "--questions", "2", "--repeats", "1",
+        decode += ["--size", "tiny", "--batch", "2", "--questions", "2",
                    "--authors-questions", "1", "--context-lengths", "128"]  # fmt: skip
     else:
-        sizes = {"base": (256, []), "large": (128, ["--scan-layers"])}
+        sizes, repeats = {"base": (256, []), "large": (128, ["--scan-layers"])}, "3"
         train += ["--steps", "10", "--rounds", "5", "--compile"]
-        decode += ["--size", "base", "--batch", "256", "--questions", "1024", "--repeats", "2",
+        decode += ["--size", "base", "--batch", "256", "--questions", "1024",
                    "--authors-questions", "2", "--context-lengths", "64", "96", "128", "192",
                    "256"]  # fmt: skip
     parts = [Part("device", ["device.py", *(["--width", "256"] if tiny else [])], 60)]
+    bucketed = []
     for size, (batch, more) in sizes.items():
         own = [*train, "--size", size, "--batch", str(batch), *more, "--contestants"]
         parts += [
-            Part(f"train-{size}-packed", [*own, "packed"], 110),
-            Part(f"train-{size}-torch", [*own, "torch"], 150, THEIRS),
-            Part(f"train-{size}-bucketed", [*own, "bucketed"], 110),
+            Part(f"train-{size}-packed", [*own, "packed"], 120),
+            Part(f"train-{size}-torch", [*own, "torch"], 160, THEIRS),
         ]
+        bucketed.append(Part(f"train-{size}-bucketed", [*own, "bucketed"], 110))
     decoding = [
-        Part("decode-ours", [*decode, "--contestants", "continuous"], 150),
-        Part("decode-torch", [*decode, "--contestants", "authors", "batched"], 130, THEIRS),
-    ]
-    return [*parts[:3], *decoding, *parts[3:]]
+        Part("decode-ours", [*decode, "--repeats", repeats, "--contestants", "continuous"], 150),
+        Part("decode-torch", [*decode, "--repeats", "1", "--contestants", "authors", "batched"],
+             120, THEIRS),
+    ]  # fmt: skip
+    return [*parts[:3], *decoding, *parts[3:], *bucketed]
 
 
 def run(part: Part, left: float, take: Callable[[dict], None], log: Path) -> None:

@@ -4,11 +4,11 @@
 
 DIR holds gsm8k/train.jsonl and t5_vocab/spiece.model. The examples are the AS-ES ones of GSM8K,
 segmented by location, in T5's vocabulary; without --data they are random ids of such lengths
-(``lengths.py``). All contestants start from the same random weights (ours, converted by ``hf_io``),
+(``random_work.py``). All contestants start from the same random weights (converted by ``hf_io``),
 float32 whatever is computed in --dtype, with AdamW at a constant rate and without dropout:
 
   torch     random batches padded to the longest, as the authors of AS-ES train; with --compile
-            those of bucketed, whose few shapes are compiled once each
+            those of bucketed, of few shapes, each of which is compiled once
   bucketed  our step on batches of ``make_plan`` with buckets
   packed    our step on packed rows, --batch examples a batch on average
 
@@ -37,8 +37,8 @@ from pathlib import Path
 
 import device
 import jax
-import lengths
 import numpy as np
+import random_work
 from packing import SOURCE_BUCKETS, TARGET_BUCKETS, gsm8k_examples, longest_batches
 
 from asesjax.data.batching import batch_at, eval_batches, examples_per_row, make_plan
@@ -305,11 +305,10 @@ def main() -> None:
         examples = gsm8k_examples(args.data, args.records)
         buckets = SOURCE_BUCKETS, TARGET_BUCKETS
     else:
-        examples = lengths.examples(args.records or 3000, args.seed)
-        buckets = (128, lengths.LONGEST[0]), (lengths.LONGEST[1],)
+        examples = random_work.examples(args.records or 3000, args.seed)
+        buckets = tuple((length,) for length in random_work.LONGEST)
     config = dataclasses.replace(MODELS[args.size], dtype=args.dtype)
-    # On the host, so that the device holds those of the contestants alone.
-    params = jax.tree.map(np.asarray, t5.init(config, jax.random.key(args.seed)))
+    params = random_work.params(config, args.seed)
     rows = max(1, round(args.batch / examples_per_row(examples, args.packed_length)))
     of = lambda n, **more: make_plan(examples, n, *buckets, args.seed, **more)  # noqa: E731
     plans = {"bucketed": of(args.batch), "packed": of(rows, packed_length=args.packed_length)}
