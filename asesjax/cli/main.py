@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             status = _status(list(sys.argv[1:] if argv is None else argv))
         except Exception:
+            processes.let_loss_end()
             if not processes.linked():
                 raise
             traceback.print_exc()

@@ -173,12 +173,16 @@ def _exit(status: int) -> None:
 
 
 def linked() -> bool:
-    """Tell whether the other processes wait for a ``leave``. Called after an exception that is a
-    bug, unless it came from the loss of another process: then this one soon ends with a line.
-    """
-    if "open" in _links:
-        time.sleep(_LOSS_SECONDS)
+    """Tell whether the other processes wait for a ``leave``."""
     return "open" in _links
+
+
+def let_loss_end() -> None:
+    """Called after an exception that the loss of another process may have caused: if it has, this
+    process ends here with a line that says so.
+    """
+    if linked():
+        time.sleep(_LOSS_SECONDS)
 
 
 def _hang_up() -> None:

@@ -26,6 +26,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from asesjax.core.buckets import mirrored
 from asesjax.core.errors import UserError
 from asesjax.core.files import read_json
+from asesjax.core.processes import let_loss_end
 from asesjax.core.types import Params
 from asesjax.sharding.place import fetch
 from asesjax.training.checkpoint_files import (
@@ -265,6 +266,7 @@ def restore_newest(
             except UserError:
                 raise
             except Exception as error:  # Orbax raises many kinds
+                let_loss_end()
                 why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
                 raise UserError(
                     f"checkpoint {place} is whole but cannot be restored: {why}; it may be of "

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import sys
 import threading
 
 import jax
@@ -274,6 +275,21 @@ def test_a_whole_checkpoint_of_another_optimizer_is_refused_and_not_renamed(tiny
     with pytest.raises(UserError, match="whole but cannot be restored"):
         checkpoint.restore_newest(copy, other)
     assert checkpoint.steps(copy) == [2, 8, 10]
+
+
+def test_the_loss_of_another_process_is_not_taken_for_a_fault_of_the_checkpoint(
+    copy, target, monkeypatch
+):
+    def failing(*_, **__):
+        raise RuntimeError("Gloo AllGather failed: Connection reset by peer")
+
+    def ends():
+        sys.exit("another process was lost")
+
+    monkeypatch.setattr(checkpoint, "_read", failing)
+    monkeypatch.setattr(checkpoint, "let_loss_end", ends)
+    with pytest.raises(SystemExit, match="another process was lost"):
+        checkpoint.restore_newest(copy, target)
 
 
 def test_adafactor_state_is_restored(tiny, tmp_path):
