@@ -18,6 +18,7 @@ from types import SimpleNamespace as Namespace
 import jax
 import numpy as np
 import pytest
+from shared.environment import xla_flags
 
 from asesjax.config import base_config, finish
 from asesjax.data.sources import load_records
@@ -67,12 +68,13 @@ TINY = {
     "packing": "--data DATA --batch 4 --packed-length 256 --records 20 --steps 2",
     "pod_decode": "--workdir RUN --method cwt --processes 2",
     "pod_shares": "--data DATA",
-    "remat_memory": "--layers=1 --width=16 --batch=2 --length=8 --run",
+    "remat_memory": "--layers=1 --width=16 --batch=2 --length=8 --vocab=32 --optimizer=sgd --run",
     "same_results": "RUN RUN",
     "skip_data": "RUN --records 10",
     "skip_speed": "RUN --questions 2 --rounds 2",
     "train_vs_hf": "--data DATA --batch 4 --packed-length 256 --records 20 --steps 1 --rounds 1 "
-                   "--curve-steps 0 --contestants bucketed packed --profile",
+                   + ("--curve-steps 1 --contestants torch" if WITH_TORCH else
+                      "--curve-steps 0 --contestants packed --profile --scan-layers"),
 }  # fmt: skip
 # gpu.sh runs below, and mutants.py runs tests itself.
 OTHERS = {"gpu", "mutants", "random_work"}
@@ -133,6 +135,8 @@ def test_a_program_prints_json_lines(name, data, request, monkeypatch, capfd):
         assert not end.code, end
     lines = read(capfd.readouterr().out)
     assert lines and all(lines)
+    apart = "largest_relative_difference_of_losses"
+    assert all(line[apart] < 1e-5 for line in lines if apart in line)
 
 
 # What a machine with a GPU may lack, and what the core path never imports.
@@ -147,7 +151,7 @@ def test_one_call_measures_a_device(tmp_path):
     done = subprocess.run(
         ["bash", FOLDER / "gpu.sh", tmp_path / "out", "--tiny"], capture_output=True, text=True,
         env=os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(tmp_path),
-                          "OMP_NUM_THREADS": "1", "XLA_FLAGS": ""},
+                          "OMP_NUM_THREADS": "1", "XLA_FLAGS": xla_flags(1)},
     )  # fmt: skip
     lines = read(done.stdout)
     assert lines == read((tmp_path / "out/results.jsonl").read_text())

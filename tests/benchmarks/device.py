@@ -90,11 +90,12 @@ def copy_rate() -> float:
     return 2 * x.nbytes / best_seconds(lambda x: x + 1, x, n=5)
 
 
-def product_seconds(product: Product, dtype: jnp.dtype, repeats: int = 8) -> float:
+def product_seconds(product: Product, dtype: jnp.dtype) -> float:
     """Seconds of all products of one kind. They are timed in pairs, there and back, each pair from
     the result of the last, so that nothing is left out and starting a program costs nothing.
     """
     b, m, k, n, count = product
+    repeats = 2 if jax.default_backend() == "cpu" else 16
     keys = jax.random.split(jax.random.key(0), 3)
     draw = lambda key, shape: jax.random.normal(key, shape, dtype)  # noqa: E731
     there = draw(keys[0], (b, k, n)) * jnp.asarray(k**-0.5, dtype)

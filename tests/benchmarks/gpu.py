@@ -44,7 +44,7 @@ def all_parts(tiny: bool) -> list[Part]:
     if tiny:
         sizes, repeats = {"tiny": (4, [])}, "1"
         train += ["--records", "8", "--steps", "1", "--rounds", "2", "--packed-length", "256",
-                  "--compile", "aot_eager"]  # fmt: skip
+                  "--compile", "eager"]  # fmt: skip
         decode += ["--size", "tiny", "--batch", "2", "--questions", "2",
                    "--authors-questions", "1", "--context-lengths", "128"]  # fmt: skip
     else:
@@ -211,7 +211,8 @@ def main() -> int:
         for part in parts:
             run(part, deadline - time.monotonic(), take, args.out / "log.txt")
             if part.name == "device" and lines[0].get("backend") == "cpu" and not args.tiny:
-                take({"part": "device", "error": "jax sees no GPU; on a CPU, use --tiny"})
+                error = "jax sees no GPU; --tiny is for a CPU, --only for parts of torch alone"
+                take({"part": "device", "error": error})
                 return 1
         for row in targets(lines):
             take(row)
