@@ -9,7 +9,7 @@ it has published where they continue together (``core.processes``).
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from asesjax.core.errors import UserError
@@ -96,16 +96,18 @@ def publish() -> None:
         mirror.publish()
 
 
-def changes() -> dict[str, list[str]]:
-    """Publish; return, by address, the names of what has changed since the last call."""
+def changes() -> dict[str, tuple[list[str], list[str]]]:
+    """Publish; return, by address, the tokens of the locks held and the names of what has changed
+    since the last call.
+    """
     publish()
     return {url: mirror.told() for url, mirror in _open.items() if mirror.scopes}
 
 
-def take(changed: dict[str, list[str]]) -> None:
+def take(changed: Mapping[str, Sequence[list[str]]]) -> None:
     """Fetch what another process has published (``changes``)."""
-    for url, names in changed.items():
-        _mirror(url).take(names)
+    for url, told in changed.items():
+        _mirror(url).take(*told)
 
 
 def named(text: str) -> str:

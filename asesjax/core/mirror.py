@@ -52,12 +52,9 @@ class Mirror:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._index_file = self._place / "index.json"
         # Of each object known to be in the bucket its tag there, and size and time of its copy.
-        self._index: dict[str, list] = {}
+        self._index: dict[str, list] = self._saved()["index"]
         # Of the locks that processes of this mirror hold, or held when they were killed.
-        self._tokens: dict[str, str] = {}
-        with contextlib.suppress(OSError, ValueError):
-            saved = json.loads(self._index_file.read_bytes())
-            self._index, self._tokens = saved["index"], saved["tokens"]
+        self._tokens: dict[str, str] = self._saved()["tokens"]
         self.scopes: list[str] = []  # folders held, "." for all
         self._locks: dict[str, dict] = {}  # what their locks say
         self._lock_guard = threading.Lock()
@@ -124,19 +121,26 @@ class Mirror:
         return found
 
     def _get(self, name: str, tag: str, patience: float = PATIENCE) -> None:
-        self.store.get(name, self.folder / name, patience)
+        self.store.get(name, self.folder, patience)
         self._index[name] = [tag, *_stat(self.folder / name)]
 
-    def take(self, names: Iterable[str]) -> None:
-        """Fetch objects that were written, and remove here what was removed there."""
+    def take(self, tokens: Iterable[str], names: Iterable[str]) -> None:
+        """Fetch objects that were written, and remove here what was removed there: what process 0
+        has ``told``, unless it works in this very folder, where files may be newer by now.
+        """
+        if not {*tokens}.isdisjoint(self._saved()["tokens"].values()):
+            return
+        gone = []
 
         def one(name: str) -> None:
             try:
                 self._get(name, "")
             except FileNotFoundError:
-                self._drop(name)
+                gone.append(name)
 
         each(one, names)
+        for name in gone:
+            self._drop(name)
 
     def _drop(self, name: str) -> None:
         path = self.folder / name
@@ -225,11 +229,13 @@ class Mirror:
         del self._index[name]
         self._changed.add(name)
 
-    def told(self) -> list[str]:
-        """Return the names of what was published since the last call."""
+    def told(self) -> tuple[list[str], list[str]]:
+        """Return the tokens of the locks held, and the names of what was published since the last
+        call.
+        """
         with self._guard:
             names, self._changed = sorted(self._changed), set()
-        return names
+        return [self._tokens[scope] for scope in self.scopes], names
 
     def _publish_beside(self) -> None:
         pause, failed = BEAT, False
@@ -243,6 +249,11 @@ class Mirror:
                     print(f"warning: {error}; it is tried again", file=sys.stderr, flush=True)
                 failed = True
             pause = max(BEAT, (time.monotonic() - began) * (1 / _SHARE - 1))
+
+    def _saved(self) -> dict[str, dict]:
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads(self._index_file.read_bytes())
+        return {"index": {}, "tokens": {}}
 
     def _save(self) -> None:
         write_json(self._index_file, {"index": self._index, "tokens": self._tokens})

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import sys
 import threading
 import time
@@ -65,13 +66,18 @@ class Store:
         return {name: tag for name, tag in named.items() if os.path.normpath(name) == name
                 and name.split("/")[0] != ".."}  # fmt: skip
 
-    def get(self, name: str, target: Path, patience: float) -> None:
-        """Fetch an object into a file. Raises FileNotFoundError."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
+    def get(self, name: str, folder: Path, patience: float) -> None:
+        """Fetch an object into a file of this name in ``folder``. Raises FileNotFoundError, and
+        then has made no folder, not for a moment.
+        """
+        target, number = folder / name, secrets.token_hex(8)
+        temporary = folder / f".{number}.{os.getpid()}.tmp"
         try:
             self._patiently(lambda: self._fs.get_file(self._path(name), str(temporary)), patience)
-            os.replace(temporary, target)
+            while temporary.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # removed by another process, as empty
+                    os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
 

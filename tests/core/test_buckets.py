@@ -1,5 +1,6 @@
 """Workdirs in buckets: what a machine finds there after another was stopped at any moment."""
 
+import os
 import random
 import re
 import shutil
@@ -324,7 +325,12 @@ def test_several_processes_take_what_the_first_writes(on):
         first = dict(buckets._open)
         buckets.publish()
         changed = buckets.changes()
-        assert changed == {URL: ["a/b.json", "c.txt"]}
+        assert changed[URL][1] == ["a/b.json", "c.txt"]
+        # Another process of this machine has the files of the first, which may be newer.
+        write_text(workdir / "c.txt", "not published")
+        on("first")
+        buckets.take(changed)
+        assert (workdir / "c.txt").read_text() == "not published"
         on("second")
         other = buckets.workdir(URL)
         (workdir / "a/b.json").unlink()
@@ -334,6 +340,16 @@ def test_several_processes_take_what_the_first_writes(on):
             changed = {URL: one.told()}
         buckets.take(changed)
         assert (other / "c.txt").read_text() == "2" and not (other / "a").exists()
+
+
+def test_what_is_taken_and_was_removed_meanwhile_makes_no_folder(on, monkeypatch):
+    """Not for a moment: it would be taken for a damaged checkpoint."""
+    names = [f"checkpoints/step_1/{part}/d/{i}" for part in ("params", "cursor") for i in range(9)]
+    folder = buckets.workdir(URL)
+    made, mkdir = [], os.mkdir
+    monkeypatch.setattr(os, "mkdir", lambda path, *mode: (mkdir(path, *mode), made.append(path)))
+    buckets.take({URL: [["token"], names]})
+    assert made == [] and list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(
