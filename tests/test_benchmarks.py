@@ -59,7 +59,7 @@ TINY = {
     "data_pipeline": "--data DATA --times 1 --scratch DATA",
     "decode_vs_hf": "--data DATA --size tiny --batch 2 --questions 3 --repeats 1 --profile "
                     "--context-lengths --contestants plain continuous",
-    "device": "--width 64",
+    "device": "",
     "host_pipeline": "--data DATA --batch 4 --packed-length 256",
     "kpod_auc": "--config configs/kpod.py --workdir DATA/auc --seeds 0 --config.kpod.n_stages=2 "
                 + FIELDS,
@@ -178,7 +178,7 @@ def test_one_call_measures_a_device(tmp_path):
             assert ms + line["other_kernels_ms"] == pytest.approx(line["kernels_ms"], abs=0.01)
     floors = [line for part in parts.values() for line in part if "floor_ms" in line]
     assert {line["contestant"] for line in floors} == {"packed", "floor of a step"}
-    assert all(line["over_floor"] > 0 for line in floors)
+    assert all(line["over_floor"] > 0 and line["share_of_bandwidth"] > 0 for line in floors)
     measured = {line["what"]: line["measured"] for line in lines if line["part"] == "targets"}
     assert len(measured) == 8 and measured.pop("training, tiny, packed: share of the peak") is None
     if WITH_TORCH:

@@ -6,7 +6,6 @@ prints a JSON line: the device, the rate of a copy and of a square matrix produc
 function that takes ``torch`` wants that module where torch does the work, or None for jax.
 """
 
-import argparse
 import collections
 import importlib.metadata
 import importlib.util
@@ -207,16 +206,14 @@ def _torch_kernels(work, torch):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--width", type=int, default=8192, help="of the square product")
-    args = parser.parse_args()
-    square = Product(1, args.width, args.width, args.width, 1)
+    width = 256 if jax.default_backend() == "cpu" else 8192
+    square = Product(1, width, width, width, 1)
     seconds = product_seconds(square, jnp.dtype("bfloat16"))
     there = [name for name in ("jax", "jaxlib", "flax", "optax", "torch", "transformers")
              if importlib.util.find_spec(name)]  # fmt: skip
     print(json.dumps({
         "device": device_kind(), "backend": jax.default_backend(), "copy_gb_s": copy_rate() / 1e9,
-        "bfloat16_tflop_s": square.flops / seconds / 1e12,
+        "bfloat16_tflop_s": square.flops / seconds / 1e12, "square_product": width,
         "share_of_peak": share_of_peak(square.flops / seconds),
         "memory_bytes": (jax.devices()[0].memory_stats() or {}).get("bytes_limit"),
         "python": platform.python_version(),

@@ -53,7 +53,7 @@ def all_parts(tiny: bool) -> list[Part]:
         decode += ["--size", "base", "--batch", "256", "--questions", "1024",
                    "--authors-questions", "2", "--context-lengths", "64", "96", "128", "192",
                    "256"]  # fmt: skip
-    parts = [Part("device", ["device.py", *(["--width", "256"] if tiny else [])], 60)]
+    parts = [Part("device", ["device.py"], 60)]
     bucketed = []
     for size, (batch, more) in sizes.items():
         own = [*train, "--size", size, "--batch", str(batch), *more, "--contestants"]

@@ -22,7 +22,8 @@ device's bfloat16 peak (``mfu``: operations of real tokens, as training logs the
 
 With --profile come, of each contestant, the kernels of two steps, and of packed the floor of a
 step: its matrix products at the rates measured here for these very shapes, and its traffic of
-parameters, gradients and moments at the rate of a copy.
+parameters, gradients and moments at the rate of a copy. ``share_of_bandwidth`` is of that rate, for
+the bytes that XLA counts.
 """
 
 import argparse
@@ -246,8 +247,12 @@ def race(args, config, params, folder, examples, plans):
         print(json.dumps(line), flush=True)
         if args.profile:
             if plan and plan.packing:
-                print(json.dumps({"contestant": name} | floor(config, params, plan, 1 / steps_s)),
-                      flush=True)  # fmt: skip
+                found = floor(config, params, plan, 1 / steps_s)
+                if not args.scan_layers:  # a loop is counted once
+                    (program,) = own.run.programs.values()
+                    moved = program.cost_analysis().get("bytes accessed", 0.0)
+                    found["share_of_bandwidth"] = moved * steps_s / 1e9 / found["copy_gb_s"]
+                print(json.dumps({"contestant": name} | found), flush=True)
             profile(name, own, feeds[name])
 
 
