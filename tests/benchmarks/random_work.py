@@ -22,8 +22,8 @@ SEGMENT = (4, 6, 8, 11, 12, 14, 15, 17, 19, 23, 26, 33, 70)  # ids
 SEGMENTS = (1, 3, 3, 4, 4, 5, 5, 6, 7, 8, 10, 12, 20)  # of a solution
 IDS = 32100  # of T5's tokenizer
 # Longest source and target, end marks included, of the examples below: 76 % of GSM8K's.
-# All of them would need up to 442 and 71, and bucketed batches several programs; compiling takes
-# most of the time on a GPU that is lent for minutes.
+# All of them would need up to 442 and 71, and bucketed batches several programs; compiling would
+# take most of gpu.sh's nine minutes.
 LONGEST = (128, 40)
 
 
