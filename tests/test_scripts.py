@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,14 @@ def test_installs_again_only_after_a_change(project):
     assert "pip -m pip" not in second.stdout and "is up to date" in second.stdout
     (project / "setup.py").write_text("# another\n")
     assert "pip -m pip install" in run(project, "launch/quickstart.sh").stdout
+
+
+def test_the_default_run_collects_without_torch_and_transformers(tmp_path):
+    for name in ("torch", "transformers"):
+        (tmp_path / f"{name}.py").write_text("raise ModuleNotFoundError")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", "tests/parity",
+         "tests/test_benchmarks.py"], capture_output=True, text=True, cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "ASESJAX_REQUIRE_DATA": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]

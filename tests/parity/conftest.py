@@ -8,6 +8,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 
 import pytest  # noqa: E402
 
+collect_ignore = ["hf_models.py"]  # imports torch, and has no doctests
+
 
 @pytest.fixture(scope="session")
 def hf():
