@@ -25,7 +25,13 @@ CORE = [
     "tqdm>=4.66",  # progress bars
     "shtab>=1.7",  # completion in shells, written from the parsers; one small module
 ]
+TEST = [  # what a test needs that needs nothing else, as those of seqio and of TPUs
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "hypothesis>=6.100",
+]
 EXTRAS = {
+    "test": TEST,
     "data": [
         "seqio>=0.0.20",
         "tensorflow-datasets>=4.9.10",
@@ -51,10 +57,8 @@ EXTRAS = {
     "tpu": ["jax[tpu]>=0.10.2,<0.12"],
     "cuda": ["jax[cuda13]>=0.10.2,<0.12"],
     "dev": [
-        "pytest>=8",
+        *TEST,
         "pytest-xdist>=3.6",  # both cores
-        "pytest-timeout>=2.3",
-        "hypothesis>=6.100",
         "moto[server]>=5.1",  # a real server of S3 on this machine
         "rouge-score>=0.1.2",  # an independent ROUGE to compare ours with
         "nbclient>=0.10",  # runs the notebooks

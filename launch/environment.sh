@@ -65,10 +65,10 @@ add_parity_packages() {
 
 # TensorFlow and seqio, for the tests of asesjax/tasks. Not in .venv, because everything else has
 # to run without them. The check matters: without seqio every test would be skipped.
-make_data_environment() { make_environment_of .venv-data data,eval,dev "import seqio"; }
+make_data_environment() { make_environment_of .venv-data data,eval,test "import seqio"; }
 
 # libtpu, for the tests that compile for TPUs. Not in .venv: jax would look for a TPU at every start.
-make_tpu_environment() { make_environment_of .venv-tpu tpu,dev "import libtpu"; }
+make_tpu_environment() { make_environment_of .venv-tpu tpu,test "import libtpu"; }
 
 # make_environment_of FOLDER EXTRAS CHECK: an environment beside .venv that passes a Python check.
 make_environment_of() {
