@@ -266,14 +266,22 @@ def _sum(facts: Mapping[str, Any]) -> int:
 
 def check_writable(folder: Path) -> None:
     """Raise UserError unless a run could make this folder, or write in it; keep nothing there."""
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     try:
-        with tempfile.TemporaryDirectory(dir=there):
+        with tempfile.TemporaryDirectory(dir=_there(folder)):
             pass
-    except NotADirectoryError:
-        raise UserError(f"workdir {folder}: {there} is a file; give a folder") from None
     except OSError as error:
-        raise UserError(f"cannot write to workdir {folder}: {error.strerror}") from None
+        raise _not_writable(folder, error) from None
+
+
+def _there(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
+    return next(place for place in (folder, *folder.absolute().parents) if place.exists())
+
+
+def _not_writable(folder: Path, error: OSError) -> UserError:
+    if not (there := _there(folder)).is_dir():
+        return UserError(f"workdir {folder}: {there} is a file; give a folder")
+    return UserError(f"cannot write to workdir {folder}: {error.strerror}")
 
 
 @contextlib.contextmanager
@@ -285,10 +293,8 @@ def locked(folder: str | Path, wait: bool = False) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / ".lock", "a+")
-    except FileExistsError:
-        raise UserError(f"workdir {folder} is a file; give a folder") from None
     except OSError as error:
-        raise UserError(f"cannot write to workdir {folder}: {error.strerror}") from None
+        raise _not_writable(folder, error) from None
     with file:
         while True:
             try:

@@ -51,10 +51,11 @@ class Mirror:
         self.folder = self._place / "files"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._index_file = self._place / "index.json"
+        saved = self._saved()
         # Of each object known to be in the bucket its tag there, and size and time of its copy.
-        self._index: dict[str, list] = self._saved()["index"]
+        self._index: dict[str, list] = saved["index"]
         # Of the locks that processes of this mirror hold, or held when they were killed.
-        self._tokens: dict[str, str] = self._saved()["tokens"]
+        self._tokens: dict[str, str] = saved["tokens"]
         self.scopes: list[str] = []  # folders held, "." for all
         self._locks: dict[str, dict] = {}  # what their locks say
         self._lock_guard = threading.Lock()

@@ -70,8 +70,8 @@ class Store:
         """Fetch an object into a file of this name in ``folder``. Raises FileNotFoundError, and
         then has made no folder, not for a moment.
         """
-        target, number = folder / name, secrets.token_hex(8)
-        temporary = folder / f".{number}.{os.getpid()}.tmp"
+        target = folder / name
+        temporary = folder / f".{secrets.token_hex(8)}.{os.getpid()}.tmp"
         try:
             self._patiently(lambda: self._fs.get_file(self._path(name), str(temporary)), patience)
             while temporary.exists():
