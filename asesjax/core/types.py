@@ -74,6 +74,14 @@ class Example:
     prefix_in_encoder: bool = False
     group: str = ""  # a training batch holds examples of one group
 
+    def __post_init__(self) -> None:
+        """Raise UserError unless there is a weight for each target: plug-ins make examples, too."""
+        if len(self.weights) != len(self.targets):
+            raise UserError(
+                f"example {self.id} has {len(self.weights)} weights for {len(self.targets)} "
+                "targets; each target has one, the end mark too"
+            )
+
     @property
     def most_tokens(self) -> tuple[int, int]:
         """Source and target tokens that it has at most, at any time of training."""
@@ -99,11 +107,3 @@ class Example:
             return self.inputs, self.targets, weights
         inputs = np.concatenate([self.inputs[:-1], self.targets[:given], self.inputs[-1:]])
         return inputs, self.targets[given:], self.weights[given:]
-
-    def __post_init__(self) -> None:
-        """Raise UserError unless there is a weight for each target: plug-ins make examples, too."""
-        if len(self.weights) != len(self.targets):
-            raise UserError(
-                f"example {self.id} has {len(self.weights)} weights for {len(self.targets)} "
-                "targets; each target has one, the end mark too"
-            )
