@@ -207,7 +207,8 @@ def test_all_end_where_one_does_not_go_on(number, trained, tmp_path, monkeypatch
         "import os, signal\n"
         "from asesjax.core import processes\n"
         "from asesjax.jobs import curve\n"
-        "processes.START_TIMEOUT = 5.0\n"
+        # Only one that hangs is to be given up; one that is stopped may come to it late.
+        f"processes.START_TIMEOUT = {5.0 if number == signal.SIGSTOP else 300.0}\n"
         "answer = curve.answer_questions\n"
         "def stops(*args):\n"
         "    if processes.part()[0] == 1:\n"
@@ -225,7 +226,7 @@ def test_all_end_where_one_does_not_go_on(number, trained, tmp_path, monkeypatch
             second.kill()
         said_too = second.communicate(timeout=400)[0]
     if number == signal.SIGSTOP:
-        assert first.returncode == EXIT_LOST, said
+        assert first.returncode == EXIT_LOST, said  # after START_TIMEOUT
         assert "process 1" in said and "was waited for" in said
     else:
         assert [first.returncode, second.returncode] == [42, 42], said + said_too
